@@ -1,0 +1,67 @@
+"""Labelled frames of a complex: what every step of the training workflow hands to the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class FragmentSpec:
+    """One fragment of a complex: its name, its atoms (0-based, model order), its charge in e."""
+
+    name: str
+    atoms: tuple[int, ...]
+    charge: int = 0
+
+
+@dataclass(frozen=True)
+class LabelledFrames:
+    """M frames of an N-atom complex with labels of the complex and of every isolated fragment.
+
+    Lengths in Å, energies in eV, forces in eV/Å. ``fragment_forces[m, i]`` is the force on atom i
+    in its own fragment alone at the same coordinates. ``trajectory`` and ``step`` say where a
+    frame comes from: splits are made along them, never at random.
+    """
+
+    name: str
+    reference: str
+    numbers: Ints  # [N]
+    fragments: tuple[FragmentSpec, ...]
+    positions: Floats  # [M, N, 3]
+    energy: Floats  # [M]
+    forces: Floats  # [M, N, 3]
+    fragment_energies: Floats  # [M, n_fragments]
+    fragment_forces: Floats  # [M, N, 3]
+    trajectory: Ints  # [M]
+    step: Ints  # [M]
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return len(self.positions)
+
+    @property
+    def binding_energy(self) -> Floats:
+        """Return E − Σ E_j of every frame, in eV, shape (M,)."""
+        result: Floats = self.energy - self.fragment_energies.sum(axis=1)
+        return result
+
+    @property
+    def binding_forces(self) -> Floats:
+        """Return F − (F_1, F_2, …) of every frame, in eV/Å, shape (M, N, 3)."""
+        result: Floats = self.forces - self.fragment_forces
+        return result
+
+    def select(self, index: Ints | slice) -> LabelledFrames:
+        """Return the frames at ``index``, in that order."""
+        return LabelledFrames(
+            self.name, self.reference, self.numbers, self.fragments,
+            self.positions[index], self.energy[index], self.forces[index],
+            self.fragment_energies[index], self.fragment_forces[index],
+            self.trajectory[index], self.step[index],
+        )  # fmt: skip
