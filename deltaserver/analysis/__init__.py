@@ -1,0 +1,1 @@
+"""What a run shows: trajectories, collective variables, free energies, contributions."""

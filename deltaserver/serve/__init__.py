@@ -1,0 +1,1 @@
+"""The daemon: wire and protocol (sans-IO), transport and telemetry (IO)."""

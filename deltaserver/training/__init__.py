@@ -1,0 +1,1 @@
+"""From raw structures to a served model: datasets, labels, training, evaluation."""

@@ -1,0 +1,74 @@
+"""An ASE calculator on a Δ-sGDML model: the same numbers that the daemon serves.
+
+Needs ASE (in the extras ``[train]`` and ``[analysis]``).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ase.calculators.calculator import Calculator, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from deltaserver.errors import GeometryError
+from deltaserver.model.composite import CompositeModel
+from deltaserver.model.elements import SYMBOLS
+
+
+class DeltaCalculator(Calculator):  # type: ignore[misc]
+    """Energy (eV), forces (eV/Å) and, in a periodic cell, stress (eV/Å³) of a Δ model.
+
+    Args:
+        model: a loaded model, or the path of a model directory.
+        component: see :meth:`deltaserver.CompositeModel.evaluate`.
+
+    After a calculation ``results["contributions"]`` maps each part's name to its evaluation.
+    """
+
+    implemented_properties = ["energy", "forces", "stress"]
+
+    def __init__(
+        self, model: CompositeModel | str | Path, component: str = "total", **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.model = model if isinstance(model, CompositeModel) else CompositeModel.load(model)
+        self.model.check_component(component)
+        self.component = component
+
+    def calculate(
+        self,
+        atoms: Any = None,
+        properties: Any = ("energy",),
+        system_changes: Any = tuple(all_changes),
+    ) -> None:
+        """Evaluate ``atoms``; ASE calls this when a property is asked for.
+
+        Raises:
+            GeometryError: the atoms' elements are not the model's, in its order.
+        """
+        super().calculate(atoms, properties, system_changes)
+        self._check_elements()
+        periodic = self.atoms.cell.rank == 3
+        cell = self.atoms.cell.array.T if periodic else None  # ASE keeps vectors in rows
+        result = self.model.evaluate(self.atoms.positions, self.component, cell)
+        self.results = {
+            "energy": float(result.energy),
+            "forces": result.forces,
+            "contributions": result.contributions,
+        }
+        if periodic:
+            stress = -result.virial / self.atoms.get_volume()
+            self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
+
+    def _check_elements(self) -> None:
+        expected, found = self.model.numbers, self.atoms.numbers
+        if len(expected) != len(found):
+            raise GeometryError(
+                f"{self.model.name} has {len(expected)} atoms; the structure has {len(found)}"
+            )
+        for index, (want, got) in enumerate(zip(expected, found, strict=True)):
+            if want != got:
+                raise GeometryError(
+                    f"atom {index} is {SYMBOLS[got]}; {self.model.name} has {SYMBOLS[want]} there"
+                )

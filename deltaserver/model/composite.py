@@ -1,0 +1,277 @@
+"""The Δ model: fragments and binding composed into one force field.
+
+    E(X) = Σ_j E_j(x_j) + E_b(X)        F(X) = (F_1(x_1), F_2(x_2), …) + F_b(X)
+
+[Cázares-Trejo, Loreto-Silva, Sauceda, 2025, Eqs. 1 and 2]. Everything that can be wrong with the
+combination is found when it is built, not at step 40,000.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from deltaserver.errors import ComponentError, ManifestError, MissingExtraError
+from deltaserver.model.elements import SYMBOLS
+from deltaserver.model.files import read_parameters
+from deltaserver.model.manifest import IsolatedAtom, Manifest, read_manifest
+from deltaserver.model.sgdml import Evaluation, ForceModel, SGDMLModel, as_batch, resolve_units
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Backend = Literal["numpy", "sgdml"]
+BACKENDS: tuple[Backend, ...] = ("numpy", "sgdml")
+
+
+@dataclass(frozen=True)
+class CompositeEvaluation(Evaluation):
+    """An evaluation and what each part contributes to it.
+
+    Attributes:
+        contributions: by fragment name, and ``"binding"`` (or only ``"full"``): energy, forces
+            and virial on all N atoms. They sum to the total.
+    """
+
+    contributions: Mapping[str, Evaluation]
+
+    def __getitem__(self, index: int) -> CompositeEvaluation:
+        """Return one geometry of the batch."""
+        return CompositeEvaluation(
+            self.energy[index],
+            self.forces[index],
+            self.virial[index],
+            {name: part[index] for name, part in self.contributions.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """One fragment: its atoms in the complex, in the order its model expects them."""
+
+    name: str
+    atoms: Ints
+    model: ForceModel | IsolatedAtom
+
+    @property
+    def numbers(self) -> Ints:
+        """Atomic numbers that the fragment's model expects, in its order."""
+        if isinstance(self.model, IsolatedAtom):
+            return np.array([self.model.number])
+        return self.model.numbers
+
+    def evaluate(self, positions: Floats, cell: Floats | None) -> Evaluation:
+        """Evaluate the fragment alone inside (B, N, 3); forces come on all N atoms, Å and eV."""
+        n_batch = len(positions)
+        forces = np.zeros_like(positions)
+        if isinstance(self.model, IsolatedAtom):
+            energy = np.full(n_batch, self.model.energy_ev)
+            return Evaluation(energy, forces, np.zeros((n_batch, 3, 3)))
+        part = self.model.evaluate(positions[:, self.atoms], cell)
+        forces[:, self.atoms] = part.forces
+        return Evaluation(part.energy, forces, part.virial)
+
+
+class CompositeModel:
+    """A Δ-sGDML force field of a complex of any number of fragments.
+
+    Load one with :meth:`load`; the constructor takes models that are in memory already.
+
+    Raises:
+        ManifestError: the parts do not fit together.
+    """
+
+    def __init__(
+        self,
+        fragments: tuple[Fragment, ...],
+        binding: ForceModel | None,
+        full: ForceModel | None = None,
+        *,
+        name: str = "model",
+        reference: str = "not stated",
+        source: str = "model",
+    ) -> None:
+        self.fragments = fragments
+        self.binding = binding
+        self.full = full
+        self.name = name
+        self.reference = reference
+        self.numbers = _check_fit(fragments, binding, full, source)
+
+    @classmethod
+    def load(cls, path: str | Path, backend: Backend = "numpy") -> CompositeModel:
+        """Load a model directory.
+
+        Args:
+            path: the directory, or its ``model.yaml``.
+            backend: ``"numpy"``, our evaluator, or ``"sgdml"``, sgdml's own predictor, kept as
+                a reference.
+
+        Raises:
+            ManifestError: ``model.yaml`` is wrong, or disagrees with the model files.
+            ModelFileError: a model file cannot be used.
+            MissingExtraError: the backend is not installed.
+        """
+        manifest = read_manifest(path)
+        loader = _ModelLoader(manifest, backend)
+        fragments = tuple(
+            Fragment(
+                entry.name,
+                np.array(entry.atoms),
+                entry.model if isinstance(entry.model, IsolatedAtom) else loader(entry.model),
+            )
+            for entry in manifest.fragments
+        )
+        return cls(
+            fragments,
+            loader(manifest.binding) if manifest.binding else None,
+            loader(manifest.full) if manifest.full else None,
+            name=manifest.name,
+            reference=manifest.reference,
+            source=str(manifest.path),
+        )
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms of the complex."""
+        return len(self.numbers)
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Every value that ``component`` may take with this model."""
+        names = ["total", "fragments"]
+        names += ["binding"] if self.binding else []
+        names += ["full"] if self.full else []
+        return (*names, *(fragment.name for fragment in self.fragments))
+
+    @property
+    def periodic(self) -> bool:
+        """Whether any part takes minimum images."""
+        parts = [fragment.model for fragment in self.fragments] + [self.binding, self.full]
+        return any(getattr(part, "lattice", None) is not None for part in parts)
+
+    def check_component(self, component: str) -> None:
+        """Raise ComponentError unless this model has ``component``."""
+        if component not in self.components:
+            raise ComponentError(
+                f"component {component!r} is not in {self.name}; "
+                f"it has {', '.join(self.components)}"
+            )
+
+    def evaluate(
+        self, positions: ArrayLike, component: str = "total", cell: ArrayLike | None = None
+    ) -> CompositeEvaluation:
+        """Evaluate energies, forces, virials and contributions.
+
+        Args:
+            positions: Å, shape (N, 3) or (B, N, 3). For (N, 3) the result has no batch axis.
+            component: ``"total"`` (fragments and binding), ``"fragments"``, ``"binding"``,
+                ``"full"`` (the single-model baseline) or a fragment's name.
+            cell: lattice vectors in columns, Å; only periodic models look at it.
+
+        Raises:
+            GeometryError: wrong shape, non-finite coordinates, coinciding atoms.
+            ComponentError: the model has no such component.
+        """
+        self.check_component(component)
+        batch = as_batch(positions, self.n_atoms, self.name)
+        box = None if cell is None else np.asarray(cell, dtype=np.float64)
+        parts = self._contributions(batch, component, box)
+        result = CompositeEvaluation(
+            energy=_sum([part.energy for part in parts.values()]),
+            forces=_sum([part.forces for part in parts.values()]),
+            virial=_sum([part.virial for part in parts.values()]),
+            contributions=parts,
+        )
+        return result[0] if np.ndim(positions) == 2 else result
+
+    def _contributions(
+        self, batch: Floats, component: str, cell: Floats | None
+    ) -> dict[str, Evaluation]:
+        if component == "full" and self.full:
+            return {"full": self.full.evaluate(batch, cell)}
+        parts = {
+            fragment.name: fragment.evaluate(batch, cell)
+            for fragment in self.fragments
+            if component in ("total", "fragments", fragment.name)
+        }
+        if component in ("total", "binding") and self.binding:
+            parts["binding"] = self.binding.evaluate(batch, cell)
+        return parts
+
+
+class _ModelLoader:
+    """Loads each model file once, however many fragments use it."""
+
+    def __init__(self, manifest: Manifest, backend: Backend) -> None:
+        self.manifest = manifest
+        self.backend = backend
+        self.loaded: dict[Path, ForceModel] = {}
+
+    def __call__(self, path: Path) -> ForceModel:
+        if path not in self.loaded:
+            self.loaded[path] = self._load(path)
+        return self.loaded[path]
+
+    def _load(self, path: Path) -> ForceModel:
+        parameters = read_parameters(path)
+        native = resolve_units(parameters, self.manifest.length_unit, self.manifest.energy_unit)
+        if self.backend == "numpy":
+            return SGDMLModel(parameters, native)
+        try:
+            from deltaserver.model.reference import ReferenceModel
+        except ImportError as error:
+            raise MissingExtraError("the sgdml backend", "train") from error
+        return ReferenceModel(parameters, native)
+
+
+def _sum(parts: list[Floats]) -> Floats:
+    total = parts[0].copy()
+    for part in parts[1:]:
+        total += part
+    return total
+
+
+def _check_fit(
+    fragments: tuple[Fragment, ...],
+    binding: ForceModel | None,
+    full: ForceModel | None,
+    source: str,
+) -> Ints:
+    """Return the atomic numbers of the complex, or raise ManifestError where parts disagree."""
+    n_atoms = sum(len(fragment.atoms) for fragment in fragments)
+    numbers = np.zeros(n_atoms, dtype=np.int64)
+    for fragment in fragments:
+        if len(fragment.numbers) != len(fragment.atoms):
+            raise ManifestError(
+                f"{source}: fragment {fragment.name!r} lists {len(fragment.atoms)} atoms, "
+                f"its model has {len(fragment.numbers)}"
+            )
+        numbers[fragment.atoms] = fragment.numbers
+    for name, model in (("binding", binding), ("full", full)):
+        if model is None:
+            continue
+        if len(model.numbers) != n_atoms:
+            raise ManifestError(
+                f"{source}: the fragments have {n_atoms} atoms together, "
+                f"the {name} model has {len(model.numbers)}"
+            )
+        for fragment in fragments:
+            _check_elements(fragment, model, name, source)
+    return numbers
+
+
+def _check_elements(fragment: Fragment, model: ForceModel, name: str, source: str) -> None:
+    theirs = model.numbers[fragment.atoms]
+    wrong = np.flatnonzero(theirs != fragment.numbers)
+    if len(wrong):
+        k = int(wrong[0])
+        raise ManifestError(
+            f"{source}: atom {fragment.atoms[k]} is {SYMBOLS[fragment.numbers[k]]} in fragment "
+            f"{fragment.name!r} and {SYMBOLS[theirs[k]]} in the {name} model; "
+            "expected one element order"
+        )

@@ -1,0 +1,192 @@
+"""Native sGDML model files: read, validate, never unpickle.
+
+Two generations are in use: 0.2.x (``type`` is bytes, no units, no ``alphas_F``) and 1.0.x.
+``f_err`` and ``e_err`` are pickled dictionaries in both; they are never touched.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.errors import ModelFileError
+from deltaserver.model.elements import SYMBOLS
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+REQUIRED = ("type", "z", "R_desc", "R_d_desc_alpha", "c", "sig", "perms")
+OPTIONAL = ("std", "alphas_E", "lattice", "r_unit", "e_unit")
+# What numpy and zipfile raise at files that are not, or no longer, what they should be.
+UNREADABLE = (
+    OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedError, RuntimeError,
+    SyntaxError, MemoryError, OverflowError, UnicodeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ModelParameters:
+    """One sGDML model as its file states it, in the file's own units.
+
+    Attributes:
+        numbers: atomic numbers, shape (N,).
+        x: training descriptors, shape (M, D), 1/length.
+        a: Jᵀα of every training point, shape (M, D).
+        perms: atom permutations, shape (S, N).
+        sigma: kernel length scale.
+        c: integration constant (energy).
+        std: scale of the training labels.
+        alphas_energy: coefficients of energy constraints, shape (M,), or None.
+        lattice: lattice vectors in columns, shape (3, 3), or None.
+        length_unit: ``r_unit`` of the file, or None where it does not say.
+        energy_unit: ``e_unit`` of the file, or None where it does not say.
+        source: where the model was read from, for messages.
+    """
+
+    numbers: Ints
+    x: Floats
+    a: Floats
+    perms: Ints
+    sigma: float
+    c: float
+    std: float = 1.0
+    alphas_energy: Floats | None = None
+    lattice: Floats | None = None
+    length_unit: str | None = None
+    energy_unit: str | None = None
+    source: str = "model"
+
+
+def read_parameters(path: str | Path) -> ModelParameters:
+    """Read and validate an sGDML ``.npz`` model file.
+
+    Raises:
+        ModelFileError: the file is missing, truncated, no sGDML model, or holds arrays whose
+            shapes disagree or whose values are not finite.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelFileError(f"{path}: no such file; expected an sGDML model (.npz)")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ModelFileError(f"{path}: not an .npz archive; expected an sGDML model")
+            present = set(archive.files)
+            arrays = {key: archive[key] for key in (*REQUIRED, *OPTIONAL) if key in present}
+    except UNREADABLE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelFileError(f"{path}: corrupt or truncated .npz file ({reason})") from error
+    missing = [key for key in REQUIRED if key not in arrays]
+    if missing:
+        raise ModelFileError(
+            f"{path}: not an sGDML model: missing {', '.join(missing)}; "
+            f"expected the keys {', '.join(REQUIRED)}"
+        )
+    return parse_parameters(arrays, str(path))
+
+
+def parse_parameters(arrays: Mapping[str, Any], source: str) -> ModelParameters:
+    """Validate the arrays of a model file, or of an in-memory sGDML model dictionary."""
+    kind = _text(arrays["type"])
+    if kind != "m":
+        names = {"d": "a dataset", "t": "a training task"}
+        what = names.get(kind, f"type {kind!r}")
+        raise ModelFileError(f"{source}: {what}, not a trained model; expected type 'm'")
+    numbers = _integers(arrays, "z", source)
+    n_atoms = len(numbers)
+    n_desc = n_atoms * (n_atoms - 1) // 2
+    x = _floats(arrays, "R_desc", source).T  # the file keeps it as [n_desc, n_train]
+    n_train = len(x) if x.ndim == 2 else 0
+    a = _floats(arrays, "R_d_desc_alpha", source)
+    perms = np.atleast_2d(_integers(arrays, "perms", source))
+    alphas = _floats(arrays, "alphas_E", source).ravel() if "alphas_E" in arrays else None
+    lattice = _floats(arrays, "lattice", source) if "lattice" in arrays else None
+    _expect_shape(source, "z", numbers, (n_atoms,))
+    if n_atoms < 2 or n_train < 1:
+        raise ModelFileError(f"{source}: {n_atoms} atoms, {n_train} training points; expected more")
+    _expect_shape(source, "R_desc", x.T, (n_desc, n_train))
+    _expect_shape(source, "R_d_desc_alpha", a, (n_train, n_desc))
+    _expect_shape(source, "perms", perms, (len(perms), n_atoms))
+    if alphas is not None:
+        _expect_shape(source, "alphas_E", alphas, (n_train,))
+    if lattice is not None:
+        _expect_shape(source, "lattice", lattice, (3, 3))
+        if abs(np.linalg.det(lattice)) < 1e-12:
+            raise ModelFileError(
+                f"{source}: lattice is singular; expected three independent vectors"
+            )
+    _check_numbers(source, numbers)
+    _check_permutations(source, perms, numbers)
+    sigma = _scalar(arrays, "sig", source)
+    if sigma <= 0:
+        raise ModelFileError(f"{source}: sig is {sigma}; expected a positive length scale")
+    return ModelParameters(
+        numbers=numbers,
+        x=np.ascontiguousarray(x),
+        a=np.ascontiguousarray(a),
+        perms=perms,
+        sigma=sigma,
+        c=_scalar(arrays, "c", source),
+        std=_scalar(arrays, "std", source) if "std" in arrays else 1.0,
+        alphas_energy=alphas,
+        lattice=lattice,
+        length_unit=_text(arrays["r_unit"]) if "r_unit" in arrays else None,
+        energy_unit=_text(arrays["e_unit"]) if "e_unit" in arrays else None,
+        source=source,
+    )
+
+
+def _text(value: Any) -> str:
+    item = np.asarray(value).item() if np.asarray(value).size == 1 else value
+    return item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item)
+
+
+def _floats(arrays: Mapping[str, Any], key: str, source: str) -> Floats:
+    try:
+        values = np.asarray(arrays[key], dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ModelFileError(f"{source}: {key} is not an array of numbers") from None
+    if not np.isfinite(values).all():
+        bad = int(values.size - np.isfinite(values).sum())
+        raise ModelFileError(f"{source}: {key} holds {bad} values that are not finite")
+    return values
+
+
+def _integers(arrays: Mapping[str, Any], key: str, source: str) -> Ints:
+    values = _floats(arrays, key, source)
+    whole = values.astype(np.int64)
+    if not np.array_equal(whole, values):
+        raise ModelFileError(f"{source}: {key} holds values that are not whole numbers")
+    return whole
+
+
+def _scalar(arrays: Mapping[str, Any], key: str, source: str) -> float:
+    values = _floats(arrays, key, source)
+    if values.size != 1:
+        raise ModelFileError(f"{source}: {key} has shape {values.shape}; expected one number")
+    return float(values.reshape(()))
+
+
+def _expect_shape(source: str, key: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise ModelFileError(f"{source}: {key} has shape {array.shape}; expected {shape}")
+
+
+def _check_numbers(source: str, numbers: Ints) -> None:
+    if numbers.min() < 1 or numbers.max() >= len(SYMBOLS):
+        raise ModelFileError(f"{source}: z holds atomic numbers outside 1 to {len(SYMBOLS) - 1}")
+
+
+def _check_permutations(source: str, perms: Ints, numbers: Ints) -> None:
+    expected = np.arange(len(numbers))
+    if len(perms) < 1 or not (np.sort(perms, axis=1) == expected).all():
+        raise ModelFileError(f"{source}: perms holds a row that is no permutation of the atoms")
+    if not (numbers[perms] == numbers).all():
+        raise ModelFileError(f"{source}: perms exchanges atoms of different elements")

@@ -1,0 +1,315 @@
+"""``model.yaml``: which atoms belong to which fragment, and which file is which model.
+
+Parsed once into frozen dataclasses; every fault is one line that names the file, the entry,
+what was expected and what was found.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deltaserver import units
+from deltaserver.errors import ManifestError, UnitError
+from deltaserver.model.elements import NUMBER_OF
+
+FORMAT = "deltaserver-model/1"
+MANIFEST_NAME = "model.yaml"
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_ATOM_INDEX = 1_000_000
+# Names become keys of JSON objects, i-PI output properties and file names.
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+\-]*\Z")
+RESERVED_NAMES = ("total", "fragments", "binding", "full")
+
+
+@dataclass(frozen=True)
+class IsolatedAtom:
+    """A one-atom fragment: a constant energy (eV) and no force."""
+
+    number: int
+    energy_ev: float
+
+
+@dataclass(frozen=True)
+class FragmentEntry:
+    """One fragment as the manifest states it; ``model`` is a file or a lone atom."""
+
+    name: str
+    atoms: tuple[int, ...]
+    model: Path | IsolatedAtom
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A parsed ``model.yaml``. Paths are absolute and inside the model directory."""
+
+    path: Path
+    name: str
+    reference: str
+    length_unit: str | None
+    energy_unit: str | None
+    fragments: tuple[FragmentEntry, ...]
+    binding: Path | None
+    full: Path | None
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms of the complex."""
+        return sum(len(fragment.atoms) for fragment in self.fragments)
+
+
+def parse_atoms(text: str | int) -> tuple[int, ...]:
+    """Turn ``"0-4,9"`` into (0, 1, 2, 3, 4, 9), keeping the order that is written.
+
+    Raises:
+        ValueError: not a comma-separated list of indices and ascending ranges.
+    """
+    atoms: list[int] = []
+    for part in str(text).split(","):
+        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        if not match:
+            raise ValueError(f"{part.strip()!r} is not an atom index or a range such as 0-4")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise ValueError(f"range {part.strip()!r} runs backwards")
+        if last > MAX_ATOM_INDEX:
+            raise ValueError(f"atom index {last} is larger than {MAX_ATOM_INDEX}")
+        atoms.extend(range(first, last + 1))
+    return tuple(atoms)
+
+
+def format_atoms(atoms: tuple[int, ...]) -> str:
+    """Turn (0, 1, 2, 3, 4, 9) into ``"0-4,9"``: the inverse of :func:`parse_atoms`."""
+    runs: list[list[int]] = []
+    for atom in atoms:
+        if runs and atom == runs[-1][1] + 1:
+            runs[-1][1] = atom
+        else:
+            runs.append([atom, atom])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def read_manifest(directory: str | Path) -> Manifest:
+    """Read ``model.yaml`` of a model directory (or the file itself, given by its path).
+
+    Raises:
+        ManifestError: no such directory or file, not YAML, or any entry that is wrong.
+    """
+    path = Path(directory)
+    if path.is_dir():
+        path = path / MANIFEST_NAME
+    if not path.is_file():
+        raise ManifestError(
+            f"{path}: no such file; expected a model directory with {MANIFEST_NAME}"
+        )
+    if path.stat().st_size > MAX_MANIFEST_BYTES:
+        raise ManifestError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes; not a manifest")
+    try:
+        # The loader below is SafeLoader, less the silent acceptance of repeated keys.
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except (yaml.YAMLError, UnicodeError, ValueError, RecursionError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ManifestError(f"{path}: not readable as YAML ({reason})") from error
+    return _ManifestParser(path).parse(data)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a mapping in which a key stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"key {key!r} stands twice in one mapping")
+        return super().construct_mapping(node, deep)
+
+
+class _ManifestParser:
+    """Checks one manifest, entry by entry; every message starts with the file's path."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def error(self, message: str) -> ManifestError:
+        return ManifestError(f"{self.path}: {message}")
+
+    def parse(self, data: Any) -> Manifest:
+        top = self.mapping(
+            data,
+            "the manifest",
+            required=("format", "name", "fragments"),
+            optional=("reference", "units", "binding", "full"),
+        )
+        if top["format"] != FORMAT:
+            raise self.error(f"format is {top['format']!r}; this version reads {FORMAT!r}")
+        length_unit, energy_unit = self.units(top.get("units", {}))
+        fragments = self.fragments(top["fragments"], energy_unit)
+        self.check_partition(fragments)
+        if "binding" not in top and len(fragments) > 1:
+            raise self.error("binding is missing; expected binding: {model: FILE.npz}")
+        return Manifest(
+            path=self.path,
+            name=self.text(top["name"], "name"),
+            reference=self.text(top.get("reference", "not stated"), "reference"),
+            length_unit=length_unit,
+            energy_unit=energy_unit,
+            fragments=fragments,
+            binding=self.model_entry(top, "binding"),
+            full=self.model_entry(top, "full"),
+        )
+
+    def mapping(
+        self, data: Any, what: str, required: tuple[str, ...], optional: tuple[str, ...] = ()
+    ) -> Mapping[str, Any]:
+        known = (*required, *optional)
+        if not isinstance(data, dict):
+            raise self.error(f"{what} is {_kind(data)}; expected a mapping of {', '.join(known)}")
+        unknown = [str(key) for key in data if key not in known]
+        if unknown:
+            raise self.error(
+                f"{what} has the unknown key {', '.join(unknown)}; known keys: {', '.join(known)}"
+            )
+        missing = [key for key in required if key not in data]
+        if missing:
+            raise self.error(f"{what} lacks {', '.join(missing)}")
+        return data
+
+    def text(self, value: Any, what: str) -> str:
+        if not isinstance(value, str) or not value.strip():
+            raise self.error(f"{what} is {_kind(value)}; expected text")
+        return value.strip()
+
+    def units(self, data: Any) -> tuple[str | None, str | None]:
+        entry = self.mapping(data, "units", required=(), optional=("length", "energy"))
+        for key, look_up in (("length", units.length_in_ang), ("energy", units.energy_in_ev)):
+            if key in entry:
+                try:
+                    look_up(self.text(entry[key], f"units.{key}"))
+                except UnitError as error:
+                    raise self.error(f"units.{key}: {error}") from None
+        return entry.get("length"), entry.get("energy")
+
+    def fragments(self, data: Any, energy_unit: str | None) -> tuple[FragmentEntry, ...]:
+        if not isinstance(data, list) or not data:
+            raise self.error(
+                f"fragments is {_kind(data)}; expected a list of at least one fragment"
+            )
+        entries = tuple(self.fragment(item, index, energy_unit) for index, item in enumerate(data))
+        names = [entry.name for entry in entries]
+        for name in names:
+            if names.count(name) > 1:
+                raise self.error(f"two fragments have the name {name!r}")
+        return entries
+
+    def fragment(self, data: Any, index: int, energy_unit: str | None) -> FragmentEntry:
+        what = f"fragments[{index}]"
+        entry = self.mapping(
+            data, what, ("name", "atoms"), ("model", "species", "energy", "energy_unit")
+        )
+        name = self.text(entry["name"], f"{what}.name")
+        if not NAME_PATTERN.match(name) or name in RESERVED_NAMES:
+            raise self.error(
+                f"{what}.name is {name!r}; expected letters, digits, '_', '+' or '-', "
+                f"and none of {', '.join(RESERVED_NAMES)}"
+            )
+        atoms = self.atoms(entry["atoms"], name)
+        if "model" in entry:
+            extra = [key for key in ("species", "energy", "energy_unit") if key in entry]
+            if extra:
+                raise self.error(
+                    f"fragment {name!r} has a model and {', '.join(extra)}; "
+                    "expected a model file, or a lone atom's species and energy"
+                )
+            return FragmentEntry(name, atoms, self.file(entry["model"], f"fragment {name!r}"))
+        return FragmentEntry(name, atoms, self.isolated_atom(entry, name, atoms, energy_unit))
+
+    def atoms(self, value: Any, name: str) -> tuple[int, ...]:
+        if not isinstance(value, (str, int)) or isinstance(value, bool):
+            raise self.error(
+                f"fragment {name!r}: atoms is {_kind(value)}; expected text such as '0-4,9'"
+            )
+        try:
+            atoms = parse_atoms(value)
+        except ValueError as error:
+            raise self.error(f"fragment {name!r}: atoms {value!r}: {error}") from None
+        if len(set(atoms)) < len(atoms):
+            twice = next(atom for atom in atoms if atoms.count(atom) > 1)
+            raise self.error(f"fragment {name!r}: atom {twice} stands twice in {value!r}")
+        return atoms
+
+    def isolated_atom(
+        self, entry: Mapping[str, Any], name: str, atoms: tuple[int, ...], default: str | None
+    ) -> IsolatedAtom:
+        if "species" not in entry or "energy" not in entry:
+            raise self.error(
+                f"fragment {name!r} has no model; expected model: FILE.npz, "
+                "or for a lone atom species: [Na], energy: NUMBER, energy_unit: eV"
+            )
+        species = entry["species"]
+        if isinstance(species, str):
+            species = [species]
+        if not isinstance(species, list) or len(species) != 1 or len(atoms) != 1:
+            raise self.error(
+                f"fragment {name!r} has {len(atoms)} atoms and species {entry['species']!r}; "
+                "only a lone atom can do without a model"
+            )
+        if species[0] not in NUMBER_OF:
+            raise self.error(f"fragment {name!r}: {species[0]!r} is no element symbol")
+        energy = entry["energy"]
+        if isinstance(energy, bool) or not isinstance(energy, (int, float)):
+            raise self.error(f"fragment {name!r}: energy is {_kind(energy)}; expected a number")
+        if not math.isfinite(energy):
+            raise self.error(f"fragment {name!r}: energy is {energy}; expected a finite number")
+        unit = entry.get("energy_unit", default)
+        if unit is None:
+            raise self.error(f"fragment {name!r} lacks energy_unit; expected eV, kcal/mol or such")
+        try:
+            factor = units.energy_in_ev(self.text(unit, f"fragment {name!r}: energy_unit"))
+        except UnitError as error:
+            raise self.error(f"fragment {name!r}: {error}") from None
+        return IsolatedAtom(NUMBER_OF[species[0]], float(energy) * factor)
+
+    def model_entry(self, top: Mapping[str, Any], key: str) -> Path | None:
+        if key not in top:
+            return None
+        return self.file(self.mapping(top[key], key, required=("model",))["model"], key)
+
+    def file(self, value: Any, what: str) -> Path:
+        directory = self.path.parent.resolve()
+        path = (directory / self.text(value, f"{what}: model")).resolve()
+        if not path.is_relative_to(directory):
+            raise self.error(f"{what}: {value!r} leads out of the model directory")
+        if not path.is_file():
+            raise self.error(f"{what}: no file {value!r} in the model directory")
+        return path
+
+    def check_partition(self, fragments: tuple[FragmentEntry, ...]) -> None:
+        """Every atom from 0 to N − 1 belongs to exactly one fragment."""
+        owner: dict[int, str] = {}
+        for fragment in fragments:
+            for atom in fragment.atoms:
+                if atom in owner:
+                    raise self.error(
+                        f"atom {atom} is in two fragments, {owner[atom]!r} and {fragment.name!r}"
+                    )
+                owner[atom] = fragment.name
+        missing = tuple(sorted(set(range(max(owner) + 1)) - set(owner)))
+        if missing:
+            raise self.error(
+                f"{'atom' if len(missing) == 1 else 'atoms'} {format_atoms(missing)} "
+                f"in no fragment; expected every atom from 0 to {max(owner)} in exactly one"
+            )
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "empty"
+    if isinstance(value, (str, int, float)):
+        return repr(value)
+    return {"dict": "a mapping", "list": "a list"}.get(type(value).__name__, type(value).__name__)

@@ -1,0 +1,192 @@
+"""One sGDML model: positions in Å, energy in eV, forces in eV/Å."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from deltaserver import units
+from deltaserver.errors import GeometryError, UnitError
+from deltaserver.model.descriptor import PairDescriptor
+from deltaserver.model.files import ModelParameters, read_parameters
+from deltaserver.model.kernel import TrainingSum
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+DEFAULT_LENGTH_UNIT, DEFAULT_ENERGY_UNIT = "Ang", "kcal/mol"
+
+
+class AssumedUnitsWarning(UserWarning):
+    """A model file states no units and nothing else does: Å and kcal/mol are assumed."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Energies, forces and virials of a batch (or of one geometry, without the leading axis).
+
+    Attributes:
+        energy: eV, shape (B,).
+        forces: eV/Å, shape (B, N, 3).
+        virial: −∂E/∂ε, eV, shape (B, 3, 3).
+    """
+
+    energy: Floats
+    forces: Floats
+    virial: Floats
+
+    def __getitem__(self, index: int) -> Evaluation:
+        """Return one geometry of the batch."""
+        return Evaluation(self.energy[index], self.forces[index], self.virial[index])
+
+
+class ForceModel(Protocol):
+    """What a fragment or binding model has to offer to be composed."""
+
+    @property
+    def numbers(self) -> Ints:
+        """Atomic numbers, shape (N,)."""
+
+    @property
+    def lattice(self) -> Floats | None:
+        """Lattice vectors in columns, Å, of a periodic model."""
+
+    def evaluate(self, positions: Floats, cell: Floats | None = None) -> Evaluation:
+        """Evaluate a batch (B, N, 3) of positions in Å."""
+
+
+@dataclass(frozen=True)
+class NativeUnits:
+    """What one length and one energy unit of a model file are, in Å and eV."""
+
+    length_ang: float
+    energy_ev: float
+
+
+def resolve_units(
+    parameters: ModelParameters, length_unit: str | None = None, energy_unit: str | None = None
+) -> NativeUnits:
+    """Choose a model's units: its file's, else those given (the manifest's), else Å and kcal/mol.
+
+    Raises:
+        UnitError: a unit's name is not known.
+    """
+    length = parameters.length_unit or length_unit
+    energy = parameters.energy_unit or energy_unit
+    if length is None or energy is None:
+        warnings.warn(
+            f"{parameters.source}: no units in the file or the manifest; "
+            f"assuming {length or DEFAULT_LENGTH_UNIT} and {energy or DEFAULT_ENERGY_UNIT}",
+            AssumedUnitsWarning,
+            stacklevel=2,
+        )
+    try:
+        return NativeUnits(
+            units.length_in_ang(length or DEFAULT_LENGTH_UNIT),
+            units.energy_in_ev(energy or DEFAULT_ENERGY_UNIT),
+        )
+    except UnitError as error:
+        raise UnitError(f"{parameters.source}: {error}") from None
+
+
+def as_batch(positions: ArrayLike, n_atoms: int, what: str) -> Floats:
+    """Return positions as a finite float64 array of shape (B, n_atoms, 3).
+
+    Raises:
+        GeometryError: the shape is another one or a coordinate is not finite.
+    """
+    batch = np.asarray(positions, dtype=np.float64)
+    if batch.ndim not in (2, 3) or batch.shape[-2:] != (n_atoms, 3):
+        raise GeometryError(
+            f"{what}: positions have shape {batch.shape}; "
+            f"expected ({n_atoms}, 3) or (B, {n_atoms}, 3)"
+        )
+    batch = batch.reshape(-1, n_atoms, 3)
+    if not np.isfinite(batch).all():
+        frame, atom, _ = np.argwhere(~np.isfinite(batch))[0]
+        raise GeometryError(f"{what}: position of atom {atom} in geometry {frame} is not finite")
+    return batch
+
+
+class SGDMLModel:
+    """A trained sGDML force field.
+
+    E(x) = std · Σ_{m,s} k(D(x), P_s D(x_m)) + c, with k as in :mod:`deltaserver.model.kernel`;
+    F = −∂E/∂x analytically.
+    """
+
+    def __init__(self, parameters: ModelParameters, native: NativeUnits) -> None:
+        self.parameters = parameters
+        self.native = native
+        self._pairs = PairDescriptor(len(parameters.numbers))
+        self._sum = TrainingSum.prepare(
+            parameters.sigma,
+            parameters.x,
+            parameters.a,
+            self._pairs.permutations(parameters.perms),
+            parameters.alphas_energy,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        length_unit: str | None = None,
+        energy_unit: str | None = None,
+    ) -> SGDMLModel:
+        """Read a native sGDML ``.npz`` file; the units given hold only where the file has none."""
+        parameters = read_parameters(path)
+        return cls(parameters, resolve_units(parameters, length_unit, energy_unit))
+
+    @property
+    def numbers(self) -> Ints:
+        """Atomic numbers, shape (N,)."""
+        return self.parameters.numbers
+
+    @property
+    def n_train(self) -> int:
+        """Number of training points."""
+        return len(self.parameters.x)
+
+    @property
+    def n_perms(self) -> int:
+        """Number of permutations the model is symmetric under."""
+        return len(self.parameters.perms)
+
+    @property
+    def lattice(self) -> Floats | None:
+        """Lattice vectors in columns, Å, of a periodic model; None otherwise."""
+        lattice = self.parameters.lattice
+        return None if lattice is None else lattice * self.native.length_ang
+
+    def evaluate(self, positions: ArrayLike, cell: Floats | None = None) -> Evaluation:
+        """Evaluate a batch of geometries.
+
+        Args:
+            positions: Å, shape (B, N, 3) or (N, 3); the result always has the leading axis.
+            cell: lattice vectors in columns, Å. Only periodic models look at it; None stands
+                for the lattice that the model was trained in.
+
+        Raises:
+            GeometryError: wrong shape, non-finite coordinates, coinciding atoms.
+        """
+        batch = as_batch(positions, len(self.numbers), self.parameters.source)
+        periodic = self.lattice is not None
+        box = (self.lattice if cell is None else cell) if periodic else None
+        unit = self.native
+        geometry = self._pairs.geometry(
+            batch / unit.length_ang, None if box is None else box / unit.length_ang
+        )
+        energy, g = self._sum(geometry.descriptor)
+        energy *= self.parameters.std
+        g *= self.parameters.std
+        return Evaluation(
+            energy=(energy + self.parameters.c) * unit.energy_ev,
+            forces=self._pairs.forces(g, geometry) * (unit.energy_ev / unit.length_ang),
+            virial=self._pairs.virial(g, geometry) * unit.energy_ev,
+        )
