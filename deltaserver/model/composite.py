@@ -8,7 +8,7 @@ combination is found when it is built, not at step 40,000.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +20,14 @@ from deltaserver.errors import ComponentError, ManifestError, MissingExtraError
 from deltaserver.model.elements import SYMBOLS
 from deltaserver.model.files import read_parameters
 from deltaserver.model.manifest import IsolatedAtom, Manifest, read_manifest
-from deltaserver.model.sgdml import Evaluation, ForceModel, SGDMLModel, as_batch, resolve_units
+from deltaserver.model.sgdml import (
+    Evaluation,
+    ForceModel,
+    SGDMLModel,
+    as_batch,
+    concatenate,
+    resolve_units,
+)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -46,6 +53,18 @@ class CompositeEvaluation(Evaluation):
             self.forces[index],
             self.virial[index],
             {name: part[index] for name, part in self.contributions.items()},
+        )
+
+    @staticmethod
+    def join(batches: Sequence[CompositeEvaluation]) -> CompositeEvaluation:
+        """Concatenate batches of the same component into one."""
+        names = batches[0].contributions
+        total = concatenate(batches)
+        return CompositeEvaluation(
+            total.energy,
+            total.forces,
+            total.virial,
+            {name: concatenate([b.contributions[name] for b in batches]) for name in names},
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -43,6 +44,15 @@ class Evaluation:
     def __getitem__(self, index: int) -> Evaluation:
         """Return one geometry of the batch."""
         return Evaluation(self.energy[index], self.forces[index], self.virial[index])
+
+
+def concatenate(batches: Sequence[Evaluation]) -> Evaluation:
+    """Join batches along their leading axis."""
+    return Evaluation(
+        np.concatenate([batch.energy for batch in batches]),
+        np.concatenate([batch.forces for batch in batches]),
+        np.concatenate([batch.virial for batch in batches]),
+    )
 
 
 class ForceModel(Protocol):

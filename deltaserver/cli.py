@@ -1,0 +1,152 @@
+"""The command line: ``deltaserver --models DIR --socket ADDRESS``, and the subcommands.
+
+Users see one line when something is wrong, and an exit code that tells what kind of thing:
+0 clean, 2 bad input, 3 no connection, 4 refused by a guard, 5 internal.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import click
+import structlog
+
+import deltaserver
+from deltaserver.errors import (
+    EXIT_INPUT,
+    EXIT_INTERNAL,
+    EXIT_OK,
+    DeltaserverError,
+    InputError,
+)
+from deltaserver.model.composite import BACKENDS, CompositeModel
+from deltaserver.serve import telemetry
+from deltaserver.serve.answer import EXTRAS
+from deltaserver.serve.daemon import Daemon, ServeSettings
+from deltaserver.serve.transport import DEFAULT_PREFIX, parse_address
+
+PATH = click.Path(path_type=Path)
+
+
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option("-m", "--models", type=PATH, help="Model directory with a model.yaml.")
+@click.option(
+    "-s", "--socket", "sockets", multiple=True, metavar="ADDRESS",
+    help="Where i-PI listens: unix:NAME, unix:/path or inet:HOST:PORT. May be repeated.",
+)  # fmt: skip
+@click.option(
+    "--sockets-prefix", default=DEFAULT_PREFIX, show_default=True,
+    help="What i-PI puts before NAME; its own --sockets-prefix.",
+)  # fmt: skip
+@click.option(
+    "--component", default="total", show_default=True,
+    help="What to serve: total, fragments, binding, full or a fragment's name. "
+    "component:NAME in the ffsocket's <parameters> wins for its connection.",
+)  # fmt: skip
+@click.option(
+    "--backend", type=click.Choice(BACKENDS), default="numpy", show_default=True,
+    help="Evaluator; sgdml's own predictor is there to compare against.",
+)  # fmt: skip
+@click.option(
+    "--connect-timeout", type=click.FloatRange(min=0), default=60.0, show_default=True,
+    metavar="SECONDS", help="How long to wait for i-PI to listen.",
+)  # fmt: skip
+@click.option(
+    "--extras", type=click.Choice(EXTRAS), default="summary", show_default=True,
+    help="What i-PI gets beside forces: a summary, or every contribution's forces too.",
+)  # fmt: skip
+@click.option("-l", "--log-file", type=PATH, help="Append JSON lines to this file.")
+@click.option(
+    "--log-every", type=click.IntRange(min=1), default=1, show_default=True, metavar="STEPS",
+    help="Log every so many structures.",
+)  # fmt: skip
+@click.option("--quiet", is_flag=True, help="Nothing on the terminal but errors.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.version_option(deltaserver.__version__, prog_name="deltaserver")
+@click.pass_context
+def app(context: click.Context, /, **options: Any) -> None:
+    """Serve Δ-sGDML force fields to i-PI, train them, and analyse the runs.
+
+    \b
+    Serve a model directory (start i-PI on its input beside it):
+        deltaserver --models models/c60 --socket unix:delta
+    """
+    if context.invoked_subcommand is None:
+        if not options["models"] and not options["sockets"]:
+            click.echo(context.get_help())
+            return
+        serve(**options)
+
+
+def serve(
+    *,
+    models: Path | None,
+    sockets: tuple[str, ...],
+    sockets_prefix: str,
+    component: str,
+    backend: Any,
+    connect_timeout: float,
+    extras: Any,
+    log_file: Path | None,
+    log_every: int,
+    quiet: bool,
+    debug: bool,
+) -> None:
+    """Load the models, then connect and serve until i-PI is done."""
+    if models is None:
+        raise InputError("--models is missing; expected a directory with a model.yaml")
+    if not sockets:
+        raise InputError("--socket is missing; expected unix:NAME or inet:HOST:PORT")
+    addresses = tuple(parse_address(text, sockets_prefix) for text in sockets)
+    status = telemetry.configure(log_file, quiet=quiet)
+    log = structlog.get_logger()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        model = CompositeModel.load(models, backend)
+    for warning in caught:
+        log.warning("warning", message=str(warning.message))
+    settings = ServeSettings(addresses, component, extras, connect_timeout)
+    log.info(
+        "loaded",
+        model=model.name,
+        directory=str(models),
+        atoms=model.n_atoms,
+        components=list(model.components),
+        version=deltaserver.__version__,
+    )
+    Daemon(model, settings, telemetry.StepLog(log_every, status)).run()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit code. Errors become one line on stderr."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        app.main(args=arguments, prog_name="deltaserver", standalone_mode=False)
+    except click.exceptions.Exit as request:
+        return request.exit_code
+    except click.ClickException as error:
+        return _fail(" ".join(error.format_message().split()), EXIT_INPUT, arguments)
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted", EXIT_OK, arguments)
+    except DeltaserverError as error:
+        return _fail(str(error), error.exit_code, arguments)
+    except BrokenPipeError:
+        return EXIT_OK  # whoever read our output has seen enough
+    except Exception as error:
+        message = f"internal error: {type(error).__name__}: {error}; run again with --debug"
+        return _fail(message, EXIT_INTERNAL, arguments)
+    return EXIT_OK
+
+
+def _fail(message: str, code: int, arguments: list[str]) -> int:
+    """Print one line, or with ``--debug`` the traceback before it; return the exit code."""
+    if "--debug" in arguments:
+        sys.excepthook(*sys.exc_info())
+    print(f"deltaserver: {message}", file=sys.stderr)
+    return code

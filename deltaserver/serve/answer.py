@@ -1,0 +1,124 @@
+"""From a request's positions to the bytes of its answer: units, evaluation, extras. No IO."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.model.composite import CompositeEvaluation, CompositeModel
+from deltaserver.serve.wire import PosData, force_ready
+from deltaserver.units import BOHR_ANG, HARTREE_EV
+
+Floats = NDArray[np.float64]
+Extras = Literal["summary", "full"]
+EXTRAS: tuple[Extras, ...] = ("summary", "full")
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What one part adds to one structure, reduced to two numbers for logs and extras.
+
+    The force RMS runs over the Cartesian components of the atoms that the part acts on.
+    """
+
+    energy_ev: float
+    force_rms_ev_per_ang: float
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One evaluated structure: total energy and contributions by part."""
+
+    energy_ev: float
+    contributions: dict[str, Contribution]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A reply ready to send and what it says, padded structures left out."""
+
+    reply: bytes
+    structures: tuple[Structure, ...]
+
+
+def answer(
+    model: CompositeModel, data: PosData, component: str = "total", extras: Extras = "summary"
+) -> Answer:
+    """Evaluate a request and serialise FORCEREADY.
+
+    i-PI fills a short batch by repeating its last structure: the repeats at the end are computed
+    once, answered each, and not counted as structures.
+    """
+    n_batch = len(data.positions)
+    n_real = n_batch - _count_padding(data)
+    result = _evaluate(model, data, n_real, component)
+    atoms = {fragment.name: fragment.atoms for fragment in model.fragments}
+    structures, texts = [], []
+    for index in range(n_real):
+        one = result[index]
+        structure = summarise(one, atoms)
+        structures.append(structure)
+        texts.append(_encode_extras(structure, one, extras))
+    rows = [min(index, n_real - 1) for index in range(n_batch)]
+    reply = force_ready(
+        result.energy[rows] / HARTREE_EV,
+        result.forces[rows] * (BOHR_ANG / HARTREE_EV),
+        result.virial[rows] / HARTREE_EV,
+        [texts[row] for row in rows],
+    )
+    return Answer(reply, tuple(structures))
+
+
+def summarise(result: CompositeEvaluation, atoms: dict[str, NDArray[np.int64]]) -> Structure:
+    """Reduce one structure's evaluation to the numbers that are logged."""
+    return Structure(
+        float(result.energy),
+        {
+            name: Contribution(float(part.energy), _rms(part.forces[atoms.get(name, slice(None))]))
+            for name, part in result.contributions.items()
+        },
+    )
+
+
+def _rms(forces: Floats) -> float:
+    return float(np.sqrt(np.mean(np.square(forces))))
+
+
+def _count_padding(data: PosData) -> int:
+    """Count the structures at the end that repeat, to the last bit, the one before them."""
+    n_batch, padding = len(data.positions), 0
+    while (
+        padding < n_batch - 1
+        and np.array_equal(data.positions[-1], data.positions[-2 - padding])
+        and np.array_equal(data.cells[-1], data.cells[-2 - padding])
+    ):
+        padding += 1
+    return padding
+
+
+def _evaluate(
+    model: CompositeModel, data: PosData, n_real: int, component: str
+) -> CompositeEvaluation:
+    positions = data.positions[:n_real] * BOHR_ANG
+    cells = data.cells[:n_real] * BOHR_ANG
+    if not model.periodic or (cells == cells[0]).all():
+        return model.evaluate(positions, component, cells[0] if model.periodic else None)
+    one_by_one = [
+        model.evaluate(x[None], component, cell) for x, cell in zip(positions, cells, strict=True)
+    ]
+    return CompositeEvaluation.join(one_by_one)
+
+
+def _encode_extras(structure: Structure, result: CompositeEvaluation, extras: Extras) -> bytes:
+    """Encode the extras as a JSON object: i-PI's poll thread dies of anything else."""
+    fields: dict[str, Any] = {"energy_ev": structure.energy_ev}
+    for name, part in structure.contributions.items():
+        fields[f"{name}_energy_ev"] = part.energy_ev
+        fields[f"{name}_force_rms_ev_per_ang"] = part.force_rms_ev_per_ang
+        if extras == "full":
+            fields[f"{name}_forces_ev_per_ang"] = result.contributions[name].forces.tolist()
+    return json.dumps(fields).encode("ascii")

@@ -1,0 +1,181 @@
+"""The client's side of the i-PI protocol as one transition table. No IO.
+
+i-PI asks (STATUS) and commands (INIT, POSDATA, GETFORCE, EXIT); we answer. By default it sends
+POSDATA and GETFORCE in one piece with no STATUS between them, with ``consolidate_messages=False``
+it asks in between. Both are walks through the same table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from deltaserver.errors import ProtocolError
+from deltaserver.serve.wire import (
+    MAX_BATCH_SIZE,
+    Exit,
+    GetForce,
+    Init,
+    Message,
+    MessageReader,
+    PosData,
+    Status,
+    header,
+)
+
+
+class State(Enum):
+    """What the peer may say next depends on this."""
+
+    NEED_INIT = "NEEDINIT"
+    READY = "READY"
+    HAVE_POSITIONS = "HAVEDATA"
+    MUST_ANSWER = "MUST_ANSWER"
+    CLOSED = "CLOSED"
+
+
+# (state, message) -> state. What is not here is illegal. STATUS never changes the state.
+# HAVE_POSITIONS answers HAVEDATA before anything is computed: i-PI then sends GETFORCE, and a
+# client that computes with GETFORCE unread would hang i-PI if it died.
+TRANSITIONS: dict[tuple[State, type[Message]], State] = {
+    (State.NEED_INIT, Status): State.NEED_INIT,
+    (State.NEED_INIT, Init): State.READY,
+    (State.NEED_INIT, Exit): State.CLOSED,
+    (State.READY, Status): State.READY,
+    (State.READY, PosData): State.HAVE_POSITIONS,
+    (State.READY, Exit): State.CLOSED,
+    (State.HAVE_POSITIONS, Status): State.HAVE_POSITIONS,
+    (State.HAVE_POSITIONS, GetForce): State.MUST_ANSWER,
+    (State.HAVE_POSITIONS, Exit): State.CLOSED,
+}
+NAMES: dict[type[Message], str] = {
+    Status: "STATUS",
+    Init: "INIT",
+    PosData: "POSDATA",
+    GetForce: "GETFORCE",
+    Exit: "EXIT",
+}
+
+
+@dataclass(frozen=True)
+class Introduced:
+    """INIT arrived; ``parameters`` are those of the ffsocket in i-PI's input."""
+
+    bead: int
+    parameters: dict[str, str]
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class ForceRequest:
+    """Positions are here and their forces are waited for."""
+
+    data: PosData
+
+
+@dataclass(frozen=True)
+class Closed:
+    """The peer said EXIT."""
+
+
+Event = Introduced | ForceRequest | Closed
+
+
+@dataclass
+class ClientProtocol:
+    """One connection to i-PI: bytes in, events and reply bytes out.
+
+    Feed :meth:`receive`, then take :meth:`next_event` until it returns None. Bytes for the peer
+    collect in :attr:`outgoing`. A ForceRequest is answered with :meth:`answer` before the next
+    event is taken.
+    """
+
+    n_atoms: int
+    state: State = State.NEED_INIT
+    outgoing: bytearray = field(default_factory=bytearray)
+
+    def __post_init__(self) -> None:
+        self._reader = MessageReader(self.n_atoms)
+        self._positions: PosData | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether the peer owes us nothing and we owe it nothing: a clean place to part."""
+        return self._reader.idle and self.state in (State.NEED_INIT, State.READY, State.CLOSED)
+
+    @property
+    def receiving(self) -> bool:
+        """Whether part of a request has arrived, but not all of it."""
+        return not self._reader.idle or self.state is State.HAVE_POSITIONS
+
+    def receive(self, data: bytes | memoryview) -> None:
+        """Take bytes from the peer."""
+        self._reader.feed(data)
+
+    def next_event(self) -> Event | None:
+        """Return what the peer wants next, or None until more bytes arrive.
+
+        Raises:
+            ProtocolError: the bytes are no message, or the message is illegal in this state.
+        """
+        if self.state is State.MUST_ANSWER:
+            raise RuntimeError("answer() the ForceRequest before taking the next event")
+        while self.state is not State.CLOSED and (message := self._reader.next_message()):
+            event = self._advance(message)
+            if event is not None:
+                return event
+        return None
+
+    def answer(self, reply: bytes) -> None:
+        """Queue the FORCEREADY message that answers the last ForceRequest."""
+        if self.state is not State.MUST_ANSWER:
+            raise RuntimeError(f"nothing to answer in state {self.state.value}")
+        self.outgoing += reply
+        self.state = State.READY
+
+    def _advance(self, message: Message) -> Event | None:
+        try:
+            self.state = TRANSITIONS[self.state, type(message)]
+        except KeyError:
+            raise ProtocolError(
+                f"the peer sent {NAMES[type(message)]} in state {self.state.value}; "
+                f"expected {self._expected()}"
+            ) from None
+        if isinstance(message, Status):
+            self.outgoing += header(self.state.value)
+        elif isinstance(message, Init):
+            return self._introduce(message)
+        elif isinstance(message, PosData):
+            self._positions = message
+        elif isinstance(message, GetForce) and self._positions is not None:
+            return ForceRequest(self._positions)
+        elif isinstance(message, Exit):
+            return Closed()
+        return None
+
+    def _introduce(self, message: Init) -> Introduced:
+        parameters = parse_parameters(message.text)
+        batch_size = 1
+        if "batch_size" in parameters:
+            text = parameters["batch_size"]
+            if not text.isdecimal() or not 1 <= int(text) <= MAX_BATCH_SIZE:
+                raise ProtocolError(
+                    f"the peer asked for batch_size {text!r}; expected 1 to {MAX_BATCH_SIZE}"
+                )
+            batch_size = int(text)
+        # batch_size 1 keeps the unbatched layout: i-PI announces batches only above 1.
+        self._reader.batch_size = batch_size if batch_size > 1 else None
+        return Introduced(message.bead, parameters, batch_size)
+
+    def _expected(self) -> str:
+        return ", ".join(NAMES[kind] for state, kind in TRANSITIONS if state is self.state)
+
+
+def parse_parameters(text: str) -> dict[str, str]:
+    """Parse the INIT text: ``" component : binding , , batch_size:4"`` gives two entries.
+
+    i-PI writes ``key : value ,`` for each of the ffsocket's parameters; pieces that are no
+    ``key : value`` (other servers send a NUL byte) are passed over.
+    """
+    pairs = (piece.partition(":") for piece in text.replace("\0", "").split(","))
+    return {key.strip(): value.strip() for key, colon, value in pairs if colon and key.strip()}

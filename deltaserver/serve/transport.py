@@ -1,0 +1,143 @@
+"""Where i-PI listens, and how to get and keep a connection to it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from deltaserver.errors import InputError
+
+DEFAULT_PREFIX = "/tmp/ipi_"  # i-PI's own default, ipi/interfaces/sockets.py
+MAX_UNIX_PATH = 107  # sun_path of Linux, less the closing NUL
+FIRST_DELAY_S, LAST_DELAY_S = 0.02, 1.0
+
+# A server that is not up yet: worth another try.
+NOT_THERE_YET = {
+    errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN, errno.ETIMEDOUT, errno.EHOSTUNREACH,
+    errno.ENETUNREACH, errno.ECONNRESET, errno.ECONNABORTED, errno.EINTR,
+}  # fmt: skip
+IN_PROGRESS = {errno.EINPROGRESS, errno.EWOULDBLOCK}
+
+
+@dataclass(frozen=True)
+class UnixAddress:
+    """A unix socket by its path."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+@dataclass(frozen=True)
+class InetAddress:
+    """A TCP socket by host and port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"inet:{self.host}:{self.port}"
+
+
+Address = UnixAddress | InetAddress
+
+
+def parse_address(text: str, prefix: str = DEFAULT_PREFIX) -> Address:
+    """Parse ``unix:NAME``, ``unix:/absolute/path`` or ``inet:HOST:PORT``.
+
+    Raises:
+        InputError: anything else, a path that is too long, a port out of range.
+    """
+    kind, _, rest = text.partition(":")
+    if kind == "unix" and rest and "\0" not in rest:
+        path = rest if rest.startswith("/") else prefix + rest
+        if len(os.fsencode(path)) > MAX_UNIX_PATH:
+            raise InputError(
+                f"--socket {text}: the path {path} is longer than the {MAX_UNIX_PATH} bytes that "
+                "a unix socket may have"
+            )
+        return UnixAddress(path)
+    if kind == "inet":
+        host, _, port = rest.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if host and port.isdecimal() and 1 <= int(port) <= 65535:
+            return InetAddress(host, int(port))
+    raise InputError(f"--socket {text}: expected unix:NAME, unix:/absolute/path or inet:HOST:PORT")
+
+
+def delays() -> Iterator[float]:
+    """Yield the pauses between attempts to connect, in s: doubling, then steady."""
+    delay = FIRST_DELAY_S
+    while True:
+        yield delay
+        delay = min(2 * delay, LAST_DELAY_S)
+
+
+class Connector:
+    """One attempt to connect, without blocking.
+
+    :meth:`start` returns the socket where a connection was made or is being made; once that
+    socket is writable :meth:`finish` tells whether it was made.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.last_error = "no attempt yet"
+
+    def start(self) -> tuple[socket.socket, bool] | None:
+        """Begin; return (socket, connected already), or None if the server is not there yet.
+
+        Raises:
+            InputError: the address can never work.
+        """
+        try:
+            family, target = self._resolve()
+        except socket.gaierror as error:
+            self.last_error = f"cannot resolve the host name: {error.strerror}"
+            return None
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        if family != socket.AF_UNIX:
+            # Replies are small and waited for: Nagle's algorithm would hold them back.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        code = sock.connect_ex(target)
+        # EAGAIN means "in progress" for TCP and "backlog full" for unix sockets.
+        if code in IN_PROGRESS and family != socket.AF_UNIX:
+            return sock, False
+        if code and not self._may_retry(code, sock):
+            return None
+        return sock, True
+
+    def finish(self, sock: socket.socket) -> bool:
+        """Return whether the connection under way was made; close the socket if not."""
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return not code or self._may_retry(code, sock)
+
+    def _may_retry(self, code: int, sock: socket.socket) -> bool:
+        """Close the socket; return False for another try, or raise where none can help."""
+        sock.close()
+        self.last_error = os.strerror(code).lower()
+        if code not in NOT_THERE_YET:
+            raise InputError(f"cannot connect to {self.address}: {self.last_error}")
+        return False
+
+    def _resolve(self) -> tuple[socket.AddressFamily, str | tuple[str, int]]:
+        if isinstance(self.address, UnixAddress):
+            return socket.AF_UNIX, self.address.path
+        family, _, _, _, target = socket.getaddrinfo(
+            self.address.host, self.address.port, type=socket.SOCK_STREAM
+        )[0]
+        return family, (str(target[0]), int(target[1]))
+
+
+def close_quietly(sock: socket.socket) -> None:
+    """Close a socket whose peer may be gone already."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+    sock.close()
