@@ -1,0 +1,237 @@
+"""ASE calculators by name: what labels frames and what drives the sampling.
+
+Names are methods (``GFN2-xTB``, ``GFN-FF``, ``PBE-D4/def2-SVP``), ``module:factory`` import paths
+of any ASE calculator, or the directory of a Δ model. A molecule's charge travels in ASE's
+initial charges, and calculators that want it elsewhere are given it here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deltaserver.errors import DataError, InputError, MissingExtraError
+from deltaserver.training.frames import Floats, FragmentSpec, Ints
+
+XTB_METHODS = {"gfn2-xtb": "GFN2-xTB", "gfn1-xtb": "GFN1-xTB", "gfn-ff": "GFNFF"}
+TBLITE_PREFIX = "tblite:"
+DFT_PATTERN = re.compile(r"(?P<xc>[A-Za-z0-9]+)(-(?P<disp>D3BJ|D4))?/(?P<basis>[\w+*()-]+)", re.I)
+# libxtb keeps the last wavefunction between calls; a tight accuracy keeps what depends on it
+# below the noise of the forces.
+XTB_ACCURACY = 0.1
+DFT_ENERGY_TOLERANCE_HARTREE = 1e-9
+DFT_GRID_LEVEL = 3
+
+CalculatorFactory = Callable[[Any], Any]
+
+
+def calculator_factory(name: str) -> CalculatorFactory:
+    """Return a function that gives a new ASE calculator for an ``ase.Atoms`` object.
+
+    Raises:
+        InputError: no calculator has this name, or its import path leads nowhere.
+        MissingExtraError: the program behind it is not installed.
+    """
+    lower = name.strip().lower()
+    if lower in XTB_METHODS:
+        return _xtb(XTB_METHODS[lower])
+    if lower.startswith(TBLITE_PREFIX):
+        return _tblite(name.strip()[len(TBLITE_PREFIX) :])
+    if (Path(name) / "model.yaml").is_file():
+        return _delta_model(name)
+    if ":" in name:
+        return _import_path(name)
+    if match := DFT_PATTERN.fullmatch(name.strip()):
+        return _pyscf(match["xc"], match["disp"], match["basis"])
+    raise InputError(
+        f"calculator {name!r} is not known; use GFN2-xTB, GFN1-xTB, GFN-FF, tblite:GFN2-xTB, "
+        "PBE-D4/def2-SVP or such, package.module:Factory, or a model directory"
+    )
+
+
+def evaluate(
+    factory: CalculatorFactory, numbers: Ints, positions: Floats, charges: Ints
+) -> tuple[float, Floats]:
+    """Return the energy (eV) and forces (eV/Å) of one molecule from a new calculator.
+
+    New, because what a calculator remembers of the molecule before would enter the label.
+
+    Raises:
+        ArithmeticError: the calculator returned a number that is not finite.
+    """
+    atoms = molecule(numbers, positions, charges)
+    atoms.calc = factory(atoms)
+    energy = float(atoms.get_potential_energy())
+    forces: Floats = np.asarray(atoms.get_forces(), dtype=np.float64)
+    if not (np.isfinite(energy) and np.isfinite(forces).all()):
+        raise ArithmeticError("the calculator returned a number that is not finite")
+    return energy, forces
+
+
+def molecule(numbers: Ints, positions: Floats, charges: Ints) -> Any:
+    """Return ``ase.Atoms`` with ``charges`` (in e, one per atom) as its initial charges."""
+    try:
+        from ase import Atoms
+    except ImportError:
+        raise MissingExtraError("ASE", "train") from None
+    return Atoms(numbers=numbers, positions=positions, charges=charges)
+
+
+def nominal_charges(n_atoms: int, fragments: tuple[FragmentSpec, ...]) -> Ints:
+    """Return each fragment's charge (e) on its first atom, 0 elsewhere."""
+    charges = np.zeros(n_atoms, dtype=np.int64)
+    for fragment in fragments:
+        charges[fragment.atoms[0]] = fragment.charge
+    return charges
+
+
+def program_versions(name: str) -> dict[str, str]:
+    """Return the versions of the programs behind calculator ``name``, for a dataset's record."""
+    lower = name.strip().lower()
+    if lower in XTB_METHODS:
+        packages = ["xtb"]
+    elif lower.startswith(TBLITE_PREFIX):
+        packages = ["tblite"]
+    elif DFT_PATTERN.fullmatch(name.strip()):
+        packages = ["pyscf", "pyscf-dispersion"]
+    else:
+        packages = [re.split(r"[.:]", name)[0]]
+    versions = {}
+    for package in ["deltaserver", "ase", *packages]:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError, ValueError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
+
+
+def _xtb(method: str) -> CalculatorFactory:
+    try:
+        from xtb.ase.calculator import XTB
+    except ImportError:
+        raise MissingExtraError("xtb", "train") from None
+
+    def make(atoms: Any) -> Any:
+        if method == "GFNFF":
+            return _gfnff(atoms)
+        return XTB(method=method, accuracy=XTB_ACCURACY)
+
+    return make
+
+
+def _gfnff(atoms: Any) -> Any:
+    from ase.calculators.calculator import Calculator, all_changes
+    from xtb.ase.calculator import XTB
+
+    charged = np.flatnonzero(atoms.get_initial_charges())
+    if len(charged) > 1:
+        raise InputError("GFN-FF takes one charged fragment; use GFN2-xTB for more of them")
+    # libxtb gives the whole charge to the fragment of the first atom: put the charged one there.
+    order = np.concatenate([charged, np.setdiff1d(np.arange(len(atoms)), charged)])
+    inner = XTB(method="GFNFF")
+    # The bonds come from the first structure that GFN-FF sees: let it be this one.
+    with _scratch_directory(), _silent_stdout():
+        inner.calculate(atoms[order])
+
+    class OrderedGFNFF(Calculator):  # type: ignore[misc]
+        implemented_properties = ["energy", "forces"]
+
+        def calculate(
+            self, atoms: Any = None, properties: Any = (), system_changes: Any = all_changes
+        ) -> None:
+            super().calculate(atoms, properties, system_changes)
+            ordered = self.atoms[order]
+            forces = np.empty((len(order), 3))
+            forces[order] = inner.get_forces(ordered)
+            self.results = {"energy": inner.get_potential_energy(ordered), "forces": forces}
+
+    return OrderedGFNFF()
+
+
+def _tblite(method: str) -> CalculatorFactory:
+    try:
+        from tblite.ase import TBLite
+    except ImportError:
+        raise MissingExtraError("tblite", "tblite") from None
+    return lambda atoms: TBLite(
+        method=method, charge=float(atoms.get_initial_charges().sum()), verbosity=0
+    )
+
+
+def _pyscf(xc: str, dispersion: str | None, basis: str) -> CalculatorFactory:
+    try:
+        from pyscf import dft, gto
+        from pyscf.pbc.tools.pyscf_ase import PySCF
+    except ImportError:
+        raise MissingExtraError("PySCF", "dft") from None
+
+    def make(atoms: Any) -> Any:
+        charge = round(atoms.get_initial_charges().sum())
+        mole = gto.M(
+            atom=list(zip(atoms.get_chemical_symbols(), atoms.positions, strict=True)),
+            basis=basis,
+            charge=charge,
+            spin=(int(atoms.numbers.sum()) - charge) % 2,
+            verbose=0,
+        )
+        method = dft.KS(mole, xc=xc)
+        method.conv_tol = DFT_ENERGY_TOLERANCE_HARTREE
+        method.grids.level = DFT_GRID_LEVEL
+        if dispersion:
+            method.disp = dispersion.lower()
+        return PySCF(method=method)
+
+    return make
+
+
+def _delta_model(directory: str) -> CalculatorFactory:
+    from deltaserver.ase import DeltaCalculator
+    from deltaserver.model.composite import CompositeModel
+
+    model = CompositeModel.load(directory)
+    return lambda atoms: DeltaCalculator(model)
+
+
+def _import_path(name: str) -> CalculatorFactory:
+    module_name, _, attribute = name.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"calculator {name!r} cannot be imported: {error}") from None
+    if not callable(factory):
+        raise DataError(f"calculator {name!r} is no class or function; expected module:Factory")
+    return lambda atoms: factory()
+
+
+@contextlib.contextmanager
+def _scratch_directory() -> Iterator[None]:
+    """Work in a directory of its own: GFN-FF writes its topology where it stands."""
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as scratch:
+        os.chdir(scratch)
+        try:
+            yield
+        finally:
+            os.chdir(before)
+
+
+@contextlib.contextmanager
+def _silent_stdout() -> Iterator[None]:
+    """Send the process's standard output nowhere: Fortran writes past ``sys.stdout``."""
+    sys.stdout.flush()
+    saved, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+        os.close(nowhere)

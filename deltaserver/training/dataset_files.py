@@ -1,0 +1,375 @@
+"""Datasets on disk: a directory of ``dataset.yaml`` and ``frames.xyz.gz``, or extended XYZ alone.
+
+Everything is checked once, here: what comes out of :func:`read_dataset` can be trusted. Energies
+in eV, lengths in Å, forces in eV/Å. Frames are kept to eight decimals, as extended XYZ has them.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from deltaserver import units
+from deltaserver.errors import DataError, MissingExtraError, UnitError
+from deltaserver.model.elements import NUMBER_OF, SYMBOLS
+from deltaserver.model.manifest import NAME_PATTERN, RESERVED_NAMES, format_atoms, parse_atoms
+from deltaserver.training.frames import FragmentSpec, LabelledFrames
+
+FORMAT = "deltaserver-dataset/1"
+MANIFEST_NAME = "dataset.yaml"
+FRAMES_NAME = "frames.xyz.gz"
+DECIMALS = 8  # of ASE's extended XYZ writer
+ENERGY_UNIT, LENGTH_UNIT = "eV", "Ang"
+STEP_KEYS = ("step", "md_step", "frame_step")
+RESERVED_DATASET_NAMES = (*RESERVED_NAMES, "noninteracting", "frames", "dataset", "complex")
+# No bond is this long, and none in Å is this short: coordinates in other units show here.
+SHORTEST_CONTACT_ANG, LONGEST_CONTACT_ANG = 0.6, 2.2
+# ΔE between neighbouring frames against −½(F + F′)·Δx: 1 for a harmonic bond. Energies in other
+# units than the forces are off by 4 at the least.
+WORK_RATIO_LIMIT = 3.0
+WORK_PAIRS_NEEDED = 20
+MAX_YAML_BYTES = 1 << 20
+
+
+def read_dataset(path: str | Path) -> LabelledFrames:
+    """Read a dataset directory (or its ``dataset.yaml``), or a labelled extended XYZ file.
+
+    Raises:
+        DataError: no such dataset, or anything in it that is wrong, with the frame's number.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / MANIFEST_NAME
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; expected a dataset directory or an .xyz file")
+    if path.suffix not in (".yaml", ".yml"):
+        frames = _read_frames(path, path.name.split(".")[0], "", None)
+        return _checked(path, frames)
+    top = read_manifest(path)
+    fragments = parse_fragments(top["fragments"], str(path))
+    frames_path = path.parent / FRAMES_NAME
+    if not frames_path.is_file():
+        raise DataError(f"{frames_path}: no such file; {path.name} describes its frames")
+    frames = _read_frames(frames_path, top["name"], top["reference"], fragments)
+    if "frames" in top and top["frames"] != len(frames):
+        raise DataError(
+            f"{frames_path}: has {len(frames)} frames; {path.name} states {top['frames']}: "
+            "the file is truncated or was replaced"
+        )
+    if "elements" in top:
+        _check_stated_elements(frames_path, frames, top["elements"])
+    return _checked(frames_path, frames)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read ``dataset.yaml`` and check everything in it but the fragments.
+
+    Raises:
+        DataError: not YAML, a key that is missing or not known, another format or unit.
+    """
+    try:
+        data = yaml.safe_load(path.read_bytes()[:MAX_YAML_BYTES])
+    except (yaml.YAMLError, UnicodeError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{path}: not readable as YAML ({reason})") from None
+    required = ("format", "name", "reference", "units", "fragments")
+    known = (*required, "frames", "elements", "provenance")
+    if not isinstance(data, dict):
+        raise DataError(f"{path}: expected a mapping of {', '.join(known)}")
+    if missing := [key for key in required if key not in data]:
+        raise DataError(f"{path}: lacks {', '.join(missing)}")
+    if unknown := [str(key) for key in data if key not in known]:
+        raise DataError(f"{path}: unknown key {', '.join(unknown)}; known: {', '.join(known)}")
+    if data["format"] != FORMAT:
+        raise DataError(f"{path}: format is {data['format']!r}; this version reads {FORMAT!r}")
+    for key in ("name", "reference"):
+        if not isinstance(data[key], str) or not data[key].strip():
+            raise DataError(f"{path}: {key} is {data[key]!r}; expected text")
+    _check_units(path, data["units"])
+    return data
+
+
+def parse_fragments(entries: Any, where: str) -> tuple[FragmentSpec, ...]:
+    """Turn ``[{name, atoms: "0-11", charge: 0}, …]`` into fragments.
+
+    Raises:
+        DataError: an entry that is wrong; ``where`` begins the message.
+    """
+    if not isinstance(entries, list) or not entries:
+        raise DataError(f"{where}: fragments is {entries!r}; expected a list of fragments")
+    fragments = []
+    for entry in entries:
+        if not isinstance(entry, dict) or not {"name", "atoms"} <= set(entry):
+            raise DataError(f"{where}: fragment {entry!r}; expected name, atoms and charge")
+        name, charge = entry["name"], entry.get("charge", 0)
+        check_fragment_name(name, where)
+        if isinstance(charge, bool) or not isinstance(charge, int):
+            raise DataError(f"{where}: fragment {name!r}: charge is {charge!r}; expected a number")
+        try:
+            atoms = parse_atoms(entry["atoms"])
+        except ValueError as error:
+            raise DataError(f"{where}: fragment {name!r}: atoms: {error}") from None
+        fragments.append(FragmentSpec(name, atoms, charge))
+    return tuple(fragments)
+
+
+def check_fragment_name(name: Any, where: str) -> None:
+    """Refuse a name that cannot be a file's or that the datasets use themselves (DataError)."""
+    if not isinstance(name, str) or not NAME_PATTERN.match(name) or name in RESERVED_DATASET_NAMES:
+        raise DataError(
+            f"{where}: fragment name {name!r}; expected letters, digits, '_', '+' or '-', "
+            f"and none of {', '.join(RESERVED_DATASET_NAMES)}"
+        )
+
+
+def check_partition(fragments: tuple[FragmentSpec, ...], n_atoms: int, where: str) -> None:
+    """Refuse fragments that miss an atom of the complex or double one (DataError)."""
+    names = [fragment.name for fragment in fragments]
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"{where}: two fragments have the name {name!r}")
+    owner: dict[int, str] = {}
+    for fragment in fragments:
+        for atom in fragment.atoms:
+            if atom in owner:
+                raise DataError(
+                    f"{where}: atom {atom} is in fragment {owner[atom]!r} and in "
+                    f"{fragment.name!r}; expected every atom in exactly one"
+                )
+            if atom >= n_atoms:
+                raise DataError(
+                    f"{where}: fragment {fragment.name!r} has atom {atom}; the complex has atoms "
+                    f"0-{n_atoms - 1}"
+                )
+            owner[atom] = fragment.name
+    if missing := tuple(atom for atom in range(n_atoms) if atom not in owner):
+        raise DataError(
+            f"{where}: atoms {format_atoms(missing)} are in no fragment; expected every atom "
+            "in exactly one"
+        )
+
+
+def write_frames(frames: LabelledFrames, directory: Path, provenance: Mapping[str, Any]) -> None:
+    """Write ``frames.xyz.gz`` and then ``dataset.yaml``, each complete or not at all."""
+    directory.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    # No time stamp: the same frames give the same bytes.
+    with gzip.GzipFile(fileobj=buffer, mode="wb", filename="", mtime=0) as file:
+        text = io.TextIOWrapper(file, encoding="ascii", newline="\n")
+        _write_xyz(text, frames)
+        text.flush()
+    write_atomically(directory / FRAMES_NAME, buffer.getvalue())
+    manifest = {
+        "format": FORMAT,
+        "name": frames.name,
+        "reference": frames.reference,
+        "units": {"length": LENGTH_UNIT, "energy": ENERGY_UNIT},
+        "frames": len(frames),
+        "elements": " ".join(SYMBOLS[number] for number in frames.numbers),
+        "fragments": [
+            {"name": f.name, "atoms": format_atoms(f.atoms), "charge": f.charge}
+            for f in frames.fragments
+        ],
+        "provenance": dict(provenance),
+    }
+    dumped = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=100)
+    write_atomically(directory / MANIFEST_NAME, dumped.encode())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` in one step: a kill leaves the old file or the new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def rounded(frames: LabelledFrames) -> LabelledFrames:
+    """Return the frames as extended XYZ keeps them, so that every file says the same."""
+    return replace(
+        frames,
+        positions=frames.positions.round(DECIMALS),
+        forces=frames.forces.round(DECIMALS),
+        fragment_forces=frames.fragment_forces.round(DECIMALS),
+    )
+
+
+def _write_xyz(file: io.TextIOBase, frames: LabelledFrames) -> None:
+    from ase import Atoms
+    from ase.io.extxyz import write_xyz
+
+    columns = ["symbols", "positions", "forces_full", "forces_frag"]
+    for m in range(len(frames)):
+        atoms = Atoms(numbers=frames.numbers, positions=frames.positions[m])
+        atoms.arrays["forces_full"] = frames.forces[m]
+        atoms.arrays["forces_frag"] = frames.fragment_forces[m]
+        atoms.info = {"energy_full": float(frames.energy[m])}
+        for j, energy in enumerate(frames.fragment_energies[m], start=1):
+            atoms.info[f"energy_frag{j}"] = float(energy)
+        atoms.info |= {"traj": int(frames.trajectory[m]), "step": int(frames.step[m])}
+        write_xyz(file, [atoms], columns=columns, write_results=False)
+
+
+def _read_frames(
+    path: Path, name: str, reference: str, fragments: tuple[FragmentSpec, ...] | None
+) -> LabelledFrames:
+    images = list(_images(path))
+    first = images[0]
+    if fragments is None:
+        fragments = _convention_fragments(path, first)
+        reference = str(first.info.get("method", "not stated"))
+    check_partition(fragments, len(first), str(path))
+    for index, atoms in enumerate(images):
+        _check_frame(f"{path}: frame {index}", atoms, first.numbers, len(fragments))
+    step_key = next((key for key in STEP_KEYS if key in first.info), None)
+    energies = [
+        [atoms.info[f"energy_frag{j}"] for j in range(1, len(fragments) + 1)] for atoms in images
+    ]
+    return LabelledFrames(
+        name=name,
+        reference=reference,
+        numbers=first.numbers.astype(np.int64),
+        fragments=fragments,
+        positions=np.array([atoms.positions for atoms in images]),
+        energy=np.array([atoms.info["energy_full"] for atoms in images], dtype=np.float64),
+        forces=np.array([atoms.arrays["forces_full"] for atoms in images]),
+        fragment_energies=np.array(energies, dtype=np.float64),
+        fragment_forces=np.array([atoms.arrays["forces_frag"] for atoms in images]),
+        trajectory=np.array([atoms.info.get("traj", 0) for atoms in images], dtype=np.int64),
+        step=np.array(
+            [atoms.info.get(step_key, m) for m, atoms in enumerate(images)], dtype=np.int64
+        ),
+    )
+
+
+def _images(path: Path) -> Iterator[Any]:
+    try:
+        from ase.io.extxyz import read_xyz
+    except ImportError:
+        raise MissingExtraError("ASE", "train") from None
+    index = 0
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)  # whole: ASE's reader seeks back and forth
+        for atoms in read_xyz(io.StringIO(content.decode()), index=slice(None)):
+            yield atoms
+            index += 1
+    except DataError:
+        raise
+    except Exception as error:  # ASE's readers raise whatever the damage leads to
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise DataError(f"{path}: frame {index} cannot be read: {reason}") from None
+    if not index:
+        raise DataError(f"{path}: no frames in it")
+
+
+def _convention_fragments(path: Path, atoms: Any) -> tuple[FragmentSpec, ...]:
+    """Two fragments from ``frag1=`` (atoms of the first) and ``frag_charges`` of a frame."""
+    count = atoms.info.get("frag1")
+    if not isinstance(count, (int, np.integer)) or not 0 < count < len(atoms):
+        raise DataError(
+            f"{path}: frame 0: frag1 is {count!r}; expected the first fragment's number of atoms"
+        )
+    charges = atoms.info.get("frag_charges", [0, 0])
+    try:
+        first, second = (int(charge) for charge in charges)
+    except (TypeError, ValueError):
+        raise DataError(f"{path}: frame 0: frag_charges is {charges!r}; expected two") from None
+    return (
+        FragmentSpec("fragment1", tuple(range(count)), first),
+        FragmentSpec("fragment2", tuple(range(count, len(atoms))), second),
+    )
+
+
+def _check_frame(where: str, atoms: Any, numbers: Any, n_fragments: int) -> None:
+    if len(atoms) != len(numbers):
+        raise DataError(f"{where} has {len(atoms)} atoms; frame 0 has {len(numbers)}")
+    for index in np.flatnonzero(atoms.numbers != numbers)[:1]:
+        found, expected = SYMBOLS[atoms.numbers[index]], SYMBOLS[numbers[index]]
+        raise DataError(f"{where}: atom {index} is {found}; frame 0 has {expected} there")
+    stated = atoms.info.get("units")
+    if stated is not None and str(stated).lower() not in ("ev,angstrom", "ev,ang"):
+        raise DataError(f"{where}: units are {stated!r}; expected eV,Angstrom: convert it first")
+    labels: dict[str, Any] = {"positions": atoms.positions}
+    for key in ("forces_full", "forces_frag"):
+        labels[key] = atoms.arrays.get(key)
+    for key in ("energy_full", *(f"energy_frag{j}" for j in range(1, n_fragments + 1))):
+        labels[key] = atoms.info.get(key)
+    for key, value in labels.items():
+        if value is None:
+            raise DataError(f"{where} lacks {key}; label it with: deltaserver dataset label")
+        array = np.asarray(value)
+        if array.dtype.kind not in "if" or array.shape not in ((), (len(numbers), 3)):
+            raise DataError(f"{where}: {key} is {str(value)[:40]!r}; expected numbers")
+        if not np.isfinite(array).all():
+            raise DataError(f"{where}: {key} has a value that is not finite; remove the frame")
+
+
+def _check_stated_elements(path: Path, frames: LabelledFrames, stated: Any) -> None:
+    symbols = str(stated).split()
+    if unknown := [symbol for symbol in symbols if symbol not in NUMBER_OF]:
+        raise DataError(f"{path.parent / MANIFEST_NAME}: {unknown[0]!r} is no element symbol")
+    found = [SYMBOLS[number] for number in frames.numbers]
+    if len(symbols) != len(found):
+        raise DataError(f"{path}: frame 0 has {len(found)} atoms; expected {len(symbols)}")
+    for index, (want, got) in enumerate(zip(symbols, found, strict=True)):
+        if want != got:
+            raise DataError(f"{path}: frame 0: atom {index} is {got}; expected {want}")
+
+
+def _check_units(path: Path, data: Any) -> None:
+    if not isinstance(data, dict) or set(data) != {"length", "energy"}:
+        raise DataError(f"{path}: units is {data!r}; expected length: Ang and energy: eV")
+    for key, look_up in (("length", units.length_in_ang), ("energy", units.energy_in_ev)):
+        try:
+            factor = look_up(str(data[key]))
+        except UnitError as error:
+            raise DataError(f"{path}: units.{key}: {error}") from None
+        if factor != 1.0:
+            raise DataError(
+                f"{path}: units.{key} is {data[key]!r}; {FORMAT} keeps {LENGTH_UNIT} and "
+                f"{ENERGY_UNIT}: convert the frames first"
+            )
+
+
+def _checked(path: Path, frames: LabelledFrames) -> LabelledFrames:
+    """Return ``frames`` if lengths, energies and forces can be in Å, eV and eV/Å."""
+    if len(frames.numbers) > 1:
+        separations = np.linalg.norm(
+            frames.positions[0][:, None] - frames.positions[0][None], axis=-1
+        )
+        shortest = float(separations[np.triu_indices(len(frames.numbers), 1)].min())
+        if shortest < SHORTEST_CONTACT_ANG:
+            raise DataError(
+                f"{path}: frame 0 has two atoms {shortest:.3f} Å apart; are the lengths in nm?"
+            )
+    ratio = work_ratio(frames)
+    if ratio is not None and not 1 / WORK_RATIO_LIMIT < ratio < WORK_RATIO_LIMIT:
+        raise DataError(
+            f"{path}: energies change {ratio:.3g} times as much as the forces say; expected "
+            "energies in eV and forces in eV/Å"
+        )
+    return frames
+
+
+def work_ratio(frames: LabelledFrames) -> float | None:
+    """Return the slope of ΔE against −½(F + F′)·Δx over neighbouring frames, or None if few."""
+    same = np.flatnonzero(frames.trajectory[1:] == frames.trajectory[:-1])
+    if len(same) < WORK_PAIRS_NEEDED:
+        return None
+    mean_forces = 0.5 * (frames.forces[same] + frames.forces[same + 1])
+    steps = frames.positions[same + 1] - frames.positions[same]
+    work = -np.einsum("mia,mia->m", mean_forces, steps)
+    norm = float(work @ work)
+    return float((frames.energy[same + 1] - frames.energy[same]) @ work) / norm if norm else None

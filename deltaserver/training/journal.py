@@ -1,0 +1,78 @@
+"""An append-only file of JSON records that survives a kill at any moment.
+
+A record is finished when its line ends. What stands after the last line end is the beginning of
+a record whose writer was killed: it is cut off before the next record is written, so that
+nothing finished is lost and nothing half-written is believed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from deltaserver.errors import DataError
+
+Record = dict[str, Any]
+
+
+def read_journal(path: Path) -> Iterator[Record]:
+    """Yield the finished records of ``path``, none if there is no such file.
+
+    Raises:
+        DataError: a finished line is not a JSON object; the journal was edited or damaged.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                record = json.loads(line)
+            except ValueError:
+                record = None
+            if not isinstance(record, dict):
+                raise DataError(
+                    f"{path}:{number}: not a journal record; remove this line to redo its work"
+                )
+            yield record
+
+
+class Journal:
+    """Appends records to ``path``; each one is on the disk when :meth:`append` returns."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a+b")
+        self._cut_off_unfinished()
+
+    def append(self, record: Record) -> None:
+        """Write one record. NaN and infinity are refused (ValueError), as JSON has none."""
+        line = json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n"
+        self._file.write(line.encode())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _cut_off_unfinished(self) -> None:
+        self._file.seek(0)
+        finished = sum(len(line) for line in self._file if line.endswith(b"\n"))
+        self._file.truncate(finished)
