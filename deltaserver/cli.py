@@ -123,6 +123,60 @@ def serve(
     Daemon(model, settings, telemetry.StepLog(log_every, status)).run()
 
 
+@app.command()
+@click.argument("ipi_input", type=PATH, metavar="INPUT.xml")
+@click.option("-m", "--models", type=PATH, required=True, help="Model directory.")
+@click.option(
+    "-d", "--directory", type=PATH, default=Path("run"), show_default=True,
+    help="Where i-PI runs and the log goes.",
+)  # fmt: skip
+@click.option("--component", default="total", show_default=True, help="What to serve.")
+@click.option("--quiet", is_flag=True, help="Nothing on the terminal but errors.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def simulate(
+    ipi_input: Path, models: Path, directory: Path, component: str, quiet: bool, debug: bool
+) -> None:
+    """Run i-PI on INPUT.xml and serve it, both from this one command."""
+    from deltaserver.serve.simulate import ipi_process, read_input
+
+    request = read_input(ipi_input)
+    model = CompositeModel.load(models)
+    model.check_component(component)
+    directory.mkdir(parents=True, exist_ok=True)
+    log_file = directory / "deltaserver.jsonl"
+    log_file.unlink(missing_ok=True)
+    status = telemetry.configure(log_file, quiet=quiet)
+    if status and request.total_steps:
+        status.expected = (request.total_steps + 1) * request.n_beads
+    with ipi_process(request, directory):
+        settings = ServeSettings(request.addresses, component)
+        Daemon(model, settings, telemetry.StepLog(1, status)).run()
+
+
+@app.group()
+def analyze() -> None:
+    """Analyse what a run has written."""
+
+
+@analyze.command()
+@click.argument("log", type=PATH)
+@click.option("--plot", "figure", type=PATH, help="Draw a figure (.png, .svg or .pdf).")
+@click.option("--csv", "csv_file", type=PATH, help="Write the numbers.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def contributions(log: Path, figure: Path | None, csv_file: Path | None, debug: bool) -> None:
+    """Show what each fragment and the binding contributed, from the daemon's LOG."""
+    from deltaserver.analysis import contributions as analysis
+
+    series = analysis.read_log(log)
+    click.echo(analysis.table(series))
+    if figure:
+        analysis.plot(series, figure)
+        click.echo(f"figure: {figure}")
+    if csv_file:
+        analysis.write_csv(series, csv_file)
+        click.echo(f"numbers: {csv_file}")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code. Errors become one line on stderr."""
     arguments = sys.argv[1:] if arguments is None else arguments

@@ -134,7 +134,7 @@ class Daemon:
     def _attempt(self, link: Link, now: float) -> None:
         if link.sock:  # the last attempt is still under way: give it up
             self._forget(link)
-        if now >= link.deadline:
+        if link.connector.last_error and now >= link.deadline:
             raise NoServerError(
                 f"nobody listens at {link.address} after "
                 f"{self.settings.connect_timeout_s:g} s ({link.connector.last_error}); "
@@ -215,6 +215,8 @@ class Daemon:
         )
 
     def _answer(self, link: Link, request: ForceRequest) -> None:
+        if link.unlogged:  # a server that does not wait for the last reply's end
+            self._record(link)
         received = time.perf_counter()
         began = link.request_began or received
         reply = answer(self.model, request.data, link.component, self.settings.extras)

@@ -100,6 +100,7 @@ class StatusLine:
         self.stream = stream
         self.clock = clock
         self.in_place = stream.isatty()
+        self.expected: int | None = None  # structures in the whole run, where that is known
         self._every_s = STATUS_EVERY_S if self.in_place else PLAIN_STATUS_EVERY_S
         self._shown_at = clock()
         self._shown_steps = 0
@@ -113,8 +114,9 @@ class StatusLine:
             return
         rate = (n_structures - self._shown_steps) / elapsed
         self._shown_at, self._shown_steps = now, n_structures
-        text = f"step {n_structures}  {rate:.1f} steps/s  {times.evaluate_ms:.2f} ms evaluation"
-        text += f"  E = {last.energy_ev:.4f} eV"
+        of_all = f"/{self.expected}" if self.expected else ""
+        text = f"step {n_structures}{of_all}  {rate:.1f} steps/s"
+        text += f"  {times.evaluate_ms:.2f} ms evaluation  E = {last.energy_ev:.4f} eV"
         if "binding" in last.contributions:
             text += f"  binding {last.contributions['binding'].energy_ev:+.4f} eV"
         if self.in_place:

@@ -65,7 +65,7 @@ def parse_address(text: str, prefix: str = DEFAULT_PREFIX) -> Address:
     if kind == "inet":
         host, _, port = rest.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
-        if host and port.isdecimal() and 1 <= int(port) <= 65535:
+        if host and port.isdecimal() and len(port) <= 5 and 1 <= int(port) <= 65535:
             return InetAddress(host, int(port))
     raise InputError(f"--socket {text}: expected unix:NAME, unix:/absolute/path or inet:HOST:PORT")
 
@@ -87,7 +87,8 @@ class Connector:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self.last_error = "no attempt yet"
+        self.last_error: str | None = None  # None: no attempt yet
+        self._n_attempts = 0
 
     def start(self) -> tuple[socket.socket, bool] | None:
         """Begin; return (socket, connected already), or None if the server is not there yet.
@@ -109,6 +110,7 @@ class Connector:
         code = sock.connect_ex(target)
         # EAGAIN means "in progress" for TCP and "backlog full" for unix sockets.
         if code in IN_PROGRESS and family != socket.AF_UNIX:
+            self.last_error = "no answer"
             return sock, False
         if code and not self._may_retry(code, sock):
             return None
@@ -130,9 +132,16 @@ class Connector:
     def _resolve(self) -> tuple[socket.AddressFamily, str | tuple[str, int]]:
         if isinstance(self.address, UnixAddress):
             return socket.AF_UNIX, self.address.path
-        family, _, _, _, target = socket.getaddrinfo(
-            self.address.host, self.address.port, type=socket.SOCK_STREAM
-        )[0]
+        try:
+            found = socket.getaddrinfo(
+                self.address.host, self.address.port, type=socket.SOCK_STREAM
+            )
+        except UnicodeError:
+            raise InputError(f"{self.address}: {self.address.host!r} is no host name") from None
+        # A name may stand for several addresses, and i-PI listens on IPv4 only: where localhost
+        # is ::1 first, that one is refused forever. Each attempt takes the next.
+        family, _, _, _, target = found[self._n_attempts % len(found)]
+        self._n_attempts += 1
         return family, (str(target[0]), int(target[1]))
 
 

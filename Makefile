@@ -1,0 +1,50 @@
+# Every target makes its own virtual environment. `make run` and `make test` start from nothing.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+RUN_DIR ?= run
+
+.PHONY: run test slow lint format clean help
+
+help:
+	@echo "make run     i-PI drives C60@buckycatcher with the shipped models; a table and a plot"
+	@echo "make test    the test suite, with coverage"
+	@echo "make slow    long physics: NVE drift and the like"
+	@echo "make lint    ruff and mypy"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: setup.cfg | $(BIN)/python
+	$(PIP) install -e ".[ipi,analysis]"
+	@touch $@
+
+# torch first: sgdml needs it, and this exact version has a CPU wheel in many places.
+$(VENV)/.test: setup.cfg | $(BIN)/python
+	$(PIP) install "torch==2.13.0"
+	$(PIP) install -e ".[dev,train]"
+	@touch $@
+
+run: $(VENV)/.run
+	$(BIN)/deltaserver simulate ipi_inputs/c60_nvt.xml --models models/c60 --directory $(RUN_DIR)
+	$(BIN)/deltaserver analyze contributions $(RUN_DIR)/deltaserver.jsonl \
+	    --plot $(RUN_DIR)/contributions.png --csv $(RUN_DIR)/contributions.csv
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term --cov-fail-under=90
+
+slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) $(RUN_DIR) build *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache
