@@ -7,7 +7,9 @@ initial charges, and calculators that want it elsewhere are given it here.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import importlib
 import importlib.metadata
 import os
@@ -35,6 +37,7 @@ DFT_GRID_LEVEL = 3
 CalculatorFactory = Callable[[Any], Any]
 
 
+@functools.lru_cache(maxsize=8)  # a model directory is loaded once
 def calculator_factory(name: str) -> CalculatorFactory:
     """Return a function that gives a new ASE calculator for an ``ase.Atoms`` object.
 
@@ -226,6 +229,7 @@ def _scratch_directory() -> Iterator[None]:
 @contextlib.contextmanager
 def _silent_stdout() -> Iterator[None]:
     """Send the process's standard output nowhere: Fortran writes past ``sys.stdout``."""
+    _silence_at_exit()
     sys.stdout.flush()
     saved, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     try:
@@ -235,3 +239,14 @@ def _silent_stdout() -> Iterator[None]:
         os.dup2(saved, 1)
         os.close(saved)
         os.close(nowhere)
+
+
+@functools.cache
+def _silence_at_exit() -> None:
+    """Drop what Fortran still has in its buffer; it writes that when the process ends."""
+
+    def silence() -> None:
+        sys.stdout.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+    atexit.register(silence)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,9 @@ from deltaserver import units
 from deltaserver.errors import DataError, MissingExtraError, UnitError
 from deltaserver.model.elements import NUMBER_OF, SYMBOLS
 from deltaserver.model.manifest import NAME_PATTERN, RESERVED_NAMES, format_atoms, parse_atoms
-from deltaserver.training.frames import FragmentSpec, LabelledFrames
+from deltaserver.training.dataset_native import write_native_datasets
+from deltaserver.training.frames import FragmentSpec, Ints, LabelledFrames
+from deltaserver.training.journal import write_atomically
 
 FORMAT = "deltaserver-dataset/1"
 MANIFEST_NAME = "dataset.yaml"
@@ -51,21 +52,20 @@ def read_dataset(path: str | Path) -> LabelledFrames:
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected a dataset directory or an .xyz file")
     if path.suffix not in (".yaml", ".yml"):
-        frames = _read_frames(path, path.name.split(".")[0], "", None)
+        frames = _read_frames(path, path.name.split(".")[0], "", None, None)
         return _checked(path, frames)
     top = read_manifest(path)
     fragments = parse_fragments(top["fragments"], str(path))
     frames_path = path.parent / FRAMES_NAME
     if not frames_path.is_file():
         raise DataError(f"{frames_path}: no such file; {path.name} describes its frames")
-    frames = _read_frames(frames_path, top["name"], top["reference"], fragments)
+    numbers = _stated_numbers(path, top["elements"]) if "elements" in top else None
+    frames = _read_frames(frames_path, top["name"], top["reference"], fragments, numbers)
     if "frames" in top and top["frames"] != len(frames):
         raise DataError(
             f"{frames_path}: has {len(frames)} frames; {path.name} states {top['frames']}: "
             "the file is truncated or was replaced"
         )
-    if "elements" in top:
-        _check_stated_elements(frames_path, frames, top["elements"])
     return _checked(frames_path, frames)
 
 
@@ -157,8 +157,21 @@ def check_partition(fragments: tuple[FragmentSpec, ...], n_atoms: int, where: st
         )
 
 
+def write_dataset(
+    frames: LabelledFrames, directory: Path, provenance: Mapping[str, Any] | None = None
+) -> list[Path]:
+    """Write a dataset directory: native sGDML datasets, ``frames.xyz.gz``, ``dataset.yaml``.
+
+    Each file is written complete or not at all, ``dataset.yaml`` last. Returns the native files.
+    """
+    frames = rounded(frames)
+    native = write_native_datasets(frames, directory)
+    write_frames(frames, directory, provenance or {})
+    return native
+
+
 def write_frames(frames: LabelledFrames, directory: Path, provenance: Mapping[str, Any]) -> None:
-    """Write ``frames.xyz.gz`` and then ``dataset.yaml``, each complete or not at all."""
+    """Write ``frames.xyz.gz`` and ``dataset.yaml``."""
     directory.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     # No time stamp: the same frames give the same bytes.
@@ -182,16 +195,6 @@ def write_frames(frames: LabelledFrames, directory: Path, provenance: Mapping[st
     }
     dumped = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=100)
     write_atomically(directory / MANIFEST_NAME, dumped.encode())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` in one step: a kill leaves the old file or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def rounded(frames: LabelledFrames) -> LabelledFrames:
@@ -221,16 +224,22 @@ def _write_xyz(file: io.TextIOBase, frames: LabelledFrames) -> None:
 
 
 def _read_frames(
-    path: Path, name: str, reference: str, fragments: tuple[FragmentSpec, ...] | None
+    path: Path,
+    name: str,
+    reference: str,
+    fragments: tuple[FragmentSpec, ...] | None,
+    numbers: Ints | None,
 ) -> LabelledFrames:
     images = list(_images(path))
     first = images[0]
+    if numbers is None:
+        numbers = first.numbers.astype(np.int64)
     if fragments is None:
         fragments = _convention_fragments(path, first)
         reference = str(first.info.get("method", "not stated"))
-    check_partition(fragments, len(first), str(path))
+    check_partition(fragments, len(numbers), str(path))
     for index, atoms in enumerate(images):
-        _check_frame(f"{path}: frame {index}", atoms, first.numbers, len(fragments))
+        _check_frame(f"{path}: frame {index}", atoms, numbers, len(fragments))
     step_key = next((key for key in STEP_KEYS if key in first.info), None)
     energies = [
         [atoms.info[f"energy_frag{j}"] for j in range(1, len(fragments) + 1)] for atoms in images
@@ -238,7 +247,7 @@ def _read_frames(
     return LabelledFrames(
         name=name,
         reference=reference,
-        numbers=first.numbers.astype(np.int64),
+        numbers=numbers,
         fragments=fragments,
         positions=np.array([atoms.positions for atoms in images]),
         energy=np.array([atoms.info["energy_full"] for atoms in images], dtype=np.float64),
@@ -294,10 +303,10 @@ def _convention_fragments(path: Path, atoms: Any) -> tuple[FragmentSpec, ...]:
 
 def _check_frame(where: str, atoms: Any, numbers: Any, n_fragments: int) -> None:
     if len(atoms) != len(numbers):
-        raise DataError(f"{where} has {len(atoms)} atoms; frame 0 has {len(numbers)}")
+        raise DataError(f"{where} has {len(atoms)} atoms; expected {len(numbers)}")
     for index in np.flatnonzero(atoms.numbers != numbers)[:1]:
         found, expected = SYMBOLS[atoms.numbers[index]], SYMBOLS[numbers[index]]
-        raise DataError(f"{where}: atom {index} is {found}; frame 0 has {expected} there")
+        raise DataError(f"{where}: atom {index} is {found}; expected {expected}")
     stated = atoms.info.get("units")
     if stated is not None and str(stated).lower() not in ("ev,angstrom", "ev,ang"):
         raise DataError(f"{where}: units are {stated!r}; expected eV,Angstrom: convert it first")
@@ -316,16 +325,11 @@ def _check_frame(where: str, atoms: Any, numbers: Any, n_fragments: int) -> None
             raise DataError(f"{where}: {key} has a value that is not finite; remove the frame")
 
 
-def _check_stated_elements(path: Path, frames: LabelledFrames, stated: Any) -> None:
+def _stated_numbers(path: Path, stated: Any) -> Ints:
     symbols = str(stated).split()
     if unknown := [symbol for symbol in symbols if symbol not in NUMBER_OF]:
-        raise DataError(f"{path.parent / MANIFEST_NAME}: {unknown[0]!r} is no element symbol")
-    found = [SYMBOLS[number] for number in frames.numbers]
-    if len(symbols) != len(found):
-        raise DataError(f"{path}: frame 0 has {len(found)} atoms; expected {len(symbols)}")
-    for index, (want, got) in enumerate(zip(symbols, found, strict=True)):
-        if want != got:
-            raise DataError(f"{path}: frame 0: atom {index} is {got}; expected {want}")
+        raise DataError(f"{path}: {unknown[0]!r} is no element symbol")
+    return np.array([NUMBER_OF[symbol] for symbol in symbols], dtype=np.int64)
 
 
 def _check_units(path: Path, data: Any) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from deltaserver.training.dataset_files import write_atomically
 from deltaserver.training.frames import Floats, Ints, LabelledFrames
+from deltaserver.training.journal import write_atomically
 from deltaserver.units import KCAL_PER_MOL_EV
 
 Native = dict[str, Any]
@@ -57,7 +57,7 @@ def write_native_datasets(frames: LabelledFrames, directory: Path) -> list[Path]
 
 
 def dataset_md5(dataset: Native) -> bytes:
-    """Return the fingerprint that ``sgdml.utils.io.dataset_md5`` gives: z, R, E, F in that order."""
+    """Return the fingerprint of z, R, E and F that ``sgdml.utils.io.dataset_md5`` gives."""
     digest = hashlib.md5(usedforsecurity=False)
     for key in ("z", "R", "E", "F"):
         content = np.ascontiguousarray(dataset[key]).tobytes()

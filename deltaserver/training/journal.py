@@ -1,4 +1,4 @@
-"""An append-only file of JSON records that survives a kill at any moment.
+"""Files that survive a kill at any moment: append-only JSON records, and atomic replacement.
 
 A record is finished when its line ends. What stands after the last line end is the beginning of
 a record whose writer was killed: it is cut off before the next record is written, so that
@@ -7,6 +7,7 @@ nothing finished is lost and nothing half-written is believed.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -42,12 +43,27 @@ def read_journal(path: Path) -> Iterator[Record]:
             yield record
 
 
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` in one step: a kill leaves the old file or the new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
 class Journal:
     """Appends records to ``path``; each one is on the disk when :meth:`append` returns."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process
+        except BlockingIOError:
+            self._file.close()
+            raise DataError(f"{path}: another process is writing it; wait or stop it") from None
         self._cut_off_unfinished()
 
     def append(self, record: Record) -> None:

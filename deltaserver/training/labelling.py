@@ -6,6 +6,7 @@ written to another journal with its reason, and its frame is left out of the dat
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -105,6 +106,13 @@ def label(
             on_progress(LabelProgress(n_done, n_failed, len(jobs)))
 
 
+def default_workers() -> int:
+    """Return the number of cores this process may use, or 1 if Dask is not installed."""
+    if importlib.util.find_spec("distributed") is None:
+        return 1
+    return len(os.sched_getaffinity(0))
+
+
 def run_job(job: LabelJob, calculator: str) -> Record:
     """Return the label's journal record, or one with a ``reason`` if the calculator failed."""
     trajectory, step, system = job.key
@@ -116,9 +124,15 @@ def run_job(job: LabelJob, calculator: str) -> Record:
     except DeltaserverError:
         raise
     except Exception as error:  # calculators raise what they like when an SCF fails
-        reason = " ".join(str(error).split())[:300]
-        return {**record, "reason": f"{type(error).__name__}: {reason}"}
+        return {**record, "reason": _reason(error)}
     return {**record, "energy": energy, "forces": forces.tolist()}
+
+
+def _reason(error: BaseException) -> str:
+    """Return what went wrong, the error beneath it included: there the program speaks."""
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    beneath = error.__cause__ or error.__context__
+    return reason if beneath is None else f"{reason}; {_reason(beneath)}"
 
 
 def assemble(

@@ -1,0 +1,363 @@
+"""``deltaserver dataset``: from structures to labelled frames and native sGDML datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from deltaserver.training.dataset_workplace import Workplace
+    from deltaserver.training.frames import LabelledFrames
+
+PATH = click.Path(path_type=Path)
+WALL_MARGIN_ANG = 2.0
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def register_dataset(app: click.Group) -> None:
+    """Add ``deltaserver dataset`` to the command line."""
+    app.add_command(dataset)
+
+
+def _options(*options: Decorator) -> Decorator:
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def _fragment_option(required: bool) -> Decorator:
+    return click.option(
+        "-f", "--fragment", "fragments", multiple=True, required=required,
+        metavar="NAME:ATOMS[:CHARGE]",
+        help="A fragment, its 0-based atoms and its charge in e: water:0-2, sodium:12:+1. "
+        "Once per fragment; together they have every atom once.",
+    )  # fmt: skip
+
+
+_OUTPUT = click.option(
+    "-o", "--output", type=PATH, required=True,
+    help="Dataset directory. What is in it already is continued, never done twice.",
+)  # fmt: skip
+_CALCULATOR = click.option(
+    "-c", "--calculator", default="GFN2-xTB", show_default=True,
+    help="GFN2-xTB, GFN1-xTB, GFN-FF, tblite:GFN2-xTB, PBE-D4/def2-SVP or another "
+    "FUNCTIONAL[-D3BJ|-D4]/BASIS through PySCF, package.module:Factory for any ASE calculator, "
+    "or a model directory.",
+)  # fmt: skip
+_SAMPLING = _options(
+    click.option(
+        "-t", "--temperature", "temperatures", type=click.FloatRange(min=0, min_open=True),
+        multiple=True, default=(300.0,), show_default=True, metavar="KELVIN",
+        help="Temperature of the Langevin dynamics; may be repeated.",
+    ),
+    click.option(
+        "-n", "--frames", type=click.IntRange(min=1), default=300, show_default=True,
+        help="Frames in all, shared evenly among the trajectories.",
+    ),
+    click.option(
+        "--trajectories", type=click.IntRange(min=1), default=3, show_default=True,
+        help="Trajectories per temperature. Test on other ones than you train on.",
+    ),
+    click.option(
+        "--interval", type=click.IntRange(min=1), default=25, show_default=True,
+        metavar="STEPS", help="Steps between two frames.",
+    ),
+    click.option(
+        "--equilibrate", type=click.IntRange(min=0), default=1000, show_default=True,
+        metavar="STEPS", help="Steps before the first frame.",
+    ),
+    click.option(
+        "--time-step", type=click.FloatRange(min=0, min_open=True), default=1.0,
+        show_default=True, metavar="FS", help="Time step.",
+    ),
+    click.option(
+        "--friction", type=click.FloatRange(min=0, min_open=True), default=0.01,
+        show_default=True, metavar="1/FS", help="Friction of the Langevin thermostat.",
+    ),
+    click.option(
+        "--seed", type=click.IntRange(min=0), default=2025, show_default=True,
+        help="Seed; trajectory k draws from (seed, k).",
+    ),
+    click.option(
+        "--wall", default="auto", show_default=True, metavar="ANGSTROM|auto|none",
+        help="Largest distance between fragments' centres of mass before a spring of "
+        f"1 eV/Å² pulls them back; auto is the start's and {WALL_MARGIN_ANG:g} Å.",
+    ),
+    click.option(
+        "--relax/--no-relax", default=True, show_default=True,
+        help="Minimise the energy of the start structure first.",
+    ),
+    click.option(
+        "--prepare-calculator", metavar="CALCULATOR",
+        help="A cheap calculator, GFN-FF say, that relaxes and runs --prepare steps first.",
+    ),
+    click.option(
+        "--prepare", type=click.IntRange(min=0), default=0, show_default=True, metavar="STEPS",
+        help="Steps with --prepare-calculator, before equilibration.",
+    ),
+)  # fmt: skip
+_LABELLING = _options(
+    click.option(
+        "--scheduler", default="local", show_default=True, metavar="local|tcp://HOST:PORT",
+        help="Label on this machine's cores, or on the workers of a Dask scheduler.",
+    ),
+    click.option(
+        "-w", "--workers", type=click.IntRange(min=1),
+        help="Local processes, one label each at a time. [default: one per core, or one if "
+        "Dask is not installed]",
+    ),
+    click.option("--name", help="The dataset's name. [default: the directory's]"),
+    click.option("--reference", help="The reference method's name. [default: the calculator]"),
+)  # fmt: skip
+_DEBUG = click.option("--debug", is_flag=True, help="Show tracebacks.")
+
+
+@click.group()
+def dataset() -> None:
+    """Sample a complex, label it and its fragments, write datasets.
+
+    \b
+    All of it in one command; stopped at any moment, it continues when it is repeated:
+        deltaserver dataset build complex.xyz --fragment water:0-2 --fragment benzene:3-14 \\
+            --calculator GFN2-xTB --temperature 300 --frames 300 --output data/complex
+    """
+
+
+@dataset.command("sample")
+@click.argument("structures", type=PATH, nargs=-1, required=True, metavar="STRUCTURE...")
+@_fragment_option(required=True)
+@_CALCULATOR
+@_SAMPLING
+@_OUTPUT
+@_DEBUG
+def sample_command(structures: tuple[Path, ...], output: Path, debug: bool, **options: Any) -> None:
+    """Run Langevin dynamics from STRUCTURE... and keep the frames for labelling.
+
+    Structures are anything ASE reads, with the same atoms in the same order; trajectories start
+    from them in turn.
+    """
+    workplace = _open_sampling(structures, output, options)
+    with _progress() as progress:
+        _sample(workplace, progress)
+
+
+@dataset.command("label")
+@click.argument("frames", type=PATH)
+@_fragment_option(required=False)
+@_CALCULATOR
+@_LABELLING
+@click.option(
+    "-o", "--output", type=PATH, help="Dataset directory. [default: FRAMES, if it is one]"
+)
+@_DEBUG
+def label_command(
+    frames: Path, fragments: tuple[str, ...], output: Path | None, debug: bool, **options: Any
+) -> None:
+    """Label FRAMES: a directory that ``dataset sample`` has filled, or any file of structures.
+
+    A file needs --fragment and --output. Labels that it has are not used.
+    """
+    from deltaserver.errors import InputError
+    from deltaserver.training import dataset_workplace as place
+
+    if frames.is_dir():
+        if output is not None and output != frames:
+            raise InputError("--output is for a file of frames; a directory is labelled in place")
+        workplace = place.reopen(frames)
+    else:
+        if output is None or not fragments:
+            raise InputError(f"{frames} is a file; expected --fragment and --output as well")
+        workplace = place.open_given(output, frames, _parse_fragments(fragments))
+    with _progress() as progress:
+        _label(workplace, progress, options)
+
+
+@dataset.command("build")
+@click.argument("structures", type=PATH, nargs=-1, required=True, metavar="STRUCTURE...")
+@_fragment_option(required=True)
+@_CALCULATOR
+@click.option(
+    "--label-calculator", metavar="CALCULATOR",
+    help="What labels the frames. [default: --calculator, which samples]",
+)  # fmt: skip
+@_SAMPLING
+@_LABELLING
+@_OUTPUT
+@_DEBUG
+def build_command(structures: tuple[Path, ...], output: Path, debug: bool, **options: Any) -> None:
+    """Sample, label and write a dataset: everything from STRUCTURE... to --output.
+
+    \b
+    deltaserver dataset build complex.xyz --fragment water:0-2 --fragment benzene:3-14 \\
+        --calculator GFN2-xTB --temperature 300 --frames 300 --output data/complex
+    """
+    workplace = _open_sampling(structures, output, options)
+    label_calculator = options["label_calculator"] or options["calculator"]
+    with _progress() as progress:
+        _sample(workplace, progress)
+        _label(workplace, progress, {**options, "calculator": label_calculator})
+
+
+@dataset.command("merge")
+@click.argument("datasets", type=PATH, nargs=-1, required=True, metavar="DATASET...")
+@_OUTPUT
+@click.option("--name", help="The dataset's name. [default: the directory's]")
+@click.option("--reference", help="One name for reference methods that are named differently.")
+@_DEBUG
+def merge_command(
+    datasets: tuple[Path, ...], output: Path, name: str | None, reference: str | None, debug: bool
+) -> None:
+    """Write one dataset of several; their trajectories stay apart."""
+    from deltaserver.training.dataset_workflow import merge
+
+    _report(merge(datasets, output, name or output.resolve().name, reference), output)
+
+
+@dataset.command("export")
+@click.argument("source", type=PATH, metavar="DATASET")
+@click.option("-o", "--output", type=PATH, help="Directory. [default: DATASET's]")
+@_DEBUG
+def export_command(source: Path, output: Path | None, debug: bool) -> None:
+    """Write the native sGDML datasets (.npz) of DATASET."""
+    from deltaserver.training.dataset_files import read_dataset
+    from deltaserver.training.dataset_native import write_native_datasets
+
+    frames = read_dataset(source)
+    directory = output or (source if source.is_dir() else source.parent)
+    for path in write_native_datasets(frames, directory):
+        click.echo(str(path))
+
+
+@dataset.command("check")
+@click.argument("source", type=PATH, metavar="DATASET")
+@_DEBUG
+def check_command(source: Path, debug: bool) -> None:
+    """Read DATASET, a directory or a labelled .xyz file, and say what is in it."""
+    from deltaserver.training.dataset_files import read_dataset
+
+    _report(read_dataset(source), source)
+
+
+def _open_sampling(
+    structures: tuple[Path, ...], output: Path, options: dict[str, Any]
+) -> Workplace:
+    from deltaserver.training.dataset_workplace import open_sampling
+    from deltaserver.training.sampling import SamplingPlan
+
+    fragments = _parse_fragments(options["fragments"])
+    trajectories = len(options["temperatures"]) * options["trajectories"]
+    plan = SamplingPlan(
+        calculator=options["calculator"],
+        temperatures=options["temperatures"],
+        trajectories=options["trajectories"],
+        frames_per_trajectory=-(-options["frames"] // trajectories),
+        interval=options["interval"],
+        equilibrate_steps=options["equilibrate"],
+        time_step=options["time_step"],
+        friction=options["friction"],
+        seed=options["seed"],
+        relax=options["relax"],
+        prepare_calculator=options["prepare_calculator"],
+        prepare_steps=options["prepare"],
+        wall_distance=_wall(options["wall"], structures, fragments),
+    )
+    return open_sampling(output, structures, fragments, plan)
+
+
+def _wall(text: str, structures: tuple[Path, ...], fragments: tuple[Any, ...]) -> float | None:
+    from deltaserver.errors import InputError
+    from deltaserver.training.dataset_workplace import read_start
+    from deltaserver.training.sampling import centre_distance
+
+    if text == "none" or len(fragments) < 2:
+        return None
+    if text == "auto":
+        distances = [centre_distance(read_start(path, fragments), fragments) for path in structures]
+        return round(max(distances) + WALL_MARGIN_ANG, 3)
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"--wall {text}: expected a distance in Å, auto or none") from None
+
+
+def _parse_fragments(texts: tuple[str, ...]) -> tuple[Any, ...]:
+    from deltaserver.training.dataset_workplace import parse_fragment
+
+    return tuple(parse_fragment(text) for text in texts)
+
+
+def _sample(workplace: Workplace, progress: Progress) -> None:
+    from deltaserver.training.dataset_workflow import frames_of, run_sampling
+
+    assert workplace.plan is not None
+    total, done = workplace.plan.n_frames, len(frames_of(workplace))
+    task = progress.add_task("frames", total=total, completed=done)
+    run_sampling(workplace, lambda frame: progress.update(task, advance=1))
+
+
+def _label(workplace: Workplace, progress: Progress, options: dict[str, Any]) -> None:
+    from deltaserver.training.dataset_workflow import finish, run_labelling
+    from deltaserver.training.labelling import LabelProgress, default_workers
+
+    task = progress.add_task("labels", total=None)
+
+    def show(state: LabelProgress) -> None:
+        text = f"labels ({state.rejected} set aside)" if state.rejected else "labels"
+        completed = state.done + state.rejected
+        progress.update(task, total=state.total, completed=completed, description=text)
+
+    run_labelling(
+        workplace,
+        options["calculator"],
+        options["scheduler"],
+        options["workers"] or default_workers(),
+        show,
+    )
+    name = options["name"] or workplace.directory.resolve().name
+    progress.stop()
+    _report(finish(workplace, name, options["reference"]), workplace.directory)
+
+
+def _progress() -> Progress:
+    from deltaserver.errors import MissingExtraError
+
+    try:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+    except ImportError:
+        raise MissingExtraError("rich", "train") from None
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def _report(frames: LabelledFrames, where: Path) -> None:
+    trajectories = len(set(frames.trajectory.tolist()))
+    parts = ", ".join(f"{f.name} ({len(f.atoms)} atoms)" for f in frames.fragments)
+    binding = frames.binding_energy
+    click.echo(
+        f"{where}: {len(frames)} frames of {trajectories} trajectories, {frames.reference}; "
+        f"{parts}; binding {binding.mean():.3f} ± {binding.std():.3f} eV"
+    )

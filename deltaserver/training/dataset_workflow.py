@@ -1,0 +1,180 @@
+"""The steps behind ``deltaserver dataset``: sample, label, write, merge."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deltaserver.errors import DataError
+from deltaserver.training import labelling
+from deltaserver.training.calculators import calculator_factory, program_versions
+from deltaserver.training.dataset_files import (
+    MANIFEST_NAME,
+    read_dataset,
+    read_manifest,
+    write_dataset,
+)
+from deltaserver.training.dataset_workplace import JOURNAL, SETTINGS_NAME, Workplace, check_elements
+from deltaserver.training.frames import LabelledFrames
+from deltaserver.training.journal import read_journal, write_atomically
+from deltaserver.training.sampling import Frame, read_frames, sample
+
+DEFAULT_NAMES = ("fragment1", "fragment2")
+
+
+def run_sampling(workplace: Workplace, on_frame: Callable[[Frame], None]) -> list[Frame]:
+    """Sample what is missing; return all frames."""
+    assert workplace.plan is not None
+    return sample(
+        workplace.plan, list(workplace.starts), workplace.fragments, workplace.sampling, on_frame
+    )
+
+
+def frames_of(workplace: Workplace) -> list[Frame]:
+    """Return the frames to label: the sampled ones, or those that were given."""
+    if workplace.plan is not None:
+        return read_frames(workplace.sampling)
+    settings = json.loads((workplace.directory / JOURNAL / SETTINGS_NAME).read_text())
+    return [
+        Frame(trajectory, step, start.positions, 0.0)
+        for (trajectory, step), start in zip(settings["steps"], workplace.starts, strict=True)
+    ]
+
+
+def run_labelling(
+    workplace: Workplace,
+    calculator: str,
+    scheduler: str,
+    workers: int,
+    on_progress: Callable[[labelling.LabelProgress], None],
+) -> None:
+    """Label what is missing."""
+    marker = workplace.directory / JOURNAL / "calculator.txt"
+    if marker.exists() and marker.read_text() != calculator:
+        raise DataError(
+            f"{marker.parent}: labels are from {marker.read_text()}; use it again, or another "
+            "--output"
+        )
+    calculator_factory(calculator)
+    write_atomically(marker, calculator.encode())
+    jobs = labelling.label_jobs(frames_of(workplace), workplace.numbers, workplace.fragments)
+    labelling.label(
+        jobs, calculator, workplace.labels, workplace.rejected, scheduler, workers, on_progress
+    )
+
+
+def finish(workplace: Workplace, name: str, reference: str | None) -> LabelledFrames:
+    """Write the dataset of everything that is labelled so far."""
+    calculator = (workplace.directory / JOURNAL / "calculator.txt").read_text()
+    frames = labelling.assemble(
+        frames_of(workplace),
+        workplace.numbers,
+        workplace.fragments,
+        workplace.labels,
+        name,
+        reference or calculator,
+    )
+    write_dataset(frames, workplace.directory, _provenance(workplace, frames, calculator))
+    return frames
+
+
+def merge(
+    datasets: tuple[Path, ...], directory: Path, name: str, reference: str | None
+) -> LabelledFrames:
+    """Write one dataset of several; trajectories are numbered anew, in order.
+
+    Raises:
+        DataError: they differ in elements, fragments, charges or (unless ``reference`` says that
+            it is one) in their reference method.
+    """
+    parts = [read_dataset(path) for path in datasets]
+    named = next(
+        (p for p in parts if tuple(f.name for f in p.fragments) != DEFAULT_NAMES), parts[0]
+    )
+    sources, trajectories, offset = [], [], 0
+    for path, part in zip(datasets, parts, strict=True):
+        _check_mergeable(str(path), part, named, reference)
+        old = np.unique(part.trajectory)
+        trajectories.append(np.searchsorted(old, part.trajectory) + offset)
+        sources.append(
+            {
+                "dataset": path.name,
+                "frames": len(part),
+                "trajectories": {int(t): int(k) + offset for k, t in enumerate(old)},
+                "reference": part.reference,
+                "provenance": _stored_provenance(path),
+            }
+        )
+        offset += len(old)
+    merged = LabelledFrames(
+        name=name,
+        reference=reference or named.reference,
+        numbers=named.numbers,
+        fragments=named.fragments,
+        positions=np.concatenate([part.positions for part in parts]),
+        energy=np.concatenate([part.energy for part in parts]),
+        forces=np.concatenate([part.forces for part in parts]),
+        fragment_energies=np.concatenate([part.fragment_energies for part in parts]),
+        fragment_forces=np.concatenate([part.fragment_forces for part in parts]),
+        trajectory=np.concatenate(trajectories),
+        step=np.concatenate([part.step for part in parts]),
+    )
+    write_dataset(merged, directory, {"command": _command(), "merged": sources})
+    return merged
+
+
+def _check_mergeable(
+    where: str, part: LabelledFrames, named: LabelledFrames, reference: str | None
+) -> None:
+    check_elements(where, part.numbers, named.numbers)
+    if [(f.atoms, f.charge) for f in part.fragments] != [
+        (f.atoms, f.charge) for f in named.fragments
+    ]:
+        raise DataError(f"{where}: its fragments are not those of the first dataset")
+    if reference is None and part.reference != named.reference:
+        raise DataError(
+            f"{where}: labels are from {part.reference!r}, others from {named.reference!r}; if "
+            "both are one method, name it with --reference"
+        )
+
+
+def _provenance(workplace: Workplace, frames: LabelledFrames, calculator: str) -> dict[str, Any]:
+    provenance: dict[str, Any] = {
+        "command": _command(),
+        "labels": {"calculator": calculator, "programs": program_versions(calculator)},
+        "rejected": len({(r["trajectory"], r["step"]) for r in read_journal(workplace.rejected)}),
+    }
+    plan = workplace.plan
+    if plan is None:
+        provenance["frames"] = workplace.starts[0].source
+        return provenance
+    provenance["sampling"] = {**plan.describe(), "programs": program_versions(plan.calculator)}
+    provenance["trajectories"] = [
+        {
+            "trajectory": k,
+            "temperature": temperature,
+            "seed": [plan.seed, k],
+            "start": workplace.starts[k % len(workplace.starts)].source,
+            "frames": int((frames.trajectory == k).sum()),
+        }
+        for k, temperature in enumerate(plan.trajectory_temperatures)
+    ]
+    return provenance
+
+
+def _stored_provenance(path: Path) -> Any:
+    manifest = path / MANIFEST_NAME if path.is_dir() else path
+    if manifest.suffix not in (".yaml", ".yml"):
+        return None
+    return read_manifest(manifest).get("provenance")
+
+
+def _command() -> str:
+    """Return the command line as it was typed, the program without its directory."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])

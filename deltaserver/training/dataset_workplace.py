@@ -1,0 +1,229 @@
+"""A dataset under construction: its directory, its settings, what is sampled or given.
+
+Journals and settings are in ``OUTPUT/journal``. Work continues where it was stopped and is
+refused with other settings than it was begun with.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deltaserver.errors import DataError, InputError, MissingExtraError
+from deltaserver.model.elements import SYMBOLS
+from deltaserver.model.manifest import format_atoms, parse_atoms
+from deltaserver.training.calculators import calculator_factory
+from deltaserver.training.dataset_files import (
+    STEP_KEYS,
+    check_fragment_name,
+    check_partition,
+    parse_fragments,
+)
+from deltaserver.training.frames import FragmentSpec, Ints
+from deltaserver.training.journal import write_atomically
+from deltaserver.training.sampling import POSITION_DECIMALS, SamplingPlan, Start
+
+JOURNAL = "journal"
+SETTINGS_NAME = "settings.json"
+# What may grow when a run is continued; everything else must stay.
+EXTENSIBLE = ("frames_per_trajectory",)
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A dataset directory under construction: what is sampled or given, and its journals."""
+
+    directory: Path
+    starts: tuple[Start, ...]
+    fragments: tuple[FragmentSpec, ...]
+    plan: SamplingPlan | None  # None: the frames were given
+
+    @property
+    def sampling(self) -> Path:
+        """The journal of sampled states."""
+        return self.directory / JOURNAL / "sampling.jsonl"
+
+    @property
+    def labels(self) -> Path:
+        """The journal of labels."""
+        return self.directory / JOURNAL / "labels.jsonl"
+
+    @property
+    def rejected(self) -> Path:
+        """The journal of labels that failed, with the reason."""
+        return self.directory / JOURNAL / "rejected.jsonl"
+
+    @property
+    def numbers(self) -> Ints:
+        """Elements of the complex."""
+        return self.starts[0].numbers
+
+
+def parse_fragment(text: str) -> FragmentSpec:
+    """Turn ``name:0-11`` or ``name:12:+1`` (a charge in e) into a fragment; InputError if not."""
+    parts = text.split(":")
+    where = f"--fragment {text}"
+    if len(parts) not in (2, 3):
+        raise InputError(f"{where}: expected NAME:ATOMS or NAME:ATOMS:CHARGE, as in water:0-2")
+    check_fragment_name(parts[0], where)
+    try:
+        return FragmentSpec(parts[0], parse_atoms(parts[1]), int("".join(parts[2:]) or 0))
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def read_structures(path: Path) -> list[Any]:
+    """Return every structure of a file that ASE reads.
+
+    Raises:
+        DataError: no such file, not readable, or empty.
+    """
+    try:
+        from ase.io import read
+    except ImportError:
+        raise MissingExtraError("ASE", "train") from None
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        images = read(path, index=":")
+    except Exception as error:  # ASE's readers raise whatever the damage leads to
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise DataError(f"{path}: not a structure that ASE reads: {reason}") from None
+    if not images:
+        raise DataError(f"{path}: no structure in it")
+    return list(images)
+
+
+def read_start(path: Path, fragments: tuple[FragmentSpec, ...]) -> Start:
+    """Return the last structure of a file, if the fragments fit it (DataError if not)."""
+    atoms = read_structures(path)[-1]
+    check_partition(fragments, len(atoms), str(path))
+    source = str(atoms.info.get("source", path.name))
+    return Start(atoms.numbers.astype(np.int64), atoms.positions, source)
+
+
+def open_sampling(
+    directory: Path,
+    structures: tuple[Path, ...],
+    fragments: tuple[FragmentSpec, ...],
+    plan: SamplingPlan,
+) -> Workplace:
+    """Set up the sampling of a complex, or continue it; the last structure of each file starts.
+
+    Raises:
+        InputError: structures that differ in elements, fragments that do not fit, a calculator
+            that is not there, or a directory that was begun with other settings.
+    """
+    starts = [read_start(path, fragments) for path in structures]
+    for path, start in zip(structures, starts, strict=True):
+        check_elements(str(path), start.numbers, starts[0].numbers)
+    calculator_factory(plan.calculator)
+    if plan.prepare_calculator:
+        calculator_factory(plan.prepare_calculator)
+    workplace = Workplace(directory, tuple(starts), fragments, plan)
+    _keep_settings(workplace)
+    return workplace
+
+
+def open_given(directory: Path, path: Path, fragments: tuple[FragmentSpec, ...]) -> Workplace:
+    """Set up the labelling of frames that are given in a file."""
+    images = read_structures(path)
+    numbers = images[0].numbers.astype(np.int64)
+    check_partition(fragments, len(numbers), str(path))
+    starts = []
+    for index, atoms in enumerate(images):
+        check_elements(f"{path}: frame {index}", atoms.numbers, numbers)
+        starts.append(Start(numbers, atoms.positions.round(POSITION_DECIMALS), path.name))
+    workplace = Workplace(directory, tuple(starts), fragments, None)
+    _keep_settings(workplace, _given_steps(images))
+    return workplace
+
+
+def reopen(directory: Path) -> Workplace:
+    """Open a dataset directory that ``dataset sample`` or ``dataset label`` began."""
+    path = directory / JOURNAL / SETTINGS_NAME
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; begin with: deltaserver dataset sample")
+    try:
+        settings = json.loads(path.read_text())
+        plan = settings["plan"]
+        numbers = np.array(settings["numbers"], dtype=np.int64)
+        return Workplace(
+            directory,
+            tuple(
+                Start(numbers, np.array(start["positions"]), start["source"])
+                for start in settings["starts"]
+            ),
+            parse_fragments(settings["fragments"], str(path)),
+            None
+            if plan is None
+            else SamplingPlan(**{**plan, "temperatures": tuple(plan["temperatures"])}),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not the settings of a dataset ({error!r})") from None
+
+
+def check_elements(where: str, numbers: Ints, expected: Ints) -> None:
+    """Refuse a structure whose elements are not the first one's, in its order (DataError)."""
+    if len(numbers) != len(expected):
+        raise DataError(f"{where} has {len(numbers)} atoms; the first has {len(expected)}")
+    for index in np.flatnonzero(numbers != expected)[:1]:
+        raise DataError(
+            f"{where}: atom {index} is {SYMBOLS[numbers[index]]}; the first structure has "
+            f"{SYMBOLS[expected[index]]} there"
+        )
+
+
+def _given_steps(images: list[Any]) -> list[list[int]]:
+    """Return (trajectory, step) of given frames: what they state, else 0 and their number."""
+    key = next((key for key in STEP_KEYS if key in images[0].info), None)
+    steps = [
+        [int(atoms.info.get("traj", 0)), int(atoms.info.get(key, index))]
+        for index, atoms in enumerate(images)
+    ]
+    if len({tuple(step) for step in steps}) < len(steps):
+        return [[0, index] for index in range(len(images))]
+    return steps
+
+
+def _settings(workplace: Workplace) -> dict[str, Any]:
+    return {
+        "plan": workplace.plan.describe() if workplace.plan else None,
+        "numbers": workplace.numbers.tolist(),
+        "starts": [
+            {"source": start.source, "positions": start.positions.tolist()}
+            for start in workplace.starts
+        ],
+        "fragments": _describe_fragments(workplace.fragments),
+    }
+
+
+def _keep_settings(workplace: Workplace, steps: list[list[int]] | None = None) -> None:
+    """Write the settings, or refuse to continue with others than were written before."""
+    path = workplace.directory / JOURNAL / SETTINGS_NAME
+    settings = _settings(workplace)
+    if path.exists():
+        before = _settings(reopen(workplace.directory))
+        for key in ("numbers", "starts", "fragments"):
+            if settings[key] != before[key]:
+                raise DataError(f"{path}: was begun with other {key}; use another --output")
+        old, new = before["plan"] or {}, settings["plan"] or {}
+        for key in sorted(set(old) | set(new)):
+            grows = key in EXTENSIBLE and new.get(key, 0) >= old.get(key, 0)
+            if old.get(key) != new.get(key) and not grows:
+                raise DataError(
+                    f"{path}: was begun with {key} {old.get(key)}, not {new.get(key)}; use "
+                    f"{old.get(key)} again, or another --output"
+                )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if steps is not None:
+        settings["steps"] = steps
+    write_atomically(path, json.dumps(settings).encode())
+
+
+def _describe_fragments(fragments: tuple[FragmentSpec, ...]) -> list[dict[str, Any]]:
+    return [{"name": f.name, "atoms": format_atoms(f.atoms), "charge": f.charge} for f in fragments]

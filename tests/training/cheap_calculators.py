@@ -1,0 +1,35 @@
+"""Calculators for tests, given to deltaserver by import path."""
+
+import os
+import time
+
+from ase.calculators.calculator import CalculationFailed
+from ase.calculators.emt import EMT
+
+
+class SlowEMT(EMT):
+    """Slow enough to be killed in the middle."""
+
+    def calculate(self, *args, **kwargs):
+        time.sleep(float(os.environ.get("SLOW", "0")))
+        super().calculate(*args, **kwargs)
+
+
+class PickyEMT(EMT):
+    """Does not converge for every third structure or so."""
+
+    def calculate(self, atoms=None, *args, **kwargs):
+        if round(abs(atoms.positions).sum() * 1e6) % 3 == 0:
+            try:
+                raise ArithmeticError("SCF: 250 cycles")
+            except ArithmeticError:
+                raise CalculationFailed("no convergence") from None
+        super().calculate(atoms, *args, **kwargs)
+
+
+class NotFinite(EMT):
+    """Gives NaN as some force fields do for a bad structure."""
+
+    def calculate(self, *args, **kwargs):
+        super().calculate(*args, **kwargs)
+        self.results["energy"] = float("nan")

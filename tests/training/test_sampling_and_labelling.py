@@ -1,0 +1,277 @@
+"""Sampling and labelling continue after a kill as if nothing had happened."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deltaserver.errors import DataError, InputError, MissingExtraError
+from deltaserver.training import labelling
+from deltaserver.training.frames import FragmentSpec
+from deltaserver.training.journal import Journal, read_journal, write_atomically
+from deltaserver.training.labelling import assemble, label, label_jobs
+from deltaserver.training.sampling import FragmentWall, SamplingPlan, Start, read_frames, sample
+
+pytest.importorskip("ase")
+
+FRAGMENTS = (FragmentSpec("copper", (0, 1, 2)), FragmentSpec("gold", (3, 4)))
+START = Start(
+    np.array([29, 29, 29, 79, 79]),
+    np.array([[0, 0, 0], [2.4, 0, 0], [1.2, 2.1, 0], [0, 0.5, 3.2], [2.5, 0.5, 3.2]]),
+    "made for this test",
+)
+PLAN = SamplingPlan(
+    calculator="cheap_calculators:SlowEMT",
+    temperatures=(200.0, 400.0),
+    trajectories=1,
+    frames_per_trajectory=6,
+    interval=4,
+    equilibrate_steps=6,
+    wall_distance=4.0,
+)
+IN_A_PROCESS = """
+import sys
+sys.path.insert(0, {here!r})
+from pathlib import Path
+from {module} import *
+{what}
+"""
+
+
+def run_and_kill(what, journal, records, tmp_path):
+    """Run ``what`` in a process of its own; kill -9 it when ``journal`` has so many records."""
+    here = str(Path(__file__).resolve().parents[2])
+    code = IN_A_PROCESS.format(here=here, module=__name__, what=what)
+    environment = {**os.environ, "SLOW": "0.02", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=tmp_path)
+    deadline = time.monotonic() + 60
+    while not journal.exists() or journal.read_bytes().count(b"\n") < records:
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_sampling_killed_twice_gives_the_same_trajectory(cheap, tmp_path):
+    whole = sample(PLAN, [START], FRAGMENTS, tmp_path / "whole.jsonl")
+    broken = tmp_path / "broken.jsonl"
+    for records in (3, 11):
+        run_and_kill(
+            f"sample(PLAN, [START], FRAGMENTS, Path({str(broken)!r}))", broken, records, tmp_path
+        )
+        with broken.open("ab") as file:
+            file.write(b'{"trajectory": 0, "st')  # as if the kill had come while it wrote
+    resumed = sample(PLAN, [START], FRAGMENTS, broken)
+    assert broken.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert len(resumed) == len(whole) == PLAN.n_frames
+    assert [(f.trajectory, f.step) for f in whole][:2] == [(0, 10), (0, 14)]
+
+
+def test_more_frames_continue_a_finished_run(cheap, tmp_path):
+    long = sample(replace(PLAN, frames_per_trajectory=8), [START], FRAGMENTS, tmp_path / "a.jsonl")
+    sample(PLAN, [START], FRAGMENTS, tmp_path / "b.jsonl")
+    grown = sample(replace(PLAN, frames_per_trajectory=8), [START], FRAGMENTS, tmp_path / "b.jsonl")
+    key = lambda frame: (frame.trajectory, frame.step)  # noqa: E731
+    for one, other in zip(sorted(long, key=key), sorted(grown, key=key), strict=True):
+        np.testing.assert_array_equal(one.positions, other.positions)
+
+
+def test_trajectories_and_seeds_differ(cheap, tmp_path):
+    plan = replace(PLAN, temperatures=(300.0,), trajectories=2, frames_per_trajectory=2)
+    first = sample(plan, [START], FRAGMENTS, tmp_path / "a.jsonl")
+    other = sample(replace(plan, seed=1), [START], FRAGMENTS, tmp_path / "b.jsonl")
+    assert abs(first[0].positions - first[2].positions).max() > 1e-3
+    assert abs(first[0].positions - other[0].positions).max() > 1e-3
+
+
+def test_wall_pulls_fragments_together_and_belongs_to_its_energy():
+    from ase import Atoms
+
+    atoms = Atoms(START.numbers, START.positions + np.array([[0, 0, 0]] * 3 + [[0, 0, 2.0]] * 2))
+    wall = FragmentWall(FRAGMENTS, distance=4.0, constant=1.5)
+    forces = np.zeros((5, 3))
+    wall.adjust_forces(atoms, forces)
+    assert forces[3:, 2].sum() < 0 < forces[:3, 2].sum()
+    np.testing.assert_allclose(forces.sum(axis=0), 0.0, atol=1e-12)
+    moved = atoms.copy()
+    energies = []
+    for shift in (1e-5, -1e-5):
+        moved.positions = atoms.positions
+        moved.positions[4, 2] += shift
+        energies.append(wall.adjust_potential_energy(moved))
+    assert forces[4, 2] == pytest.approx(-(energies[0] - energies[1]) / 2e-5, rel=1e-6)
+    near = Atoms(START.numbers, START.positions)
+    assert wall.adjust_potential_energy(near) == 0.0
+
+
+def test_temperature_is_the_thermostats(cheap, tmp_path):
+    plan = SamplingPlan(
+        "cheap_calculators:SlowEMT", (300.0,), 1, 80, 10, 100, time_step=3.0, friction=0.05,
+        wall_distance=4.0,
+    )  # fmt: skip
+    frames = sample(plan, [START], FRAGMENTS, tmp_path / "t.jsonl")
+    assert np.mean([frame.temperature for frame in frames]) == pytest.approx(300.0, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"temperatures": (0.0,)}, "temperatures are"),
+        ({"interval": 0}, "interval is 0"),
+        ({"time_step": -1.0}, "time step is -1"),
+        ({"equilibrate_steps": -1}, "must not be negative"),
+        ({"wall_distance": 0.0}, "wall's distance"),
+    ],
+)
+def test_plans_that_cannot_be_run(changes, expected):
+    with pytest.raises(InputError, match=expected):
+        replace(PLAN, **changes)
+
+
+@pytest.fixture
+def sampled(cheap, tmp_path):
+    return sample(PLAN, [START], FRAGMENTS, tmp_path / "sampling.jsonl")
+
+
+def label_all(frames, directory, calculator="cheap_calculators:SlowEMT", **options):
+    directory.mkdir(exist_ok=True)
+    jobs = label_jobs(frames, START.numbers, FRAGMENTS)
+    label(jobs, calculator, directory / "labels.jsonl", directory / "rejected.jsonl", **options)
+    return directory / "labels.jsonl"
+
+
+def test_labelling_killed_gives_the_same_labels_once(sampled, tmp_path):
+    whole = label_all(sampled, tmp_path / "whole")
+    broken = tmp_path / "broken" / "labels.jsonl"
+    run_and_kill(
+        f"label_all(read_frames(Path({str(tmp_path / 'sampling.jsonl')!r})), "
+        f"Path({str(broken.parent)!r}))",
+        broken,
+        7,
+        tmp_path,
+    )
+    finished = broken.read_bytes()
+    with broken.open("ab") as file:
+        file.write(b'{"trajectory": 1, "step": 30, "system": "complex", "energy": -1')
+    label_all(sampled, broken.parent)
+    assert broken.read_bytes() == whole.read_bytes()
+    assert broken.read_bytes().startswith(finished)
+    records = list(read_journal(broken))
+    assert len(records) == 3 * PLAN.n_frames  # the complex and two fragments, nothing twice
+    assert len({(r["trajectory"], r["step"], r["system"]) for r in records}) == len(records)
+
+
+def test_labels_are_those_of_the_calculator(sampled, tmp_path):
+    from ase import Atoms
+    from ase.calculators.emt import EMT
+
+    path = label_all(sampled, tmp_path / "labels")
+    frames = assemble(sampled, START.numbers, FRAGMENTS, path, "cluster", "EMT")
+    for atoms, energy, forces in (
+        (slice(0, 5), frames.energy[3], frames.forces[3]),
+        (slice(3, 5), frames.fragment_energies[3, 1], frames.fragment_forces[3, 3:]),
+    ):
+        molecule = Atoms(START.numbers[atoms], frames.positions[3, atoms], calculator=EMT())
+        assert energy == pytest.approx(molecule.get_potential_energy(), abs=1e-10)
+        np.testing.assert_allclose(forces, molecule.get_forces(), atol=1e-10)
+    np.testing.assert_allclose(
+        frames.energy, frames.fragment_energies.sum(axis=1) + frames.binding_energy, rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        frames.forces, frames.fragment_forces + frames.binding_forces, atol=1e-12
+    )
+
+
+def test_what_does_not_converge_is_set_aside_with_its_reason(sampled, tmp_path):
+    states = []
+    path = label_all(
+        sampled, tmp_path / "l", "cheap_calculators:PickyEMT", on_progress=states.append
+    )
+    rejected = list(read_journal(tmp_path / "l" / "rejected.jsonl"))
+    assert rejected
+    assert "no convergence; ArithmeticError: SCF: 250 cycles" in rejected[0]["reason"]
+    assert states[-1].rejected == len(rejected)
+    assert states[-1].done + states[-1].rejected == states[-1].total == 3 * PLAN.n_frames
+    frames = assemble(sampled, START.numbers, FRAGMENTS, path, "cluster", "EMT")
+    failed = {(r["trajectory"], r["step"]) for r in rejected}
+    kept = set(zip(frames.trajectory.tolist(), frames.step.tolist(), strict=True))
+    assert kept == {(f.trajectory, f.step) for f in sampled} - failed
+    before = path.read_bytes()
+    label_all(sampled, tmp_path / "l", "cheap_calculators:PickyEMT")  # neither is tried again
+    assert path.read_bytes() == before
+    assert len(list(read_journal(tmp_path / "l" / "rejected.jsonl"))) == len(rejected)
+
+
+def test_nan_is_never_a_label(sampled, tmp_path):
+    path = label_all(sampled[:1], tmp_path / "l", "cheap_calculators:NotFinite")
+    assert list(read_journal(path)) == []
+    (record, *_) = read_journal(tmp_path / "l" / "rejected.jsonl")
+    assert "not finite" in record["reason"]
+    with pytest.raises(DataError, match="no frame has all its labels"):
+        assemble(sampled, START.numbers, FRAGMENTS, path, "cluster", "EMT")
+
+
+def test_a_lone_atom_is_labelled_once(sampled):
+    fragments = (FragmentSpec("rest", (0, 1, 2, 3)), FragmentSpec("atom", (4,), 1))
+    jobs = label_jobs(sampled, START.numbers, fragments)
+    lone = [job for job in jobs if job.key[2] == "atom"]
+    assert len(lone) == 1
+    assert lone[0].charges.tolist() == [1]
+    assert len(jobs) == 2 * len(sampled) + 1
+
+
+def test_labels_in_parallel_are_the_same(sampled, tmp_path):
+    pytest.importorskip("distributed")
+    alone = label_all(sampled[:4], tmp_path / "alone")
+    together = label_all(sampled[:4], tmp_path / "together", workers=2)
+    order = lambda record: (record["trajectory"], record["step"], record["system"])  # noqa: E731
+    assert sorted(read_journal(together), key=order) == sorted(read_journal(alone), key=order)
+
+
+def test_without_dask_the_error_says_what_to_install(sampled, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dask.distributed", None)
+    with pytest.raises(MissingExtraError, match=r"deltaserver\[dask\]"):
+        label_all(sampled, tmp_path / "l", workers=2)
+    monkeypatch.setattr(labelling.importlib.util, "find_spec", lambda name: None)
+    assert labelling.default_workers() == 1
+
+
+def test_journal_is_one_process_at_a_time_and_refuses_damage(tmp_path):
+    path = tmp_path / "j.jsonl"
+    with Journal(path) as journal:
+        journal.append({"a": 1})
+        with pytest.raises(DataError, match="another process is writing it"):
+            Journal(path)
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            journal.append({"a": float("nan")})
+    path.write_bytes(path.read_bytes() + b'[1, 2]\n{"a": 2}\n')
+    with pytest.raises(DataError, match=r"j\.jsonl:2: not a journal record"):
+        list(read_journal(path))
+
+
+def test_atomic_write_leaves_no_trace(tmp_path):
+    write_atomically(tmp_path / "f", b"one")
+    write_atomically(tmp_path / "f", b"two")
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("f", b"two")]
+
+
+def test_records_are_exact(tmp_path):
+    value = [0.1 + 0.2, 1e-17, -np.pi]
+    with Journal(tmp_path / "j") as journal:
+        journal.append({"v": value})
+    assert next(read_journal(tmp_path / "j"))["v"] == value
+    assert json.loads((tmp_path / "j").read_text())["v"] == value
+
+
+def test_frames_of_equilibration_are_left_out(sampled, tmp_path):
+    records = list(read_journal(tmp_path / "sampling.jsonl"))
+    assert {r["phase"] for r in records} == {"prepare", "equilibrate", "frame"}
+    assert len(read_frames(tmp_path / "sampling.jsonl")) == 12
