@@ -1,0 +1,128 @@
+"""``deltaserver train``: from a dataset to a model directory that can be served."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+PATH = click.Path(path_type=Path)
+
+
+def register_train(app: click.Group) -> None:
+    """Add the ``train`` command to ``app``."""
+    app.add_command(train)
+
+
+def _numbers(_context: click.Context, _option: click.Parameter, text: str) -> tuple[float, ...]:
+    if text.strip().lower() == "auto":
+        return ()
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{text!r}; expected auto, or numbers such as 10,20,40") from None
+    if not all(0.0 < value < float("inf") for value in values):
+        raise click.BadParameter(f"{text!r}; expected positive numbers")
+    return values
+
+
+def _integers(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise click.BadParameter(f"{text!r}; expected numbers such as 3,4") from None
+
+
+@click.command()
+@click.argument("dataset", type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, help="Model directory to be written.")
+@click.option(
+    "--component", default="all", show_default=True,
+    help="all, a fragment's name, binding or full.",
+)  # fmt: skip
+@click.option("--n-train", type=click.IntRange(min=1), default=100, show_default=True,
+              help="Training points of each component.")  # fmt: skip
+@click.option("--n-valid", type=click.IntRange(min=1), default=50, show_default=True,
+              help="Validation frames, later in time, that sigma is chosen by.")  # fmt: skip
+@click.option("--sigma", "sigmas", callback=_numbers, default="auto", show_default=True,
+              metavar="LIST", help="Length scales to try, as 10,20,40; auto searches.")  # fmt: skip
+@click.option(
+    "--symmetry", default="product", show_default=True, metavar="none|fragment|product|sgdml|FILE",
+    help="Permutations: none; those of each fragment's bonds for its own model; products of "
+    "these and exchange for binding and full too; sgdml's own search; or a file's.",
+)  # fmt: skip
+@click.option("--max-permutations", "cap", type=click.IntRange(min=1), default=1000,
+              show_default=True, help="Use a subgroup of at most this size.")  # fmt: skip
+@click.option("--lambda", "lam", type=click.FloatRange(min=0.0), default=1e-10, show_default=True,
+              help="Regularisation.")  # fmt: skip
+@click.option("--train-fraction", type=click.FloatRange(0.0, 1.0, min_open=True), default=0.8,
+              show_default=True,
+              help="Share of each trajectory, from its start; the rest is held out.")  # fmt: skip
+@click.option("--hold-out", "held_out_trajectories", callback=_integers, default="",
+              metavar="LIST", help="Trajectories held out as a whole, as 3,4.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the points drawn.")
+@click.option("--threads", type=click.IntRange(min=1), default=None,
+              help="Threads; all cores if not given.")  # fmt: skip
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True,
+              help="What factorises the kernel matrix.")  # fmt: skip
+@click.option("--max-memory", default=None, metavar="SIZE",
+              help="Refuse to use more, as 18GB; what is available if not given.")  # fmt: skip
+@click.option("--quiet", is_flag=True, help="Nothing on the terminal but errors.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def train(dataset: Path, output: Path, **options: Any) -> None:
+    """Train the models of every fragment, binding and full from DATASET.
+
+    DATASET is a directory that `deltaserver dataset` has made, or a labelled extended XYZ file.
+    A training that is interrupted resumes when the same command is given again.
+    """
+    import os
+
+    from deltaserver.training.dataset_files import read_dataset
+    from deltaserver.training.memory import parse_bytes
+    from deltaserver.training.model_directory import TrainingPlan, train_directory
+
+    quiet = options.pop("quiet")
+    options.pop("debug")
+    limit = options.pop("max_memory")
+    options["threads"] = options["threads"] or len(os.sched_getaffinity(0))
+    plan = TrainingPlan(max_bytes=None if limit is None else parse_bytes(limit), **options)
+    terminal = Terminal(quiet)
+    train_directory(read_dataset(dataset), plan, output, terminal.say, terminal.progress)
+    terminal.say(f"written: {output}")
+
+
+class Terminal:
+    """Lines, and below them one bar that updates; no bar where there is no terminal."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.live = not quiet and sys.stderr.isatty()
+        self.what, self.began = "", 0.0
+
+    def say(self, line: str) -> None:
+        """Print one line above the bar."""
+        if self.quiet:
+            return
+        self._clear()
+        click.echo(line)
+
+    def progress(self, what: str, fraction: float) -> None:
+        """Draw the bar of ``what``, with the time that is left by linear extrapolation."""
+        if not self.live:
+            return
+        now = time.monotonic()
+        if what != self.what:
+            self.what, self.began = what, now
+        left = (now - self.began) * (1.0 - fraction) / fraction if fraction > 0.0 else 0.0
+        bar = "#" * int(30 * fraction)
+        self._clear()
+        click.echo(
+            f"{what} [{bar:<30}] {100 * fraction:3.0f} %, {left:.0f} s left", err=True, nl=False
+        )
+
+    def _clear(self) -> None:
+        if self.live:
+            click.echo("\r\x1b[2K", err=True, nl=False)

@@ -1,0 +1,248 @@
+"""Train a whole complex into a directory that can be served: model files and ``model.yaml``.
+
+Beside them stands ``training.json``: what σ was chosen from what, validation errors, permutations,
+time and memory, and which frames were held out for the test. Checkpoints live in ``.training/``
+until everything is done. Components already there, trained on the same, are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from deltaserver.errors import DataError
+from deltaserver.model.manifest import FORMAT, MANIFEST_NAME, format_atoms
+from deltaserver.training.assembly import Progress, quiet
+from deltaserver.training.components import (
+    FULL,
+    Component,
+    LabelledSet,
+    choose,
+    components,
+    labelled_set,
+    lone_atom_energy,
+)
+from deltaserver.training.frames import LabelledFrames
+from deltaserver.training.journal import write_atomically
+from deltaserver.training.selection import Split, draw_stratified, split_in_time
+from deltaserver.training.symmetry import DEFAULT_CAP, Symmetry
+from deltaserver.training.symmetry_modes import resolve
+from deltaserver.training.trainer import LAMBDA, Candidate, TrainingRequest, train
+
+REPORT_NAME = "training.json"
+CHECKPOINTS = ".training"
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How to train a complex; see ``deltaserver train --help``."""
+
+    n_train: int = 100
+    n_valid: int = 50
+    sigmas: tuple[float, ...] = ()
+    symmetry: str = "product"
+    component: str = "all"
+    cap: int = DEFAULT_CAP
+    lam: float = LAMBDA
+    seed: int = 0
+    train_fraction: float = 0.8
+    held_out_trajectories: tuple[int, ...] = ()
+    threads: int = 1
+    device: str = "cpu"
+    max_bytes: float | None = None
+
+
+def train_directory(
+    frames: LabelledFrames,
+    plan: TrainingPlan,
+    output: Path,
+    say: Report = lambda line: None,
+    progress: Progress = quiet,
+) -> dict[str, Any]:
+    """Train what ``plan`` names and write ``output``; return the report of the components.
+
+    Raises:
+        InputError: anything wrong with data, settings, symmetry or memory; see the modules.
+    """
+    split = split_in_time(
+        frames.trajectory, frames.step, plan.train_fraction, plan.held_out_trajectories
+    )
+    available = components(frames)
+    wanted = [c for c in choose(available, plan.component) if not c.is_lone_atom]
+    requests = []
+    for component in wanted:  # all of them before the first is trained: refusals come at once
+        request, found = _request(frames, available, component, split, plan)
+        _check_fits(request, component)
+        requests.append((component, request, found))
+        note = f"; {found.note}" if found.note else ""
+        say(f"{component.name}: {len(request.train)} points, {len(found.perms)} permutations{note}")
+    output.mkdir(parents=True, exist_ok=True)
+    report = _read_report(output)
+    for component, request, found in requests:
+        _train_component(output, report, component, request, found, plan, say, progress)
+    _finish(output, frames, available, split, plan, report)
+    return dict(report["components"])
+
+
+def _request(
+    frames: LabelledFrames, available: tuple[Component, ...], component: Component,
+    split: Split, plan: TrainingPlan,
+) -> tuple[TrainingRequest, Symmetry]:  # fmt: skip
+    data = labelled_set(frames, component)
+    candidates = np.flatnonzero(np.isin(data.frame, split.train))
+    validation = np.flatnonzero(np.isin(data.frame, split.valid))
+    points = _draw(data, candidates, plan.n_train, plan.seed, "training frames")
+    # Fewer validation frames than asked for are no reason to refuse.
+    valid = _draw(data, validation, min(plan.n_valid, len(validation)), plan.seed, "frames")
+    found = resolve(plan.symmetry, frames, available, component, data, points, plan.cap)
+    request = TrainingRequest(
+        data, found.perms, points, valid, plan.lam, plan.threads, plan.device, plan.max_bytes
+    )
+    return request, found
+
+
+def _draw(data: LabelledSet, candidates: Any, count: int, seed: int, what: str) -> Any:
+    return candidates[draw_stratified(data.energy[candidates], count, seed, f"{data.name} {what}")]
+
+
+def _check_fits(request: TrainingRequest, component: Component) -> None:
+    from deltaserver.training.memory import check_memory
+
+    check_memory(request.size, len(request.train), request.max_bytes, component.name)
+
+
+def _train_component(
+    output: Path, report: dict[str, Any], component: Component, request: TrainingRequest,
+    found: Symmetry, plan: TrainingPlan, say: Report, progress: Progress,
+) -> None:  # fmt: skip
+    """Train one component unless it is there already; enter it into ``report`` and save that."""
+    identity = {**request.identity(), "sigmas": list(plan.sigmas) or "auto"}
+    path = output / f"{component.name}.npz"
+    known = report["components"].get(component.name, {})
+    if path.exists() and known.get("identity") == identity:
+        say(f"{component.name}: already trained, kept")
+        return
+    checkpoints = output / CHECKPOINTS / component.name
+    ranked = train(
+        request, checkpoints, plan.sigmas, lambda what, x: progress(f"{component.name}, {what}", x)
+    )
+    write_atomically(path, ranked[0].path.read_bytes())
+    report["components"][component.name] = _entry(request, found, ranked, identity)
+    _write_json(output / REPORT_NAME, report)
+    error = ranked[0].error
+    say(f"{component.name}: σ = {ranked[0].sigma:g}, validation force MAE {error:.4f} kcal/mol/Å")
+    for note in ranked[0].record.get("notes", []):
+        say(f"{component.name}: {note}")
+
+
+def _entry(
+    request: TrainingRequest, found: Symmetry, ranked: list[Candidate], identity: dict[str, Any]
+) -> dict[str, Any]:
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    kept = ("valid_force_mae_kcal_mol_ang", "valid_force_rmse_kcal_mol_ang",
+            "valid_energy_mae_kcal_mol", "valid_energy_rmse_kcal_mol",
+            "assembly_s", "solve_s", "failed")  # fmt: skip
+    return {
+        "sigma": ranked[0].sigma,
+        "n_train": len(request.train),
+        "n_perms": len(request.perms),
+        "symmetry_note": found.note,
+        **{key: ranked[0].record[key] for key in kept if key in ranked[0].record},
+        "candidates": [
+            {"sigma": c.sigma, **{key: c.record[key] for key in kept if key in c.record}}
+            for c in sorted(ranked, key=lambda c: c.sigma)
+        ],
+        "peak_memory_gb": round(peak_kib * 1024 / 1e9, 3),
+        "identity": identity,
+    }
+
+
+def _read_report(output: Path) -> dict[str, Any]:
+    path = output / REPORT_NAME
+    if not path.exists():
+        return {"components": {}}
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(report["components"], dict):
+            raise TypeError
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(
+            f"{path}: not a report of deltaserver train; choose another --output"
+        ) from None
+    known: dict[str, Any] = report
+    return known
+
+
+def _finish(
+    output: Path, frames: LabelledFrames, available: tuple[Component, ...], split: Split,
+    plan: TrainingPlan, report: dict[str, Any],
+) -> None:  # fmt: skip
+    """Write the report and, once nothing is missing, the manifest; drop the checkpoints."""
+    report.update(
+        dataset=frames.name,
+        reference=frames.reference,
+        n_frames=len(frames),
+        train_fraction=plan.train_fraction,
+        held_out_trajectories=list(plan.held_out_trajectories),
+        n_held_out=len(split.held_out),
+        seed=plan.seed,
+        symmetry={**report.get("symmetry", {}), plan.component: plan.symmetry},
+    )
+    _write_json(output / REPORT_NAME, report)
+    there = {c.name for c in available if (output / f"{c.name}.npz").exists()}
+    needed = {c.name for c in available if not c.is_lone_atom and c.name != FULL}
+    if needed <= there:
+        manifest = _manifest(frames, available, FULL in there and len(frames.fragments) > 1)
+        text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=100)
+        write_atomically(output / MANIFEST_NAME, text.encode())
+    for component in choose(available, plan.component):
+        shutil.rmtree(output / CHECKPOINTS / component.name, ignore_errors=True)
+    if (output / CHECKPOINTS).is_dir() and not any((output / CHECKPOINTS).iterdir()):
+        (output / CHECKPOINTS).rmdir()
+
+
+def _manifest(
+    frames: LabelledFrames, available: tuple[Component, ...], with_full: bool
+) -> dict[str, Any]:
+    entries: dict[int, dict[str, Any]] = {}
+    for component in available:
+        for member, atoms in zip(component.members, component.atoms, strict=False):
+            entry: dict[str, Any] = {
+                "name": frames.fragments[member].name,
+                "atoms": format_atoms(atoms),
+            }
+            entries[member] = {**entry, **_source(frames, component)}
+    manifest: dict[str, Any] = {
+        "format": FORMAT,
+        "name": frames.name,
+        "reference": frames.reference or "not stated",
+        "fragments": [entries[member] for member in sorted(entries)],
+    }
+    if len(frames.fragments) > 1:
+        manifest["binding"] = {"model": "binding.npz"}
+    if with_full:
+        manifest["full"] = {"model": "full.npz"}
+    return manifest
+
+
+def _source(frames: LabelledFrames, component: Component) -> dict[str, Any]:
+    from deltaserver.model.elements import SYMBOLS
+
+    if not component.is_lone_atom:
+        return {"model": f"{component.name}.npz"}
+    symbol = SYMBOLS[frames.numbers[component.atoms[0][0]]]
+    energy = lone_atom_energy(frames, component)
+    return {"species": [symbol], "energy": energy, "energy_unit": "eV"}
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())

@@ -1,0 +1,121 @@
+"""Write native sGDML model files (``.npz``), which sgdml itself loads.
+
+Units are kcal/mol and Å, as sgdml's own tools expect. No pickled object is written: sgdml's
+``f_err``, ``e_err`` and ``md5_test``, which are such, are left out; GDMLPredict needs none of
+them. One key of ours, ``deltaserver``, holds how the model was trained as JSON text.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.errors import DataError
+from deltaserver.model.descriptor import PairDescriptor
+from deltaserver.training.journal import write_atomically
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+CODE_VERSION = "1.0.3"  # of sgdml, whose format this is
+RECORD = "deltaserver"
+
+
+@dataclass(frozen=True)
+class NativeModel:
+    """What an sGDML model file holds, in kcal/mol and Å.
+
+    Attributes:
+        dataset_name: of the training data.
+        theory: level of theory of the labels.
+        numbers: atomic numbers, shape (N,).
+        train: indices of the training points in the dataset, shape (M,).
+        valid: indices of the validation points.
+        md5: fingerprint of the dataset.
+        x: training descriptors, shape (M, D), 1/Å.
+        a: J α of every training point, shape (M, D).
+        alphas: coefficients, shape (3NM,).
+        perms: shape (S, N).
+        c: integration constant, kcal/mol.
+        std: scale of the labels, kcal/mol/Å.
+        sigma: length scale.
+        lam: λ.
+        record: how it was trained; anything JSON can hold.
+    """
+
+    dataset_name: str
+    theory: str
+    numbers: Ints
+    train: Ints
+    valid: Ints
+    md5: bytes
+    x: Floats
+    a: Floats
+    alphas: Floats
+    perms: Ints
+    c: float
+    std: float
+    sigma: float
+    lam: float
+    record: Mapping[str, Any]
+
+    def arrays(self) -> dict[str, Any]:
+        """Return the arrays of the file by their sGDML keys."""
+        pair_perms = PairDescriptor(len(self.numbers)).permutations(self.perms)  # [S, D]
+        offsets = np.arange(len(pair_perms))[:, None] * pair_perms.shape[1]
+        return {
+            "type": np.array("m"),
+            "code_version": np.array(CODE_VERSION),
+            "dataset_name": np.array(self.dataset_name),
+            "dataset_theory": np.array(self.theory),
+            "solver_name": np.array("analytic"),
+            "z": self.numbers.astype(np.uint8),
+            "idxs_train": self.train,
+            "md5_train": np.array(self.md5),
+            "idxs_valid": self.valid,
+            "md5_valid": np.array(self.md5),
+            "n_test": np.array(0),
+            "R_desc": self.x.T,
+            "R_d_desc_alpha": self.a,
+            "c": np.array(self.c),
+            "std": np.array(self.std),
+            "sig": np.array(int(self.sigma) if float(self.sigma).is_integer() else self.sigma),
+            "lam": np.array(self.lam),
+            "alphas_F": self.alphas,
+            "perms": self.perms,
+            "tril_perms_lin": (pair_perms + offsets).flatten("F"),
+            "use_E": np.array(True),
+            "r_unit": np.array("Ang"),
+            "e_unit": np.array("kcal/mol"),
+            RECORD: np.array(json.dumps(dict(self.record))),
+        }
+
+
+def write_model(path: Path, model: NativeModel) -> None:
+    """Write a model file, whole or not at all."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **model.arrays())
+    write_atomically(path, buffer.getvalue())
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Return how a model that :func:`write_model` has written was trained.
+
+    Raises:
+        DataError: the file is not readable, or sgdml or something else has written it.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            record = json.loads(str(archive[RECORD]))
+    except Exception as error:  # numpy and zipfile raise a dozen kinds at broken files
+        raise DataError(f"{path}: not a model that deltaserver has trained ({error})") from None
+    if not isinstance(record, dict):
+        raise DataError(f"{path}: its training record is no mapping")
+    return record

@@ -1,0 +1,116 @@
+"""Which frames train, which validate, which are left for the test.
+
+Frames of one trajectory are correlated, so they are divided in time: the first part of each
+trajectory trains, what follows validates, the last part is held out and never looked at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.errors import DataError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+TRAIN_FRACTION = 0.8  # of a trajectory; the rest is held out
+VALID_SHARE = 0.2  # of that, at its end
+
+
+@dataclass(frozen=True)
+class Split:
+    """Frames by their use, ascending."""
+
+    train: Ints
+    valid: Ints
+    held_out: Ints
+
+
+def split_in_time(
+    trajectory: Ints,
+    step: Ints,
+    train_fraction: float = TRAIN_FRACTION,
+    held_out_trajectories: tuple[int, ...] = (),
+) -> Split:
+    """Divide frames along their trajectories.
+
+    Args:
+        trajectory: of every frame, shape (K,).
+        step: time within the trajectory, shape (K,).
+        train_fraction: share of each trajectory, from its start, that trains and validates.
+        held_out_trajectories: left for the test as a whole.
+
+    Raises:
+        DataError: no frames are left to train on, or no such trajectory.
+    """
+    if not 0.0 < train_fraction <= 1.0:
+        raise DataError(f"train fraction {train_fraction} is not between 0 and 1")
+    known = set(trajectory.tolist())
+    if missing := sorted(set(held_out_trajectories) - known):
+        raise DataError(f"no trajectory {missing[0]} to hold out; the dataset has {sorted(known)}")
+    parts: dict[str, list[Ints]] = {"train": [], "valid": [], "held_out": []}
+    for index in sorted(known):
+        frames = np.flatnonzero(trajectory == index)
+        frames = frames[np.argsort(step[frames], kind="stable")]
+        end = 0 if index in held_out_trajectories else int(train_fraction * len(frames))
+        start = end - int(VALID_SHARE * end)
+        parts["train"].append(frames[:start])
+        parts["valid"].append(frames[start:end])
+        parts["held_out"].append(frames[end:])
+    split = Split(**{name: np.sort(np.concatenate(some)) for name, some in parts.items()})
+    if not len(split.train) or not len(split.valid):
+        raise DataError("too few frames are left to train and validate on; hold out less")
+    return split
+
+
+def draw_stratified(energy: Floats, count: int, seed: int, what: str = "frames") -> Ints:
+    """Draw ``count`` entries that follow the distribution of ``energy`` (K,), ascending.
+
+    As sgdml does: a histogram with the bin width of Freedman and Diaconis
+    [DOI 10.1007/BF01025868], each bin giving its share, rounded to the largest remainders, and
+    every bin that is not empty at least one where ``count`` allows. The same seed gives the same.
+
+    Raises:
+        DataError: there are fewer entries than ``count``, or ``count`` is not positive.
+    """
+    if not 0 < count <= len(energy):
+        raise DataError(
+            f"{count} {what} are wanted and {len(energy)} are there; "
+            f"ask for 1 to {len(energy)}, or add frames"
+        )
+    rng = np.random.default_rng(seed)
+    bins = _bins(energy, count)
+    occupied, population = np.unique(bins, return_counts=True)
+    share = _allocate(population, count)
+    drawn = [
+        rng.choice(np.flatnonzero(bins == index), take, replace=False)
+        for index, take in zip(occupied, share, strict=True)
+    ]
+    return np.sort(np.concatenate(drawn)).astype(np.int64)
+
+
+def _bins(energy: Floats, count: int) -> Ints:
+    spread = np.subtract(*np.percentile(energy, [75, 25]))
+    width = 2.0 * spread / np.cbrt(count)
+    n_bins = int(np.ceil(np.ptp(energy) / width)) if width > 0 else 1
+    n_bins = max(1, min(n_bins, count // 2))  # two of each bin at least
+    edges = np.linspace(energy.min(), energy.max(), n_bins + 1)[1:-1]
+    result: Ints = np.digitize(energy, edges)
+    return result
+
+
+def _allocate(population: Ints, count: int) -> Ints:
+    """Share ``count`` among bins in proportion, none above its population."""
+    exact = population * (count / population.sum())
+    share: Ints = np.minimum(np.maximum(np.floor(exact).astype(np.int64), 1), population)
+    while share.sum() != count:
+        missing = count - share.sum()
+        # The bin that is furthest from its exact share and can still give or take.
+        gap = np.where(share < population, exact - share, -np.inf)
+        if missing < 0:
+            gap = np.where(share > (1 if len(share) <= count else 0), share - exact, -np.inf)
+        share[int(np.argmax(gap))] += 1 if missing > 0 else -1
+    return share

@@ -1,0 +1,173 @@
+"""What ``--symmetry`` means for each component of a complex.
+
+none
+    No permutations at all.
+fragment
+    Each fragment's model has all automorphisms of its own bonded graph; binding and full have
+    none. Cheap, and most of the gain: fragments carry most of the energy.
+product
+    As ``fragment``, and binding and full have the direct product of the fragments' groups,
+    times the exchange of identical fragments (the benzene dimer: 12 · 12 · 2 = 288).
+sgdml
+    sgdml's own search on the training points of each component. Where it finds no closed group
+    within its limit of 100 it gives up, and so do we: the identity, with a note.
+FILE
+    ``.npz``: one array (S, N) per component name; components without one have no permutations.
+    ``.npy`` or text (one permutation a line): a group of the whole complex, used for binding
+    and full; each fragment gets what those permutations that keep it in place do to it.
+
+Every group is checked to be one, and to exchange atoms of one element only.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.errors import DataError, InputError, MissingExtraError
+from deltaserver.training import symmetry
+from deltaserver.training.components import Component, LabelledSet, fragment_symmetry
+from deltaserver.training.frames import LabelledFrames
+from deltaserver.training.symmetry import DEFAULT_CAP, Symmetry
+
+Ints = NDArray[np.int64]
+
+MODES = ("none", "fragment", "product", "sgdml")
+SGDML_POINTS = 1000  # sgdml's own limit for its search
+
+
+def resolve(
+    mode: str,
+    frames: LabelledFrames,
+    components: tuple[Component, ...],
+    component: Component,
+    data: LabelledSet,
+    train: Ints,
+    cap: int = DEFAULT_CAP,
+) -> Symmetry:
+    """Return the permutations of ``component`` under ``--symmetry mode``.
+
+    Args:
+        mode: see the module's text.
+        frames: the dataset.
+        components: all of the dataset's, which tell what fragments are identical.
+        component: the one to be trained.
+        data: its labelled set.
+        train: its training points, for sgdml's search.
+        cap: the most permutations wanted.
+
+    Raises:
+        DataError: a fragment is not connected; a file's permutations are no group of the atoms.
+        InputError: no such mode or file.
+        MissingExtraError: ase, networkx or sgdml is not installed.
+    """
+    n_atoms = len(data.numbers)
+    if mode == "none" or component.is_lone_atom:
+        return Symmetry.trivial(n_atoms)
+    if mode in ("fragment", "product"):
+        if component.is_fragment:
+            found = fragment_symmetry(frames, frames.fragments[component.members[0]], cap)
+        elif mode == "product":
+            found = product_of_fragments(frames, components, cap)
+        else:
+            found = Symmetry.trivial(n_atoms)
+    elif mode == "sgdml":
+        found = _searched_by_sgdml(data, train)
+    else:
+        found = _from_file(Path(mode), component, data.numbers, cap)
+    symmetry.check_group(found.perms, f"symmetry of {component.name}")
+    symmetry.check_elements(found.perms, data.numbers, f"symmetry of {component.name}")
+    return found
+
+
+def product_of_fragments(
+    frames: LabelledFrames, components: tuple[Component, ...], cap: int = DEFAULT_CAP
+) -> Symmetry:
+    """Return the direct product of the fragments' groups, times exchange, on the complex."""
+    atoms: list[Ints] = []
+    groups: list[Ints] = []
+    exchanges = []
+    notes = []
+    for component in components:
+        if not component.is_fragment:
+            continue
+        own = _own_group(frames, component, cap)
+        notes += [f"{component.name}: {own.note}"] if own.note else []
+        same = range(len(atoms), len(atoms) + len(component.atoms))
+        # Pooled fragments' atoms are in corresponding order, so exchange maps like to like.
+        atoms += [np.array(some) for some in component.atoms]
+        groups += [own.perms] * len(component.atoms)
+        exchanges.append([(j, np.arange(len(component.atoms[0]))) for j in same])
+    found = symmetry.product_group(len(frames.numbers), atoms, groups, exchanges, cap)
+    notes += [found.note] if found.note else []
+    return Symmetry(found.perms, found.full_order, "; ".join(notes))
+
+
+def _own_group(frames: LabelledFrames, component: Component, cap: int) -> Symmetry:
+    if component.is_lone_atom:
+        return Symmetry.trivial(1)
+    return fragment_symmetry(frames, frames.fragments[component.members[0]], cap)
+
+
+def _searched_by_sgdml(data: LabelledSet, train: Ints) -> Symmetry:
+    try:
+        from sgdml.utils import perm
+    except ImportError:
+        raise MissingExtraError("sgdml", "train") from None
+    n_atoms = len(data.numbers)
+    positions = data.positions[train[:SGDML_POINTS]]
+    found: Any = perm.find_perms(positions, data.numbers.astype(np.uint8), max_processes=1)
+    if found is None:
+        note = "sgdml's search found no closed group within its limit of 100; using the identity"
+        return Symmetry.trivial(n_atoms, note)
+    perms = np.unique(np.asarray(found, dtype=np.int64), axis=0)
+    return Symmetry(perms, len(perms))
+
+
+def _from_file(path: Path, component: Component, numbers: Ints, cap: int) -> Symmetry:
+    if not path.is_file():
+        raise InputError(f"--symmetry {path}: expected {', '.join(MODES)} or an existing file")
+    perms = _read(path, component)
+    if perms is None:
+        return Symmetry.trivial(len(numbers), f"{path} has nothing for {component.name}")
+    if perms.ndim != 2 or perms.shape[1] != len(numbers):
+        raise DataError(
+            f"{path}: {component.name} has {len(numbers)} atoms; the permutations have shape "
+            f"{perms.shape}; expected (S, {len(numbers)})"
+        )
+    if len(perms) > cap:
+        raise DataError(f"{path}: {len(perms)} permutations are more than the cap of {cap}")
+    perms = perms.astype(np.int64)
+    return Symmetry(perms, len(perms))
+
+
+def _read(path: Path, component: Component) -> Ints | None:
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                found = component.name in archive.files
+                return np.atleast_2d(archive[component.name]) if found else None
+        whole = (
+            np.load(path) if path.suffix == ".npy" else np.loadtxt(path, dtype=np.int64, ndmin=2)
+        )
+    except (OSError, ValueError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path}: not readable as permutations ({reason})") from None
+    perms: Ints = np.atleast_2d(whole)
+    return restricted(perms, component.atoms[0]) if component.is_fragment else perms
+
+
+def restricted(perms: Ints, atoms: tuple[int, ...]) -> Ints:
+    """Return what those of ``perms`` (S, N) that map ``atoms`` onto themselves do to them."""
+    if perms.shape[1] <= max(atoms):
+        return perms  # of another size: the caller refuses it
+    inside = np.array(atoms)
+    images = perms[:, inside]
+    stay = (np.sort(images, axis=1) == np.sort(inside)).all(axis=1)
+    order = np.argsort(inside)
+    places = order[np.searchsorted(inside[order], images[stay])]
+    result: Ints = np.unique(places, axis=0)
+    return result

@@ -1,0 +1,293 @@
+"""Train one sGDML model: candidates over σ, the best by validation, resumable.
+
+The coefficients solve (K + λ) (−α) = F/std in closed form [Chmiela et al., Nat. Commun. 9, 3887
+(2018), DOI 10.1038/s41467-018-06169-2]. The integration constant is the mean of E − Ê over the
+training points. Each finished candidate is a file; a training that is killed and run again takes
+them up and computes what is missing, with the same result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.errors import DataError
+from deltaserver.model.files import ModelParameters
+from deltaserver.model.sgdml import Evaluation, NativeUnits, SGDMLModel, concatenate
+from deltaserver.training import native
+from deltaserver.training.assembly import Progress, assemble, quiet
+from deltaserver.training.blocks import PairFields
+from deltaserver.training.components import LabelledSet
+from deltaserver.training.dataset_native import dataset_md5
+from deltaserver.training.journal import write_atomically
+from deltaserver.training.memory import Size, check_memory
+from deltaserver.training.solver import NotPositiveDefiniteError, solve_in_place
+from deltaserver.units import KCAL_PER_MOL_EV
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+LAMBDA = 1e-10
+AUTO_START, AUTO_RANGE = 20.0, (1.25, 1280.0)
+VALIDATION_BATCH = 16  # frames evaluated at once
+MANIFEST_NAME = "request.json"
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """One model to train.
+
+    Attributes:
+        data: frames and labels (eV, Å).
+        perms: permutation group, shape (S, N).
+        train: entries of ``data`` to train on, shape (M,).
+        valid: entries to validate on.
+        lam: λ.
+        threads: of assembly and factorisation.
+        device: ``"cpu"`` or ``"cuda"``.
+        max_bytes: memory limit; None is what the machine has.
+    """
+
+    data: LabelledSet
+    perms: Ints
+    train: Ints
+    valid: Ints
+    lam: float = LAMBDA
+    threads: int = 1
+    device: str = "cpu"
+    max_bytes: float | None = None
+
+    @property
+    def size(self) -> Size:
+        """Return what the memory estimate depends on."""
+        return Size(len(self.data.numbers), len(self.perms), self.threads, self.device)
+
+    def identity(self) -> dict[str, Any]:
+        """Return all that decides the result: a checkpoint is only good for the same."""
+        return {
+            "dataset": self.data.name,
+            "dataset_md5": data_md5(self.data).decode(),
+            "n_train": len(self.train),
+            "train_points": _digest(self.train),
+            "n_valid": len(self.valid),
+            "valid_points": _digest(self.valid),
+            "n_perms": len(self.perms),
+            "permutations": _digest(self.perms),
+            "lambda": self.lam,
+        }
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained candidate and how good it is on the validation frames."""
+
+    native: native.NativeModel
+
+    @property
+    def force_mae(self) -> float:
+        """Return the validation force MAE in kcal/mol/Å: what σ is chosen by."""
+        return float(self.native.record["valid_force_mae_kcal_mol_ang"])
+
+
+def _digest(indices: Ints) -> str:
+    return hashlib.sha256(np.ascontiguousarray(indices, dtype=np.int64).tobytes()).hexdigest()[:16]
+
+
+def data_md5(data: LabelledSet) -> bytes:
+    """Return sgdml's fingerprint of the labelled set as a dataset in kcal/mol."""
+    return dataset_md5(
+        {
+            "z": data.numbers.astype(np.uint8),
+            "R": data.positions,
+            "E": data.energy / KCAL_PER_MOL_EV,
+            "F": data.forces / KCAL_PER_MOL_EV,
+        }
+    )
+
+
+def train_one(request: TrainingRequest, sigma: float, progress: Progress = quiet) -> TrainedModel:
+    """Train one candidate of length scale ``sigma``.
+
+    Raises:
+        InputError: memory does not suffice; the kernel matrix is not positive definite.
+        DataError: the labels are constant, or two atoms coincide.
+    """
+    data, train = request.data, request.train
+    check_memory(request.size, len(train), request.max_bytes, data.name)
+    positions = data.positions[train]
+    labels = data.forces[train].ravel() / KCAL_PER_MOL_EV
+    std = float(np.std(labels))
+    if not std > 0.0:
+        raise DataError(f"{data.name}: all force labels are the same; nothing can be learned")
+    began = time.perf_counter()
+    matrix = assemble(positions, request.perms, sigma, request.threads, progress)
+    assembled = time.perf_counter()
+    solution = solve_in_place(
+        matrix, labels / std, request.lam, request.threads, request.device, progress
+    )
+    del matrix
+    solved = time.perf_counter()
+    alphas = -solution  # sgdml's sign: its kernel is the negative of ours
+    x, a = _descriptor_coefficients(positions, alphas)
+    draft = ModelParameters(data.numbers, x, a, request.perms, sigma, c=0.0, std=std)
+    offset, notes = _integration_constant(draft, positions, data.energy[train] / KCAL_PER_MOL_EV)
+    errors = _validation_errors(draft, offset, data, request.valid)
+    progress("validating", 1.0)
+    record = {
+        **request.identity(),
+        "sigma": sigma,
+        **errors,
+        "notes": notes,
+        "assembly_s": round(assembled - began, 3),
+        "solve_s": round(solved - assembled, 3),
+    }
+    return TrainedModel(
+        native.NativeModel(
+            data.name, data.reference, data.numbers, train, request.valid, data_md5(data),
+            x, a, alphas, request.perms, offset, std, sigma, request.lam, record,
+        )
+    )  # fmt: skip
+
+
+def _descriptor_coefficients(positions: Floats, alphas: Floats) -> tuple[Floats, Floats]:
+    """Return descriptors D_k = 1/|r_i − r_j| and J α, both (M, D), pairs i > j in row order."""
+    fields = PairFields.of(positions)
+    i, j = np.tril_indices(fields.n_atoms, k=-1)
+    alpha = alphas.reshape(positions.shape)
+    difference = alpha[:, i] - alpha[:, j]  # [M, D, 3]
+    a: Floats = -np.einsum("mak,mka->mk", fields.u[:, :, i, j], difference)
+    return np.ascontiguousarray(fields.x[:, i, j]), a
+
+
+def _evaluate(parameters: ModelParameters, positions: Floats) -> Evaluation:
+    """Evaluate in the model's own units."""
+    model = SGDMLModel(parameters, NativeUnits(1.0, 1.0))
+    parts = range(0, len(positions), VALIDATION_BATCH)
+    return concatenate([model.evaluate(positions[k : k + VALIDATION_BATCH]) for k in parts])
+
+
+def _integration_constant(
+    draft: ModelParameters, positions: Floats, energy: Floats
+) -> tuple[float, list[str]]:
+    """Return the mean of E − Ê (kcal/mol), and remarks where energies do not follow forces."""
+    predicted = _evaluate(draft, positions).energy
+    notes = []
+    if np.ptp(predicted) > 0.0 and len(predicted) > 2:
+        slope = float(np.polyfit(predicted, energy, 1)[0])
+        correlation = float(np.corrcoef(predicted, energy)[0, 1])
+        if slope < 0.0:
+            notes.append("energies fall where integrated forces rise: gradients for forces?")
+        elif correlation < 0.95 or abs(slope - 1.0) > 0.1:
+            notes.append(
+                f"energies follow integrated forces with slope {slope:.2f}, "
+                f"correlation {correlation:.2f}: units, or too few points?"
+            )
+    return float(np.mean(energy - predicted)), notes
+
+
+def _validation_errors(
+    draft: ModelParameters, offset: float, data: LabelledSet, valid: Ints
+) -> dict[str, float]:
+    """Return MAE and RMSE of energy (kcal/mol) and force components (kcal/mol/Å)."""
+    predicted = _evaluate(draft, data.positions[valid])
+    force = predicted.forces - data.forces[valid] / KCAL_PER_MOL_EV
+    energy = predicted.energy + offset - data.energy[valid] / KCAL_PER_MOL_EV
+    return {
+        "valid_force_mae_kcal_mol_ang": float(np.abs(force).mean()),
+        "valid_force_rmse_kcal_mol_ang": float(np.sqrt((force**2).mean())),
+        "valid_energy_mae_kcal_mol": float(np.abs(energy).mean()),
+        "valid_energy_rmse_kcal_mol": float(np.sqrt((energy**2).mean())),
+    }
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A finished candidate on disk; ``error`` is infinite where it could not be trained."""
+
+    sigma: float
+    path: Path
+    error: float
+    record: dict[str, Any]
+
+
+def train(
+    request: TrainingRequest,
+    checkpoints: Path,
+    sigmas: Iterable[float] = (),
+    progress: Progress = quiet,
+) -> list[Candidate]:
+    """Train every σ, or search for it where none is given; return the candidates, best first.
+
+    The search starts from σ = 20 and goes in factors of two while the validation force error
+    falls. Finished candidates in ``checkpoints`` are taken up.
+
+    Raises:
+        DataError: ``checkpoints`` belongs to another training.
+        NotPositiveDefiniteError: no σ could be trained.
+        InputError: memory does not suffice.
+    """
+    check_memory(request.size, len(request.train), request.max_bytes, request.data.name)
+    _claim(checkpoints, request.identity())
+    done: dict[float, Candidate] = {}
+    failure: NotPositiveDefiniteError | None = None
+    wanted = iter(sigmas) if (sigmas := tuple(sigmas)) else _search(done)
+    for sigma in wanted:
+        path = checkpoints / f"sigma-{sigma:g}.npz"
+        try:
+            done[sigma] = _candidate(request, sigma, path, progress)
+        except NotPositiveDefiniteError as error:
+            failure = error
+            done[sigma] = Candidate(sigma, path, float("inf"), {"failed": str(error)})
+    ranked = sorted(done.values(), key=lambda candidate: (candidate.error, candidate.sigma))
+    if failure is not None and not np.isfinite(ranked[0].error):
+        raise failure
+    return ranked
+
+
+def _candidate(request: TrainingRequest, sigma: float, path: Path, progress: Progress) -> Candidate:
+    if not path.exists():
+        native.write_model(
+            path,
+            train_one(request, sigma, lambda what, x: progress(f"σ = {sigma:g}: {what}", x)).native,
+        )
+    record = native.read_record(path)
+    return Candidate(sigma, path, float(record["valid_force_mae_kcal_mol_ang"]), record)
+
+
+def _search(done: dict[float, Candidate]) -> Iterator[float]:
+    """Yield the next σ to try until the best has a neighbour on either side."""
+    yield AUTO_START
+    while True:
+        best = min(done.values(), key=lambda candidate: (candidate.error, candidate.sigma)).sigma
+        beside = [best * 2.0, best / 2.0]
+        missing = [s for s in beside if s not in done and AUTO_RANGE[0] <= s <= AUTO_RANGE[1]]
+        if not missing:
+            return
+        yield missing[0]
+
+
+def _claim(checkpoints: Path, identity: dict[str, Any]) -> None:
+    """Make the directory this training's own, or check that it is."""
+    manifest = checkpoints / MANIFEST_NAME
+    if not manifest.exists():
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        write_atomically(manifest, json.dumps(identity, indent=2).encode() + b"\n")
+        return
+    try:
+        found = json.loads(manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = {}
+    differing = [key for key, value in identity.items() if found.get(key) != value]
+    if differing:
+        raise DataError(
+            f"{checkpoints}: checkpoints of another training ({', '.join(differing)} differ); "
+            "delete the directory, or choose another --output"
+        )
