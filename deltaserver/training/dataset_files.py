@@ -152,8 +152,8 @@ def check_partition(fragments: tuple[FragmentSpec, ...], n_atoms: int, where: st
             owner[atom] = fragment.name
     if missing := tuple(atom for atom in range(n_atoms) if atom not in owner):
         raise DataError(
-            f"{where}: atoms {format_atoms(missing)} are in no fragment; expected every atom "
-            "in exactly one"
+            f"{where}: no fragment has atoms {format_atoms(missing)}; expected every atom in "
+            "exactly one"
         )
 
 

@@ -186,7 +186,7 @@ def test_frames_cut_off_between_two_frames(directory):
         ({"elements": "O H H K"}, "atom 3 is Na; expected K"),
         ({"elements": "O H H"}, "has atom 3; the complex has atoms 0-2"),
         ({"elements": "O H H Xx"}, "'Xx' is no element symbol"),
-        ({"fragments": [{"name": "water", "atoms": "0-2"}]}, "atoms 3 are in no fragment"),
+        ({"fragments": [{"name": "water", "atoms": "0-2"}]}, "no fragment has atoms 3"),
         (
             {"fragments": [{"name": "a", "atoms": "0-2"}, {"name": "b", "atoms": "2-3"}]},
             "atom 2 is in fragment 'a' and in 'b'",
