@@ -264,6 +264,11 @@ def _check_fit(
     """Return the atomic numbers of the complex, or raise ManifestError where parts disagree."""
     n_atoms = sum(len(fragment.atoms) for fragment in fragments)
     numbers = np.zeros(n_atoms, dtype=np.int64)
+    owned = np.concatenate([np.zeros(0, np.int64), *(f.atoms for f in fragments)])
+    if not fragments or not np.array_equal(np.sort(owned), np.arange(n_atoms)):
+        raise ManifestError(
+            f"{source}: the fragments do not hold each atom from 0 to {n_atoms - 1} exactly once"
+        )
     for fragment in fragments:
         if len(fragment.numbers) != len(fragment.atoms):
             raise ManifestError(

@@ -69,7 +69,7 @@ class PairDescriptor:
             images = np.rint(np.tensordot(np.linalg.inv(cell), d, axes=1))
             d -= np.tensordot(cell, images, axes=1)
         squared = np.einsum("abk,abk->bk", d, d)
-        if self.dim and not squared.min() > 0.0:
+        if not squared.min(initial=np.inf) > 0.0:
             where = int(np.argmin(squared.min(axis=0)))
             raise GeometryError(
                 f"atoms {self.j[where]} and {self.i[where]} are at the same place; "

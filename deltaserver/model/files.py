@@ -72,12 +72,14 @@ def read_parameters(path: str | Path) -> ModelParameters:
             shapes disagree or whose values are not finite.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ModelFileError(f"{path}: no such file; expected an sGDML model (.npz)")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ModelFileError(f"{path}: not an .npz archive; expected an sGDML model")
+        if not path.is_file():
+            raise ModelFileError(f"{path}: no such file; expected an sGDML model (.npz)")
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ModelFileError(f"{path}: not an .npz archive; expected an sGDML model")
+        with archive:
+            _check_members(archive)
             present = set(archive.files)
             arrays = {key: archive[key] for key in (*REQUIRED, *OPTIONAL) if key in present}
     except UNREADABLE as error:
@@ -99,7 +101,7 @@ def parse_parameters(arrays: Mapping[str, Any], source: str) -> ModelParameters:
         names = {"d": "a dataset", "t": "a training task"}
         what = names.get(kind, f"type {kind!r}")
         raise ModelFileError(f"{source}: {what}, not a trained model; expected type 'm'")
-    numbers = _integers(arrays, "z", source)
+    numbers = np.atleast_1d(_integers(arrays, "z", source))
     n_atoms = len(numbers)
     n_desc = n_atoms * (n_atoms - 1) // 2
     x = _floats(arrays, "R_desc", source).T  # the file keeps it as [n_desc, n_train]
@@ -141,6 +143,18 @@ def parse_parameters(arrays: Mapping[str, Any], source: str) -> ModelParameters:
         energy_unit=_text(arrays["e_unit"]) if "e_unit" in arrays else None,
         source=source,
     )
+
+
+def _check_members(archive: np.lib.npyio.NpzFile) -> None:
+    """Read every member through to its checksum, without unpickling any.
+
+    A damaged name in the archive's directory would otherwise make an optional key (``std``,
+    ``lattice``, …) look absent, and the model would be another one.
+    """
+    assert archive.zip is not None  # it is open
+    bad = archive.zip.testzip()
+    if bad is not None:
+        raise zipfile.BadZipFile(f"bad checksum of {bad!r}")
 
 
 def _text(value: Any) -> str:

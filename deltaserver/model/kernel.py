@@ -73,7 +73,7 @@ class TrainingSum:
             some = slice(start, start + step)
             queries = q[:, self.backward[some]] - self.centre  # [B, S, D]
             e_s, g_s = self._contract(queries.reshape(-1, n_desc))
-            energy += e_s.reshape(len(q), -1).sum(axis=1)
+            energy += e_s.reshape(queries.shape[:2]).sum(axis=1)
             for s, back in enumerate(self.forward[some]):
                 g += g_s.reshape(queries.shape)[:, s, back]
         return energy, g

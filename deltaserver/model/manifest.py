@@ -6,8 +6,9 @@ what was expected and what was found.
 
 from __future__ import annotations
 
-import math
 import re
+import sys
+from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,17 @@ FORMAT = "deltaserver-model/1"
 MANIFEST_NAME = "model.yaml"
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_ATOM_INDEX = 1_000_000
+MAX_SHOWN = 80  # characters of a value in a message
 # Names become keys of JSON objects, i-PI output properties and file names.
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+\-]*\Z")
 RESERVED_NAMES = ("total", "fragments", "binding", "full")
+# What paths that are too long, hold NUL, loop or are forbidden raise.
+UNUSABLE_PATH = (OSError, ValueError, RuntimeError)
+# What PyYAML raises: its own errors, and others at tags that do not fit, such as !!bool maybe.
+BAD_YAML = (
+    yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, OverflowError,
+    RecursionError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,8 @@ def parse_atoms(text: str | int) -> tuple[int, ...]:
             raise ValueError(f"range {part.strip()!r} runs backwards")
         if last > MAX_ATOM_INDEX:
             raise ValueError(f"atom index {last} is larger than {MAX_ATOM_INDEX}")
+        if len(atoms) + last - first > MAX_ATOM_INDEX:
+            raise ValueError(f"more than {MAX_ATOM_INDEX + 1} atoms")
         atoms.extend(range(first, last + 1))
     return tuple(atoms)
 
@@ -102,31 +113,48 @@ def read_manifest(directory: str | Path) -> Manifest:
         ManifestError: no such directory or file, not YAML, or any entry that is wrong.
     """
     path = Path(directory)
-    if path.is_dir():
-        path = path / MANIFEST_NAME
-    if not path.is_file():
-        raise ManifestError(
-            f"{path}: no such file; expected a model directory with {MANIFEST_NAME}"
-        )
-    if path.stat().st_size > MAX_MANIFEST_BYTES:
-        raise ManifestError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes; not a manifest")
     try:
-        # The loader below is SafeLoader, less the silent acceptance of repeated keys.
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-    except (yaml.YAMLError, UnicodeError, ValueError, RecursionError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ManifestError(f"{path}: not readable as YAML ({reason})") from error
+        if path.is_dir():
+            path = path / MANIFEST_NAME
+        if not path.is_file():
+            raise ManifestError(
+                f"{path}: no such file; expected a model directory with {MANIFEST_NAME}"
+            )
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise ManifestError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes; not a manifest")
+        text = path.read_text(encoding="utf-8")
+    except UNUSABLE_PATH as error:
+        raise ManifestError(f"{path}: cannot be read ({_reason(error)})") from error
+    try:
+        data = yaml.load(text, Loader=_ManifestLoader)
+    except BAD_YAML as error:
+        raise ManifestError(f"{path}: not readable as YAML ({_reason(error)})") from error
     return _ManifestParser(path).parse(data)
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a mapping in which a key stands twice."""
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+class _ManifestLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key that stands twice, and aliases.
+
+    A manifest needs no aliases, and a few lines of them can stand for billions of entries.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias (*name) stands where a value is expected")
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"key {key!r} stands twice in one mapping")
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable):  # of the others SafeLoader complains itself
+                if key in seen:
+                    raise yaml.YAMLError(f"key {key!r} stands twice in one mapping")
+                seen.add(key)
         return super().construct_mapping(node, deep)
 
 
@@ -147,7 +175,7 @@ class _ManifestParser:
             optional=("reference", "units", "binding", "full"),
         )
         if top["format"] != FORMAT:
-            raise self.error(f"format is {top['format']!r}; this version reads {FORMAT!r}")
+            raise self.error(f"format is {_kind(top['format'])}; this version reads {FORMAT!r}")
         length_unit, energy_unit = self.units(top.get("units", {}))
         fragments = self.fragments(top["fragments"], energy_unit)
         self.check_partition(fragments)
@@ -155,7 +183,7 @@ class _ManifestParser:
             raise self.error("binding is missing; expected binding: {model: FILE.npz}")
         return Manifest(
             path=self.path,
-            name=self.text(top["name"], "name"),
+            name=" ".join(self.text(top["name"], "name").split()),
             reference=self.text(top.get("reference", "not stated"), "reference"),
             length_unit=length_unit,
             energy_unit=energy_unit,
@@ -170,7 +198,7 @@ class _ManifestParser:
         known = (*required, *optional)
         if not isinstance(data, dict):
             raise self.error(f"{what} is {_kind(data)}; expected a mapping of {', '.join(known)}")
-        unknown = [str(key) for key in data if key not in known]
+        unknown = [_kind(key) for key in data if key not in known]
         if unknown:
             raise self.error(
                 f"{what} has the unknown key {', '.join(unknown)}; known keys: {', '.join(known)}"
@@ -237,10 +265,10 @@ class _ManifestParser:
         try:
             atoms = parse_atoms(value)
         except ValueError as error:
-            raise self.error(f"fragment {name!r}: atoms {value!r}: {error}") from None
+            raise self.error(f"fragment {name!r}: atoms {_kind(value)}: {error}") from None
         if len(set(atoms)) < len(atoms):
-            twice = next(atom for atom in atoms if atoms.count(atom) > 1)
-            raise self.error(f"fragment {name!r}: atom {twice} stands twice in {value!r}")
+            (twice, _), *_ = Counter(atoms).most_common(1)
+            raise self.error(f"fragment {name!r}: atom {twice} stands twice in {_kind(value)}")
         return atoms
 
     def isolated_atom(
@@ -256,16 +284,18 @@ class _ManifestParser:
             species = [species]
         if not isinstance(species, list) or len(species) != 1 or len(atoms) != 1:
             raise self.error(
-                f"fragment {name!r} has {len(atoms)} atoms and species {entry['species']!r}; "
+                f"fragment {name!r} has {len(atoms)} atoms and species {_kind(entry['species'])}; "
                 "only a lone atom can do without a model"
             )
-        if species[0] not in NUMBER_OF:
-            raise self.error(f"fragment {name!r}: {species[0]!r} is no element symbol")
+        if not isinstance(species[0], str) or species[0] not in NUMBER_OF:
+            raise self.error(f"fragment {name!r}: {_kind(species[0])} is no element symbol")
         energy = entry["energy"]
         if isinstance(energy, bool) or not isinstance(energy, (int, float)):
             raise self.error(f"fragment {name!r}: energy is {_kind(energy)}; expected a number")
-        if not math.isfinite(energy):
-            raise self.error(f"fragment {name!r}: energy is {energy}; expected a finite number")
+        if not abs(energy) <= sys.float_info.max:
+            raise self.error(
+                f"fragment {name!r}: energy is {_kind(energy)}; expected a finite number"
+            )
         unit = entry.get("energy_unit", default)
         if unit is None:
             raise self.error(f"fragment {name!r} lacks energy_unit; expected eV, kcal/mol or such")
@@ -282,11 +312,15 @@ class _ManifestParser:
 
     def file(self, value: Any, what: str) -> Path:
         directory = self.path.parent.resolve()
-        path = (directory / self.text(value, f"{what}: model")).resolve()
-        if not path.is_relative_to(directory):
-            raise self.error(f"{what}: {value!r} leads out of the model directory")
-        if not path.is_file():
-            raise self.error(f"{what}: no file {value!r} in the model directory")
+        name = self.text(value, f"{what}: model")
+        try:
+            path = (directory / name).resolve()
+            if not path.is_relative_to(directory):
+                raise self.error(f"{what}: {value!r} leads out of the model directory")
+            if not path.is_file():
+                raise self.error(f"{what}: no file {value!r} in the model directory")
+        except UNUSABLE_PATH as error:
+            raise self.error(f"{what}: {_kind(value)} is no file name ({_reason(error)})") from None
         return path
 
     def check_partition(self, fragments: tuple[FragmentEntry, ...]) -> None:
@@ -310,6 +344,7 @@ class _ManifestParser:
 def _kind(value: Any) -> str:
     if value is None:
         return "empty"
-    if isinstance(value, (str, int, float)):
-        return repr(value)
+    if isinstance(value, (str, float)) or (isinstance(value, int) and abs(value) < 10**15):
+        text = repr(value)
+        return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
     return {"dict": "a mapping", "list": "a list"}.get(type(value).__name__, type(value).__name__)

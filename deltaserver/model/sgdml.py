@@ -123,6 +123,20 @@ def as_batch(positions: ArrayLike, n_atoms: int, what: str) -> Floats:
     return batch
 
 
+def as_cell(cell: ArrayLike, what: str) -> Floats:
+    """Return a cell as a finite, regular float64 array of shape (3, 3).
+
+    Raises:
+        GeometryError: the shape is another one, or the cell has no volume.
+    """
+    box = np.asarray(cell, dtype=np.float64)
+    if box.shape != (3, 3):
+        raise GeometryError(f"{what}: the cell has shape {box.shape}; expected (3, 3)")
+    if not np.isfinite(box).all() or np.linalg.matrix_rank(box) < 3:
+        raise GeometryError(f"{what}: the cell has no volume; expected three independent vectors")
+    return box
+
+
 class SGDMLModel:
     """A trained sGDML force field.
 
@@ -174,7 +188,7 @@ class SGDMLModel:
         lattice = self.parameters.lattice
         return None if lattice is None else lattice * self.native.length_ang
 
-    def evaluate(self, positions: ArrayLike, cell: Floats | None = None) -> Evaluation:
+    def evaluate(self, positions: ArrayLike, cell: ArrayLike | None = None) -> Evaluation:
         """Evaluate a batch of geometries.
 
         Args:
@@ -183,11 +197,12 @@ class SGDMLModel:
                 for the lattice that the model was trained in.
 
         Raises:
-            GeometryError: wrong shape, non-finite coordinates, coinciding atoms.
+            GeometryError: wrong shape, non-finite coordinates, coinciding atoms, a flat cell.
         """
         batch = as_batch(positions, len(self.numbers), self.parameters.source)
-        periodic = self.lattice is not None
-        box = (self.lattice if cell is None else cell) if periodic else None
+        box = self.lattice
+        if box is not None and cell is not None:
+            box = as_cell(cell, self.parameters.source)
         unit = self.native
         geometry = self._pairs.geometry(
             batch / unit.length_ang, None if box is None else box / unit.length_ang

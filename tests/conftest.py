@@ -1,0 +1,34 @@
+"""What several test files share: a model directory, the model in it, and its geometry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deltaserver import CompositeModel
+from tests import builders
+
+
+@pytest.fixture(scope="session")
+def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A valid model directory; read only."""
+    return builders.write_directory(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def composite(model_directory: Path) -> CompositeModel:
+    return CompositeModel.load(model_directory)
+
+
+@pytest.fixture
+def positions() -> np.ndarray:
+    """One geometry of the complex, Å."""
+    return builders.shaken(builders.geometry(7, 3), 1, 99)[0]
+
+
+@pytest.fixture
+def batch() -> np.ndarray:
+    """Three geometries of the complex, Å."""
+    return builders.shaken(builders.geometry(7, 3), 3, 98)

@@ -1,0 +1,93 @@
+"""The matrix products against the sums as the papers write them."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deltaserver.model import kernel
+from deltaserver.model.descriptor import PairDescriptor
+from deltaserver.model.kernel import TrainingSum
+from tests.builders import AMMONIA_PERMS, numerical_gradient
+
+PAIRS = PairDescriptor(4).permutations(AMMONIA_PERMS)
+
+
+def literal_sum(sigma, x, a, pair_perms, alphas, q):
+    """E = Σ w₂ Δ·Pa + Σ α k, one training point and one permutation at a time."""
+    energy = 0.0
+    for m in range(len(x)):
+        for p in pair_perms:
+            delta = q - x[m][p]
+            r = np.sqrt(5.0) * np.linalg.norm(delta)
+            w2 = 5.0 / (3.0 * sigma**3) * (sigma + r) * np.exp(-r / sigma)
+            energy += w2 * delta @ a[m][p]
+            if alphas is not None:
+                matern = 1 + r / sigma + r**2 / (3 * sigma**2)
+                energy += alphas[m] * matern * np.exp(-r / sigma)
+    return energy
+
+
+def arrays(seed, energy_constraints):
+    rng = np.random.default_rng(seed)
+    x, a = rng.uniform(0.3, 1.0, (5, 6)), rng.normal(size=(5, 6))
+    alphas = rng.normal(size=5) if energy_constraints else None
+    return x, a, alphas, rng.uniform(0.3, 1.0, (3, 6))
+
+
+@pytest.mark.parametrize("energy_constraints", [False, True])
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10_000), sigma=st.floats(0.3, 50.0))
+def test_energy_is_the_literal_sum(energy_constraints, seed, sigma):
+    x, a, alphas, q = arrays(seed, energy_constraints)
+    energy, _ = TrainingSum.prepare(sigma, x, a, PAIRS, alphas)(q)
+    expected = [literal_sum(sigma, x, a, PAIRS, alphas, row) for row in q]
+    scale = np.abs(expected).max() + np.abs(a).sum() * 5.0 / (3.0 * sigma**2)
+    np.testing.assert_allclose(energy, expected, rtol=0, atol=1e-13 * scale)
+
+
+@pytest.mark.parametrize("energy_constraints", [False, True])
+def test_g_is_minus_the_gradient(energy_constraints):
+    x, a, alphas, q = arrays(11, energy_constraints)
+    total = TrainingSum.prepare(0.9, x, a, PAIRS, alphas)
+    _, g = total(q)
+    for row, expected in zip(q, g, strict=True):
+        slope = numerical_gradient(lambda y: float(total(y[None])[0][0]), row)
+        np.testing.assert_allclose(expected, -slope, rtol=1e-8, atol=1e-9)
+
+
+def test_permuted_queries_have_the_same_energy_and_permuted_gradients():
+    x, a, alphas, q = arrays(12, True)
+    total = TrainingSum.prepare(0.9, x, a, PAIRS, alphas)
+    energy, g = total(q)
+    for p in PAIRS:
+        e_p, g_p = total(q[:, p])
+        np.testing.assert_allclose(e_p, energy, rtol=1e-12)
+        np.testing.assert_allclose(g_p, g[:, p], rtol=1e-11, atol=1e-12)
+
+
+def test_at_a_training_point_nothing_cancels():
+    # |Δ|² is exactly zero here; the expanded form leaves rounding noise, which must not matter.
+    x, a, _, _ = arrays(13, False)
+    x = 1000.0 + 1e-3 * x  # fluctuations of a millionth of the descriptor
+    one = np.arange(6)[None]
+    total = TrainingSum.prepare(1e-3, x, a, one, None)
+    energy, _ = total(x)
+    expected = [literal_sum(1e-3, x, a, one, None, row) for row in x]
+    np.testing.assert_allclose(energy, expected, rtol=1e-8)
+
+
+def test_chunks_do_not_change_the_result(monkeypatch):
+    x, a, alphas, q = arrays(14, True)
+    total = TrainingSum.prepare(0.9, x, a, PAIRS, alphas)
+    whole = total(q)
+    monkeypatch.setattr(kernel, "CHUNK_ELEMENTS", 1)
+    for one_by_one, at_once in zip(total(q), whole, strict=True):
+        np.testing.assert_allclose(one_by_one, at_once, rtol=1e-12, atol=1e-13)
+
+
+def test_an_empty_batch_gives_empty_results():
+    x, a, _, _ = arrays(15, False)
+    energy, g = TrainingSum.prepare(0.9, x, a, PAIRS, None)(np.zeros((0, 6)))
+    assert energy.shape == (0,)
+    assert g.shape == (0, 6)
