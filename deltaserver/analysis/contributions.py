@@ -119,7 +119,7 @@ def plot(series: Mapping[str, Series], path: Path) -> None:
         if not np.isnan(part.force_rms).all():
             below.plot(part.seq, part.force_rms, label=name)
     above.set_ylabel("energy − mean / eV")
-    above.legend(fontsize="small")
+    above.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     below.set_ylabel("force RMS / eV Å⁻¹")
     below.set_xlabel("structures served")
     below.set_yscale("log")

@@ -21,7 +21,7 @@ from deltaserver.errors import InputError
 from deltaserver.serve.answer import Contribution, Structure
 
 STATUS_EVERY_S = 0.2
-PLAIN_STATUS_EVERY_S = 10.0
+PLAIN_STATUS_FIRST_S, PLAIN_STATUS_LAST_S = 1.0, 60.0  # ever rarer: a batch log stays short
 WHOLE_MODEL_PARTS = ("binding", "full")
 
 
@@ -101,7 +101,7 @@ class StatusLine:
         self.clock = clock
         self.in_place = stream.isatty()
         self.expected: int | None = None  # structures in the whole run, where that is known
-        self._every_s = STATUS_EVERY_S if self.in_place else PLAIN_STATUS_EVERY_S
+        self._every_s = STATUS_EVERY_S if self.in_place else PLAIN_STATUS_FIRST_S
         self._shown_at = clock()
         self._shown_steps = 0
         self._width = 0
@@ -124,6 +124,7 @@ class StatusLine:
             self._width = len(text)
         else:
             self.stream.write(text + "\n")
+            self._every_s = min(2 * self._every_s, PLAIN_STATUS_LAST_S)
         self.stream.flush()
 
     def clear(self) -> None:

@@ -41,7 +41,7 @@ class Setup:
     structure: Path = ROOT / "ipi_inputs" / "benzene_dimer.xyz"
     mts_weights: dict[str, str] = field(default_factory=dict)
     smotion: str = ""
-    system_prefix: str = ""
+    timeout_s: float = TIMEOUT_S
 
 
 def render(setup: Setup, prefix: str) -> str:
@@ -136,7 +136,7 @@ def run_ipi(tmp_path):
                 [I_PI, "input.xml"], cwd=directory, stdout=ipi_log, stderr=subprocess.STDOUT
             )
             processes.append(ipi)
-            code = ipi.wait(TIMEOUT_S)
+            code = ipi.wait(setup.timeout_s)
         text = (directory / "i-pi.log").read_text(errors="replace")
         assert code == 0, text[-3000:]
         assert [process.wait(20) for process in mine] == [0] * len(mine)

@@ -231,7 +231,7 @@ def test_templates_name_the_contributions_of_their_models(name):
 def test_nve_does_not_drift(run_ipi):
     """Benzene dimer, 300 K, 0.25 fs, 20 ps: the conserved quantity has no trend beyond noise."""
     nve = '<dynamics mode="nve"><timestep units="femtosecond">0.25</timestep></dynamics>'
-    run = run_ipi(Setup(dynamics=nve, steps=80_000, temperatures=(300.0,)))
+    run = run_ipi(Setup(dynamics=nve, steps=80_000, temperatures=(300.0,), timeout_s=3600.0))
     conserved = run.properties()[:, CONSERVED]
     time_ps = 0.25e-3 * np.arange(len(conserved))
     blocks = conserved[1:].reshape(20, -1).mean(axis=1)
