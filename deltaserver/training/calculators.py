@@ -139,10 +139,15 @@ def _gfnff(atoms: Any) -> Any:
         raise InputError("GFN-FF takes one charged fragment; use GFN2-xTB for more of them")
     # libxtb gives the whole charge to the fragment of the first atom: put the charged one there.
     order = np.concatenate([charged, np.setdiff1d(np.arange(len(atoms)), charged)])
+
+    def reordered(atoms: Any) -> Any:  # without constraints, whose indices would not fit
+        charges = atoms.get_initial_charges()[order]
+        return molecule(atoms.numbers[order], atoms.positions[order], charges)
+
     inner = XTB(method="GFNFF")
     # The bonds come from the first structure that GFN-FF sees: let it be this one.
     with _scratch_directory(), _silent_stdout():
-        inner.calculate(atoms[order])
+        inner.calculate(reordered(atoms))
 
     class OrderedGFNFF(Calculator):  # type: ignore[misc]
         implemented_properties = ["energy", "forces"]
@@ -151,7 +156,7 @@ def _gfnff(atoms: Any) -> Any:
             self, atoms: Any = None, properties: Any = (), system_changes: Any = all_changes
         ) -> None:
             super().calculate(atoms, properties, system_changes)
-            ordered = self.atoms[order]
+            ordered = reordered(self.atoms)
             forces = np.empty((len(order), 3))
             forces[order] = inner.get_forces(ordered)
             self.results = {"energy": inner.get_potential_energy(ordered), "forces": forces}

@@ -12,6 +12,7 @@ from deltaserver.training.dataset_commands import register_dataset
 from deltaserver.training.dataset_files import read_dataset
 from deltaserver.training.frames import FragmentSpec
 from deltaserver.training.journal import read_journal
+from deltaserver.training.sampling import read_frames
 
 pytest.importorskip("ase")
 pytest.importorskip("rich")
@@ -211,6 +212,19 @@ def test_gfnff_gives_the_charge_to_the_fragment_that_has_it():
     last, moved = evaluate(factory, numbers[order], positions[order], np.array([0, -1, 0, 0, 0]))
     assert last == pytest.approx(first, abs=1e-8)
     np.testing.assert_allclose(moved, forces[order], atol=1e-8)
+
+
+def test_gfnff_samples_a_charged_complex_behind_a_wall(tmp_path):
+    pytest.importorskip("xtb")
+    numbers, positions = NITRATE
+    from ase import Atoms
+    from ase.io import write
+
+    write(tmp_path / "pair.xyz", Atoms(numbers, positions))
+    fragments = ["-f", "nitrate:0-3:-1", "-f", "helium:4"]
+    run("sample", tmp_path / "pair.xyz", *fragments, "-c", "GFN-FF", *SHORT[2:-2], "--wall", "3.5",
+        "-o", tmp_path / "set")  # fmt: skip
+    assert len(read_frames(tmp_path / "set" / "journal" / "sampling.jsonl")) == 4
 
 
 def test_pyscf_by_name():
