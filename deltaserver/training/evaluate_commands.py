@@ -1,0 +1,129 @@
+"""``deltaserver evaluate``: errors on held-out frames, full against Δ."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+PATH = click.Path(path_type=Path)
+
+
+def register_evaluate(app: click.Group) -> None:
+    """Add the ``evaluate`` command to ``app``."""
+    app.add_command(evaluate)
+
+
+def _sizes(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, ...]:
+    try:
+        sizes = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise click.BadParameter(f"{text!r}; expected numbers such as 25,50,100") from None
+    if any(size < 1 for size in sizes):
+        raise click.BadParameter(f"{text!r}; expected positive numbers")
+    return sizes
+
+
+@click.command()
+@click.argument("dataset", type=PATH)
+@click.option("-m", "--models", "directories", type=PATH, multiple=True,
+              help="Model directory; repeat it to compare several.")  # fmt: skip
+@click.option(
+    "--split", "kind", type=click.Choice(["time", "trajectory", "random"]), default=None,
+    help="Test on the end of each trajectory (default), on whole trajectories, or on frames at "
+    "random, which have neighbours in time among the training frames: never the default.",
+)  # fmt: skip
+@click.option("--test-trajectory", "test_trajectories", type=int, multiple=True,
+              help="Test on this whole trajectory; may be repeated.")  # fmt: skip
+@click.option("--test-fraction", type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+              default=0.16, show_default=True,
+              help="Share of each trajectory, at its end.")  # fmt: skip
+@click.option("--max-test", type=click.IntRange(min=1), default=None, metavar="FRAMES",
+              help="Test on so many of these, evenly spaced.")  # fmt: skip
+@click.option("--train-sizes", callback=_sizes, default="", metavar="LIST",
+              help="First train models of so many points, as 25,50,100.")  # fmt: skip
+@click.option("--symmetry", "symmetries", multiple=True, metavar="none|fragment|product|…",
+              help="Of --train-sizes; may be repeated. [default: product]")  # fmt: skip
+@click.option("--block-length", type=click.IntRange(min=1), default=None, metavar="FRAMES",
+              help="Of the bootstrap; from the errors' correlation if not given.")  # fmt: skip
+@click.option("--resamples", "n_resamples", type=click.IntRange(min=2), default=2000,
+              show_default=True, help="Of the bootstrap.")  # fmt: skip
+@click.option("--confidence", type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+              default=0.95, show_default=True, help="Of the intervals.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Of everything that is drawn.")  # fmt: skip
+@click.option("-o", "--output", type=PATH, required=True,
+              help="Where evaluation.json, evaluation.md and the figures go.")  # fmt: skip
+@click.option("--readme", is_flag=True, help="Write each model directory's README.md too.")
+@click.option("--made-with", default="", metavar="COMMAND",
+              help="What trained the models, to be stated in the Markdown.")  # fmt: skip
+@click.option("--no-figures", is_flag=True, help="Numbers only; needs no matplotlib.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def evaluate(
+    dataset: Path, output: Path, readme: bool, made_with: str, no_figures: bool, debug: bool,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Test models on held-out frames of DATASET: full against Δ, overall and per fragment.
+
+    DATASET is a directory that `deltaserver dataset` has made, or a labelled extended XYZ file.
+    Frames that a model was trained on are refused.
+    """
+    from deltaserver.errors import InputError
+    from deltaserver.training.evaluate_workflow import EvaluationPlan, write_evaluation
+    from deltaserver.training.evaluate_workflow import evaluate as run
+    from deltaserver.training.evaluation_markdown import whole_tables
+    from deltaserver.training.splits import SplitRequest
+
+    trajectories = options.pop("test_trajectories")
+    kind: Any = options.pop("kind") or ("trajectory" if trajectories else "time")
+    split = SplitRequest(kind, trajectories, options.pop("test_fraction"), options["seed"])
+    directories = options.pop("directories")
+    sizes, symmetries = options.pop("train_sizes"), options.pop("symmetries")
+    if symmetries and not sizes:
+        raise InputError("--symmetry is for --train-sizes; models that exist have their own")
+    if not directories and not sizes:
+        raise InputError("--models is missing; expected a directory with a model.yaml")
+    if sizes:
+        directories += _train(dataset, sizes, symmetries, output, split)
+    found = run(dataset, directories, EvaluationPlan(split=split, **options))
+    command = _command(dataset, directories, kind, trajectories, output, readme, made_with)
+    written = write_evaluation(
+        found, output, draw=not no_figures, readme=readme, made_with=made_with, command=command
+    )
+    click.echo(f"{len(found.test)} test frames: {split.describe()}\n")
+    click.echo(whole_tables(found))
+    click.echo(f"\nwritten: {', '.join(str(path) for path in written)}")
+
+
+def _train(
+    dataset: Path, sizes: tuple[int, ...], symmetries: tuple[str, ...], output: Path, split: Any
+) -> tuple[Path, ...]:
+    from deltaserver.training.dataset_files import read_dataset
+    from deltaserver.training.learning_curves import train_series
+
+    return train_series(
+        read_dataset(dataset), sizes, symmetries or ("product",), output / "models", split.seed,
+        split.test_trajectories, click.echo,
+    )  # fmt: skip
+
+
+def _command(
+    dataset: Path, directories: tuple[Path, ...], kind: str, trajectories: tuple[int, ...],
+    output: Path, readme: bool, made_with: str,
+) -> str:  # fmt: skip
+    """Return the command line that makes the same report again, defaults left out."""
+    words = ["deltaserver", "evaluate", str(dataset)]
+    for directory in directories:
+        words += ["--models", str(directory)]
+    if kind != "time":
+        words += ["--split", kind]
+    for trajectory in trajectories:
+        words += ["--test-trajectory", str(trajectory)]
+    words += ["--output", str(output)]
+    if readme:
+        words.append("--readme")
+    if made_with:
+        words += ["--made-with", made_with]
+    return shlex.join(words)
