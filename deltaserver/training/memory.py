@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,9 +85,20 @@ def available_bytes() -> float:
 
 def _cgroup_bytes(limit: Path, usage: Path) -> float:
     try:
-        return max(0.0, float(int(limit.read_text())) - float(int(usage.read_text())))
+        free = float(int(limit.read_text())) - float(int(usage.read_text()))
     except (OSError, ValueError):  # no cgroup, or "max"
         return float("inf")
+    return max(0.0, free + _reclaimable_bytes(usage.with_name("memory.stat")))
+
+
+def _reclaimable_bytes(statistics: Path) -> float:
+    """Return the cached files that count as used and would be given up."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in statistics.read_text().splitlines():
+            key, _, value = line.partition(" ")
+            if key in ("inactive_file", "total_inactive_file"):
+                return float(value)
+    return 0.0
 
 
 def parse_bytes(text: str) -> float:
