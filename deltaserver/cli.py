@@ -109,6 +109,7 @@ def serve(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         model = CompositeModel.load(models, backend)
+    model.check_component(component)  # before anything is told: an error is one line
     for warning in caught:
         log.warning("warning", message=str(warning.message))
     settings = ServeSettings(addresses, component, extras, connect_timeout)
@@ -185,7 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
     except click.exceptions.Exit as request:
         return request.exit_code
     except click.ClickException as error:
-        return _fail(" ".join(error.format_message().split()), EXIT_INPUT, arguments)
+        return _fail(error.format_message(), EXIT_INPUT, arguments)
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", EXIT_OK, arguments)
     except DeltaserverError as error:
@@ -202,5 +203,5 @@ def _fail(message: str, code: int, arguments: list[str]) -> int:
     """Print one line, or with ``--debug`` the traceback before it; return the exit code."""
     if "--debug" in arguments:
         sys.excepthook(*sys.exc_info())
-    print(f"deltaserver: {message}", file=sys.stderr)
+    print(f"deltaserver: {' '.join(message.split())}", file=sys.stderr)
     return code

@@ -1,0 +1,102 @@
+"""The ASE calculator: ASE's conventions, our numbers."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
+
+from deltaserver import CompositeModel, SGDMLModel
+from deltaserver.ase import DeltaCalculator
+from deltaserver.errors import ComponentError, GeometryError
+from deltaserver.model.composite import Fragment
+from deltaserver.model.files import parse_parameters
+from deltaserver.model.sgdml import NativeUnits
+from tests.builders import (
+    AMMONIA_ATOMS,
+    COMPLEX,
+    TRICLINIC,
+    WATER_ATOMS,
+    ammonia_model,
+    binding_model,
+    numerical_gradient,
+    water_model,
+)
+
+
+def atoms_at(positions, calculator, **kwargs):
+    return Atoms(COMPLEX, positions, calculator=calculator, **kwargs)
+
+
+def test_the_numbers_are_the_model_s(composite, positions):
+    atoms = atoms_at(positions, DeltaCalculator(composite))
+    expected = composite.evaluate(positions)
+    assert atoms.get_potential_energy() == float(expected.energy)
+    np.testing.assert_array_equal(atoms.get_forces(), expected.forces)
+    parts = atoms.calc.results["contributions"]
+    assert sum(float(part.energy) for part in parts.values()) == pytest.approx(
+        atoms.get_potential_energy(), abs=1e-10
+    )
+
+
+def test_a_directory_will_do_and_a_component(model_directory, composite, positions):
+    for path in (model_directory, str(model_directory)):
+        atoms = atoms_at(positions, DeltaCalculator(path, "binding"))
+        expected = float(composite.evaluate(positions, "binding").energy)
+        assert atoms.get_potential_energy() == pytest.approx(expected, rel=1e-13)
+
+
+def test_moving_the_atoms_moves_the_result(composite, positions):
+    atoms = atoms_at(positions, DeltaCalculator(composite))
+    before = atoms.get_potential_energy()
+    atoms.positions[3] += 0.1
+    assert atoms.get_potential_energy() != before
+
+
+def test_without_a_cell_there_is_no_stress(composite, positions):
+    with pytest.raises(PropertyNotImplementedError):
+        atoms_at(positions, DeltaCalculator(composite)).get_stress()
+
+
+@pytest.fixture
+def periodic():
+    def load(raw):
+        return SGDMLModel(parse_parameters(raw, "memory"), NativeUnits(1.0, 1.0))
+
+    fragments = (
+        Fragment("water", WATER_ATOMS, load(water_model())),
+        Fragment("ammonia", AMMONIA_ATOMS, load(ammonia_model())),
+    )
+    return CompositeModel(fragments, load(binding_model(lattice=TRICLINIC)))
+
+
+def test_stress_is_the_derivative_of_the_energy_in_ase_s_own_strain(periodic, positions):
+    """ASE keeps cell vectors in rows: a transposed cell gives another energy and stress."""
+    positions = positions.copy()
+    positions[WATER_ATOMS] += TRICLINIC @ [1, -1, 0]
+    atoms = atoms_at(positions, DeltaCalculator(periodic), cell=TRICLINIC.T, pbc=True)
+
+    def energy(strain):
+        strained = atoms.copy()
+        strained.set_cell(atoms.cell.array @ (np.eye(3) + strain).T, scale_atoms=True)
+        strained.calc = DeltaCalculator(periodic)
+        return strained.get_potential_energy()
+
+    numerical = numerical_gradient(energy, np.zeros((3, 3))) / atoms.get_volume()
+    np.testing.assert_allclose(atoms.get_stress(voigt=False), numerical, atol=1e-8)
+    transposed = atoms_at(positions, DeltaCalculator(periodic), cell=TRICLINIC, pbc=True)
+    difference = transposed.get_potential_energy() - atoms.get_potential_energy()
+    assert abs(difference) > 1e-3
+
+
+def test_other_elements_and_other_numbers_of_atoms_are_refused(composite, positions):
+    swapped = COMPLEX.copy()
+    swapped[[5, 1]] = swapped[[1, 5]]
+    with pytest.raises(GeometryError, match="atom 1 is O; water-ammonia has H there"):
+        Atoms(swapped, positions, calculator=DeltaCalculator(composite)).get_potential_energy()
+    with pytest.raises(GeometryError, match="has 7 atoms; the structure has 6"):
+        Atoms(COMPLEX[:6], positions[:6], calculator=DeltaCalculator(composite)).get_forces()
+
+
+def test_an_unknown_component_is_refused_at_once(composite):
+    with pytest.raises(ComponentError):
+        DeltaCalculator(composite, "oxygen")
