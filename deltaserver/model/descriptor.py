@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.errors import GeometryError
+from deltaserver.model import compiled
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -40,8 +41,9 @@ class Geometry:
 class PairDescriptor:
     """The pairs of ``n_atoms`` atoms: from positions to descriptors, and back to forces."""
 
-    def __init__(self, n_atoms: int) -> None:
+    def __init__(self, n_atoms: int, *, jit: bool = compiled.AVAILABLE) -> None:
         self.n_atoms = n_atoms
+        self.jit = jit
         self.i, self.j = np.tril_indices(n_atoms, k=-1)
         self.dim = len(self.i)
 
@@ -63,40 +65,64 @@ class PairDescriptor:
         Raises:
             GeometryError: two atoms coincide.
         """
+        find = self._find_compiled if self.jit else self._find
+        geometry, smallest = find(positions, cell)
+        if not smallest > 0.0:
+            worst = np.argmax(geometry.descriptor.max(axis=0))
+            raise GeometryError(
+                f"atoms {self.j[worst]} and {self.i[worst]} are at the same place; "
+                "expected a positive distance between any two atoms"
+            )
+        return geometry
+
+    def pull_back(self, g: Floats, geometry: Geometry) -> tuple[Floats, Floats]:
+        """Turn g = −∂E/∂D (B, D) into forces Jᵀg (B, N, 3) and the virial (B, 3, 3).
+
+        The virial is −∂E/∂ε for a homogeneous strain ε. With the pair forces above it is
+        −Σ_k c_k d_k ⊗ d_k: symmetric, independent of the origin, right with nearest images too.
+        """
+        if self.jit:
+            forces, virial = np.empty((len(g), self.n_atoms, 3)), np.empty((len(g), 3, 3))
+            compiled.pull_back(
+                g, geometry.displacements, geometry.descriptor, self.n_atoms, forces, virial
+            )
+            return forces, virial
+        return self._pull_back(g, geometry)
+
+    def _find(self, positions: Floats, cell: Floats | None) -> tuple[Geometry, float]:
         xyz = np.ascontiguousarray(positions.transpose(2, 0, 1))  # [3, B, N]
         d = xyz.take(self.i, axis=2) - xyz.take(self.j, axis=2)  # [3, B, D]
         if cell is not None:
             images = np.rint(np.tensordot(np.linalg.inv(cell), d, axes=1))
             d -= np.tensordot(cell, images, axes=1)
         squared = np.einsum("abk,abk->bk", d, d)
-        if not squared.min(initial=np.inf) > 0.0:
-            where = int(np.argmin(squared.min(axis=0)))
-            raise GeometryError(
-                f"atoms {self.j[where]} and {self.i[where]} are at the same place; "
-                "expected a positive distance between any two atoms"
-            )
-        return Geometry(d, 1.0 / np.sqrt(squared))
+        with np.errstate(divide="ignore"):
+            return Geometry(d, 1.0 / np.sqrt(squared)), float(squared.min(initial=np.inf))
 
-    def forces(self, g: Floats, geometry: Geometry) -> Floats:
-        """Pull g = −∂E/∂D (B, D) back to atomic forces Jᵀg, shape (B, N, 3)."""
-        c = g * geometry.descriptor**3
-        pulls = np.zeros((3, len(c), self.dim + 1))
-        np.multiply(c, geometry.displacements, out=pulls[..., :-1])
+    def _find_compiled(self, positions: Floats, cell: Floats | None) -> tuple[Geometry, float]:
+        d = np.empty((3, len(positions), self.dim))
+        descriptor = np.empty((len(positions), self.dim))
+        box = np.eye(3) if cell is None else np.ascontiguousarray(cell)
+        smallest: float = compiled.pair_displacements(
+            np.ascontiguousarray(positions),
+            box,
+            np.linalg.inv(box),
+            cell is not None,
+            d,
+            descriptor,
+        )
+        return Geometry(d, descriptor), smallest
+
+    def _pull_back(self, g: Floats, geometry: Geometry) -> tuple[Floats, Floats]:
+        d = geometry.displacements
+        pulls = np.zeros((3, len(g), self.dim + 1))
+        np.multiply(g * geometry.descriptor**3, d, out=pulls[..., :-1])
+        virial: Floats = -np.einsum("abk,cbk->bac", pulls[..., :-1], d)
         # Of a pair (i, j) atom j takes +c d and atom i takes −c d.
         gathered = pulls.take(self._pair_of, axis=2)  # [3, B, N, N]
         signs = np.tri(self.n_atoms) - np.tri(self.n_atoms).T  # +1 below the diagonal
-        result: Floats = np.einsum("abij,ij->bja", gathered, signs)
-        return result
-
-    def virial(self, g: Floats, geometry: Geometry) -> Floats:
-        """Return −∂E/∂ε for a homogeneous strain ε, shape (B, 3, 3), in energy units.
-
-        With the pair forces above this is −Σ_k c_k d_k ⊗ d_k: symmetric, independent of the
-        origin, and right with minimum images too.
-        """
-        d = geometry.displacements
-        result: Floats = -np.einsum("bk,abk,cbk->bac", g * geometry.descriptor**3, d, d)
-        return result
+        forces: Floats = np.einsum("abij,ij->bja", gathered, signs)
+        return forces, virial
 
     def permutations(self, perms: Ints) -> Ints:
         """Turn atom permutations (S, N) into the pair permutations they induce (S, D).

@@ -210,8 +210,9 @@ class SGDMLModel:
         energy, g = self._sum(geometry.descriptor)
         energy *= self.parameters.std
         g *= self.parameters.std
+        forces, virial = self._pairs.pull_back(g, geometry)
         return Evaluation(
             energy=(energy + self.parameters.c) * unit.energy_ev,
-            forces=self._pairs.forces(g, geometry) * (unit.energy_ev / unit.length_ang),
-            virial=self._pairs.virial(g, geometry) * unit.energy_ev,
+            forces=forces * (unit.energy_ev / unit.length_ang),
+            virial=virial * unit.energy_ev,
         )
