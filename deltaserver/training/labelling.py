@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from deltaserver.errors import DataError, DeltaserverError, MissingExtraError
+from deltaserver.errors import DataError, DeltaserverError, MissingExtraError, NoServerError
 from deltaserver.training.calculators import calculator_factory, evaluate, nominal_charges
 from deltaserver.training.frames import Floats, FragmentSpec, Ints, LabelledFrames
 from deltaserver.training.journal import Journal, Record, read_journal
@@ -28,6 +28,7 @@ LOCAL = "local"
 NO_FRAME = (-1, -1)
 # Dask keeps what it is given in memory: feed it a few labels per core at a time.
 JOBS_PER_WORKER = 4
+CONNECT_TIMEOUT = "10s"
 
 Key = tuple[int, int, str]
 
@@ -115,8 +116,6 @@ def default_workers() -> int:
 
 def run_job(job: LabelJob, calculator: str) -> Record:
     """Return the label's journal record, or one with a ``reason`` if the calculator failed."""
-    trajectory, step, system = job.key
-    record: Record = {"trajectory": trajectory, "step": step, "system": system}
     try:
         energy, forces = evaluate(
             calculator_factory(calculator), job.numbers, job.positions, job.charges
@@ -124,8 +123,13 @@ def run_job(job: LabelJob, calculator: str) -> Record:
     except DeltaserverError:
         raise
     except Exception as error:  # calculators raise what they like when an SCF fails
-        return {**record, "reason": _reason(error)}
-    return {**record, "energy": energy, "forces": forces.tolist()}
+        return {**_begin(job), "reason": _reason(error)}
+    return {**_begin(job), "energy": energy, "forces": forces.tolist()}
+
+
+def _begin(job: LabelJob) -> Record:
+    trajectory, step, system = job.key
+    return {"trajectory": trajectory, "step": step, "system": system}
 
 
 def _reason(error: BaseException) -> str:
@@ -196,20 +200,35 @@ def _through_dask(
     except ImportError:
         raise MissingExtraError("Dask", "dask") from None
     with _cluster(Client, LocalCluster, scheduler, workers) as client:
-        size = JOBS_PER_WORKER * max(1, len(client.scheduler_info()["workers"]), workers)
+
+        def submit(job: LabelJob) -> Any:
+            future = client.submit(run_job, job, calculator, pure=False)
+            jobs_of[future.key] = job
+            return future
+
+        jobs_of: dict[str, LabelJob] = {}
         waiting = iter(jobs)
-        running = as_completed(
-            [client.submit(run_job, job, calculator, pure=False) for job in islice(waiting, size)]
-        )
+        at_once = JOBS_PER_WORKER * max(workers, len(client.scheduler_info()["workers"]))
+        running = as_completed([submit(job) for job in islice(waiting, at_once)])
         for future in running:
-            yield future.result()
-            if (job := next(waiting, None)) is not None:
-                running.add(client.submit(run_job, job, calculator, pure=False))
+            job = jobs_of.pop(future.key)
+            error = future.exception()
+            if isinstance(error, DeltaserverError):
+                raise error
+            # Any other error is that of the worker: a label too large for its memory, say.
+            yield {**_begin(job), "reason": _reason(error)} if error else future.result()
+            if (following := next(waiting, None)) is not None:
+                running.add(submit(following))
 
 
 def _cluster(client: Any, local_cluster: Any, scheduler: str, workers: int) -> Any:
     if scheduler != LOCAL:
-        return client(scheduler, timeout="10s")
+        try:
+            return client(scheduler, timeout=CONNECT_TIMEOUT)
+        except (OSError, ValueError) as error:
+            raise NoServerError(
+                f"no Dask scheduler at {scheduler}: {' '.join(str(error).split())[:160]}"
+            ) from None
     # One thread each: the labels are what runs in parallel.
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, "1")

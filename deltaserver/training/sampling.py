@@ -25,6 +25,8 @@ from deltaserver.training.journal import Journal, Record, read_journal
 POSITION_DECIMALS = 8
 RELAX_FORCE_EV_ANG = 0.05
 RELAX_STEPS = 300
+# Preparation is cheap: a force field is set up anew no more often than this.
+PREPARE_INTERVAL = 100
 
 
 @dataclass(frozen=True)
@@ -244,7 +246,8 @@ class _Trajectory:
 
         plan = self.plan
         boundaries = (plan.prepare_steps, plan.prepare_steps + plan.equilibrate_steps)
-        n_steps = min([plan.interval] + [b - step for b in boundaries if b > step])
+        interval = PREPARE_INTERVAL if step < plan.prepare_steps else plan.interval
+        n_steps = min([interval] + [b - step for b in boundaries if b > step])
         self.atoms.calc = self._new_calculator(step)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deltaserver.errors import DataError, InputError, MissingExtraError
+from deltaserver.errors import DataError, InputError, MissingExtraError, NoServerError
 from deltaserver.training import labelling
 from deltaserver.training.frames import FragmentSpec
 from deltaserver.training.journal import Journal, read_journal, write_atomically
@@ -31,11 +31,12 @@ PLAN = SamplingPlan(
     calculator="cheap_calculators:SlowEMT",
     temperatures=(200.0, 400.0),
     trajectories=1,
-    frames_per_trajectory=6,
-    interval=4,
-    equilibrate_steps=6,
+    frames_per_trajectory=4,
+    interval=3,
+    equilibrate_steps=5,
     wall_distance=4.0,
 )
+PICKY = "cheap_calculators:PickyEMT"
 IN_A_PROCESS = """
 import sys
 sys.path.insert(0, {here!r})
@@ -72,13 +73,13 @@ def test_sampling_killed_twice_gives_the_same_trajectory(cheap, tmp_path):
     resumed = sample(PLAN, [START], FRAGMENTS, broken)
     assert broken.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert len(resumed) == len(whole) == PLAN.n_frames
-    assert [(f.trajectory, f.step) for f in whole][:2] == [(0, 10), (0, 14)]
+    assert [(f.trajectory, f.step) for f in whole][:2] == [(0, 8), (0, 11)]
 
 
 def test_more_frames_continue_a_finished_run(cheap, tmp_path):
-    long = sample(replace(PLAN, frames_per_trajectory=8), [START], FRAGMENTS, tmp_path / "a.jsonl")
+    long = sample(replace(PLAN, frames_per_trajectory=6), [START], FRAGMENTS, tmp_path / "a.jsonl")
     sample(PLAN, [START], FRAGMENTS, tmp_path / "b.jsonl")
-    grown = sample(replace(PLAN, frames_per_trajectory=8), [START], FRAGMENTS, tmp_path / "b.jsonl")
+    grown = sample(replace(PLAN, frames_per_trajectory=6), [START], FRAGMENTS, tmp_path / "b.jsonl")
     key = lambda frame: (frame.trajectory, frame.step)  # noqa: E731
     for one, other in zip(sorted(long, key=key), sorted(grown, key=key), strict=True):
         np.testing.assert_array_equal(one.positions, other.positions)
@@ -192,9 +193,7 @@ def test_labels_are_those_of_the_calculator(sampled, tmp_path):
 
 def test_what_does_not_converge_is_set_aside_with_its_reason(sampled, tmp_path):
     states = []
-    path = label_all(
-        sampled, tmp_path / "l", "cheap_calculators:PickyEMT", on_progress=states.append
-    )
+    path = label_all(sampled, tmp_path / "l", PICKY, on_progress=states.append)
     rejected = list(read_journal(tmp_path / "l" / "rejected.jsonl"))
     assert rejected
     assert "no convergence; ArithmeticError: SCF: 250 cycles" in rejected[0]["reason"]
@@ -205,7 +204,7 @@ def test_what_does_not_converge_is_set_aside_with_its_reason(sampled, tmp_path):
     kept = set(zip(frames.trajectory.tolist(), frames.step.tolist(), strict=True))
     assert kept == {(f.trajectory, f.step) for f in sampled} - failed
     before = path.read_bytes()
-    label_all(sampled, tmp_path / "l", "cheap_calculators:PickyEMT")  # neither is tried again
+    label_all(sampled, tmp_path / "l", PICKY)  # neither is tried again
     assert path.read_bytes() == before
     assert len(list(read_journal(tmp_path / "l" / "rejected.jsonl"))) == len(rejected)
 
@@ -234,6 +233,26 @@ def test_labels_in_parallel_are_the_same(sampled, tmp_path):
     together = label_all(sampled[:4], tmp_path / "together", workers=2)
     order = lambda record: (record["trajectory"], record["step"], record["system"])  # noqa: E731
     assert sorted(read_journal(together), key=order) == sorted(read_journal(alone), key=order)
+
+
+def test_labels_on_a_scheduler_that_is_not_there(sampled, tmp_path, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(labelling, "CONNECT_TIMEOUT", "1s")
+    with pytest.raises(NoServerError, match="no Dask scheduler at tcp://127"):
+        label_all(sampled, tmp_path / "l", scheduler="tcp://127.0.0.1:9")
+
+
+def test_labels_through_a_scheduler_set_aside_what_fails(sampled, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.LocalCluster(processes=False, protocol="tcp", **options) as cluster:
+        address = cluster.scheduler_address
+        path = label_all(sampled[:3], tmp_path / "l", PICKY, scheduler=address)
+    alone = label_all(sampled[:3], tmp_path / "alone", PICKY)
+    for name in ("labels.jsonl", "rejected.jsonl"):
+        records = [list(read_journal(p.parent / name)) for p in (path, alone)]
+        assert sorted(records[0], key=str) == sorted(records[1], key=str)
+    assert records[0]
 
 
 def test_without_dask_the_error_says_what_to_install(sampled, tmp_path, monkeypatch):
@@ -274,4 +293,4 @@ def test_records_are_exact(tmp_path):
 def test_frames_of_equilibration_are_left_out(sampled, tmp_path):
     records = list(read_journal(tmp_path / "sampling.jsonl"))
     assert {r["phase"] for r in records} == {"prepare", "equilibrate", "frame"}
-    assert len(read_frames(tmp_path / "sampling.jsonl")) == 12
+    assert len(read_frames(tmp_path / "sampling.jsonl")) == 8
