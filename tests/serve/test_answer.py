@@ -97,8 +97,17 @@ def test_a_free_model_takes_a_batch_of_different_cells_at_once(composite, batch)
     np.testing.assert_allclose(found["energy"], composite.evaluate(batch).energy, rtol=1e-10)
 
 
-@pytest.mark.parametrize(("order", "n_real"), [([0, 1, 1, 1], 2), ([0, 1, 2], 3), ([0, 0, 0], 1),
-                                               ([0, 1, 0], 3), ([1, 1, 0, 2], 4), ([2], 1)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("order", "n_real"),
+    [
+        ([0, 1, 1, 1], 2),
+        ([0, 1, 2], 3),
+        ([0, 0, 0], 1),
+        ([0, 1, 0], 3),
+        ([1, 1, 0, 2], 4),
+        ([2], 1),
+    ],
+)
 def test_padding_is_answered_but_not_counted(composite, batch, order, n_real):
     result = answer(composite, batched(batch[order]))
     assert len(result.structures) == n_real

@@ -32,6 +32,7 @@ from deltaserver.serve.telemetry import StepLog
 from deltaserver.serve.transport import parse_address
 from tests.serve.server_double import (
     ServerDouble,
+    batch_posdata,
     init,
     listening,
     message,
@@ -282,18 +283,19 @@ def test_requests_sent_without_waiting_are_all_answered_and_logged(
     composite, batch, unix, monkeypatch
 ):
     tiny_buffers(monkeypatch)
+    requests = [np.concatenate([batch + 0.001 * k for k in range(10)]) + shift for shift in (0, 1)]
 
     def script(peer):
-        peer.introduce()
-        peer.send(b"".join(posdata(x) + message("getforce") for x in batch))
+        peer.introduce(" batch_size:30")
+        peer.send(b"".join(batch_posdata(x) + message("getforce") for x in requests))
         time.sleep(0.2)
-        return [peer.reply() for _ in batch]
+        return [peer.reply(30) for _ in requests]
 
     server = ServerDouble(unix, script)
     events = serve(composite, server, extras="full")
-    for reply, x in zip(server.finish(), batch, strict=True):
-        assert_same(reply, composite.evaluate(x))
-    assert [step["seq"] for step in named(events, "step")] == [0, 1, 2]
+    for reply, x in zip(server.finish(), requests, strict=True):
+        assert_same(reply, composite.evaluate(x[29]), 29)
+    assert [step["seq"] for step in named(events, "step")] == list(range(60))
 
 
 # -- connecting -------------------------------------------------------------------------------
@@ -410,8 +412,6 @@ def test_a_server_that_does_not_stay_for_the_reply(composite, batch, unix, monke
     many = np.concatenate([batch + 0.001 * k for k in range(20)])
 
     def script(peer):
-        from tests.serve.server_double import batch_posdata
-
         peer.introduce(f"batch_size:{len(many)}")
         peer.send(batch_posdata(many) + message("getforce"))
         peer.exactly(100)
