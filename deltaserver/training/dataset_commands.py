@@ -247,6 +247,29 @@ def check_command(source: Path, debug: bool) -> None:
     _report(read_dataset(source), source)
 
 
+@dataset.command("complex")
+@click.argument("molecules", type=PATH, nargs=-1, required=True, metavar="MOLECULE...")
+@click.option(
+    "--gap", type=click.FloatRange(min=0.5), default=2.6, show_default=True, metavar="ANGSTROM",
+    help="Closest contact between two molecules.",
+)  # fmt: skip
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=2025, show_default=True,
+    help="Of the orientations.",
+)  # fmt: skip
+@click.option("-o", "--output", type=PATH, required=True, help="Structure file, .xyz.")
+@_DEBUG
+def complex_command(
+    molecules: tuple[Path, ...], gap: float, seed: int, output: Path, debug: bool
+) -> None:
+    """Put the structures of MOLECULE... beside each other and say which fragment is which."""
+    from deltaserver.training.dataset_workplace import place_molecules
+
+    click.echo(
+        " ".join(f"--fragment {text}" for text in place_molecules(molecules, gap, seed, output))
+    )
+
+
 def _open_sampling(
     structures: tuple[Path, ...], output: Path, options: dict[str, Any]
 ) -> Workplace:

@@ -17,6 +17,7 @@ from deltaserver.errors import DataError, InputError, MissingExtraError
 from deltaserver.model.elements import SYMBOLS
 from deltaserver.model.manifest import format_atoms, parse_atoms
 from deltaserver.training.calculators import calculator_factory
+from deltaserver.training.complexes import place
 from deltaserver.training.dataset_files import (
     STEP_KEYS,
     check_fragment_name,
@@ -165,6 +166,30 @@ def reopen(directory: Path) -> Workplace:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not the settings of a dataset ({error!r})") from None
+
+
+def place_molecules(paths: tuple[Path, ...], gap: float, seed: int, output: Path) -> list[str]:
+    """Write a start structure of several molecules; return their fragments, as options take them.
+
+    Raises:
+        DataError: a file is not there or not readable.
+    """
+    molecules = [read_structures(path)[-1] for path in paths]
+    rng = np.random.default_rng(seed)
+    together = molecules[0][:0]
+    fragments, names = [], [path.stem for path in paths]
+    for k, positions in enumerate(place([m.positions for m in molecules], gap, rng)):
+        part = molecules[k].copy()
+        part.positions = positions
+        name = names[k] if names.count(names[k]) == 1 else f"{names[k]}{k + 1}"
+        check_fragment_name(name, str(paths[k]))
+        atoms = tuple(range(len(together), len(together) + len(part)))
+        fragments.append(f"{name}:{format_atoms(atoms)}")
+        together += part
+    together.info = {"source": "+".join(path.name for path in paths), "seed": seed}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    together.write(output, format="extxyz", columns=["symbols", "positions"])
+    return fragments
 
 
 def check_elements(where: str, numbers: Ints, expected: Ints) -> None:

@@ -1,5 +1,7 @@
 """``deltaserver dataset`` from the command line to the files."""
 
+from pathlib import Path
+
 import click
 import numpy as np
 import pytest
@@ -141,6 +143,28 @@ def test_check_and_export(built, tmp_path):
         assert native["R"].shape == (4, 2, 3)
 
 
+def test_complex_of_two_molecules(cheap, tmp_path):
+    from ase.io import read
+
+    (tmp_path / "copper.xyz").write_text("3\n\nCu 0 0 0\nCu 2.4 0 0\nCu 1.2 2.1 0\n")
+    (tmp_path / "gold.xyz").write_text("2\n\nAu 0 0 0\nAu 0 0 2.5\n")
+    files = [tmp_path / "copper.xyz", tmp_path / "gold.xyz", tmp_path / "gold.xyz"]
+    start = tmp_path / "start.xyz"
+    said = run("complex", *files, "--gap", "2.5", "-o", start)
+    assert said.split() == ["--fragment", "copper:0-2", "--fragment", "gold2:3-4", "--fragment",
+                            "gold3:5-6"]  # fmt: skip
+    distances = read(start).get_all_distances()
+    assert 2.5 <= min(distances[:3, 3:].min(), distances[3:5, 5:].min()) < 2.6
+    np.testing.assert_allclose(distances[3, 4], 2.5, atol=1e-6)
+    run("build", start, *said.split(), *SHORT, "-o", tmp_path / "set")
+    assert [f.name for f in read_dataset(tmp_path / "set").fragments] == [
+        "copper",
+        "gold2",
+        "gold3",
+    ]
+    assert "no such file" in refused("complex", tmp_path / "no.xyz", "-o", start)
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -225,6 +249,21 @@ def test_gfnff_samples_a_charged_complex_behind_a_wall(tmp_path):
     run("sample", tmp_path / "pair.xyz", *fragments, "-c", "GFN-FF", *SHORT[2:-2], "--wall", "3.5",
         "-o", tmp_path / "set")  # fmt: skip
     assert len(read_frames(tmp_path / "set" / "journal" / "sampling.jsonl")) == 4
+
+
+def test_a_model_directory_samples(tmp_path):
+    model = Path(__file__).resolve().parents[2] / "models" / "benzene_dimer"
+    if not (model / "binding.npz").is_file():
+        pytest.skip("no trained model in this checkout")
+    from deltaserver.model.composite import CompositeModel
+
+    numbers = CompositeModel.load(model).numbers
+    positions = np.random.default_rng(0).normal(scale=3.0, size=(len(numbers), 3))
+    charges = np.zeros(len(numbers), dtype=int)
+    energy, forces = evaluate(calculator_factory(str(model)), numbers, positions, charges)
+    direct = CompositeModel.load(model).evaluate(positions)
+    assert energy == pytest.approx(float(direct.energy))
+    np.testing.assert_allclose(forces, direct.forces)
 
 
 def test_pyscf_by_name():
