@@ -158,12 +158,13 @@ def centre_distance(start: Start, fragments: tuple[FragmentSpec, ...]) -> float:
 
 
 def read_frames(journal: Path) -> list[Frame]:
-    """Return every saved frame of a sampling journal, equilibration left out."""
-    return [
+    """Return every saved frame of a sampling journal by trajectory, equilibration left out."""
+    frames = [
         Frame(r["trajectory"], r["step"], np.array(r["positions"]), r["temperature"])
         for r in read_journal(journal)
         if r["phase"] == "frame"
     ]
+    return sorted(frames, key=lambda frame: (frame.trajectory, frame.step))
 
 
 def sample(
