@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,20 +91,44 @@ class BlockBootstrap:
             n_blocks += count
         return cls(np.concatenate(parts, axis=1), block_length, n_blocks, confidence, seed)
 
+    @property
+    def widening(self) -> float:
+        """√(k/(k − 1)) t/z for k blocks, with the quantiles t of Student (k − 1) and z of Gauss.
+
+        Percentiles know nothing of how few blocks they come from; this does.
+        """
+        z = NormalDist().inv_cdf(0.5 + 0.5 * self.confidence)
+        freedom = max(self.n_blocks - 1, 1)
+        return float(np.sqrt(1.0 + 1.0 / freedom)) * student_t(z, freedom) / z
+
     def means(self, values: Floats) -> Floats:
         """Return the mean of per-frame ``values`` (T,) in every resample, shape (B,)."""
         result: Floats = values[self.index].mean(axis=1)
         return result
 
     def estimate(self, value: float, replicates: Floats) -> Estimate:
-        """Return ``value`` with the percentile interval of its ``replicates`` (B,)."""
+        """Return ``value`` with the widened percentile interval of its ``replicates`` (B,)."""
         tail = 50.0 * (1.0 - self.confidence)
         low, high = np.percentile(replicates, [tail, 100.0 - tail])
-        return Estimate(float(value), float(low), float(high))
+        below, above = self.widening * (value - low), self.widening * (high - value)
+        return Estimate(float(value), float(value - below), float(value + above))
 
     def mean(self, values: Floats) -> Estimate:
         """Return the mean of per-frame ``values`` (T,) with its interval."""
         return self.estimate(float(values.mean()), self.means(values))
+
+
+def student_t(z: float, freedom: int) -> float:
+    """Return the quantile of Student's t that belongs to the normal quantile ``z``.
+
+    Expansion in 1/ν [Abramowitz & Stegun, 26.7.5], within 1 % for ν ≥ 4 at 95 %.
+    """
+    return (
+        z
+        + (z**3 + z) / (4 * freedom)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
+    )
 
 
 def correlation_time(values: Floats) -> float:
@@ -129,7 +154,7 @@ def choose_block_length(series: Iterable[Floats], trajectory: Ints) -> int:
     """Return a block length for all ``series`` (T,) of errors, in frames.
 
     The larger of T^(1/3), which is what the bootstrap wants of weakly correlated frames, and
-    twice the longest correlation time of any series in any trajectory, but so short that the
+    three times the longest correlation time of any series in any trajectory, but so short that the
     longest trajectory still falls into five blocks.
     """
     longest = max(int((trajectory == index).sum()) for index in np.unique(trajectory))
@@ -138,5 +163,5 @@ def choose_block_length(series: Iterable[Floats], trajectory: Ints) -> int:
         for values in series
         for index in np.unique(trajectory)
     ]
-    wanted = max(np.ceil(np.cbrt(longest)), np.ceil(2.0 * max(taus, default=1.0)))
+    wanted = max(np.ceil(np.cbrt(longest)), np.ceil(3.0 * max(taus, default=1.0)))
     return int(max(1, min(wanted, longest // MIN_BLOCKS)))

@@ -25,6 +25,7 @@ from deltaserver.training.evaluation_report import Evaluated
 from deltaserver.training.learning_curves import permutations_of
 from deltaserver.units import KCAL_PER_MOL_EV
 
+FEW_BLOCKS = " So few blocks make the intervals themselves rough."
 TITLES = {TOTAL: "Δ", FULL: "full"}
 
 
@@ -66,7 +67,9 @@ def _introduction(found: Evaluated, made_with: str) -> str:
         "No test frame is a training point of any part: checked by descriptor.",
         f"Intervals in brackets: {100 * bootstrap.confidence:g} %, bootstrap over blocks of "
         f"{bootstrap.block_length} consecutive frames ({bootstrap.n_blocks} blocks, "
-        f"{len(bootstrap.index)} resamples, seed {bootstrap.seed}).",
+        f"{len(bootstrap.index)} resamples, seed {bootstrap.seed}), "
+        "widened by Student's t for the number of blocks."
+        + (FEW_BLOCKS if bootstrap.n_blocks < 10 else ""),
     ]
     if made_with:
         lines.insert(0, f"Models trained with `{made_with}`.")
@@ -95,11 +98,9 @@ def whole_tables(found: Evaluated) -> str:
 def _whole_table(found: Evaluated, label: str) -> str:
     delta = wholes(found.results)[label, TOTAL]
     full = baseline_of(found.results, label)
-    names = {OVERALL: "force"}
     rows = _energy_rows(delta, full, found.bootstrap)
     for where in delta.forces:
-        what = names.get(where, f"force on {where}")
-        rows += _error_rows(what, "kcal/mol/Å", delta, full, where, found.bootstrap)
+        rows += _error_rows("force", "kcal/mol/Å", delta, full, where, found.bootstrap)
     title = "full" if full is None or full.model == label else f"full of {full.model}"
     return markdown_table(["quantity", "unit", title, "Δ", "improvement"], rows)
 
@@ -125,16 +126,29 @@ def _error_rows(
     where: str | None, bootstrap: BlockBootstrap,
 ) -> list[list[str]]:  # fmt: skip
     ours = _metrics(delta, where, bootstrap)
+    place = "" if where in (None, OVERALL) else f" on {where}"
     if full is None:
         return [
-            [f"{what} MAE", unit, "–", shown(ours.mae), "–"],
-            [f"{what} RMSE", unit, "–", shown(ours.rmse), "–"],
+            [f"{what} MAE{place}", unit, "–", shown(ours.mae), "–"],
+            [f"{what} RMSE{place}", unit, "–", shown(ours.rmse), "–"],
         ]
     theirs = _metrics(full, where, bootstrap)
     better = improvement(_errors(delta, where), _errors(full, where), bootstrap)
     return [
-        [f"{what} MAE", unit, shown(theirs.mae), shown(ours.mae), percent(better.mae_percent)],
-        [f"{what} RMSE", unit, shown(theirs.rmse), shown(ours.rmse), percent(better.rmse_percent)],
+        [
+            f"{what} MAE{place}",
+            unit,
+            shown(theirs.mae),
+            shown(ours.mae),
+            percent(better.mae_percent),
+        ],
+        [
+            f"{what} RMSE{place}",
+            unit,
+            shown(theirs.rmse),
+            shown(ours.rmse),
+            percent(better.rmse_percent),
+        ],
     ]
 
 

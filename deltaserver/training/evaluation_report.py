@@ -86,7 +86,7 @@ def to_json(found: Evaluated) -> dict[str, Any]:
             "seed": request.seed,
         },
         "bootstrap": {
-            "kind": "circular blocks within each trajectory, percentile intervals",
+            "kind": "circular blocks within each trajectory, percentiles widened by Student's t",
             "block_length_frames": bootstrap.block_length,
             "n_blocks": bootstrap.n_blocks,
             "n_resamples": len(bootstrap.index),

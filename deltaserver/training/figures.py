@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def draw_all(found: Evaluated, directory: Path) -> list[Path]:
     from deltaserver.training import figures_descriptor as descriptor
 
     figures: dict[str, Callable[[Any], None]] = {
-        "fig5_binding_labels": lambda f: draw_binding_labels(f, [found.frames]),
+        "fig5_binding_labels": lambda f: draw_binding_labels(f, [_titled(found)]),
         "fig6_errors": lambda f: draw_errors(f, found),
         "fig7_fragment_errors": lambda f: draw_fragment_errors(f, found),
         "fig2_descriptor_blocks": lambda f: descriptor.draw_blocks(f, found.frames),
@@ -66,6 +67,11 @@ def draw_all(found: Evaluated, directory: Path) -> list[Path]:
     if found.curves:
         figures["learning_curves"] = lambda f: draw_learning_curves(f, found.curves)
     return [save(draw, directory / name) for name, draw in figures.items()]
+
+
+def _titled(found: Evaluated) -> LabelledFrames:
+    """Return the frames under the model's name, which reads better than a file's."""
+    return replace(found.frames, name=found.models[0].model.name)
 
 
 def save(draw: Callable[[Any], None], stem: Path) -> Path:
@@ -87,7 +93,7 @@ def save(draw: Callable[[Any], None], stem: Path) -> Path:
             path = stem.with_name(f"{stem.name}.{suffix}")
             stamp = {"Date": None} if suffix == "svg" else {}
             try:
-                figure.savefig(path, dpi=DPI, metadata=stamp)
+                figure.savefig(path, dpi=DPI, metadata=stamp, bbox_inches="tight", pad_inches=0.05)
             except OSError as error:
                 raise DataError(f"{path}: the figure cannot be written ({error})") from error
     return stem.with_name(f"{stem.name}.png")
@@ -98,8 +104,10 @@ def draw_binding_labels(figure: Any, datasets: Sequence[LabelledFrames]) -> None
 
     The line is the median, the dashed one the mean, the box the quartiles, whiskers 5 to 95 %.
     """
-    figure.set_size_inches(max(6.5, 2.2 + 2.4 * len(datasets)), 3.6)
-    left, right = figure.subplots(1, 2, width_ratios=(len(datasets), 2.4 * len(datasets)))
+    n_boxes = sum(2 * len(frames.fragments) for frames in datasets)
+    wide, wider = 1.2 + 0.9 * len(datasets), 0.6 + 1.05 * n_boxes
+    figure.set_size_inches(wide + wider, 3.6)
+    left, right = figure.subplots(1, 2, width_ratios=(wide, wider))
     _boxes(
         left,
         [frames.binding_energy / KCAL_PER_MOL_EV for frames in datasets],
@@ -142,7 +150,7 @@ def _boxes(
 
 def draw_errors(figure: Any, found: Evaluated) -> None:
     """Draw MAE and RMSE of energies and forces, full and Δ, and the improvement (Fig. 6)."""
-    figure.set_size_inches(max(7.0, 2.6 + 2.0 * len(found.models) * 2), 3.7)
+    figure.set_size_inches(max(7.0, 1.8 + 2.8 * len(found.models)), 3.7)
     panels = figure.subplots(1, 2)
     _bars(panels[0], found, None)
     panels[0].set_ylabel("energy error / kcal mol$^{-1}$")
@@ -177,7 +185,7 @@ def _bars(axes: Any, found: Evaluated, where: str | int | None) -> None:
             labels.append(which.upper())
         if len(deltas) > 1:
             axes.text(
-                position * 2.4, -0.14, delta.model, ha="center", va="top",
+                position * 2.4, -0.14, pretty(delta.model), ha="center", va="top",
                 transform=axes.get_xaxis_transform(), fontsize="small",
             )  # fmt: skip
     axes.set_xticks(ticks, labels)

@@ -55,7 +55,7 @@ def draw_distances(figure: Any, frames: LabelledFrames, analysis: DescriptorAnal
     A: three descriptor entries along the longest trajectory, and (ΔD)² of the random pair with
     the median z². B: its z² by block. C: standard deviations over all random pairs by block.
     """
-    figure.set_size_inches(8.2, 6.4)
+    figure.set_size_inches(9.4, 6.6)
     above, below = figure.subfigures(2, 1, height_ratios=(1.15, 1.0))
     series, matrix = above.subplots(1, 2, width_ratios=(1.25, 1.0))
     _draw_series(series, frames, analysis)
@@ -107,24 +107,24 @@ def _draw_difference(
     top = float(np.nanmax(squared))
     norm = LogNorm(vmin=top / 10.0**DECADES, vmax=top, clip=True)
     _matrix(figure, axes, frames, squared, "$(ΔD_{ij})^2$ / Å$^{-2}$", cmap="magma_r", norm=norm)
-    axes.set_title("two random frames")
+    axes.set_title("difference of two random frames")
 
 
 def _draw_decomposition(axes: Any, analysis: DescriptorAnalysis, pair: int) -> None:
+    from matplotlib.patches import Patch
+
     blocks = analysis.blocks
     places = np.arange(len(blocks.labels))
     names = [_block_name(blocks, k, "\n") for k in range(len(blocks.labels))]
     colours = _colours(blocks)
-    axes.bar(places - 0.2, analysis.squared[pair], 0.38, color=colours, label="this pair")
-    axes.bar(
-        places + 0.2, analysis.squared.mean(axis=0), 0.38, color=colours, alpha=0.45,
-        label="mean of all pairs",
-    )  # fmt: skip
+    axes.bar(places - 0.2, analysis.squared[pair], 0.38, color=colours)
+    axes.bar(places + 0.2, analysis.squared.mean(axis=0), 0.38, color=colours, alpha=0.45)
     axes.set_xticks(places, names, fontsize="small")
     axes.set_ylabel("$I$ / Å$^{-2}$")
     axes.set_title("$z^2 = Σ I$")
-    handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles, labels, fontsize="x-small", loc="upper left")
+    # Neutral keys: the colours tell the blocks.
+    keys = [Patch(color="#4a4a4a"), Patch(color="#4a4a4a", alpha=0.45)]
+    axes.legend(keys, ["these two frames", "mean of all pairs"], fontsize="x-small")
 
 
 def _draw_sigma(axes: Any, analysis: DescriptorAnalysis, *, squared: bool) -> None:
@@ -149,9 +149,11 @@ def _draw_sigma(axes: Any, analysis: DescriptorAnalysis, *, squared: bool) -> No
         axes.set_title(f"$σ_{{inter}}/σ_{{intra}}$ = {analysis.sigma_ratio:.2f}")
 
 
-def _block_name(blocks: PairBlocks, k: int, separator: str = " ") -> str:
+def _block_name(blocks: PairBlocks, k: int, separator: str = "") -> str:
+    if k >= blocks.n_fragments and blocks.n_fragments == 2:
+        return "between"
     first, second = (pretty(name) for name in blocks.labels[k])
-    return f"in{separator}{first}" if first == second else f"{first}–{separator}{second}"
+    return first if first == second else f"{first}–{separator}{second}"
 
 
 def _colours(blocks: PairBlocks) -> list[str]:
