@@ -27,6 +27,7 @@ from deltaserver.serve import telemetry
 from deltaserver.serve.answer import EXTRAS
 from deltaserver.serve.daemon import Daemon, ServeSettings
 from deltaserver.serve.transport import DEFAULT_PREFIX, parse_address
+from deltaserver.training.evaluate_commands import register_evaluate
 
 PATH = click.Path(path_type=Path)
 
@@ -176,6 +177,9 @@ def contributions(log: Path, figure: Path | None, csv_file: Path | None, debug: 
     if csv_file:
         analysis.write_csv(series, csv_file)
         click.echo(f"numbers: {csv_file}")
+
+
+register_evaluate(app)
 
 
 def main(arguments: list[str] | None = None) -> int:
