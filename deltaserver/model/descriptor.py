@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.errors import GeometryError
-from deltaserver.model import compiled
+from deltaserver.model import jit
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -41,9 +41,9 @@ class Geometry:
 class PairDescriptor:
     """The pairs of ``n_atoms`` atoms: from positions to descriptors, and back to forces."""
 
-    def __init__(self, n_atoms: int, *, jit: bool = compiled.AVAILABLE) -> None:
+    def __init__(self, n_atoms: int, *, compiled: bool = jit.AVAILABLE) -> None:
         self.n_atoms = n_atoms
-        self.jit = jit
+        self._compiled = compiled
         self.i, self.j = np.tril_indices(n_atoms, k=-1)
         self.dim = len(self.i)
 
@@ -65,7 +65,7 @@ class PairDescriptor:
         Raises:
             GeometryError: two atoms coincide.
         """
-        find = self._find_compiled if self.jit else self._find
+        find = self._find_compiled if self._compiled else self._find
         geometry, smallest = find(positions, cell)
         if not smallest > 0.0:
             worst = np.argmax(geometry.descriptor.max(axis=0))
@@ -81,9 +81,9 @@ class PairDescriptor:
         The virial is −∂E/∂ε for a homogeneous strain ε. With the pair forces above it is
         −Σ_k c_k d_k ⊗ d_k: symmetric, independent of the origin, right with nearest images too.
         """
-        if self.jit:
+        if self._compiled:
             forces, virial = np.empty((len(g), self.n_atoms, 3)), np.empty((len(g), 3, 3))
-            compiled.pull_back(
+            jit.loops().pull_back(
                 g, geometry.displacements, geometry.descriptor, self.n_atoms, forces, virial
             )
             return forces, virial
@@ -103,7 +103,7 @@ class PairDescriptor:
         d = np.empty((3, len(positions), self.dim))
         descriptor = np.empty((len(positions), self.dim))
         box = np.eye(3) if cell is None else np.ascontiguousarray(cell)
-        smallest: float = compiled.pair_displacements(
+        smallest: float = jit.loops().pair_displacements(
             np.ascontiguousarray(positions),
             box,
             np.linalg.inv(box),

@@ -17,17 +17,18 @@ x and a stand in one array, so that both products of a pass are one call. Blocks
 that feel only some of the permutations are multiplied only that often
 (:mod:`deltaserver.model.orbits`). A single query leaves nothing for a matrix product to reuse:
 the sum is then bound by memory, and a compiled loop that reads the training arrays once
-(:mod:`deltaserver.model.compiled`) takes over where numba is installed.
+(:mod:`deltaserver.model.loops`) takes over where numba is installed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.model import compiled, orbits
+from deltaserver.model import jit, orbits
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -74,7 +75,7 @@ class TrainingSum:
     xa: Floats  # [2 n_train, n_desc]: x, centred, then a
     blocks: tuple[BlockSum, ...]
     alphas_energy: Floats | None  # [n_train]
-    fused: bool  # a single query goes through the compiled loop
+    fused_sum: Callable[..., float] | None  # the compiled loop for a single query
 
     @classmethod
     def prepare(
@@ -85,7 +86,7 @@ class TrainingSum:
         pair_perms: Ints,
         alphas_energy: Floats | None,
         *,
-        jit: bool = compiled.AVAILABLE,
+        compiled: bool = jit.AVAILABLE,
     ) -> TrainingSum:
         """Centre the training descriptors and precompute what does not depend on the query.
 
@@ -95,7 +96,7 @@ class TrainingSum:
             a: Jᵀα of each training point, shape (M, D).
             pair_perms: permutations of the descriptor entries, shape (S, D).
             alphas_energy: coefficients of energy constraints, shape (M,), or None.
-            jit: use the compiled loop for a single query.
+            compiled: send a single query through the compiled loop.
         """
         found = orbits.blocks(pair_perms)
         order = np.concatenate([block.columns for block in found])
@@ -105,6 +106,7 @@ class TrainingSum:
         np.put_along_axis(backward, pair_perms, np.arange(len(order))[None], axis=1)
         centre = x.mean(axis=0)[order]
         xa = np.concatenate([x[:, order] - centre, a[:, order]])
+        fused = compiled and alphas_energy is None and len(pair_perms) == 1
         ends = np.cumsum([len(block.columns) for block in found])
         sums = []
         for block, end in zip(found, ends, strict=True):
@@ -119,14 +121,14 @@ class TrainingSum:
             xa=xa,
             blocks=tuple(sums),
             alphas_energy=alphas_energy,
-            fused=jit and alphas_energy is None and len(pair_perms) == 1,
+            fused_sum=jit.loops().fused_sum if fused else None,
         )
 
     def __call__(self, q: Floats) -> tuple[Floats, Floats]:
         """Return E (B,) and g = −∂E/∂q (B, D) for query descriptors q (B, D)."""
-        if self.fused and len(q) == 1:
+        if self.fused_sum and len(q) == 1:
             g = np.empty_like(q)
-            energy = compiled.fused_sum(q[0] - self.centre, self.xa, self.sigma, g[0])
+            energy = self.fused_sum(q[0] - self.centre, self.xa, self.sigma, g[0])
             return np.array([energy]), g
         widest = sum(block.gather.size for block in self.blocks)
         step = max(1, CHUNK_ELEMENTS // max(1, widest))

@@ -1,8 +1,8 @@
 """Loops compiled by numba for what is bound by memory or by calls, not by arithmetic.
 
-Optional: without numba (extra ``[fast]``) everything runs in NumPy with the same results; tests
-hold the two equal. Sums may be reordered (that is what makes them vector instructions), nothing
-else of IEEE arithmetic is given up: a NaN stays a NaN.
+Optional, behind :mod:`deltaserver.model.jit`: without numba (extra ``[fast]``) everything runs in
+NumPy with the same results; tests hold the two equal. Sums may be reordered (that is what makes
+them vector instructions); nothing else of IEEE arithmetic is given up: a NaN stays a NaN.
 """
 
 from __future__ import annotations
@@ -12,26 +12,18 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
-try:
-    from numba import njit
-except ImportError:
-    AVAILABLE = False
-
-    def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
-        return function
-else:
-    AVAILABLE = True
-
-    def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
-        result: Callable[..., Any] = njit(
-            cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"}
-        )(function)
-        return result
-
-
 Floats = NDArray[np.float64]
+
+
+def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile on the first call and keep the machine code beside the module."""
+    result: Callable[..., Any] = njit(
+        cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"}
+    )(function)
+    return result
 
 
 @_compile

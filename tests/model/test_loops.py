@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from deltaserver.errors import GeometryError
-from deltaserver.model import compiled
+from deltaserver.model import jit
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.kernel import TrainingSum
 from tests.builders import TRICLINIC, geometry, shaken
 
-needs_numba = pytest.mark.skipif(not compiled.AVAILABLE, reason="numba is not installed")
+needs_numba = pytest.mark.skipif(not jit.AVAILABLE, reason="numba is not installed")
 
 
 @needs_numba
@@ -22,10 +22,10 @@ def test_one_query_in_one_pass_equals_matrix_products(n_train):
     x, a = rng.uniform(0.3, 1.0, (n_train, 28)), rng.normal(size=(n_train, 28))
     q = rng.uniform(0.3, 1.0, (1, 28))
     identity = np.arange(28)[None]
-    fused = TrainingSum.prepare(0.7, x, a, identity, None, jit=True)
-    plain = TrainingSum.prepare(0.7, x, a, identity, None, jit=False)
-    assert fused.fused
-    assert not plain.fused
+    fused = TrainingSum.prepare(0.7, x, a, identity, None, compiled=True)
+    plain = TrainingSum.prepare(0.7, x, a, identity, None, compiled=False)
+    assert fused.fused_sum
+    assert not plain.fused_sum
     for ours, theirs in zip(fused(q), plain(q), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
 
@@ -34,7 +34,7 @@ def test_one_query_in_one_pass_equals_matrix_products(n_train):
 @pytest.mark.parametrize("cell", [None, TRICLINIC])
 def test_geometry_and_pull_back_equal_numpy(cell):
     positions = shaken(geometry(7), 3, seed=1)
-    fast, plain = PairDescriptor(7, jit=True), PairDescriptor(7, jit=False)
+    fast, plain = PairDescriptor(7, compiled=True), PairDescriptor(7, compiled=False)
     here, there = fast.geometry(positions, cell), plain.geometry(positions, cell)
     np.testing.assert_allclose(here.displacements, there.displacements, atol=1e-14)
     np.testing.assert_allclose(here.descriptor, there.descriptor, rtol=1e-14)
@@ -43,18 +43,18 @@ def test_geometry_and_pull_back_equal_numpy(cell):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=needs_numba)])
-def test_coinciding_atoms_are_found_either_way(jit):
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=needs_numba)])
+def test_coinciding_atoms_are_found_either_way(compiled):
     positions = shaken(geometry(5), 2, seed=3)
     positions[1, 4] = positions[1, 2]
     with pytest.raises(GeometryError, match="atoms 2 and 4 are at the same place"):
-        PairDescriptor(5, jit=jit).geometry(positions)
+        PairDescriptor(5, compiled=compiled).geometry(positions)
 
 
 @needs_numba
 def test_not_a_number_stays_not_a_number():
     x = np.random.default_rng(4).uniform(0.3, 1.0, (5, 6))
-    total = TrainingSum.prepare(0.7, x, x, np.arange(6)[None], None, jit=True)
+    total = TrainingSum.prepare(0.7, x, x, np.arange(6)[None], None, compiled=True)
     energy, g = total(np.full((1, 6), np.nan))
     assert np.isnan(energy).all()
     assert np.isnan(g).all()
@@ -63,9 +63,9 @@ def test_not_a_number_stays_not_a_number():
 def test_everything_works_without_numba():
     code = (
         "import sys; sys.modules['numba'] = None\n"
-        "from deltaserver.model import compiled\n"
+        "from deltaserver.model import jit\n"
         "from deltaserver import CompositeModel\n"
-        "assert not compiled.AVAILABLE\n"
+        "assert not jit.AVAILABLE\n"
         "import numpy as np\n"
         "model = CompositeModel.load('models/benzene_dimer')\n"
         "from ase.io import read\n"
