@@ -6,6 +6,7 @@ Users see one line when something is wrong, and an exit code that tells what kin
 
 from __future__ import annotations
 
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -15,6 +16,7 @@ import click
 import structlog
 
 import deltaserver
+from deltaserver.analysis.commands import register_analyze
 from deltaserver.errors import (
     EXIT_INPUT,
     EXIT_INTERNAL,
@@ -27,6 +29,8 @@ from deltaserver.serve import telemetry
 from deltaserver.serve.answer import EXTRAS
 from deltaserver.serve.daemon import Daemon, ServeSettings
 from deltaserver.serve.transport import DEFAULT_PREFIX, parse_address
+from deltaserver.training.commands import register_train
+from deltaserver.training.dataset_commands import register_dataset
 from deltaserver.training.evaluate_commands import register_evaluate
 
 PATH = click.Path(path_type=Path)
@@ -106,14 +110,27 @@ def serve(
         raise InputError("--socket is missing; expected unix:NAME or inet:HOST:PORT")
     addresses = tuple(parse_address(text, sockets_prefix) for text in sockets)
     status = telemetry.configure(log_file, quiet=quiet)
+    model = load_model(models, backend, component)
+    settings = ServeSettings(addresses, component, extras, connect_timeout)
+    Daemon(model, settings, telemetry.StepLog(log_every, status)).run()
+
+
+def load_model(models: Path, backend: Any, component: str) -> CompositeModel:
+    """Load a model directory and tell what it holds, warnings included."""
+    # Nothing is connected yet: a request to stop needs no care.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(EXIT_OK))
     log = structlog.get_logger()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         model = CompositeModel.load(models, backend)
     model.check_component(component)  # before anything is told: an error is one line
+    if backend == "sgdml" and model.periodic:
+        raise InputError(
+            "--backend sgdml knows neither the virial nor a changing cell of periodic models; "
+            "use --backend numpy"
+        )
     for warning in caught:
         log.warning("warning", message=str(warning.message))
-    settings = ServeSettings(addresses, component, extras, connect_timeout)
     log.info(
         "loaded",
         model=model.name,
@@ -122,7 +139,7 @@ def serve(
         components=list(model.components),
         version=deltaserver.__version__,
     )
-    Daemon(model, settings, telemetry.StepLog(log_every, status)).run()
+    return model
 
 
 @app.command()
@@ -139,15 +156,14 @@ def simulate(
     ipi_input: Path, models: Path, directory: Path, component: str, quiet: bool, debug: bool
 ) -> None:
     """Run i-PI on INPUT.xml and serve it, both from this one command."""
-    from deltaserver.serve.simulate import ipi_process, read_input
+    from deltaserver.serve.simulate import ipi_process, make_directory, read_input
 
     request = read_input(ipi_input)
-    model = CompositeModel.load(models)
-    model.check_component(component)
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     log_file = directory / "deltaserver.jsonl"
     log_file.unlink(missing_ok=True)
     status = telemetry.configure(log_file, quiet=quiet)
+    model = load_model(models, "numpy", component)
     if status and request.total_steps:
         status.expected = (request.total_steps + 1) * request.n_beads
     with ipi_process(request, directory):
@@ -155,31 +171,8 @@ def simulate(
         Daemon(model, settings, telemetry.StepLog(1, status)).run()
 
 
-@app.group()
-def analyze() -> None:
-    """Analyse what a run has written."""
-
-
-@analyze.command()
-@click.argument("log", type=PATH)
-@click.option("--plot", "figure", type=PATH, help="Draw a figure (.png, .svg or .pdf).")
-@click.option("--csv", "csv_file", type=PATH, help="Write the numbers.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-def contributions(log: Path, figure: Path | None, csv_file: Path | None, debug: bool) -> None:
-    """Show what each fragment and the binding contributed, from the daemon's LOG."""
-    from deltaserver.analysis import contributions as analysis
-
-    series = analysis.read_log(log)
-    click.echo(analysis.table(series))
-    if figure:
-        analysis.plot(series, figure)
-        click.echo(f"figure: {figure}")
-    if csv_file:
-        analysis.write_csv(series, csv_file)
-        click.echo(f"numbers: {csv_file}")
-
-
-register_evaluate(app)
+for register in (register_dataset, register_train, register_evaluate, register_analyze):
+    register(app)
 
 
 def main(arguments: list[str] | None = None) -> int:

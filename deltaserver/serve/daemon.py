@@ -23,6 +23,7 @@ from deltaserver.serve.transport import Address, Connector, close_quietly, delay
 
 RECEIVE_BYTES = 1 << 18
 COMPONENT_PARAMETER = "component"
+DRAIN_S = 5.0  # how long a peer may take to read the rest of a reply when we stop
 CONNECT_ATTEMPT_S = 5.0  # one TCP attempt; a host that drops packets answers never
 
 
@@ -49,7 +50,6 @@ class Link:
     sock: socket.socket | None = None
     connected: bool = False
     next_attempt: float = 0.0
-    bead: int = 0
     request_began: float | None = None
     unlogged: tuple[Answer, float, float, float] | None = None
 
@@ -89,6 +89,7 @@ class Daemon:
             try:
                 while self._links and not self._stop_signal:
                     self._turn()
+                self._drain()
             finally:
                 for link in self._links:
                     if link.sock:
@@ -204,7 +205,6 @@ class Daemon:
             raise ProtocolError(f"{link.address}: {error}") from error
 
     def _introduce(self, link: Link, event: Introduced) -> None:
-        link.bead = event.bead
         link.component = event.parameters.get(COMPONENT_PARAMETER, self.settings.component)
         self.model.check_component(link.component)
         self._log.info(
@@ -259,7 +259,7 @@ class Daemon:
             evaluate_ms=1e3 * (evaluated - received),
             send_ms=1e3 * (time.perf_counter() - evaluated),
         )
-        origin = Origin(str(link.address), link.component, link.bead)
+        origin = Origin(str(link.address), link.component)
         self.steps.record(reply.structures, times, origin)
 
     # -- parting -------------------------------------------------------------------------------
@@ -268,6 +268,14 @@ class Daemon:
         level = self._log.info if link.protocol.idle else self._log.warning
         level("closed", address=str(link.address), reason=reason)
         self._drop(link)
+
+    def _drain(self) -> None:
+        """Send what is left of replies that a stop request caught half sent."""
+        for link in self._links:
+            if link.sock and link.protocol.outgoing:
+                link.sock.settimeout(DRAIN_S)
+                with contextlib.suppress(OSError):
+                    link.sock.sendall(link.protocol.outgoing)
 
     def _drop(self, link: Link) -> None:
         self._forget(link)

@@ -140,11 +140,16 @@ def _find_ipi() -> list[str]:
     return [program]
 
 
-def _prepare(ipi_input: IpiInput, directory: Path) -> None:
+def make_directory(directory: Path) -> None:
+    """Make the directory of a run, or raise InputError."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--directory {directory}: {(error.strerror or '').lower()}") from error
+
+
+def _prepare(ipi_input: IpiInput, directory: Path) -> None:
+    make_directory(directory)
     (directory / "EXIT").unlink(missing_ok=True)
     (directory / INPUT_COPY).write_text(ipi_input.text, encoding="utf-8")
     for address in ipi_input.addresses:

@@ -45,7 +45,6 @@ class Origin:
 
     address: str
     component: str
-    bead: int
 
 
 class StepLog:
@@ -80,7 +79,6 @@ class StepLog:
         return fields | {
             "component": origin.component,
             "connection": origin.address,
-            "bead": origin.bead,
             "batch": n_batch,
             "wall_ms": round(times.wall_ms, 4),
             "receive_ms": round(times.receive_ms, 4),

@@ -108,7 +108,6 @@ def test_consolidated_exchanges_then_exit(composite, batch, unix, kind):
         )
         assert step["wall_ms"] >= step["evaluate_ms"] > 0
         assert step["connection"] == server.address
-        assert step["bead"] == 4
     assert named(events, "closed")[0]["reason"] == "EXIT"
     (stopped,) = named(events, "stopped")
     assert (stopped["reason"], stopped["structures"]) == ("every server has closed", 3)

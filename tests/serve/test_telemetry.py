@@ -12,7 +12,7 @@ from deltaserver.serve.answer import Contribution, Structure
 from deltaserver.serve.telemetry import Origin, StatusLine, StepLog, StepTimes
 
 TIMES = StepTimes(receive_ms=0.5, evaluate_ms=2.25, send_ms=0.125)
-ORIGIN = Origin("unix:/tmp/ipi_x", "total", 3)
+ORIGIN = Origin("unix:/tmp/ipi_x", "total")
 
 
 def structure(energy=-1.5):
@@ -43,7 +43,7 @@ def test_a_step_s_fields():
         "sodium": {"energy_ev": 0.25, "force_rms_ev_per_ang": 0.125},
     }
     assert event["binding"] == {"energy_ev": 0.25, "force_rms_ev_per_ang": 0.125}
-    assert (event["component"], event["connection"], event["bead"]) == ("total", ORIGIN.address, 3)
+    assert (event["component"], event["connection"]) == ("total", ORIGIN.address)
     assert event["wall_ms"] == event["receive_ms"] + event["evaluate_ms"] + event["send_ms"]
     assert event["evaluate_ms"] == 2.25
 
