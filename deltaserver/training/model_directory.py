@@ -78,6 +78,8 @@ def train_directory(
     )
     available = components(frames)
     wanted = [c for c in choose(available, plan.component) if not c.is_lone_atom]
+    report = _read_report(output)
+    _check_same_frames(output, report, frames, plan)
     requests = []
     for component in wanted:  # all of them before the first is trained: refusals come at once
         request, found = _request(frames, available, component, split, plan)
@@ -86,7 +88,6 @@ def train_directory(
         note = f"; {found.note}" if found.note else ""
         say(f"{component.name}: {len(request.train)} points, {len(found.perms)} permutations{note}")
     output.mkdir(parents=True, exist_ok=True)
-    report = _read_report(output)
     for component, request, found in requests:
         _train_component(output, report, component, request, found, plan, say, progress)
     _finish(output, frames, available, split, plan, report)
@@ -180,6 +181,26 @@ def _read_report(output: Path) -> dict[str, Any]:
         ) from None
     known: dict[str, Any] = report
     return known
+
+
+def _check_same_frames(
+    output: Path, report: dict[str, Any], frames: LabelledFrames, plan: TrainingPlan
+) -> None:
+    """Refuse to mix models of other data or another hold-out: their test would mean nothing."""
+    if not report["components"]:
+        return
+    settings = {
+        "dataset": frames.name,
+        "n_frames": len(frames),
+        "train_fraction": plan.train_fraction,
+        "held_out_trajectories": list(plan.held_out_trajectories),
+    }
+    for key, value in settings.items():
+        if report.get(key, value) != value:
+            raise DataError(
+                f"{output}: its models were trained with {key} = {report[key]}, now it is {value}; "
+                "choose another --output"
+            )
 
 
 def _finish(

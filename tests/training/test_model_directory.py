@@ -104,3 +104,18 @@ def test_a_foreign_report_is_refused(tmp_path):
     (tmp_path / "training.json").write_text("[]")
     with pytest.raises(DataError, match="not a report of deltaserver train"):
         train_directory(water_dimer(80), PLAN, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train_fraction": 0.9}, "trained with train_fraction = 0.8, now it is 0.9"),
+        ({"held_out_trajectories": (1,)}, r"held_out_trajectories = \[\], now it is \[1\]"),
+    ],
+)
+def test_models_of_different_splits_do_not_mix(dimer, change, message):
+    output, _, _ = dimer
+    with pytest.raises(DataError, match=message):
+        train_directory(water_dimer(80), replace(PLAN, **change), output)
+    with pytest.raises(DataError, match="trained with n_frames = 80, now it is 70"):
+        train_directory(water_dimer(70), PLAN, output)

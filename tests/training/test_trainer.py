@@ -10,6 +10,7 @@ from deltaserver.errors import DataError, InputError
 from deltaserver.model.sgdml import SGDMLModel
 from deltaserver.training import trainer
 from deltaserver.training.components import components, labelled_set
+from deltaserver.training.dataset_native import native_datasets
 from deltaserver.training.native import write_model
 from deltaserver.training.solver import NotPositiveDefiniteError
 from deltaserver.training.symmetry_modes import resolve
@@ -190,3 +191,11 @@ def test_gradients_for_forces_are_remarked():
 def test_the_record_is_json(binding):
     _, trained = binding
     assert json.loads(json.dumps(trained.native.record))["sigma"] == SIGMA
+
+
+@pytest.mark.parametrize("name", ["binding", "full"])
+def test_the_fingerprint_is_that_of_the_native_dataset(name):
+    frames = water_dimer()
+    component = next(c for c in components(frames) if c.name == name)
+    expected = native_datasets(frames)[name]["md5"]
+    assert trainer.data_md5(labelled_set(frames, component)) == expected
