@@ -73,7 +73,7 @@ def evaluate(
     from deltaserver.errors import InputError
     from deltaserver.training.evaluate_workflow import EvaluationPlan, write_evaluation
     from deltaserver.training.evaluate_workflow import evaluate as run
-    from deltaserver.training.evaluation_markdown import whole_tables
+    from deltaserver.training.evaluation_markdown import grid_table, whole_tables
     from deltaserver.training.splits import SplitRequest
 
     trajectories = options.pop("test_trajectories")
@@ -93,7 +93,7 @@ def evaluate(
         found, output, draw=not no_figures, readme=readme, made_with=made_with, command=command
     )
     click.echo(f"{len(found.test)} test frames: {split.describe()}\n")
-    click.echo(whole_tables(found))
+    click.echo(grid_table(found) if len(directories) > 1 else whole_tables(found))
     click.echo(f"\nwritten: {', '.join(str(path) for path in written)}")
 
 

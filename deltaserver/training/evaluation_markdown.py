@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +21,13 @@ from deltaserver.training.evaluation import (
     metrics,
     wholes,
 )
-from deltaserver.training.evaluation_report import Evaluated
+from deltaserver.training.evaluation_report import Evaluated, reference
 from deltaserver.training.learning_curves import permutations_of
+from deltaserver.training.training_report import read_report, sigma_search
 from deltaserver.units import KCAL_PER_MOL_EV
 
 FEW_BLOCKS = " So few blocks make the intervals themselves rough."
+SIGMA_TRIED = "σ tried: validation force MAE (kcal/mol/Å)"
 TITLES = {TOTAL: "Δ", FULL: "full"}
 
 
@@ -77,13 +79,35 @@ def _introduction(found: Evaluated, made_with: str) -> str:
 
 
 def _parts_table(found: Evaluated) -> str:
-    rows = [
-        [m.label, p.name, str(p.n_atoms), str(p.n_train), f"{p.sigma:g}", str(p.n_perms)]
-        for m in found.models
-        for p in m.parts
-    ]
-    header = ["model", "part", "atoms", "training points M", "σ", "permutations S"]
+    rows = []
+    for model in found.models:
+        report = read_report(model.directory)
+        for p in model.parts:
+            tried = sigma_search(report, p.name)
+            listed = ", ".join(f"{sigma}: {_tried(mae)}" for sigma, mae in tried.items())
+            rows.append(
+                [model.label, p.name, str(p.n_atoms), str(p.n_train), str(p.n_perms),
+                 _sigma(p.sigma, tried), listed]
+            )  # fmt: skip
+    header = ["model", "part", "atoms", "training points M", "permutations S", "σ", SIGMA_TRIED]
+    if not any(row[-1] for row in rows):
+        header, rows = header[:-1], [row[:-1] for row in rows]
     return "## Models\n\n" + markdown_table(header, rows)
+
+
+def _sigma(sigma: float, tried: Mapping[str, float | None]) -> str:
+    """Return σ, and whether a better one may lie outside those tried."""
+    values = [float(value) for value in tried]
+    edge = len(values) > 1 and sigma in (min(values), max(values))
+    return (
+        f"{sigma:g} ({'lowest' if sigma == min(values) else 'highest'} tried)"
+        if edge
+        else f"{sigma:g}"
+    )
+
+
+def _tried(mae: float | None) -> str:
+    return "failed" if mae is None else f"{mae:.3g}"
 
 
 def whole_tables(found: Evaluated) -> str:
@@ -161,11 +185,11 @@ def _metrics(result: ComponentErrors, where: str | None, bootstrap: BlockBootstr
 
 
 def grid_table(found: Evaluated) -> str:
-    """Return force MAEs, full | Δ by model directory, with % against the first full model."""
+    """Return force MAEs, full | Δ by model directory, and what each gains over one baseline."""
     known = wholes(found.results)
-    first = next((r for r in found.results if r.component == FULL), None)
     rows = []
     for model in found.models:
+        first = reference(found, model.label)
         row = [model.label]
         for component in (FULL, TOTAL):
             result = known.get((model.label, component))
@@ -173,8 +197,9 @@ def grid_table(found: Evaluated) -> str:
             row.append("–" if result is None else permutations_of(model, component))
         rows.append(row)
     header = ["model", "full", "its permutations", "Δ", "its permutations"]
-    note = "Force MAE in kcal/mol/Å" + (
-        f"; in parentheses its improvement over the full model of {first.model}." if first else "."
+    note = (
+        "Force MAE in kcal/mol/Å; in parentheses its improvement over the first full model of as "
+        "many training points."
     )
     return f"{note}\n\n{markdown_table(header, rows)}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,9 @@ from deltaserver.training.evaluation import (
     wholes,
 )
 from deltaserver.training.frames import LabelledFrames
-from deltaserver.training.learning_curves import LearningCurve
+from deltaserver.training.learning_curves import LearningCurve, n_train_of
 from deltaserver.training.splits import SplitRequest
+from deltaserver.training.training_report import read_report, sigma_search
 from deltaserver.units import KCAL_PER_MOL_EV
 
 FORMAT = "deltaserver-evaluation/1"
@@ -102,6 +103,7 @@ def to_json(found: Evaluated) -> dict[str, Any]:
 
 
 def _model_json(model: EvaluatedModel, trained_on: Mapping[str, int]) -> dict[str, Any]:
+    report = read_report(model.directory)
     return {
         "label": model.label,
         "directory": str(model.directory),
@@ -114,6 +116,7 @@ def _model_json(model: EvaluatedModel, trained_on: Mapping[str, int]) -> dict[st
                 "sigma": part.sigma,
                 "n_train": part.n_train,
                 "n_perms": part.n_perms,
+                "valid_force_mae_kcal_mol_ang_by_sigma": sigma_search(report, part.name),
             }
             for part in model.parts
         },
@@ -151,8 +154,8 @@ def _estimate_json(name: str, estimate: Estimate) -> dict[str, Any]:
 
 
 def _improvements_json(found: Evaluated) -> Iterable[dict[str, Any]]:
-    """Yield every Δ against its baseline, and every whole against the first full model."""
-    for result, baseline in _compared(found.results):
+    """Yield the improvement of every pair of :func:`compared`."""
+    for result, baseline in compared(found):
         entry: dict[str, Any] = {
             "model": result.model,
             "component": result.component,
@@ -172,20 +175,29 @@ def _improvements_json(found: Evaluated) -> Iterable[dict[str, Any]]:
         yield entry
 
 
-def _compared(
-    results: Sequence[ComponentErrors],
-) -> list[tuple[ComponentErrors, ComponentErrors]]:
-    known = wholes(results)
-    first = next((r for r in results if r.component == FULL), None)
+def compared(found: Evaluated) -> list[tuple[ComponentErrors, ComponentErrors]]:
+    """Return every Δ with its baseline, and every whole with its :func:`reference`."""
     pairs: list[tuple[ComponentErrors, ComponentErrors]] = []
-    for (label, component), result in known.items():
-        own = baseline_of(results, label) if component == TOTAL else None
-        for baseline in (own, first):
+    for (label, component), result in wholes(found.results).items():
+        own = baseline_of(found.results, label) if component == TOTAL else None
+        for baseline in (own, reference(found, label)):
             if baseline is None or baseline is result:
                 continue
             if not any(result is a and baseline is b for a, b in pairs):
                 pairs.append((result, baseline))
     return pairs
+
+
+def reference(found: Evaluated, label: str) -> ComponentErrors | None:
+    """Return what every model of one size is compared with, so that effects are told apart.
+
+    The first full model of as many training points as ``label`` has, else the first of all.
+    """
+    by_name = {model.label: model for model in found.models}
+    fulls = [result for result in found.results if result.component == FULL]
+    size = n_train_of(by_name[label], TOTAL)
+    same = [full for full in fulls if n_train_of(by_name[full.model], FULL) == size]
+    return next(iter([*same, *fulls]), None)
 
 
 def _improvement_json(found: Improvement) -> dict[str, Any]:

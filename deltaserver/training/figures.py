@@ -150,8 +150,7 @@ def _boxes(
 
 def draw_errors(figure: Any, found: Evaluated) -> None:
     """Draw MAE and RMSE of energies and forces, full and Δ, and the improvement (Fig. 6)."""
-    figure.set_size_inches(max(7.0, 1.8 + 2.8 * len(found.models)), 3.7)
-    panels = figure.subplots(1, 2)
+    panels = _panels(figure, 2, len(found.models))
     _bars(panels[0], found, None)
     panels[0].set_ylabel("energy error / kcal mol$^{-1}$")
     panels[0].set_title("energy")
@@ -164,13 +163,23 @@ def draw_errors(figure: Any, found: Evaluated) -> None:
 def draw_fragment_errors(figure: Any, found: Evaluated) -> None:
     """Draw force errors on each fragment's atoms, full and Δ, and the improvement (Fig. 7)."""
     names = [fragment.name for fragment in found.frames.fragments]
-    figure.set_size_inches(max(3.5 * len(names), 2.4 * len(found.models) * len(names), 4.0), 3.7)
-    panels = figure.subplots(1, len(names), squeeze=False)[0]
+    panels = _panels(figure, len(names), len(found.models))
     for index, (axes, name) in enumerate(zip(panels, names, strict=True)):
         _bars(axes, found, index)
         axes.set_title(f"forces on {pretty(name)}")
-    panels[0].set_ylabel("force error / kcal mol$^{-1}$ Å$^{-1}$")
+        if index == 0 or len(found.models) > 2:
+            axes.set_ylabel("force error / kcal mol$^{-1}$ Å$^{-1}$")
     _legend_below(figure, panels[0])
+
+
+def _panels(figure: Any, n_panels: int, n_models: int) -> Any:
+    """Return axes side by side, or one above the other where many models need the width."""
+    wide = n_models > 2
+    width = 1.2 + 1.35 * n_models * (1 if wide else n_panels)
+    height = 0.9 + 2.6 * n_panels if wide else 3.7
+    figure.set_size_inches(max(width, 3.5 * (1 if wide else n_panels)), height)
+    rows, columns = (n_panels, 1) if wide else (1, n_panels)
+    return figure.subplots(rows, columns, squeeze=False).ravel()
 
 
 def _bars(axes: Any, found: Evaluated, where: str | int | None) -> None:

@@ -6,7 +6,6 @@ model was made: a test frame whose descriptor is among them was trained on.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -18,12 +17,12 @@ from deltaserver.model.sgdml import SGDMLModel
 from deltaserver.training.evaluation import BINDING, FULL, EvaluatedModel
 from deltaserver.training.frames import LabelledFrames
 from deltaserver.training.selection import split_in_time
+from deltaserver.training.training_report import read_report
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 SAME_DESCRIPTOR_PER_ANG = 1e-6  # labels are kept to 1e-8 Å; neighbouring frames differ by 1e-2
-REPORT_NAME = "training.json"
 
 
 def trained_on(model: SGDMLModel, positions: Floats) -> Ints:
@@ -93,10 +92,8 @@ def _refuse(evaluated: EvaluatedModel, part: str, how: str, overlap: Ints, n_tes
 
 def _validation_frames(evaluated: EvaluatedModel, frames: LabelledFrames) -> Ints:
     """Return the frames that ``deltaserver train`` has validated on, where its report tells."""
-    directory = evaluated.directory
-    path = (directory if directory.is_dir() else directory.parent) / REPORT_NAME
+    report = read_report(evaluated.directory)
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
         if (report["dataset"], report["n_frames"]) != (frames.name, len(frames)):
             return np.zeros(0, dtype=np.int64)
         split = split_in_time(
@@ -105,6 +102,6 @@ def _validation_frames(evaluated: EvaluatedModel, frames: LabelledFrames) -> Int
             float(report["train_fraction"]),
             tuple(int(index) for index in report["held_out_trajectories"]),
         )
-    except (OSError, ValueError, KeyError, TypeError, DataError):
+    except (ValueError, KeyError, TypeError, DataError):
         return np.zeros(0, dtype=np.int64)
     return split.valid

@@ -65,7 +65,7 @@ def learning_curves(
 ) -> tuple[LearningCurve, ...]:
     """Join models that differ in nothing but the number of training points into curves."""
     by_name = {model.label: model for model in models}
-    groups: dict[tuple[str, str], list[CurvePoint]] = {}
+    groups: dict[tuple[str, str], dict[int, CurvePoint]] = {}
     for (label, component), errors in wholes(results).items():
         model = by_name[label]
         point = CurvePoint(
@@ -74,11 +74,12 @@ def learning_curves(
             metrics(errors.energy, bootstrap),
             metrics(errors.forces[OVERALL], bootstrap),
         )
-        groups.setdefault((component, permutations_of(model, component)), []).append(point)
+        group = groups.setdefault((component, permutations_of(model, component)), {})
+        group.setdefault(point.n_train, point)  # equal models in two directories: one point
     return tuple(
-        LearningCurve(component, permutations, tuple(sorted(points, key=lambda p: p.n_train)))
+        LearningCurve(component, permutations, tuple(points[m] for m in sorted(points)))
         for (component, permutations), points in groups.items()
-        if len({point.n_train for point in points}) > 1
+        if len(points) > 1
     )
 
 

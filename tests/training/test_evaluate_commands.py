@@ -124,9 +124,15 @@ def test_several_models_give_a_grid_and_learning_curves(less_trained, tmp_path):
     text = (tmp_path / "evaluation.md").read_text()
     assert "## Symmetry and decomposition told apart" in text
     assert "**half**" in text
+    assert "benzene1 12, benzene2 12, binding 1" in text
     report = json.loads((tmp_path / "evaluation.json").read_text())
     assert report["bootstrap"]["block_length_frames"] == 2
-    assert len(report["improvements"]) == 4
+    pairs = [
+        (i["model"], i["component"], i["baseline_model"], i["baseline_component"])
+        for i in report["improvements"]
+    ]
+    own = [("benzene_dimer", "total", "benzene_dimer", "full"), ("half", "total", "half", "full")]
+    assert pairs == own  # of different sizes: none is measured against the other's full model
     curves = {curve["component"]: curve for curve in report["learning_curves"]}
     assert [point["n_train"] for point in curves["total"]["points"]] == [100, 200]
     mae = [p["forces"]["mae_ev_per_ang"] for p in curves["total"]["points"]]
