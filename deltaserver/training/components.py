@@ -68,11 +68,7 @@ class LabelledSet:
 
 
 def components(frames: LabelledFrames) -> tuple[Component, ...]:
-    """Return what there is to train of a complex: fragments (pooled), binding, full.
-
-    Raises:
-        DataError: a fragment is not connected by bonds.
-    """
+    """Return what there is to train of a complex: fragments (pooled), binding, full."""
     everything = tuple(range(len(frames.numbers)))
     kinds: list[Component] = []
     for place, fragment in enumerate(frames.fragments):
@@ -149,14 +145,20 @@ def lone_atom_energy(frames: LabelledFrames, component: Component) -> float:
 def fragment_symmetry(
     frames: LabelledFrames, fragment: FragmentSpec, cap: int
 ) -> symmetry.Symmetry:
-    """Return the automorphisms of one fragment's bonded graph."""
-    return symmetry.automorphisms(_graph(frames, fragment), cap)
+    """Return the automorphisms of one fragment's bonded graph.
+
+    Raises:
+        DataError: no bonds connect the fragment.
+    """
+    graph = _graph(frames, fragment)
+    symmetry.check_connected(graph, frames.numbers[np.array(fragment.atoms)], fragment.name)
+    return symmetry.automorphisms(graph, cap)
 
 
 def _graph(frames: LabelledFrames, fragment: FragmentSpec) -> object:
     atoms = np.array(fragment.atoms)
     bonded = symmetry.bonds(frames.numbers[atoms], frames.positions[:, atoms])
-    return symmetry.bonded_graph(frames.numbers[atoms], bonded, fragment.name)
+    return symmetry.bonded_graph(frames.numbers[atoms], bonded)
 
 
 def _match(

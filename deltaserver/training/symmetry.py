@@ -72,11 +72,10 @@ def bonds(numbers: Ints, positions: Floats, factor: float = BOND_FACTOR) -> Bool
     return bonded
 
 
-def bonded_graph(numbers: Ints, bonded: Bools, what: str) -> Any:
+def bonded_graph(numbers: Ints, bonded: Bools) -> Any:
     """Return the networkx graph of one molecule, atoms coloured by element.
 
     Raises:
-        DataError: the molecule falls into pieces that no bond connects.
         MissingExtraError: networkx is not installed.
     """
     try:
@@ -84,18 +83,27 @@ def bonded_graph(numbers: Ints, bonded: Bools, what: str) -> Any:
     except ImportError:
         raise MissingExtraError("networkx", "train") from None
     graph = networkx.from_numpy_array(bonded.astype(np.int64))
+    for atom, colour in enumerate(_refined_colours(numbers, bonded)):
+        graph.nodes[atom]["colour"] = colour
+    return graph
+
+
+def check_connected(graph: Any, numbers: Ints, what: str) -> None:
+    """Refuse a molecule that falls into pieces that no bond connects (DataError).
+
+    Its graph would have automorphisms that the chemistry may not: a bond was missed, or the
+    fragment is none.
+    """
+    import networkx
+
     pieces: list[set[int]] = [set(piece) for piece in networkx.connected_components(graph)]
     if len(pieces) > 1:
         smallest = min(pieces, key=len)
-        loose = sorted(smallest)
-        names = ", ".join(f"{SYMBOLS[numbers[i]]}{i}" for i in loose[:6])
+        names = ", ".join(f"{SYMBOLS[numbers[i]]}{i}" for i in sorted(smallest)[:6])
         raise DataError(
             f"fragment {what}: no bond connects {names} to the rest in most frames; "
             "check the fragment definition, or give --symmetry none or a file"
         )
-    for atom, colour in enumerate(_refined_colours(numbers, bonded)):
-        graph.nodes[atom]["colour"] = colour
-    return graph
 
 
 def _refined_colours(numbers: Ints, bonded: Bools) -> list[str]:

@@ -127,15 +127,7 @@ def train_one(request: TrainingRequest, sigma: float, progress: Progress = quiet
     std = float(np.std(labels))
     if not std > 0.0:
         raise DataError(f"{data.name}: all force labels are the same; nothing can be learned")
-    began = time.perf_counter()
-    matrix = assemble(positions, request.perms, sigma, request.threads, progress)
-    assembled = time.perf_counter()
-    solution = solve_in_place(
-        matrix, labels / std, request.lam, request.threads, request.device, progress
-    )
-    del matrix
-    solved = time.perf_counter()
-    alphas = -solution  # sgdml's sign: its kernel is the negative of ours
+    alphas, timings = _coefficients(request, sigma, labels / std, progress)
     x, a = _descriptor_coefficients(positions, alphas)
     draft = ModelParameters(data.numbers, x, a, request.perms, sigma, c=0.0, std=std)
     offset, notes = _integration_constant(draft, positions, data.energy[train] / KCAL_PER_MOL_EV)
@@ -146,8 +138,7 @@ def train_one(request: TrainingRequest, sigma: float, progress: Progress = quiet
         "sigma": sigma,
         **errors,
         "notes": notes,
-        "assembly_s": round(assembled - began, 3),
-        "solve_s": round(solved - assembled, 3),
+        **timings,
     }
     return TrainedModel(
         native.NativeModel(
@@ -155,6 +146,23 @@ def train_one(request: TrainingRequest, sigma: float, progress: Progress = quiet
             x, a, alphas, request.perms, offset, std, sigma, request.lam, record,
         )
     )  # fmt: skip
+
+
+def _coefficients(
+    request: TrainingRequest, sigma: float, y: Floats, progress: Progress
+) -> tuple[Floats, dict[str, float]]:
+    """Return α (3NM,) for labels y in units of their spread, and how long it took."""
+    positions = request.data.positions[request.train]
+    began = time.perf_counter()
+    matrix = assemble(positions, request.perms, sigma, request.threads, progress)
+    assembled = time.perf_counter()
+    solution = solve_in_place(matrix, y, request.lam, request.threads, request.device, progress)
+    solved = time.perf_counter()
+    timings = {
+        "assembly_s": round(assembled - began, 3),
+        "solve_s": round(solved - assembled, 3),
+    }
+    return -solution, timings  # sgdml's sign: its kernel is the negative of ours
 
 
 def _descriptor_coefficients(positions: Floats, alphas: Floats) -> tuple[Floats, Floats]:

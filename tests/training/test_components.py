@@ -8,6 +8,7 @@ from deltaserver.training.components import (
     Component,
     choose,
     components,
+    fragment_symmetry,
     labelled_set,
     lone_atom_energy,
 )
@@ -59,3 +60,11 @@ def test_choosing():
     assert choose(available, "a") == available[:1]
     with pytest.raises(ComponentError, match=r"no component 'b' .*all or one of a, full"):
         choose(available, "b")
+
+
+def test_a_fragment_in_pieces_can_be_trained_but_has_no_automorphisms():
+    frames = water_dimer()
+    frames.positions[:, 5] += 20.0
+    assert [c.name for c in components(frames)] == ["left", "right", "binding", "full"]
+    with pytest.raises(DataError, match="fragment right: no bond connects H2 to the rest"):
+        fragment_symmetry(frames, frames.fragments[1], 10)

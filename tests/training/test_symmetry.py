@@ -12,6 +12,7 @@ from deltaserver.training.symmetry import (
     automorphisms,
     bonded_graph,
     bonds,
+    check_connected,
     check_elements,
     check_group,
     isomorphisms,
@@ -31,7 +32,7 @@ def molecule(name):
 
 def graph_of(atoms, frames=None):
     positions = atoms.positions[None] if frames is None else frames
-    return bonded_graph(atoms.numbers, bonds(atoms.numbers, positions), "it")
+    return bonded_graph(atoms.numbers, bonds(atoms.numbers, positions))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,8 @@ def test_a_permuted_geometry_has_the_permuted_descriptor():
 def test_a_fragment_in_pieces_is_named():
     atoms = molecule("H2O") + Atoms("Ar", [[9, 9, 9]])
     with pytest.raises(DataError, match=r"fragment it: no bond connects Ar3 to the rest"):
-        graph_of(atoms)
+        check_connected(graph_of(atoms), atoms.numbers, "it")
+    check_connected(graph_of(molecule("H2O")), np.array([8, 1, 1]), "it")
 
 
 def test_isomorphism_maps_like_to_like():
