@@ -78,8 +78,9 @@ def evaluate(
     program = type(atoms.calc).__module__.split(".")[0]
     if program in HAS_ACCURACY:
         atoms.calc.set(accuracy=LABEL_ACCURACY)
-    energy = float(atoms.get_potential_energy())
+    # Forces first: PySCF's calculator would run a second SCF for them.
     forces: Floats = np.asarray(atoms.get_forces(), dtype=np.float64)
+    energy = float(atoms.get_potential_energy())
     if not (np.isfinite(energy) and np.isfinite(forces).all()):
         raise ArithmeticError("the calculator returned a number that is not finite")
     return energy, forces
