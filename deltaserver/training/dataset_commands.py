@@ -207,6 +207,20 @@ def build_command(structures: tuple[Path, ...], output: Path, debug: bool, **opt
         _label(workplace, progress, {**options, "calculator": label_calculator})
 
 
+@dataset.command("write")
+@click.argument("directory", type=PATH, metavar="DATASET")
+@click.option("--name", help="The dataset's name. [default: the directory's]")
+@click.option("--reference", help="The reference method's name. [default: the calculator]")
+@_DEBUG
+def write_command(directory: Path, name: str | None, reference: str | None, debug: bool) -> None:
+    """Write what is labelled so far; sampling or labelling may go on meanwhile."""
+    from deltaserver.training.dataset_workflow import finish
+    from deltaserver.training.dataset_workplace import reopen
+
+    frames = finish(reopen(directory), name or directory.resolve().name, reference)
+    _report(frames, directory)
+
+
 @dataset.command("merge")
 @click.argument("datasets", type=PATH, nargs=-1, required=True, metavar="DATASET...")
 @_OUTPUT

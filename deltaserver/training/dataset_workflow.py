@@ -25,6 +25,7 @@ from deltaserver.training.frames import LabelledFrames
 from deltaserver.training.journal import read_journal, write_atomically
 from deltaserver.training.sampling import Frame, read_frames, sample
 
+CALCULATOR_NAME = "calculator.txt"
 DEFAULT_NAMES = ("fragment1", "fragment2")
 
 
@@ -55,7 +56,7 @@ def run_labelling(
     on_progress: Callable[[labelling.LabelProgress], None],
 ) -> None:
     """Label what is missing."""
-    marker = workplace.directory / JOURNAL / "calculator.txt"
+    marker = workplace.directory / JOURNAL / CALCULATOR_NAME
     if marker.exists() and marker.read_text() != calculator:
         raise DataError(
             f"{marker.parent}: labels are from {marker.read_text()}; use it again, or another "
@@ -71,7 +72,10 @@ def run_labelling(
 
 def finish(workplace: Workplace, name: str, reference: str | None) -> LabelledFrames:
     """Write the dataset of everything that is labelled so far."""
-    calculator = (workplace.directory / JOURNAL / "calculator.txt").read_text()
+    marker = workplace.directory / JOURNAL / CALCULATOR_NAME
+    if not marker.is_file():
+        raise DataError(f"{marker}: no such file; nothing is labelled yet")
+    calculator = marker.read_text()
     frames = labelling.assemble(
         frames_of(workplace),
         workplace.numbers,

@@ -107,6 +107,18 @@ def test_sample_then_label_gives_what_build_gives(built, cluster, tmp_path):
     assert (output / "frames.xyz.gz").read_bytes() == (built / "frames.xyz.gz").read_bytes()
 
 
+def test_what_is_labelled_so_far_is_written(built, cluster, tmp_path):
+    output = tmp_path / "partial"
+    run("sample", cluster, *FRAGMENTS, *SHORT[:-2], "-t", "200", "-o", output)
+    assert "nothing is labelled yet" in refused("write", output)
+    journal = output / "journal"
+    lines = (built / "journal" / "labels.jsonl").read_bytes().splitlines(keepends=True)
+    (journal / "labels.jsonl").write_bytes(b"".join(lines[:7]))  # two frames and a bit
+    (journal / "calculator.txt").write_text("cheap_calculators:SlowEMT")
+    assert "2 frames of 2 trajectories" in run("write", output, "--reference", "EMT")
+    assert read_dataset(output).reference == "EMT"
+
+
 def test_frames_of_a_file_are_labelled_anew(built, tmp_path):
     output = tmp_path / "relabelled"
     file = tmp_path / "given.xyz"
