@@ -88,7 +88,7 @@ def evaluate(
     if sizes:
         directories += _train(dataset, sizes, symmetries, output, split)
     found = run(dataset, directories, EvaluationPlan(split=split, **options))
-    command = _command(dataset, directories, kind, trajectories, output, readme, made_with)
+    command = _command(click.get_current_context())
     written = write_evaluation(
         found, output, draw=not no_figures, readme=readme, made_with=made_with, command=command
     )
@@ -109,21 +109,22 @@ def _train(
     )  # fmt: skip
 
 
-def _command(
-    dataset: Path, directories: tuple[Path, ...], kind: str, trajectories: tuple[int, ...],
-    output: Path, readme: bool, made_with: str,
-) -> str:  # fmt: skip
-    """Return the command line that makes the same report again, defaults left out."""
-    words = ["deltaserver", "evaluate", str(dataset)]
-    for directory in directories:
-        words += ["--models", str(directory)]
-    if kind != "time":
-        words += ["--split", kind]
-    for trajectory in trajectories:
-        words += ["--test-trajectory", str(trajectory)]
-    words += ["--output", str(output)]
-    if readme:
-        words.append("--readme")
-    if made_with:
-        words += ["--made-with", made_with]
+def _command(context: click.Context) -> str:
+    """Return the command line that was given, options by their long names."""
+    words = ["deltaserver", "evaluate"]
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if context.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE:
+            continue
+        value, option = context.params[name], parameter.opts[-1]
+        if isinstance(parameter, click.Argument):
+            words.append(str(value))
+        elif isinstance(parameter, click.Option) and parameter.is_flag:
+            words.append(option)
+        elif isinstance(parameter, click.Option) and parameter.multiple:
+            for one in value:
+                words += [option, str(one)]
+        else:
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += [option, text]
     return shlex.join(words)

@@ -48,13 +48,19 @@ def dataset(frames, tmp_path):
     return tmp_path / "data"
 
 
+def draw_ion_labels(figure, found):
+    figures.draw_binding_labels(figure, [found.frames])
+
+
 def test_a_lone_ion_has_forces_but_no_model_of_its_own(dataset, tmp_path):
     found = evaluate(dataset, [model_directory(tmp_path / "m", full=True)], BY_TRAJECTORY)
     assert found.test.trajectory.tolist() == [1] * 6
     assert [r.component for r in found.results] == ["full", "total", "H2O", "binding"]
     assert list(found.results[1].forces) == ["overall", "H2O", "Na+"]
-    written = write_evaluation(found, tmp_path / "out", readme=True)
+    written = write_evaluation(found, tmp_path / "out", draw=False, readme=True)
     assert all(path.exists() for path in written)
+    for draw in (figures.draw_fragment_errors, draw_ion_labels):
+        assert figures.save(lambda figure, draw=draw: draw(figure, found), tmp_path / "f").exists()
     assert "force MAE on Na+" in (tmp_path / "m" / "README.md").read_text()
     assert "all frames of trajectory 1" in (tmp_path / "out" / "evaluation.md").read_text()
     blocks = to_json(found)["descriptor"]["blocks"]

@@ -8,6 +8,7 @@ from deltaserver.errors import InputError
 from deltaserver.training.bootstrap import BlockBootstrap
 from deltaserver.training.dataset_files import read_dataset
 from deltaserver.training.evaluation import component_errors, load_models
+from deltaserver.training.figures import draw_learning_curves, save
 from deltaserver.training.learning_curves import learning_curves, train_series
 from deltaserver.training.splits import SplitRequest, choose_split
 from deltaserver.training.training_report import read_report, sigma_search
@@ -28,7 +29,7 @@ def trained(frames, tmp_path_factory):
     return train_series(frames, [8, 3], ["none"], output)
 
 
-def test_trained_series_makes_curves_that_fall(frames, trained):
+def test_trained_series_makes_curves_that_fall(frames, trained, tmp_path):
     assert [directory.name for directory in trained] == ["none-m3", "none-m8"]
     test = frames.select(choose_split(frames, SplitRequest()).held_out)
     models = load_models(trained, frames)
@@ -40,6 +41,7 @@ def test_trained_series_makes_curves_that_fall(frames, trained):
         assert [point.n_train for point in curve.points] == [3, 8]
         assert curve.points[1].forces.mae.value < curve.points[0].forces.mae.value
     assert curves[1].permutations == "fragment1 1, fragment2 1, binding 1"
+    assert save(lambda figure: draw_learning_curves(figure, curves), tmp_path / "curves").exists()
 
 
 def test_finished_models_are_kept(frames, trained):
