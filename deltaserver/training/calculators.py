@@ -103,6 +103,13 @@ def nominal_charges(n_atoms: int, fragments: tuple[FragmentSpec, ...]) -> Ints:
     return charges
 
 
+def reason_of(error: BaseException) -> str:
+    """Return why a calculator failed, the error beneath it included: there the program speaks."""
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    beneath = error.__cause__ or error.__context__
+    return reason if beneath is None else f"{reason}; {reason_of(beneath)}"
+
+
 def program_versions(name: str) -> dict[str, str]:
     """Return the versions of the programs behind calculator ``name``, for a dataset's record."""
     lower = name.strip().lower()

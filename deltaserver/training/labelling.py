@@ -17,7 +17,12 @@ from typing import Any
 import numpy as np
 
 from deltaserver.errors import DataError, DeltaserverError, MissingExtraError, NoServerError
-from deltaserver.training.calculators import calculator_factory, evaluate, nominal_charges
+from deltaserver.training.calculators import (
+    calculator_factory,
+    evaluate,
+    nominal_charges,
+    reason_of,
+)
 from deltaserver.training.frames import Floats, FragmentSpec, Ints, LabelledFrames
 from deltaserver.training.journal import Journal, Record, read_journal
 from deltaserver.training.sampling import Frame
@@ -123,20 +128,13 @@ def run_job(job: LabelJob, calculator: str) -> Record:
     except DeltaserverError:
         raise
     except Exception as error:  # calculators raise what they like when an SCF fails
-        return {**_begin(job), "reason": _reason(error)}
+        return {**_begin(job), "reason": reason_of(error)}
     return {**_begin(job), "energy": energy, "forces": forces.tolist()}
 
 
 def _begin(job: LabelJob) -> Record:
     trajectory, step, system = job.key
     return {"trajectory": trajectory, "step": step, "system": system}
-
-
-def _reason(error: BaseException) -> str:
-    """Return what went wrong, the error beneath it included: there the program speaks."""
-    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    beneath = error.__cause__ or error.__context__
-    return reason if beneath is None else f"{reason}; {_reason(beneath)}"
 
 
 def assemble(
@@ -216,7 +214,7 @@ def _through_dask(
             if isinstance(error, DeltaserverError):
                 raise error
             # Any other error is that of the worker: a label too large for its memory, say.
-            yield {**_begin(job), "reason": _reason(error)} if error else future.result()
+            yield {**_begin(job), "reason": reason_of(error)} if error else future.result()
             if (following := next(waiting, None)) is not None:
                 running.add(submit(following))
 

@@ -7,8 +7,9 @@ again as one that was not.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -16,8 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from deltaserver.errors import DataError, InputError
-from deltaserver.training.calculators import calculator_factory, molecule, nominal_charges
+from deltaserver.errors import DataError, DeltaserverError, InputError
+from deltaserver.training.calculators import (
+    calculator_factory,
+    molecule,
+    nominal_charges,
+    reason_of,
+)
 from deltaserver.training.frames import Floats, FragmentSpec, Ints
 from deltaserver.training.journal import Journal, Record, read_journal
 
@@ -238,7 +244,8 @@ class _Trajectory:
 
         if self.plan.relax:
             self.atoms.calc = self._new_calculator(0)
-            FIRE(self.atoms, logfile=None).run(fmax=RELAX_FORCE_EV_ANG, steps=RELAX_STEPS)
+            with self._one_line("relaxing the start structure"):
+                FIRE(self.atoms, logfile=None).run(fmax=RELAX_FORCE_EV_ANG, steps=RELAX_STEPS)
         MaxwellBoltzmannDistribution(self.atoms, temperature_K=self.temperature, rng=self.rng)
 
     def _run_to_next_state(self, step: int) -> int:
@@ -260,13 +267,26 @@ class _Trajectory:
                 fixcm=False,
                 rng=self.rng,
             )
-            dynamics.run(n_steps)
+            with self._one_line(f"after step {step}"):
+                dynamics.run(n_steps)
         if not np.isfinite(self.atoms.positions).all():
             raise DataError(
                 f"trajectory {self.index}: positions are not finite at step {step + n_steps}; "
                 "use a shorter --time-step"
             )
         return n_steps
+
+    @contextlib.contextmanager
+    def _one_line(self, where: str) -> Iterator[None]:
+        try:
+            yield
+        except DeltaserverError:
+            raise
+        except Exception as error:  # calculators raise what they like when an SCF fails
+            raise DataError(
+                f"trajectory {self.index}, {where}: {reason_of(error)}; a shorter --time-step, a "
+                "closer --wall or another --calculator may help"
+            ) from error
 
     def _new_calculator(self, step: int) -> Any:
         name = self.plan.calculator

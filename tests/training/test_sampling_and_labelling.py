@@ -85,6 +85,14 @@ def test_more_frames_continue_a_finished_run(cheap, tmp_path):
         np.testing.assert_array_equal(one.positions, other.positions)
 
 
+def test_a_calculator_that_fails_while_sampling_says_so_in_one_line(cheap, tmp_path):
+    plan = replace(PLAN, calculator=PICKY, relax=False)
+    with pytest.raises(DataError, match=r"trajectory 0, after step \d+: CalculationFailed") as info:
+        sample(plan, [START], FRAGMENTS, tmp_path / "a.jsonl")
+    assert "SCF: 250 cycles; a shorter --time-step" in str(info.value)
+    assert "\n" not in str(info.value)
+
+
 def test_trajectories_and_seeds_differ(cheap, tmp_path):
     plan = replace(PLAN, temperatures=(300.0,), trajectories=2, frames_per_trajectory=2)
     first = sample(plan, [START], FRAGMENTS, tmp_path / "a.jsonl")
