@@ -83,7 +83,7 @@ def _parts_table(found: Evaluated) -> str:
     for model in found.models:
         report = read_report(model.directory)
         for p in model.parts:
-            tried = sigma_search(report, p.name)
+            tried = sigma_search(report, p)
             listed = ", ".join(f"{sigma}: {_tried(mae)}" for sigma, mae in tried.items())
             rows.append(
                 [model.label, p.name, str(p.n_atoms), str(p.n_train), str(p.n_perms),

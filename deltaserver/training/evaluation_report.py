@@ -116,7 +116,7 @@ def _model_json(model: EvaluatedModel, trained_on: Mapping[str, int]) -> dict[st
                 "sigma": part.sigma,
                 "n_train": part.n_train,
                 "n_perms": part.n_perms,
-                "valid_force_mae_kcal_mol_ang_by_sigma": sigma_search(report, part.name),
+                "valid_force_mae_kcal_mol_ang_by_sigma": sigma_search(report, part),
             }
             for part in model.parts
         },

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from deltaserver.training.evaluation import Part
+
 REPORT_NAME = "training.json"
 
 
@@ -23,16 +25,19 @@ def read_report(directory: Path) -> dict[str, Any]:
     return report if isinstance(report, dict) else {}
 
 
-def sigma_search(report: Mapping[str, Any], part: str) -> dict[str, float | None]:
+def sigma_search(report: Mapping[str, Any], part: Part) -> dict[str, float | None]:
     """Return the validation force MAE (kcal/mol/Å) of every σ tried for ``part``.
 
-    None where a σ could not be trained; empty where nothing is noted.
+    None where a σ could not be trained; empty where nothing is noted, or of another model than
+    the one that is there now.
     """
     try:
-        candidates = report["components"][part]["candidates"]
+        entry = report["components"][part.name]
+        if (entry["sigma"], entry["n_perms"]) != (part.sigma, part.n_perms):
+            return {}
         return {
             f"{float(candidate['sigma']):g}": candidate.get("valid_force_mae_kcal_mol_ang")
-            for candidate in candidates
+            for candidate in entry["candidates"]
         }
     except (KeyError, TypeError, ValueError, AttributeError):
         return {}

@@ -1,4 +1,4 @@
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 from deltaserver.errors import InputError
 from deltaserver.training.bootstrap import BlockBootstrap
 from deltaserver.training.dataset_files import read_dataset
-from deltaserver.training.evaluation import component_errors, load_models
+from deltaserver.training.evaluation import Part, component_errors, load_models
 from deltaserver.training.figures import draw_learning_curves, save
 from deltaserver.training.learning_curves import learning_curves, train_series
 from deltaserver.training.splits import SplitRequest, choose_split
@@ -72,17 +72,23 @@ def test_too_many_points_are_refused(frames, tmp_path):
         train_series(frames, [1000], ["none"], tmp_path)
 
 
-def test_sigma_search_is_read_from_the_trainers_report(trained):
+def test_sigma_search_is_read_from_the_trainers_report(frames, trained):
     report = read_report(trained[1])
-    tried = sigma_search(report, "binding")
-    chosen = report["components"]["binding"]["sigma"]
-    assert tried[f"{chosen:g}"] == min(mae for mae in tried.values() if mae is not None)
-    assert sigma_search(report, "nothing") == {}
+    (model,) = load_models(trained[1:], frames)
+    parts = {part.name: part for part in model.parts}
+    tried = sigma_search(report, parts["binding"])
+    chosen = f"{parts['binding'].sigma:g}"
+    assert tried[chosen] == min(mae for mae in tried.values() if mae is not None)
+    assert sigma_search(report, replace(parts["binding"], name="nothing")) == {}
+    # Another model has taken the file's place since the report was written.
+    assert sigma_search(report, replace(parts["full"], n_perms=7)) == {}
 
 
-@pytest.mark.parametrize("text", ["not JSON", "[]", '{"components": 3}', "{}"])
+@pytest.mark.parametrize(
+    "text", ["not JSON", "[]", '{"components": 3}', '{"components": {"full": 1}}', "{}"]
+)
 def test_other_tools_reports_tell_nothing(tmp_path, text):
-    assert sigma_search(read_report(tmp_path), "full") == {}
+    full = Part("full", 24, 10.0, 5, 1)
+    assert sigma_search(read_report(tmp_path), full) == {}
     (tmp_path / "training.json").write_text(text)
-    assert sigma_search(read_report(tmp_path), "full") == {}
-    assert isinstance(json.dumps(read_report(tmp_path)), str)
+    assert sigma_search(read_report(tmp_path), full) == {}
