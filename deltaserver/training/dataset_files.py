@@ -283,21 +283,24 @@ def _images(path: Path) -> Iterator[Any]:
 
 
 def _convention_fragments(path: Path, atoms: Any) -> tuple[FragmentSpec, ...]:
-    """Two fragments from ``frag1=`` (atoms of the first) and ``frag_charges`` of a frame."""
+    """Two fragments from ``frag1=`` (atoms of the first), ``frag_charges`` and ``frag_names``."""
     count = atoms.info.get("frag1")
     if not isinstance(count, (int, np.integer)) or not 0 < count < len(atoms):
         raise DataError(
-            f"{path}: frame 0: frag1 is {count!r}; expected the first fragment's number of atoms"
+            f"{path}: frame 0: frag1 is {count}; expected the first fragment's number of atoms"
         )
     charges = atoms.info.get("frag_charges", [0, 0])
     try:
         first, second = (int(charge) for charge in charges)
     except (TypeError, ValueError):
         raise DataError(f"{path}: frame 0: frag_charges is {charges!r}; expected two") from None
-    return (
-        FragmentSpec("fragment1", tuple(range(count)), first),
-        FragmentSpec("fragment2", tuple(range(count, len(atoms))), second),
-    )
+    names = str(atoms.info.get("frag_names", "fragment1 fragment2")).split()
+    if len(names) != 2:
+        raise DataError(f"{path}: frame 0: frag_names is {' '.join(names)!r}; expected two")
+    for name in names:
+        check_fragment_name(name, f"{path}: frame 0")
+    atoms_of = (tuple(range(count)), tuple(range(count, len(atoms))))
+    return tuple(map(FragmentSpec, names, atoms_of, (first, second)))
 
 
 def _check_frame(where: str, atoms: Any, numbers: Any, n_fragments: int) -> None:

@@ -125,6 +125,12 @@ def test_convention_file_of_two_fragments(tmp_path):
     assert read.step.tolist() == [8, 16]
     assert read.trajectory.tolist() == [3, 3]
     np.testing.assert_allclose(read.binding_energy, -0.25)
+    path.write_text(frame.format(step=8).replace("frag1=1", 'frag1=1 frag_names="argon sodium"'))
+    assert [fragment.name for fragment in read_dataset(path).fragments] == ["argon", "sodium"]
+    path.write_text(frame.format(step=8).replace("frag1=1", "frag1=1 frag_names=argon"))
+    assert "frag_names is 'argon'; expected two" in refused(path)
+    path.write_text(frame.format(step=8).replace("frag1=1", "frag1=2"))
+    assert "frag1 is 2; expected the first fragment's" in refused(path)
     path.write_text(frame.format(step=8).replace("eV,Angstrom", "kcal/mol,Angstrom"))
     assert "units are 'kcal/mol,Angstrom'; expected eV,Angstrom" in refused(path)
 
