@@ -27,17 +27,22 @@ system() { # NAME DATASET OPTIONS…
     cp "$compare-sgdml/full.npz" "models/$name/full.npz"
 }
 
-# C60@buckycatcher: the kernel matrix of the complex has 44,400 rows, so σ is chosen with 40
+# C60@buckycatcher: the kernel matrix of the complex has 44,400 rows, so its σ is chosen with 40
 # points and kept for 100. The binding model is shipped without symmetry: its product group has
-# 480 permutations, each of which every served step would pay for.
+# 480 permutations, which every served step would pay for.
 c60() {
-    local data=c60_buckycatcher_gfn2_400K.xyz.gz compare=run/compare/c60
-    train $data $compare-fragment --symmetry fragment --component c60 --n-train 100 --n-valid 40
-    train $data $compare-fragment --symmetry fragment --component buckycatcher --n-train 100 --n-valid 40
-    train $data $compare-fragment --symmetry none --component binding --n-train 100 --n-valid 40 --sigma 10
-    train $data $compare-sgdml --symmetry sgdml --component full --n-train 100 --n-valid 40 --sigma 20
-    train $data $compare-none --symmetry none --component c60 --n-train 100 --n-valid 40
-    train $data $compare-none --symmetry none --component buckycatcher --n-train 100 --n-valid 40
+    local data=c60_buckycatcher_gfn2_400K.xyz.gz compare=run/compare/c60 part
+    local points=(--n-train 100 --n-valid 40)
+    for part in c60 buckycatcher; do
+        train $data $compare-product --symmetry fragment --component $part "${points[@]}"
+    done
+    train $data $compare-none --symmetry none --component binding "${points[@]}" --sigma 10
+    train $data $compare-none --symmetry sgdml --component full "${points[@]}" --sigma 20
+    cp $compare-product/c60.npz $compare-product/buckycatcher.npz models/c60/
+    cp $compare-none/binding.npz $compare-none/full.npz models/c60/
+    for part in c60 buckycatcher; do
+        train $data $compare-none --symmetry none --component $part "${points[@]}"
+    done
 }
 
 declare -A SYSTEMS=(

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.errors import DataError, MissingExtraError
+from deltaserver.training import figures_descriptor as descriptor
 from deltaserver.training.bootstrap import BlockBootstrap, Estimate
 from deltaserver.training.evaluation import (
-    FULL,
     OVERALL,
     TOTAL,
     ComponentErrors,
@@ -23,27 +23,20 @@ from deltaserver.training.evaluation import (
     metrics,
 )
 from deltaserver.training.evaluation_report import Evaluated
+from deltaserver.training.figure_style import (
+    BLOCK_COLOURS,
+    COLOUR,
+    DPI,
+    FORMATS,
+    STYLE,
+    TITLE,
+    pretty,
+)
 from deltaserver.training.frames import LabelledFrames
 from deltaserver.training.learning_curves import LearningCurve
 from deltaserver.units import KCAL_PER_MOL_EV
 
 Floats = NDArray[np.float64]
-
-FORMATS = ("png", "svg")
-DPI = 200
-COLOUR = {FULL: "#9aa5b1", TOTAL: "#1f6f8b"}
-TITLE = {FULL: "full sGDML", TOTAL: "Δ-sGDML"}
-BLOCK_COLOURS = ("#c8553d", "#e0a030", "#6a994e", "#7d5ba6")
-INTER_COLOUR = "#1f6f8b"
-STYLE = {
-    "font.size": 9.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10.0,
-    "legend.frameon": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "deltaserver",
-}
 
 
 def draw_all(found: Evaluated, directory: Path) -> list[Path]:
@@ -53,8 +46,6 @@ def draw_all(found: Evaluated, directory: Path) -> list[Path]:
         MissingExtraError: matplotlib is not installed.
         DataError: the directory cannot be written to.
     """
-    from deltaserver.training import figures_descriptor as descriptor
-
     figures: dict[str, Callable[[Any], None]] = {
         "fig5_binding_labels": lambda f: draw_binding_labels(f, [_titled(found)]),
         "fig6_errors": lambda f: draw_errors(f, found),
@@ -278,8 +269,3 @@ def draw_learning_curves(figure: Any, curves: Sequence[LearningCurve]) -> None:
 def _legend_below_rows(figure: Any, axes: Any) -> None:
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=1, fontsize="small")
-
-
-def pretty(name: str) -> str:
-    """Return a name with spaces for underscores, as figures show it."""
-    return name.replace("_", " ")

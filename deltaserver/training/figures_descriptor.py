@@ -14,7 +14,7 @@ from deltaserver.training.descriptor_analysis import (
     PairBlocks,
     cm_matrix,
 )
-from deltaserver.training.figures import BLOCK_COLOURS, INTER_COLOUR, pretty
+from deltaserver.training.figure_style import BLOCK_COLOURS, INTER_COLOUR, pretty
 from deltaserver.training.frames import LabelledFrames
 
 Floats = NDArray[np.float64]
