@@ -1,0 +1,184 @@
+"""Our evaluator against sgdml's: ``python benchmarks/evaluators.py [--json FILE]``.
+
+Random but valid models of the shapes that matter, one BLAS thread each, medians of repeated
+calls in one process, sgdml at its best chunk size. Two rooflines: the training arrays' bytes over
+the measured memory bandwidth, and the kernel sum's arithmetic over the measured DGEMM rate.
+"""
+
+from __future__ import annotations
+
+import os
+
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")  # before numpy is loaded
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from deltaserver.model.descriptor import PairDescriptor
+from deltaserver.model.files import ModelParameters
+from deltaserver.model.reference import ReferenceModel
+from deltaserver.model.sgdml import NativeUnits, SGDMLModel
+
+UNITS = NativeUnits(1.0, 1.0)
+CHUNKS = (1, 2, 5, 10, 20, 50, 100, 200)
+REPEAT_S = 1.5
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Atoms, training points, permutations: of the first fragment's ring times the second's."""
+
+    name: str
+    n_atoms: int
+    n_train: int
+    rings: tuple[int, ...]
+
+    @property
+    def perms(self) -> np.ndarray:
+        rings = [[np.roll(np.arange(n), k) for k in range(n)] for n in self.rings]
+        rows = []
+        for choice in product(*rings):
+            offset, row = 0, []
+            for ring in choice:
+                row.append(ring + offset)
+                offset += len(ring)
+            rows.append(np.concatenate([*row, np.arange(offset, self.n_atoms)]))
+        return np.array(rows)
+
+
+SHAPES = (
+    Shape("dimer, S = 2", 24, 200, (2,)),
+    Shape("N = 148, S = 1", 148, 100, (1,)),
+    Shape("N = 148, S = 12", 148, 100, (12,)),
+    Shape("N = 148, S = 120", 148, 100, (60, 2)),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One shape's figures; times in ms a geometry."""
+
+    shape: str
+    ours_ms: float
+    ours_batch8_ms: float
+    ours_batch32_ms: float
+    sgdml_ms: float
+    ratio: float
+    construct_s: float
+    sgdml_construct_s: float
+    memory_roof_ms: float
+    arithmetic_roof_ms: float
+    energy_difference: float
+    force_difference: float
+
+
+def median_ms(call: Callable[[], object]) -> float:
+    """Median time of repeated calls, in ms."""
+    call()
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(times) < 5 or (time.perf_counter() - began < REPEAT_S and len(times) < 2000):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return 1e3 * float(np.median(times))
+
+
+def geometries(n_atoms: int, n: int, rng: np.random.Generator) -> np.ndarray:
+    side = int(np.ceil(n_atoms ** (1 / 3)))
+    grid = np.stack(np.meshgrid(*[np.arange(side)] * 3), -1).reshape(-1, 3)[:n_atoms]
+    return (
+        1.5 * grid
+        + rng.normal(scale=0.1, size=(n_atoms, 3))
+        + rng.normal(scale=0.05, size=(n, n_atoms, 3))
+    )
+
+
+def measure(shape: Shape, bandwidth: float, gemm_rate: float) -> Result:
+    rng = np.random.default_rng(0)
+    x = geometries(shape.n_atoms, shape.n_train + 32, rng)
+    descriptors = PairDescriptor(shape.n_atoms).geometry(x).descriptor
+    parameters = ModelParameters(
+        numbers=np.full(shape.n_atoms, 6),
+        x=descriptors[32:],
+        a=rng.normal(size=descriptors[32:].shape),
+        perms=shape.perms,
+        sigma=20.0,
+        c=0.0,
+    )
+    start = time.perf_counter()
+    ours = SGDMLModel(parameters, UNITS)
+    construct_s = time.perf_counter() - start
+    start = time.perf_counter()
+    theirs = ReferenceModel(parameters, UNITS)
+    sgdml_construct_s = time.perf_counter() - start
+    sgdml_ms = min(_sgdml_ms(theirs, x[:1], chunk) for chunk in CHUNKS if chunk <= shape.n_train)
+    ours_ms = median_ms(lambda: ours.evaluate(x[:1]))
+    a, b = ours.evaluate(x[:4]), theirs.evaluate(x[:4])
+    n_desc = descriptors.shape[1]
+    return Result(
+        shape=shape.name,
+        ours_ms=ours_ms,
+        ours_batch8_ms=median_ms(lambda: ours.evaluate(x[:8])) / 8,
+        ours_batch32_ms=median_ms(lambda: ours.evaluate(x[:32])) / 32,
+        sgdml_ms=sgdml_ms,
+        ratio=sgdml_ms / ours_ms,
+        construct_s=construct_s,
+        sgdml_construct_s=sgdml_construct_s,
+        memory_roof_ms=1e3 * 2 * shape.n_train * n_desc * 8 / bandwidth,
+        arithmetic_roof_ms=1e3 * 8 * len(shape.perms) * shape.n_train * n_desc / gemm_rate,
+        energy_difference=float(np.abs(a.energy / b.energy - 1).max()),
+        force_difference=float(np.abs(a.forces - b.forces).max() / np.abs(b.forces).max()),
+    )
+
+
+def _sgdml_ms(model: ReferenceModel, x: np.ndarray, chunk: int) -> float:
+    model._predictor._set_chunk_size(chunk)
+    return median_ms(lambda: model.evaluate(x))
+
+
+def memory_bandwidth() -> float:
+    """Bytes a second that one thread reads from memory, as a dot product sees it."""
+    a = np.ones(1 << 25)
+    return a.nbytes / (median_ms(lambda: a @ a) * 1e-3)
+
+
+def dgemm_rate() -> float:
+    """Floating-point operations a second of one thread in a square DGEMM."""
+    a = np.random.default_rng(0).random((1500, 1500))
+    return 2 * 1500**3 / (median_ms(lambda: a @ a) * 1e-3)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    options = parser.parse_args()
+    bandwidth, gemm_rate = memory_bandwidth(), dgemm_rate()
+    print(f"memory {bandwidth / 1e9:.1f} GB/s, DGEMM {gemm_rate / 1e9:.1f} GFLOP/s\n")
+    print("| shape | ours | sgdml | ratio | batch 8 | batch 32 | construct | roofs |")
+    print("|---|---|---|---|---|---|---|---|")
+    results = []
+    for shape in SHAPES:
+        r = measure(shape, bandwidth, gemm_rate)
+        results.append(r)
+        print(
+            f"| {r.shape} | {r.ours_ms:.3f} ms | {r.sgdml_ms:.2f} ms | {r.ratio:.1f} "
+            f"| {r.ours_batch8_ms:.3f} ms | {r.ours_batch32_ms:.3f} ms "
+            f"| {r.construct_s:.2f} s ({r.sgdml_construct_s:.1f} s) "
+            f"| {r.memory_roof_ms:.2f}, {r.arithmetic_roof_ms:.2f} ms |",
+            flush=True,
+        )
+    if options.json:
+        options.json.write_text(json.dumps([asdict(r) for r in results], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
