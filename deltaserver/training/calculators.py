@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import gc
 import importlib
 import importlib.metadata
 import os
@@ -194,6 +195,7 @@ def _pyscf(xc: str, dispersion: str | None, basis: str) -> CalculatorFactory:
         raise MissingExtraError("PySCF", "dft") from None
 
     def make(atoms: Any) -> Any:
+        gc.collect()  # calculator and scanner hold each other: megabytes per label otherwise
         charge = round(atoms.get_initial_charges().sum())
         mole = gto.M(
             atom=list(zip(atoms.get_chemical_symbols(), atoms.positions, strict=True)),
