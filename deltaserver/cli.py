@@ -24,7 +24,7 @@ from deltaserver.errors import (
     DeltaserverError,
     InputError,
 )
-from deltaserver.model.composite import BACKENDS, CompositeModel
+from deltaserver.model.composite import BACKENDS, PRECISIONS, CompositeModel
 from deltaserver.serve import telemetry
 from deltaserver.serve.answer import EXTRAS
 from deltaserver.serve.daemon import Daemon, ServeSettings
@@ -57,6 +57,14 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "--backend", type=click.Choice(BACKENDS), default="numpy", show_default=True,
     help="Evaluator; sgdml's own predictor is there to compare against.",
+)  # fmt: skip
+@click.option(
+    "--device", metavar="DEVICE",
+    help="Evaluate with torch on cpu, cuda, cuda:1, …, or auto: a GPU if there is one.",
+)  # fmt: skip
+@click.option(
+    "--precision", type=click.Choice(PRECISIONS), default="float64", show_default=True,
+    help="Of the torch backend; what float32 costs is measured and told.",
 )  # fmt: skip
 @click.option(
     "--connect-timeout", type=click.FloatRange(min=0), default=60.0, show_default=True,
@@ -96,6 +104,8 @@ def serve(
     sockets_prefix: str,
     component: str,
     backend: Any,
+    device: str | None,
+    precision: Any,
     connect_timeout: float,
     extras: Any,
     log_file: Path | None,
@@ -110,19 +120,27 @@ def serve(
         raise InputError("--socket is missing; expected unix:NAME or inet:HOST:PORT")
     addresses = tuple(parse_address(text, sockets_prefix) for text in sockets)
     status = telemetry.configure(log_file, quiet=quiet)
-    model = load_model(models, backend, component)
+    if device and backend == "numpy":
+        backend = "torch"
+    model = load_model(models, component, backend, device or "auto", precision)
     settings = ServeSettings(addresses, component, extras, connect_timeout)
     Daemon(model, settings, telemetry.StepLog(log_every, status)).run()
 
 
-def load_model(models: Path, backend: Any, component: str) -> CompositeModel:
+def load_model(
+    models: Path,
+    component: str,
+    backend: Any = "numpy",
+    device: str = "auto",
+    precision: Any = "float64",
+) -> CompositeModel:
     """Load a model directory and tell what it holds, warnings included."""
     # Nothing is connected yet: a request to stop needs no care.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(EXIT_OK))
     log = structlog.get_logger()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        model = CompositeModel.load(models, backend)
+        model = CompositeModel.load(models, backend, device, precision)
     model.check_component(component)  # before anything is told: an error is one line
     if backend == "sgdml" and model.periodic:
         raise InputError(
@@ -137,6 +155,8 @@ def load_model(models: Path, backend: Any, component: str) -> CompositeModel:
         directory=str(models),
         atoms=model.n_atoms,
         components=list(model.components),
+        backend=backend,
+        **model.device_facts(),
         version=deltaserver.__version__,
     )
     return model
@@ -163,7 +183,7 @@ def simulate(
     log_file = directory / "deltaserver.jsonl"
     log_file.unlink(missing_ok=True)
     status = telemetry.configure(log_file, quiet=quiet)
-    model = load_model(models, "numpy", component)
+    model = load_model(models, component)
     if status and request.total_steps:
         status.expected = (request.total_steps + 1) * request.n_beads
     with ipi_process(request, directory):

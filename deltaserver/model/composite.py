@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,8 +31,10 @@ from deltaserver.model.sgdml import (
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Backend = Literal["numpy", "sgdml"]
-BACKENDS: tuple[Backend, ...] = ("numpy", "sgdml")
+Precision = Literal["float64", "float32"]
+PRECISIONS: tuple[Precision, ...] = ("float64", "float32")
+Backend = Literal["numpy", "torch", "sgdml"]
+BACKENDS: tuple[Backend, ...] = ("numpy", "torch", "sgdml")
 
 
 @dataclass(frozen=True)
@@ -122,13 +124,21 @@ class CompositeModel:
         self.numbers = _check_fit(fragments, binding, full, source)
 
     @classmethod
-    def load(cls, path: str | Path, backend: Backend = "numpy") -> CompositeModel:
+    def load(
+        cls,
+        path: str | Path,
+        backend: Backend = "numpy",
+        device: str = "auto",
+        precision: Precision = "float64",
+    ) -> CompositeModel:
         """Load a model directory.
 
         Args:
             path: the directory, or its ``model.yaml``.
-            backend: ``"numpy"``, our evaluator, or ``"sgdml"``, sgdml's own predictor, kept as
-                a reference.
+            backend: ``"numpy"``, our evaluator; ``"torch"``, the same on torch tensors; or
+                ``"sgdml"``, sgdml's own predictor, kept as a reference.
+            device: of the torch backend: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
+            precision: of the torch backend.
 
         Raises:
             ManifestError: ``model.yaml`` is wrong, or disagrees with the model files.
@@ -136,7 +146,7 @@ class CompositeModel:
             MissingExtraError: the backend is not installed.
         """
         manifest = read_manifest(path)
-        loader = _ModelLoader(manifest, backend)
+        loader = _ModelLoader(manifest, backend, device, precision)
         fragments = tuple(
             Fragment(
                 entry.name,
@@ -172,6 +182,16 @@ class CompositeModel:
         """Whether any part takes minimum images."""
         parts = [fragment.model for fragment in self.fragments] + [self.binding, self.full]
         return any(getattr(part, "lattice", None) is not None for part in parts)
+
+    def device_facts(self) -> dict[str, object]:
+        """Tell where the torch backend computes and what its precision costs; else nothing."""
+        parts: list[Any] = [fragment.model for fragment in self.fragments]
+        parts += [self.binding, self.full]
+        losses = [part.precision_loss() for part in parts if hasattr(part, "precision_loss")]
+        devices = {str(part.device) for part in parts if hasattr(part, "device")}
+        if not devices:
+            return {}
+        return {"device": ", ".join(sorted(devices)), "relative_force_error": max(losses)}
 
     def check_component(self, component: str) -> None:
         """Raise ComponentError unless this model has ``component``."""
@@ -226,9 +246,17 @@ class CompositeModel:
 class _ModelLoader:
     """Loads each model file once, however many fragments use it."""
 
-    def __init__(self, manifest: Manifest, backend: Backend) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        backend: Backend,
+        device: str,
+        precision: Precision,
+    ) -> None:
         self.manifest = manifest
         self.backend = backend
+        self.device = device
+        self.precision = precision
         self.loaded: dict[Path, ForceModel] = {}
 
     def __call__(self, path: Path) -> ForceModel:
@@ -239,13 +267,19 @@ class _ModelLoader:
     def _load(self, path: Path) -> ForceModel:
         parameters = read_parameters(path)
         native = resolve_units(parameters, self.manifest.length_unit, self.manifest.energy_unit)
-        if self.backend == "numpy":
-            return SGDMLModel(parameters, native)
         try:
-            from deltaserver.model.reference import ReferenceModel
+            if self.backend == "torch":
+                from deltaserver.model.torch_model import TorchModel
+
+                return TorchModel(parameters, native, self.device, self.precision)
+            if self.backend == "sgdml":
+                from deltaserver.model.reference import ReferenceModel
+
+                return ReferenceModel(parameters, native)
         except ImportError as error:
-            raise MissingExtraError("the sgdml backend", "train") from error
-        return ReferenceModel(parameters, native)
+            extra = {"torch": "gpu", "sgdml": "train"}[self.backend]
+            raise MissingExtraError(f"the {self.backend} backend", extra) from error
+        return SGDMLModel(parameters, native)
 
 
 def _sum(parts: list[Floats]) -> Floats:
