@@ -19,3 +19,15 @@ def test_compiled_block_equals_numpy(n_atoms, sigma):
     expected = blocks.block(fields, 0, 1, group, sigma)
     found = blocks_numba.block(fields, 0, 1, group, sigma)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14 * np.abs(expected).max())
+
+
+def test_compilation_changes_nothing(monkeypatch):
+    """The same functions, interpreted: a difference would be the compiler's."""
+    rng = np.random.default_rng(7)
+    fields = PairFields.of(rng.normal(scale=3.0, size=(2, 4, 3)))
+    group = PermutationGroup.of(np.array([[0, 1, 2, 3], [1, 0, 2, 3], [0, 1, 3, 2], [1, 0, 3, 2]]))
+    compiled = blocks_numba.block(fields, 0, 1, group, 5.0)
+    for name in ("_pull", "_add_jacobian_products"):
+        monkeypatch.setattr(blocks_numba, name, getattr(blocks_numba, name).py_func)
+    interpreted = blocks_numba.block(fields, 0, 1, group, 5.0)
+    np.testing.assert_allclose(compiled, interpreted, rtol=0, atol=1e-14 * np.abs(compiled).max())
