@@ -71,6 +71,11 @@ PATH = click.Path(path_type=Path)
     metavar="SECONDS", help="How long to wait for i-PI to listen.",
 )  # fmt: skip
 @click.option(
+    "--batch-window", type=click.FloatRange(min=0), default=0.0, show_default=True,
+    metavar="MS", help="How long a request may wait for those of other connections, to be "
+    "evaluated with them; what has arrived together is evaluated together anyway.",
+)  # fmt: skip
+@click.option(
     "--extras", type=click.Choice(EXTRAS), default="summary", show_default=True,
     help="What i-PI gets beside forces: a summary, or every contribution's forces too.",
 )  # fmt: skip
@@ -107,6 +112,7 @@ def serve(
     device: str | None,
     precision: Any,
     connect_timeout: float,
+    batch_window: float,
     extras: Any,
     log_file: Path | None,
     log_every: int,
@@ -123,7 +129,7 @@ def serve(
     if device and backend == "numpy":
         backend = "torch"
     model = load_model(models, component, backend, device or "auto", precision)
-    settings = ServeSettings(addresses, component, extras, connect_timeout)
+    settings = ServeSettings(addresses, component, extras, connect_timeout, 1e-3 * batch_window)
     Daemon(model, settings, telemetry.StepLog(log_every, status)).run()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,27 +49,53 @@ class Answer:
 def answer(
     model: CompositeModel, data: PosData, component: str = "total", extras: Extras = "summary"
 ) -> Answer:
-    """Evaluate a request and serialise FORCEREADY.
+    """Evaluate one request and serialise FORCEREADY; see :func:`answer_together`."""
+    return answer_together(model, [data], component, extras)[0]
+
+
+def answer_together(
+    model: CompositeModel,
+    requests: Sequence[PosData],
+    component: str = "total",
+    extras: Extras = "summary",
+) -> list[Answer]:
+    """Evaluate requests of several connections as one batch; serialise a FORCEREADY for each.
 
     i-PI fills a short batch by repeating its last structure: the repeats at the end are computed
     once, answered each, and not counted as structures.
     """
-    n_batch = len(data.positions)
-    n_real = n_batch - _count_padding(data)
-    result = _evaluate(model, data, n_real, component)
+    n_real = [len(data.positions) - _count_padding(data) for data in requests]
+    result = _evaluate(
+        model,
+        np.concatenate([data.positions[:n] for data, n in zip(requests, n_real, strict=True)]),
+        np.concatenate([data.cells[:n] for data, n in zip(requests, n_real, strict=True)]),
+        component,
+    )
+    starts = np.cumsum([0, *n_real])
+    return [
+        _reply(model, result, range(start, start + n), len(data.positions), extras)
+        for start, n, data in zip(starts[:-1], n_real, requests, strict=True)
+    ]
+
+
+def _reply(
+    model: CompositeModel, result: CompositeEvaluation, rows: range, n_batch: int, extras: Extras
+) -> Answer:
+    """Serialise the structures at ``rows``, the last one as often as fills ``n_batch``."""
     atoms = {fragment.name: fragment.atoms for fragment in model.fragments}
     structures, texts = [], []
-    for index in range(n_real):
-        one = result[index]
+    for row in rows:
+        one = result[row]
         structure = summarise(one, atoms)
         structures.append(structure)
         texts.append(_encode_extras(structure, one, extras))
-    rows = [min(index, n_real - 1) for index in range(n_batch)]
+    filled = [*range(len(rows)), *[len(rows) - 1] * (n_batch - len(rows))]
+    at = [rows[k] for k in filled]
     reply = force_ready(
-        result.energy[rows] / HARTREE_EV,
-        result.forces[rows] * (BOHR_ANG / HARTREE_EV),
-        result.virial[rows] / HARTREE_EV,
-        [texts[row] for row in rows],
+        result.energy[at] / HARTREE_EV,
+        result.forces[at] * (BOHR_ANG / HARTREE_EV),
+        result.virial[at] / HARTREE_EV,
+        [texts[k] for k in filled],
     )
     return Answer(reply, tuple(structures))
 
@@ -101,10 +128,10 @@ def _count_padding(data: PosData) -> int:
 
 
 def _evaluate(
-    model: CompositeModel, data: PosData, n_real: int, component: str
+    model: CompositeModel, positions: Floats, cells: Floats, component: str
 ) -> CompositeEvaluation:
-    positions = data.positions[:n_real] * BOHR_ANG
-    cells = data.cells[:n_real] * BOHR_ANG
+    """Evaluate structures in Bohr, together unless the model is periodic and cells differ."""
+    positions, cells = positions * BOHR_ANG, cells * BOHR_ANG
     if not model.periodic or (cells == cells[0]).all():
         return model.evaluate(positions, component, cells[0] if model.periodic else None)
     one_by_one = [

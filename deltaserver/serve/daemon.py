@@ -16,7 +16,7 @@ import structlog
 
 from deltaserver.errors import GuardError, NoServerError, ProtocolError
 from deltaserver.model.composite import CompositeModel
-from deltaserver.serve.answer import Answer, Extras, answer
+from deltaserver.serve.answer import Answer, Extras, answer_together
 from deltaserver.serve.protocol import ClientProtocol, Closed, ForceRequest, Introduced
 from deltaserver.serve.telemetry import Origin, StepLog, StepTimes
 from deltaserver.serve.transport import Address, Connector, close_quietly, delays
@@ -35,6 +35,7 @@ class ServeSettings:
     component: str = "total"
     extras: Extras = "summary"
     connect_timeout_s: float = 60.0
+    batch_window_s: float = 0.0
 
 
 @dataclass(eq=False)
@@ -51,6 +52,8 @@ class Link:
     connected: bool = False
     next_attempt: float = 0.0
     request_began: float | None = None
+    request: ForceRequest | None = None
+    received: float = 0.0
     unlogged: tuple[Answer, float, float, float] | None = None
 
     def __post_init__(self) -> None:
@@ -89,6 +92,7 @@ class Daemon:
             try:
                 while self._links and not self._stop_signal:
                     self._turn()
+                self._answer_waiting(finish=True)
                 self._drain()
             finally:
                 for link in self._links:
@@ -110,13 +114,20 @@ class Daemon:
         for link in self._links:
             if not link.connected and now >= link.next_attempt:
                 self._attempt(link, now)
-        due = [link.next_attempt for link in self._links if not link.connected]
-        timeout = max(0.0, min(due) - time.monotonic()) if due else None
-        for key, mask in self._selector.select(timeout):
+        for key, mask in self._selector.select(self._timeout()):
             if key.data is None:
                 key.fileobj.recv(64)  # type: ignore[union-attr]  # the signal's wake-up byte
             elif self._stop_signal is None:
                 self._handle(key.data, mask)
+        self._answer_waiting()
+
+    def _timeout(self) -> float | None:
+        """How long, in s, nothing is due: the next attempt to connect, the end of a window."""
+        due = [link.next_attempt - time.monotonic() for link in self._links if not link.connected]
+        waiting = [link for link in self._links if link.request]
+        if waiting:
+            due.append(self._rest_of_window(waiting))
+        return max(0.0, min(due)) if due else None
 
     def _handle(self, link: Link, mask: int) -> None:
         try:
@@ -186,17 +197,20 @@ class Daemon:
         self._serve(link)
         if link in self._links:
             self._flush(link)
-        if not link.protocol.receiving:
+        if not link.protocol.receiving and not link.request:
             link.request_began = None
 
     def _serve(self, link: Link) -> None:
         """Take every event that the bytes received so far make up."""
+        if link.request:
+            return  # its answer comes first
         try:
             while event := link.protocol.next_event():
                 if isinstance(event, Introduced):
                     self._introduce(link, event)
                 elif isinstance(event, ForceRequest):
-                    self._answer(link, event)
+                    link.request, link.received = event, time.perf_counter()
+                    return  # answered with what else has arrived by the end of this turn
                 elif isinstance(event, Closed):
                     self._log.info("closed", address=str(link.address), reason="EXIT")
                     self._drop(link)
@@ -214,17 +228,41 @@ class Daemon:
             batch_size=event.batch_size,
         )
 
-    def _answer(self, link: Link, request: ForceRequest) -> None:
-        if link.unlogged:  # a server that does not wait for the last reply's end
-            self._record(link)
-        received = time.perf_counter()
-        began = link.request_began or received
-        reply = answer(self.model, request.data, link.component, self.settings.extras)
-        self._guard(reply)
-        link.protocol.answer(reply.reply)
-        link.unlogged = (reply, began, received, time.perf_counter())
-        link.request_began = None
-        self._flush(link)
+    def _answer_waiting(self, finish: bool = False) -> None:
+        """Answer what has arrived, from all connections that want the same component at once.
+
+        With ``finish`` no window is waited for.
+        """
+        while waiting := [link for link in self._links if link.request]:
+            if not finish and self._rest_of_window(waiting) > 0.0:
+                return
+            component = waiting[0].component
+            self._answer([link for link in waiting if link.component == component], component)
+
+    def _rest_of_window(self, waiting: list[Link]) -> float:
+        """How long, in s, others may still join: nobody waits for connections that idle."""
+        if len(waiting) == sum(link.connected for link in self._links):
+            return 0.0
+        first = min(link.received for link in waiting)
+        return first + self.settings.batch_window_s - time.perf_counter()
+
+    def _answer(self, links: list[Link], component: str) -> None:
+        data = [link.request.data for link in links if link.request]
+        replies = answer_together(self.model, data, component, self.settings.extras)
+        evaluated = time.perf_counter()
+        for link, reply in zip(links, replies, strict=True):
+            self._guard(reply)
+            link.request = None
+            if link.unlogged:  # a server that does not wait for the last reply's end
+                self._record(link)
+            link.protocol.answer(reply.reply)
+            link.unlogged = (reply, link.request_began or link.received, link.received, evaluated)
+            link.request_began = None
+            try:
+                self._flush(link)
+                self._serve(link)  # what the peer sent behind its request
+            except (ConnectionError, TimeoutError) as error:
+                self._lost(link, (error.strerror or type(error).__name__).lower())
 
     def _guard(self, reply: Answer) -> None:
         """Never send what is not a number: i-PI would take it and go on."""
