@@ -25,6 +25,7 @@ from deltaserver.errors import (
     InputError,
 )
 from deltaserver.model.composite import BACKENDS, PRECISIONS, CompositeModel
+from deltaserver.model.threads import blas_threads, one_blas_thread
 from deltaserver.serve import telemetry
 from deltaserver.serve.answer import EXTRAS
 from deltaserver.serve.daemon import Daemon, ServeSettings
@@ -65,6 +66,10 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "--precision", type=click.Choice(PRECISIONS), default="float64", show_default=True,
     help="Of the torch backend; what float32 costs is measured and told.",
+)  # fmt: skip
+@click.option(
+    "--threads", type=click.IntRange(min=1), default=1, show_default=True,
+    help="Threads of the matrix products: more pay from some hundred permutations on.",
 )  # fmt: skip
 @click.option(
     "--connect-timeout", type=click.FloatRange(min=0), default=60.0, show_default=True,
@@ -111,6 +116,7 @@ def serve(
     backend: Any,
     device: str | None,
     precision: Any,
+    threads: int,
     connect_timeout: float,
     batch_window: float,
     extras: Any,
@@ -130,7 +136,8 @@ def serve(
         backend = "torch"
     model = load_model(models, component, backend, device or "auto", precision)
     settings = ServeSettings(addresses, component, extras, connect_timeout, 1e-3 * batch_window)
-    Daemon(model, settings, telemetry.StepLog(log_every, status)).run()
+    with blas_threads(threads):
+        Daemon(model, settings, telemetry.StepLog(log_every, status)).run()
 
 
 def load_model(
@@ -194,7 +201,8 @@ def simulate(
         status.expected = (request.total_steps + 1) * request.n_beads
     with ipi_process(request, directory):
         settings = ServeSettings(request.addresses, component)
-        Daemon(model, settings, telemetry.StepLog(1, status)).run()
+        with one_blas_thread():
+            Daemon(model, settings, telemetry.StepLog(1, status)).run()
 
 
 for register in (register_dataset, register_train, register_evaluate, register_analyze):

@@ -41,16 +41,16 @@ c60() {
     cp $compare-product/c60.npz $compare-product/buckycatcher.npz models/c60/
     cp $compare-none/binding.npz $compare-none/full.npz models/c60/
     for part in c60 buckycatcher; do
-        train $data $compare-none --symmetry none --component $part "${points[@]}"
+        train $data $compare-none --symmetry none --component $part "${points[@]}" --sigma 20
     done
 }
 
 declare -A SYSTEMS=(
     [methane_dimer]="methane_dimer --n-train 200 --n-valid 50"
     [benzene_dimer]="benzene_dimer_gfn2_150K.xyz.gz --n-train 200 --n-valid 50"
-    [benzene_water]="benzene_water --n-train 400 --n-valid 60 --hold-out 4,5"
-    [na_benzene]="na_benzene --n-train 400 --n-valid 60 --hold-out 4,5"
-    [no3_corona_surrogate]="no3_corona_surrogate --n-train 120 --n-valid 40 --hold-out 4,5"
+    [benzene_water]="benzene_water --n-train 300 --n-valid 50 --hold-out 4,5"
+    [na_benzene]="na_benzene --n-train 300 --n-valid 50 --hold-out 4,5"
+    [no3_corona_surrogate]="no3_corona_surrogate --n-train 100 --n-valid 40 --hold-out 4,5"
 )
 for name in "${@:-na_benzene benzene_water benzene_dimer methane_dimer no3_corona_surrogate c60}"; do
     for one in $name; do

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from deltaserver.errors import InputError
 from deltaserver.training import blocks
 from deltaserver.training.blocks import PairFields, PermutationGroup
-from deltaserver.training.threads import one_blas_thread
+from deltaserver.model.threads import one_blas_thread
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

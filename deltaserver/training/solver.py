@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from deltaserver.errors import InputError, MissingExtraError
 from deltaserver.training.assembly import Progress, quiet
-from deltaserver.training.threads import blas_threads
+from deltaserver.model.threads import blas_threads
 
 Floats = NDArray[np.float64]
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deltaserver.training import threads
+from deltaserver.model import threads
 
 
 def test_blas_is_limited_and_restored():
