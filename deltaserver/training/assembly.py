@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.errors import InputError
+from deltaserver.model.threads import one_blas_thread
 from deltaserver.training import blocks
 from deltaserver.training.blocks import PairFields, PermutationGroup
-from deltaserver.model.threads import one_blas_thread
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.errors import InputError, MissingExtraError
-from deltaserver.training.assembly import Progress, quiet
 from deltaserver.model.threads import blas_threads
+from deltaserver.training.assembly import Progress, quiet
 
 Floats = NDArray[np.float64]
 
