@@ -34,6 +34,7 @@ NO_FRAME = (-1, -1)
 # Dask keeps what it is given in memory: feed it a few labels per core at a time.
 JOBS_PER_WORKER = 4
 CONNECT_TIMEOUT = "10s"
+DASHBOARD = "127.0.0.1:0"  # any free port, from this machine only
 
 Key = tuple[int, int, str]
 
@@ -230,4 +231,6 @@ def _cluster(client: Any, local_cluster: Any, scheduler: str, workers: int) -> A
     # One thread each: the labels are what runs in parallel.
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
-    return client(local_cluster(n_workers=workers, threads_per_worker=1, dashboard_address=None))
+    return client(
+        local_cluster(n_workers=workers, threads_per_worker=1, dashboard_address=DASHBOARD)
+    )

@@ -239,14 +239,16 @@ class _Trajectory:
                 )
 
     def _thermalise(self) -> None:
-        from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+        from ase import units
         from ase.optimize import FIRE
 
         if self.plan.relax:
             self.atoms.calc = self._new_calculator(0)
             with self._one_line("relaxing the start structure"):
                 FIRE(self.atoms, logfile=None).run(fmax=RELAX_FORCE_EV_ANG, steps=RELAX_STEPS)
-        MaxwellBoltzmannDistribution(self.atoms, temperature_K=self.temperature, rng=self.rng)
+        # Maxwell and Boltzmann in one line: ASE has renamed its function for it.
+        spread = np.sqrt(self.atoms.get_masses() * units.kB * self.temperature)[:, None]
+        self.atoms.set_momenta(self.rng.standard_normal((len(spread), 3)) * spread)
 
     def _run_to_next_state(self, step: int) -> int:
         from ase import units

@@ -123,11 +123,11 @@ def test_wall_pulls_fragments_together_and_belongs_to_its_energy():
 
 def test_temperature_is_the_thermostats(cheap, tmp_path):
     plan = SamplingPlan(
-        "cheap_calculators:SlowEMT", (300.0,), 1, 80, 10, 100, time_step=3.0, friction=0.05,
+        "cheap_calculators:SlowEMT", (300.0,), 1, 40, 5, 60, time_step=3.0, friction=0.05,
         wall_distance=4.0,
     )  # fmt: skip
     frames = sample(plan, [START], FRAGMENTS, tmp_path / "t.jsonl")
-    assert np.mean([frame.temperature for frame in frames]) == pytest.approx(300.0, rel=0.25)
+    assert np.mean([frame.temperature for frame in frames]) == pytest.approx(300.0, rel=0.3)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_labels_on_a_scheduler_that_is_not_there(sampled, tmp_path, monkeypatch)
 
 def test_labels_through_a_scheduler_set_aside_what_fails(sampled, tmp_path):
     distributed = pytest.importorskip("distributed")
-    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
     with distributed.LocalCluster(processes=False, protocol="tcp", **options) as cluster:
         address = cluster.scheduler_address
         path = label_all(sampled[:3], tmp_path / "l", PICKY, scheduler=address)
