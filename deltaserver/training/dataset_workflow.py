@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,13 @@ from deltaserver.training.dataset_files import (
     read_manifest,
     write_dataset,
 )
-from deltaserver.training.dataset_workplace import JOURNAL, SETTINGS_NAME, Workplace, check_elements
+from deltaserver.training.dataset_workplace import (
+    JOURNAL,
+    SETTINGS_NAME,
+    Workplace,
+    check_elements,
+    command_line,
+)
 from deltaserver.training.frames import LabelledFrames
 from deltaserver.training.journal import read_journal, write_atomically
 from deltaserver.training.sampling import Frame, read_frames, sample
@@ -129,7 +133,7 @@ def merge(
         trajectory=np.concatenate(trajectories),
         step=np.concatenate([part.step for part in parts]),
     )
-    write_dataset(merged, directory, {"command": _command(), "merged": sources})
+    write_dataset(merged, directory, {"command": command_line(), "merged": sources})
     return merged
 
 
@@ -149,8 +153,9 @@ def _check_mergeable(
 
 
 def _provenance(workplace: Workplace, frames: LabelledFrames, calculator: str) -> dict[str, Any]:
+    settings = json.loads((workplace.directory / JOURNAL / SETTINGS_NAME).read_text())
     provenance: dict[str, Any] = {
-        "command": _command(),
+        "command": settings.get("command", command_line()),
         "labels": {"calculator": calculator, "programs": program_versions(calculator)},
         "rejected": len({(r["trajectory"], r["step"]) for r in read_journal(workplace.rejected)}),
     }
@@ -177,8 +182,3 @@ def _stored_provenance(path: Path) -> Any:
     if manifest.suffix not in (".yaml", ".yml"):
         return None
     return read_manifest(manifest).get("provenance")
-
-
-def _command() -> str:
-    """Return the command line as it was typed, the program without its directory."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])

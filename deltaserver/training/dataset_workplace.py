@@ -7,6 +7,8 @@ refused with other settings than it was begun with.
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -192,6 +194,11 @@ def place_molecules(paths: tuple[Path, ...], gap: float, seed: int, output: Path
     return fragments
 
 
+def command_line() -> str:
+    """Return the command line as it was typed, the program without its directory."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
 def check_elements(where: str, numbers: Ints, expected: Ints) -> None:
     """Refuse a structure whose elements are not the first one's, in its order (DataError)."""
     if len(numbers) != len(expected):
@@ -245,6 +252,7 @@ def _keep_settings(workplace: Workplace, steps: list[list[int]] | None = None) -
                     f"{old.get(key)} again, or another --output"
                 )
     path.parent.mkdir(parents=True, exist_ok=True)
+    settings["command"] = command_line()
     if steps is not None:
         settings["steps"] = steps
     write_atomically(path, json.dumps(settings).encode())
