@@ -46,11 +46,11 @@ c60() {
 }
 
 declare -A SYSTEMS=(
-    [methane_dimer]="methane_dimer --n-train 200 --n-valid 50"
-    [benzene_dimer]="benzene_dimer_gfn2_150K.xyz.gz --n-train 200 --n-valid 50"
-    [benzene_water]="benzene_water --n-train 300 --n-valid 50 --hold-out 4,5"
+    [methane_dimer]="methane_dimer --n-train 175 --n-valid 40 --hold-out 3 --train-fraction 1"
+    [benzene_dimer]="benzene_dimer_gfn2_150K.xyz.gz --n-train 200 --n-valid 50 --sigma 10,20,40"
+    [benzene_water]="benzene_water --n-train 300 --n-valid 50 --hold-out 4,5 --sigma 10,20"
     [na_benzene]="na_benzene --n-train 300 --n-valid 50 --hold-out 4,5"
-    [no3_corona_surrogate]="no3_corona_surrogate --n-train 100 --n-valid 40 --hold-out 4,5"
+    [no3_corona_surrogate]="no3_corona_surrogate --n-train 100 --n-valid 40 --hold-out 4,5 --sigma 20,40"
 )
 for name in "${@:-na_benzene benzene_water benzene_dimer methane_dimer no3_corona_surrogate c60}"; do
     for one in $name; do
