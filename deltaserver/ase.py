@@ -26,7 +26,7 @@ class DeltaCalculator(Calculator):  # type: ignore[misc]
     After a calculation ``results["contributions"]`` maps each part's name to its evaluation.
     """
 
-    implemented_properties = ["energy", "forces", "stress"]
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]
 
     def __init__(
         self, model: CompositeModel | str | Path, component: str = "total", **kwargs: Any
@@ -54,6 +54,7 @@ class DeltaCalculator(Calculator):  # type: ignore[misc]
         result = self.model.evaluate(self.atoms.positions, self.component, cell)
         self.results = {
             "energy": float(result.energy),
+            "free_energy": float(result.energy),  # no electronic entropy: the same
             "forces": result.forces,
             "contributions": result.contributions,
         }

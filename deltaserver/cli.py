@@ -6,9 +6,11 @@ Users see one line when something is wrong, and an exit code that tells what kin
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from deltaserver.analysis.commands import register_analyze
 from deltaserver.errors import (
     EXIT_INPUT,
     EXIT_INTERNAL,
+    EXIT_INTERRUPTED,
     EXIT_OK,
     DeltaserverError,
     InputError,
@@ -131,10 +134,13 @@ def serve(
     if not sockets:
         raise InputError("--socket is missing; expected unix:NAME or inet:HOST:PORT")
     addresses = tuple(parse_address(text, sockets_prefix) for text in sockets)
+    if device and backend == "sgdml":
+        raise InputError("--device is for the torch backend; --backend sgdml runs on the CPU")
+    if backend == "numpy" and (device or precision != "float64"):
+        backend = "torch"  # what only torch can do was asked for
+    model, notes = load_model(models, component, backend, device or "auto", precision)
     status = telemetry.configure(log_file, quiet=quiet)
-    if device and backend == "numpy":
-        backend = "torch"
-    model = load_model(models, component, backend, device or "auto", precision)
+    announce(model, models, backend, notes)
     settings = ServeSettings(addresses, component, extras, connect_timeout, 1e-3 * batch_window)
     with blas_threads(threads):
         Daemon(model, settings, telemetry.StepLog(log_every, status)).run()
@@ -146,22 +152,38 @@ def load_model(
     backend: Any = "numpy",
     device: str = "auto",
     precision: Any = "float64",
-) -> CompositeModel:
-    """Load a model directory and tell what it holds, warnings included."""
-    # Nothing is connected yet: a request to stop needs no care.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(EXIT_OK))
-    log = structlog.get_logger()
-    with warnings.catch_warnings(record=True) as caught:
+) -> tuple[CompositeModel, list[str]]:
+    """Load a model directory; return it with the warnings that came up."""
+    with _stoppable(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         model = CompositeModel.load(models, backend, device, precision)
-    model.check_component(component)  # before anything is told: an error is one line
+        model.warm_up()
+    model.check_component(component)
     if backend == "sgdml" and model.periodic:
         raise InputError(
             "--backend sgdml knows neither the virial nor a changing cell of periodic models; "
             "use --backend numpy"
         )
-    for warning in caught:
-        log.warning("warning", message=str(warning.message))
+    return model, [str(warning.message) for warning in caught]
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """End cleanly on SIGTERM and SIGINT while nothing is connected yet."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    old = [signal.signal(number, lambda number, frame: sys.exit(EXIT_OK)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, old, strict=True):
+            signal.signal(number, handler)
+
+
+def announce(model: CompositeModel, models: Path, backend: str, notes: list[str]) -> None:
+    """Log what was loaded."""
+    log = structlog.get_logger()
+    for note in notes:
+        log.warning("warning", message=note)
     log.info(
         "loaded",
         model=model.name,
@@ -172,7 +194,6 @@ def load_model(
         **model.device_facts(),
         version=deltaserver.__version__,
     )
-    return model
 
 
 @app.command()
@@ -192,17 +213,22 @@ def simulate(
     from deltaserver.serve.simulate import ipi_process, make_directory, read_input
 
     request = read_input(ipi_input)
+    model, notes = load_model(models, component)
     make_directory(directory)
     log_file = directory / "deltaserver.jsonl"
     log_file.unlink(missing_ok=True)
     status = telemetry.configure(log_file, quiet=quiet)
-    model = load_model(models, component)
+    announce(model, models, "numpy", notes)
     if status and request.total_steps:
         status.expected = (request.total_steps + 1) * request.n_beads
-    with ipi_process(request, directory):
-        settings = ServeSettings(request.addresses, component)
-        with one_blas_thread():
-            Daemon(model, settings, telemetry.StepLog(1, status)).run()
+    settings = ServeSettings(request.addresses, component)
+    daemon = Daemon(model, settings, telemetry.StepLog(1, status))
+    with ipi_process(request, directory) as ipi, one_blas_thread():
+        daemon.run()
+        if daemon.stopped_by_signal and ipi.poll() is None:
+            structlog.get_logger().info("stopping i-pi", pid=ipi.pid)
+            ipi.terminate()  # it writes its RESTART file and ends
+            raise KeyboardInterrupt  # the run is not done: no script should go on
 
 
 for register in (register_dataset, register_train, register_evaluate, register_analyze):
@@ -219,7 +245,7 @@ def main(arguments: list[str] | None = None) -> int:
     except click.ClickException as error:
         return _fail(error.format_message(), EXIT_INPUT, arguments)
     except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted", EXIT_OK, arguments)
+        return _fail("interrupted", EXIT_INTERRUPTED, arguments)
     except DeltaserverError as error:
         return _fail(str(error), error.exit_code, arguments)
     except BrokenPipeError:

@@ -25,6 +25,7 @@ EXIT_INPUT = 2
 EXIT_CONNECTION = 3
 EXIT_GUARD = 4
 EXIT_INTERNAL = 5
+EXIT_INTERRUPTED = 130  # Ctrl-C in a command that was not done: what shells expect
 
 
 class DeltaserverError(Exception):

@@ -3,6 +3,7 @@
 #
 #     docs/two_molecules.sh water.xyz ammonia.xyz NAME
 #
+# Both molecules neutral (for ions give `dataset build` its --fragment options with charges).
 # Frames come from GFN2-xTB dynamics at 300 K, labels from GFN2-xTB; CALCULATOR, FRAMES, N_TRAIN
 # and DIRECTORY in the environment say otherwise. Stopped at any moment, it continues when it is
 # started again. Needs pip install 'deltaserver[train]'.

@@ -46,7 +46,7 @@ c60() {
 }
 
 declare -A SYSTEMS=(
-    [methane_dimer]="methane_dimer --n-train 175 --n-valid 40 --hold-out 3 --train-fraction 1"
+    [methane_dimer]="methane_dimer --n-train 140 --n-valid 35 --hold-out 3 --train-fraction 1"
     [benzene_dimer]="benzene_dimer_gfn2_150K.xyz.gz --n-train 200 --n-valid 50 --sigma 10,20,40"
     [benzene_water]="benzene_water --n-train 300 --n-valid 50 --hold-out 4,5 --sigma 10,20"
     [na_benzene]="na_benzene --n-train 300 --n-valid 50 --hold-out 4,5"

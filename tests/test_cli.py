@@ -319,7 +319,7 @@ def raising(monkeypatch, error):
     [
         (GuardError("not\nfinite"), 4, "deltaserver: not finite"),
         (ZeroDivisionError("by\nzero"), 5, "internal error: ZeroDivisionError: by zero; run again"),
-        (KeyboardInterrupt(), 0, "deltaserver: interrupted"),
+        (KeyboardInterrupt(), 130, "deltaserver: interrupted"),
     ],
 )
 def test_every_kind_of_error_has_its_code_and_one_line(capsys, monkeypatch, error, code, said):

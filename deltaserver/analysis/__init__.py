@@ -1,1 +1,1 @@
-"""What a run shows: trajectories, collective variables, free energies, contributions."""
+"""What a run shows: so far, what each fragment and the binding contributed."""

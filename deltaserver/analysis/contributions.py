@@ -36,12 +36,15 @@ def read_log(path: Path) -> dict[str, Series]:
         DataError: no such file, no ``step`` events in it, or a line that is no JSON.
     """
     rows: dict[str, list[tuple[int, float, float]]] = {}
-    for record in _steps(path):
-        seq = int(record["seq"])
-        rows.setdefault(TOTAL, []).append((seq, float(record["energy_ev"]), np.nan))
-        for name, part in _parts(record).items():
-            row = (seq, float(part["energy_ev"]), float(part["force_rms_ev_per_ang"]))
-            rows.setdefault(name, []).append(row)
+    for number, record in _steps(path):
+        try:
+            seq = int(record["seq"])
+            rows.setdefault(TOTAL, []).append((seq, float(record["energy_ev"]), np.nan))
+            for name, part in _parts(record).items():
+                row = (seq, float(part["energy_ev"]), float(part["force_rms_ev_per_ang"]))
+                rows.setdefault(name, []).append(row)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: line {number} is no step of ours ({error!r})") from error
     if not rows:
         raise DataError(f"{path}: no step events; expected a log written with --log-file")
     return {
@@ -50,7 +53,7 @@ def read_log(path: Path) -> dict[str, Series]:
     }
 
 
-def _steps(path: Path) -> Iterator[Mapping[str, Any]]:
+def _steps(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     try:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
@@ -61,7 +64,7 @@ def _steps(path: Path) -> Iterator[Mapping[str, Any]]:
                         raise DataError(f"{path}: line {number} is not JSON") from None
                     return
                 if isinstance(record, dict) and record.get("event") == "step":
-                    yield record
+                    yield number, record
     except (OSError, UnicodeError) as error:
         raise DataError(f"{path}: cannot be read as a log ({error})") from error
 
@@ -91,6 +94,13 @@ def table(series: Mapping[str, Series]) -> str:
 
 def write_csv(series: Mapping[str, Series], path: Path) -> None:
     """Write every logged number as ``part,seq,energy_ev,force_rms_ev_per_ang``."""
+    try:
+        _write_rows(series, path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _write_rows(series: Mapping[str, Series], path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("part", "seq", "energy_ev", "force_rms_ev_per_ang"))

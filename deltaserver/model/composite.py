@@ -23,6 +23,7 @@ from deltaserver.model.manifest import IsolatedAtom, Manifest, read_manifest
 from deltaserver.model.sgdml import (
     Evaluation,
     ForceModel,
+    Precision,
     SGDMLModel,
     as_batch,
     concatenate,
@@ -31,7 +32,6 @@ from deltaserver.model.sgdml import (
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Precision = Literal["float64", "float32"]
 PRECISIONS: tuple[Precision, ...] = ("float64", "float32")
 Backend = Literal["numpy", "torch", "sgdml"]
 BACKENDS: tuple[Backend, ...] = ("numpy", "torch", "sgdml")
@@ -182,6 +182,14 @@ class CompositeModel:
         """Whether any part takes minimum images."""
         parts = [fragment.model for fragment in self.fragments] + [self.binding, self.full]
         return any(getattr(part, "lattice", None) is not None for part in parts)
+
+    def warm_up(self) -> None:
+        """Evaluate once, far from anything: compiles the loops before the first real step."""
+        line = 10.0 * np.arange(self.n_atoms)
+        positions = np.stack([line, np.zeros_like(line), np.zeros_like(line)], axis=1)
+        for component in ("total", "full"):
+            if component in self.components:
+                self.evaluate(positions, component)
 
     def device_facts(self) -> dict[str, object]:
         """Tell where the torch backend computes and what its precision costs; else nothing."""

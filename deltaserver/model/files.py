@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 REQUIRED = ("type", "z", "R_desc", "R_d_desc_alpha", "c", "sig", "perms")
-OPTIONAL = ("std", "alphas_E", "lattice", "r_unit", "e_unit")
+OPTIONAL = ("std", "alphas_E", "alphas_F", "lattice", "r_unit", "e_unit")
 # What numpy and zipfile raise at files that are not, or no longer, what they should be.
 UNREADABLE = (
     OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedError, RuntimeError,
@@ -110,6 +110,8 @@ def parse_parameters(arrays: Mapping[str, Any], source: str) -> ModelParameters:
     perms = np.atleast_2d(_integers(arrays, "perms", source))
     alphas = _floats(arrays, "alphas_E", source).ravel() if "alphas_E" in arrays else None
     lattice = _floats(arrays, "lattice", source) if "lattice" in arrays else None
+    if "alphas_F" in arrays:
+        _floats(arrays, "alphas_F", source)  # not needed to predict, but must be sound
     _expect_shape(source, "z", numbers, (n_atoms,))
     if n_atoms < 2 or n_train < 1:
         raise ModelFileError(f"{source}: {n_atoms} atoms, {n_train} training points; expected more")

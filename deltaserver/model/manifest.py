@@ -171,8 +171,8 @@ class _ManifestParser:
         top = self.mapping(
             data,
             "the manifest",
-            required=("format", "name", "fragments"),
-            optional=("reference", "units", "binding", "full"),
+            required=("format", "fragments"),
+            optional=("name", "reference", "units", "binding", "full"),
         )
         if top["format"] != FORMAT:
             raise self.error(f"format is {_kind(top['format'])}; this version reads {FORMAT!r}")
@@ -183,7 +183,9 @@ class _ManifestParser:
             raise self.error("binding is missing; expected binding: {model: FILE.npz}")
         return Manifest(
             path=self.path,
-            name=" ".join(self.text(top["name"], "name").split()),
+            name=" ".join(
+                self.text(top.get("name", self.path.resolve().parent.name), "name").split()
+            ),
             reference=self.text(top.get("reference", "not stated"), "reference"),
             length_unit=length_unit,
             energy_unit=energy_unit,
@@ -289,7 +291,7 @@ class _ManifestParser:
             )
         if not isinstance(species[0], str) or species[0] not in NUMBER_OF:
             raise self.error(f"fragment {name!r}: {_kind(species[0])} is no element symbol")
-        energy = entry["energy"]
+        energy = _number(entry["energy"])
         if isinstance(energy, bool) or not isinstance(energy, (int, float)):
             raise self.error(f"fragment {name!r}: energy is {_kind(energy)}; expected a number")
         if not abs(energy) <= sys.float_info.max:
@@ -339,6 +341,16 @@ class _ManifestParser:
                 f"{'atom' if len(missing) == 1 else 'atoms'} {format_atoms(missing)} "
                 f"in no fragment; expected every atom from 0 to {max(owner)} in exactly one"
             )
+
+
+def _number(value: Any) -> Any:
+    """Return a number that YAML 1.1 takes for text, such as -4.3e2, as a float."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    return value
 
 
 def _kind(value: Any) -> str:

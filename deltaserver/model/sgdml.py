@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +19,8 @@ from deltaserver.model.kernel import TrainingSum
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+Precision = Literal["float64", "float32"]
 
 DEFAULT_LENGTH_UNIT, DEFAULT_ENERGY_UNIT = "Ang", "kcal/mol"
 

@@ -8,7 +8,7 @@ Positions go to the device once a batch, energies, forces and virials come back 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +18,10 @@ from deltaserver.errors import GeometryError, InputError
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.files import ModelParameters
 from deltaserver.model.kernel import SQRT5, TrainingSum
-from deltaserver.model.sgdml import Evaluation, NativeUnits, as_batch, as_cell
+from deltaserver.model.sgdml import Evaluation, NativeUnits, Precision, as_batch, as_cell
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Precision = Literal["float64", "float32"]
 CHUNK_ELEMENTS = 1 << 26  # permuted queries held at once; halved where the device runs out
 
 

@@ -106,6 +106,11 @@ class Daemon:
         protocol = ClientProtocol(self.model.n_atoms)
         return Link(address, protocol, self.settings.component, deadline)
 
+    @property
+    def stopped_by_signal(self) -> bool:
+        """Whether a signal ended the run, not the servers."""
+        return self._stop_signal is not None
+
     # -- the loop ------------------------------------------------------------------------------
 
     def _turn(self) -> None:
@@ -261,6 +266,8 @@ class Daemon:
             try:
                 self._flush(link)
                 self._serve(link)  # what the peer sent behind its request
+                if link in self._links:
+                    self._flush(link)
             except (ConnectionError, TimeoutError) as error:
                 self._lost(link, (error.strerror or type(error).__name__).lower())
 

@@ -42,6 +42,7 @@ TRANSITIONS: dict[tuple[State, type[Message]], State] = {
     (State.NEED_INIT, Init): State.READY,
     (State.NEED_INIT, Exit): State.CLOSED,
     (State.READY, Status): State.READY,
+    (State.READY, Init): State.READY,  # a server may introduce itself anew
     (State.READY, PosData): State.HAVE_POSITIONS,
     (State.READY, Exit): State.CLOSED,
     (State.HAVE_POSITIONS, Status): State.HAVE_POSITIONS,

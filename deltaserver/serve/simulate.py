@@ -8,6 +8,7 @@ socket file that it refuses to replace.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import signal
@@ -57,7 +58,7 @@ def read_input(path: Path, prefix: str = DEFAULT_PREFIX) -> IpiInput:
         raise InputError(f"{path}: no such file; expected an i-PI input")
     try:
         root = ElementTree.fromstring(path.read_text(encoding="utf-8"))
-    except (ElementTree.ParseError, UnicodeError) as error:
+    except (ElementTree.ParseError, UnicodeError, OSError) as error:
         raise InputError(f"{path}: not readable as XML ({error})") from error
     if root.tag != "simulation":
         raise InputError(f"{path}: the root is <{root.tag}>; expected <simulation>")
@@ -67,14 +68,20 @@ def read_input(path: Path, prefix: str = DEFAULT_PREFIX) -> IpiInput:
     for node in root.iter("file"):
         node.text = str(_existing(path, (node.text or "").strip()))
     steps = root.findtext("total_steps")
-    beads = [int(node.get("nbeads", "1")) for node in root.iter("initialize")]
+    beads = [_count(path, "nbeads", node.get("nbeads", "1")) for node in root.iter("initialize")]
     return IpiInput(
         path=path,
         addresses=addresses,
-        total_steps=int(steps) if steps else None,
+        total_steps=_count(path, "total_steps", steps) if steps else None,
         n_beads=max(beads, default=1),
         text=ElementTree.tostring(root, encoding="unicode"),
     )
+
+
+def _count(path: Path, what: str, text: str) -> int:
+    if not text.strip().isdecimal():
+        raise InputError(f"{path}: {what} is {text.strip()!r}; expected a whole number")
+    return int(text)
 
 
 def _address(node: ElementTree.Element, prefix: str) -> Address:
@@ -87,8 +94,13 @@ def _address(node: ElementTree.Element, prefix: str) -> Address:
 
 
 def _existing(input_path: Path, name: str) -> Path:
-    """Find a file named in the input: from where we are, as i-PI would, else beside the input."""
-    for base in (Path.cwd(), input_path.parent):
+    """Find a file named in the input.
+
+    i-PI looks from where it is started; we look there, then beside the input and above it, where
+    the input's author will have stood.
+    """
+    here = input_path.resolve().parent
+    for base in (Path.cwd(), here, here.parent):
         if (base / name).is_file():
             return (base / name).resolve()
     raise InputError(f"{input_path}: the structure file {name!r} is not there")
@@ -117,19 +129,40 @@ def ipi_process(ipi_input: IpiInput, directory: Path) -> Iterator[subprocess.Pop
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )
     structlog.get_logger().info("i-pi", pid=process.pid, log=str(log_path))
     done = threading.Event()
     threading.Thread(target=_report_end, args=(process, done), daemon=True).start()
     try:
         yield process
+    except BaseException:
+        process.terminate()
+        raise
     finally:
         done.set()
-        _end(process)
+        with _deaf_to_interrupts():
+            _end(process)
     if process.returncode not in (0, -signal.SIGTERM):
         raise ConnectionLostError(
             f"i-PI ended with code {process.returncode}: {_last_line(log_path)} (see {log_path})"
         )
+
+
+def _end_with_parent() -> None:
+    """In the child: have the kernel end i-PI if we are killed."""
+    pr_set_pdeathsig = 1  # linux/prctl.h
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Let no second Ctrl-C leave i-PI behind."""
+    old = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, old)
 
 
 def _find_ipi() -> list[str]:

@@ -174,6 +174,8 @@ def label_command(
             raise InputError("--output is for a file of frames; a directory is labelled in place")
         workplace = place.reopen(frames)
     else:
+        if not frames.exists():
+            raise InputError(f"{frames}: no such file or directory of frames")
         if output is None or not fragments:
             raise InputError(f"{frames} is a file; expected --fragment and --output as well")
         workplace = place.open_given(output, frames, _parse_fragments(fragments))

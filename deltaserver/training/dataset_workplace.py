@@ -7,6 +7,7 @@ refused with other settings than it was begun with.
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from dataclasses import dataclass
@@ -73,8 +74,11 @@ def parse_fragment(text: str) -> FragmentSpec:
     if len(parts) not in (2, 3):
         raise InputError(f"{where}: expected NAME:ATOMS or NAME:ATOMS:CHARGE, as in water:0-2")
     check_fragment_name(parts[0], where)
+    charge = "".join(parts[2:]) or "0"
+    if not re.fullmatch(r"[+-]?\d{1,3}", charge):
+        raise InputError(f"{where}: charge {charge!r} is no whole number of e")
     try:
-        return FragmentSpec(parts[0], parse_atoms(parts[1]), int("".join(parts[2:]) or 0))
+        return FragmentSpec(parts[0], parse_atoms(parts[1]), int(charge))
     except ValueError as error:
         raise InputError(f"{where}: {error}") from None
 

@@ -83,10 +83,13 @@ def train_directory(
     requests = []
     for component in wanted:  # all of them before the first is trained: refusals come at once
         request, found = _request(frames, available, component, split, plan)
-        _check_fits(request, component)
+        needed = _check_fits(request, component)
         requests.append((component, request, found))
         note = f"; {found.note}" if found.note else ""
-        say(f"{component.name}: {len(request.train)} points, {len(found.perms)} permutations{note}")
+        say(
+            f"{component.name}: {len(request.train)} points, {len(found.perms)} permutations, "
+            f"about {needed / 1e9:.2g} GB{note}"
+        )
     output.mkdir(parents=True, exist_ok=True)
     for component, request, found in requests:
         _train_component(output, report, component, request, found, plan, say, progress)
@@ -115,10 +118,10 @@ def _draw(data: LabelledSet, candidates: Any, count: int, seed: int, what: str) 
     return candidates[draw_stratified(data.energy[candidates], count, seed, f"{data.name} {what}")]
 
 
-def _check_fits(request: TrainingRequest, component: Component) -> None:
+def _check_fits(request: TrainingRequest, component: Component) -> float:
     from deltaserver.training.memory import check_memory
 
-    check_memory(request.size, len(request.train), request.max_bytes, component.name)
+    return check_memory(request.size, len(request.train), request.max_bytes, component.name)
 
 
 def _train_component(

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.errors import DataError, InputError, MissingExtraError
+from deltaserver.model.files import UNREADABLE
 from deltaserver.training import symmetry
 from deltaserver.training.components import Component, LabelledSet, fragment_symmetry
 from deltaserver.training.frames import LabelledFrames
@@ -140,7 +141,6 @@ def _from_file(path: Path, component: Component, numbers: Ints, cap: int) -> Sym
         )
     if len(perms) > cap:
         raise DataError(f"{path}: {len(perms)} permutations are more than the cap of {cap}")
-    perms = perms.astype(np.int64)
     return Symmetry(perms, len(perms))
 
 
@@ -149,15 +149,25 @@ def _read(path: Path, component: Component) -> Ints | None:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as archive:
                 found = component.name in archive.files
-                return np.atleast_2d(archive[component.name]) if found else None
-        whole = (
-            np.load(path) if path.suffix == ".npy" else np.loadtxt(path, dtype=np.int64, ndmin=2)
-        )
-    except (OSError, ValueError, EOFError) as error:
-        reason = str(error).splitlines()[0]
+                return _whole(archive[component.name], path) if found else None
+        perms = _whole(np.load(path) if path.suffix == ".npy" else np.loadtxt(path), path)
+    except DataError:
+        raise
+    except UNREADABLE as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(f"{path}: not readable as permutations ({reason})") from None
-    perms: Ints = np.atleast_2d(whole)
     return restricted(perms, component.atoms[0]) if component.is_fragment else perms
+
+
+def _whole(values: Any, path: Path) -> Ints:
+    """Return an array of permutations (S, N); refuse what is no table of whole numbers."""
+    table = np.atleast_2d(values)
+    if table.ndim != 2 or not table.size or table.dtype.kind not in "iuf":
+        raise DataError(f"{path}: holds {table.dtype} {table.shape}; expected whole numbers (S, N)")
+    whole = table.astype(np.int64)
+    if not np.array_equal(whole, table):
+        raise DataError(f"{path}: holds numbers that are not whole; expected atom indices from 0")
+    return whole
 
 
 def restricted(perms: Ints, atoms: tuple[int, ...]) -> Ints:

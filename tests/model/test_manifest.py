@@ -216,7 +216,14 @@ def test_wrong_entries_are_named(directory, path, value, said):
     assert said in refusal(directory, changed(*path, to=value))
 
 
-@pytest.mark.parametrize("key", ["format", "name", "fragments", "binding"])
+def test_a_model_without_a_name_has_its_directory_s(directory):
+    data = manifest()
+    del data["name"]
+    (directory / "model.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
+    assert read_manifest(directory).name == directory.name
+
+
+@pytest.mark.parametrize("key", ["format", "fragments", "binding"])
 def test_missing_entries_are_named(directory, key):
     data = manifest()
     del data[key]

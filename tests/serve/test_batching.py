@@ -121,3 +121,17 @@ def test_a_window_that_runs_out_ends_the_wait(composite, positions, tmp_path):
     servers[1].finish()
     (step,) = named(events, "step")
     assert step["wall_ms"] >= 200.0
+
+
+def test_what_follows_a_request_in_the_same_packet_is_answered(composite, positions, tmp_path):
+    def script(peer):
+        peer.introduce()
+        peer.send(posdata(positions) + message("getforce") + message("status"))
+        reply = peer.reply()
+        return reply, peer.exactly(12)
+
+    server = ServerDouble(f"unix:{tmp_path}/s", script)
+    serve(composite, server)
+    reply, status = server.finish()
+    assert_same(reply, composite.evaluate(positions))
+    assert status == b"READY       "
