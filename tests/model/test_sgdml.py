@@ -99,7 +99,7 @@ def test_files_of_either_generation_equal_sgdml(tmp_path, generation):
 
 
 def test_the_shipped_benzene_model_equals_sgdml():
-    path = "models/benzene_dimer/benzene.npz"
+    path = "models/benzene_dimer/benzene1.npz"
     with np.load(path, allow_pickle=False) as file:
         keys = ("type", "z", "R_desc", "R_d_desc_alpha", "c", "std", "sig", "perms")
         raw = {key: file[key] for key in keys}

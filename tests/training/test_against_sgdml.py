@@ -53,7 +53,7 @@ def trained_by_sgdml(request):
 @pytest.mark.parametrize(
     ("name", "n_train", "n_perms"),
     [
-        ("fragment1", 20, 12),
+        ("benzene1", 20, 12),
         pytest.param("binding", 20, 288, marks=pytest.mark.slow),
         pytest.param("full", 20, 288, marks=pytest.mark.slow),
     ],

@@ -34,7 +34,7 @@ def output(tmp_path_factory):
     shutil.copytree(MODELS, models)
     made = root / "out"
     code = run(DATA, "--models", models, "--output", made, "--max-test", 10, "--readme",
-               "--made-with", "python models/train_sgdml.py benzene_dimer")  # fmt: skip
+               "--made-with", "models/train.sh benzene_dimer")  # fmt: skip
     assert code == 0
     return made
 
@@ -85,7 +85,7 @@ def test_descriptor_blocks_are_reported(report):
 def test_markdown_states_what_it_measured(output):
     text = (output / "evaluation.md").read_text()
     for part in ("| force MAE on benzene1 ", "Made again by", "blocks of", "σ_inter/σ_intra",
-                 "`python models/train_sgdml.py benzene_dimer`", "last 16 %"):  # fmt: skip
+                 "`models/train.sh benzene_dimer`", "last 16 %"):  # fmt: skip
         assert part in text
     readme = (output.parent / "benzene_dimer" / "README.md").read_text()
     assert "| force MAE " in readme
@@ -124,7 +124,7 @@ def test_several_models_give_a_grid_and_learning_curves(less_trained, tmp_path):
     text = (tmp_path / "evaluation.md").read_text()
     assert "## Symmetry and decomposition told apart" in text
     assert "**half**" in text
-    assert "benzene1 12, benzene2 12, binding 1" in text
+    assert "benzene1 12, benzene2 12, binding 288" in text
     again = f"--models {less_trained} --max-test 5 --block-length 2 --resamples 50 --output"
     assert again in text
     report = json.loads((tmp_path / "evaluation.json").read_text())
@@ -142,7 +142,9 @@ def test_several_models_give_a_grid_and_learning_curves(less_trained, tmp_path):
 
 
 def test_random_split_is_asked_for_and_marked(tmp_path, capsys):
-    code = run(DATA, "--models", MODELS, "--split", "random", "--output", tmp_path,
+    models = tmp_path / "unreported"  # without the report that tells which frames chose sigma
+    shutil.copytree(MODELS, models, ignore=shutil.ignore_patterns("training.json"))
+    code = run(DATA, "--models", models, "--split", "random", "--output", tmp_path,
                "--max-test", 4, "--no-figures", "--resamples", 20)  # fmt: skip
     assert code == 0
     assert "these errors are too low" in capsys.readouterr().out

@@ -48,7 +48,7 @@ def test_the_report_says_what_was_done(dimer):
     assert [c["sigma"] for c in report["left"]["candidates"]] == [4.0, 8.0]
     assert written["n_held_out"] == 16
     assert written["train_fraction"] == 0.8
-    assert "left: 12 points, 2 permutations" in lines
+    assert "left: 12 points, 2 permutations, about 0.48 GB" in lines
     assert any(line.startswith("binding: σ = ") for line in lines)
     assert not (output / ".training").exists()
 
