@@ -84,7 +84,8 @@ def test_every_pair_of_the_table_and_every_pair_that_is_not_in_it(state, kind):
 
 
 def test_half_of_the_table_is_illegal():
-    # The test above would pass on a table that allows all: ten legal pairs: the nine that i-PI needs, and INIT anew.
+    # The test above would pass on a table that allows all. Ten legal pairs: the nine that i-PI
+    # needs, and INIT anew.
     assert len(TRANSITIONS) == 10
 
 
