@@ -40,7 +40,7 @@ def test_trained_series_makes_curves_that_fall(frames, trained, tmp_path):
     for curve in curves:
         assert [point.n_train for point in curve.points] == [3, 8]
         assert curve.points[1].forces.mae.value < curve.points[0].forces.mae.value
-    assert curves[1].permutations == "fragment1 1, fragment2 1, binding 1"
+    assert curves[1].permutations == "benzene1 1, benzene2 1, binding 1"
     assert save(lambda figure: draw_learning_curves(figure, curves), tmp_path / "curves").exists()
 
 
