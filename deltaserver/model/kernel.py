@@ -105,7 +105,8 @@ class TrainingSum:
         backward = np.empty_like(pair_perms)
         np.put_along_axis(backward, pair_perms, np.arange(len(order))[None], axis=1)
         centre = x.mean(axis=0)[order]
-        xa = np.concatenate([x[:, order] - centre, a[:, order]])
+        # Indexing columns can leave them contiguous instead of the rows that a pass reads.
+        xa = np.ascontiguousarray(np.concatenate([x[:, order] - centre, a[:, order]]))
         fused = compiled and alphas_energy is None and len(pair_perms) == 1
         ends = np.cumsum([len(block.columns) for block in found])
         sums = []
