@@ -38,6 +38,7 @@ from deltaserver.training.dataset_commands import register_dataset
 from deltaserver.training.evaluate_commands import register_evaluate
 
 PATH = click.Path(path_type=Path)
+RECONNECT_LIMIT_S = 600.0
 
 
 @click.group(
@@ -77,6 +78,14 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "--connect-timeout", type=click.FloatRange(min=0), default=60.0, show_default=True,
     metavar="SECONDS", help="How long to wait for i-PI to listen.",
+)  # fmt: skip
+@click.option(
+    "--reconnect", is_flag=True,
+    help="When a connection ends without EXIT, wait for i-PI to be back and connect again.",
+)  # fmt: skip
+@click.option(
+    "--reconnect-limit", type=click.FloatRange(min=0), metavar="SECONDS",
+    help=f"How long i-PI may be away, {RECONNECT_LIMIT_S:g} s unless given; implies --reconnect.",
 )  # fmt: skip
 @click.option(
     "--batch-window", type=click.FloatRange(min=0), default=0.0, show_default=True,
@@ -121,6 +130,8 @@ def serve(
     precision: Any,
     threads: int,
     connect_timeout: float,
+    reconnect: bool,
+    reconnect_limit: float | None,
     batch_window: float,
     extras: Any,
     log_file: Path | None,
@@ -141,7 +152,11 @@ def serve(
     model, notes = load_model(models, component, backend, device or "auto", precision)
     status = telemetry.configure(log_file, quiet=quiet)
     announce(model, models, backend, notes)
-    settings = ServeSettings(addresses, component, extras, connect_timeout, 1e-3 * batch_window)
+    if reconnect and reconnect_limit is None:
+        reconnect_limit = RECONNECT_LIMIT_S
+    settings = ServeSettings(
+        addresses, component, extras, connect_timeout, 1e-3 * batch_window, reconnect_limit
+    )
     with blas_threads(threads):
         Daemon(model, settings, telemetry.StepLog(log_every, status)).run()
 

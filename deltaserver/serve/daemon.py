@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import selectors
-import signal
-import socket
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from types import FrameType
+from dataclasses import dataclass
 
 import numpy as np
 import structlog
@@ -17,47 +12,32 @@ import structlog
 from deltaserver.errors import GuardError, NoServerError, ProtocolError
 from deltaserver.model.composite import CompositeModel
 from deltaserver.serve.answer import Answer, Extras, answer_together
-from deltaserver.serve.protocol import ClientProtocol, Closed, ForceRequest, Introduced
+from deltaserver.serve.link import Link, Patience, Unlogged
+from deltaserver.serve.protocol import Closed, ForceRequest, Introduced
+from deltaserver.serve.signals import Signals
 from deltaserver.serve.telemetry import Origin, StepLog, StepTimes
-from deltaserver.serve.transport import Address, Connector, close_quietly, delays
+from deltaserver.serve.transport import Address
 
-RECEIVE_BYTES = 1 << 18
 COMPONENT_PARAMETER = "component"
 DRAIN_S = 5.0  # how long a peer may take to read the rest of a reply when we stop
-CONNECT_ATTEMPT_S = 5.0  # one TCP attempt; a host that drops packets answers never
+SERVER_CLOSED = "the server closed the connection"
+SERVER_GAVE_UP = "EXIT before its answer: the server no longer waited"
 
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """What to serve and where, validated by whoever builds it."""
+    """What to serve and where, validated by whoever builds it.
+
+    With ``reconnect_limit_s`` a connection that ends without EXIT is made again, if the server
+    is back within that time; without it, its end is the end of serving that address.
+    """
 
     addresses: tuple[Address, ...]
     component: str = "total"
     extras: Extras = "summary"
     connect_timeout_s: float = 60.0
     batch_window_s: float = 0.0
-
-
-@dataclass(eq=False)
-class Link:
-    """One address: waiting for its server, connecting, or connected."""
-
-    address: Address
-    protocol: ClientProtocol
-    component: str
-    deadline: float
-    connector: Connector = field(init=False)
-    pauses: Iterator[float] = field(default_factory=delays)
-    sock: socket.socket | None = None
-    connected: bool = False
-    next_attempt: float = 0.0
-    request_began: float | None = None
-    request: ForceRequest | None = None
-    received: float = 0.0
-    unlogged: tuple[Answer, float, float, float] | None = None
-
-    def __post_init__(self) -> None:
-        self.connector = Connector(self.address)
+    reconnect_limit_s: float | None = None
 
 
 class Daemon:
@@ -74,55 +54,61 @@ class Daemon:
         self.steps = steps
         self._log = structlog.get_logger()
         self._selector = selectors.DefaultSelector()
-        self._stop_signal: str | None = None
+        self._signals = Signals()
         self._links: list[Link] = []
+        self._gave_up: NoServerError | None = None
 
     def run(self) -> None:
         """Serve; return when there is nothing left to serve.
 
         Raises:
-            NoServerError: nobody listened at an address within the connect timeout.
+            NoServerError: nobody listened at an address within the connect timeout, or nobody
+                came back within the limit for connecting again.
             ProtocolError: a server broke the protocol.
             InputError: a server's INIT asks for what the model does not have.
             GuardError: a result is not finite.
         """
-        deadline = time.monotonic() + self.settings.connect_timeout_s
-        self._links = [self._new_link(address, deadline) for address in self.settings.addresses]
-        with self._selector, self._signals():
+        with self._selector, self._signals.handled(self._selector):
+            self._links = [self._new_link(address) for address in self.settings.addresses]
             try:
-                while self._links and not self._stop_signal:
+                while self._links and not self._signals.stop:
                     self._turn()
                 self._answer_waiting(finish=True)
-                self._drain()
+                for link in self._links:
+                    link.drain(DRAIN_S)
             finally:
                 for link in self._links:
-                    if link.sock:
-                        close_quietly(link.sock)
-        reason = self._stop_signal or "every server has closed"
+                    link.close()
+        reason = self._signals.stop or "every server has closed"
         self._log.info("stopped", reason=reason, structures=self.steps.n_structures)
+        if self._gave_up and not self._signals.stop:
+            raise self._gave_up
 
-    def _new_link(self, address: Address, deadline: float) -> Link:
+    def _new_link(self, address: Address) -> Link:
         self._log.info("connecting", address=str(address))
-        protocol = ClientProtocol(self.model.n_atoms)
-        return Link(address, protocol, self.settings.component, deadline)
+        settings = self.settings
+        patience = Patience(settings.connect_timeout_s, settings.reconnect_limit_s)
+        return Link(address, self.model.n_atoms, settings.component, patience, self._selector)
 
     @property
     def stopped_by_signal(self) -> bool:
         """Whether a signal ended the run, not the servers."""
-        return self._stop_signal is not None
+        return self._signals.stop is not None
 
     # -- the loop ------------------------------------------------------------------------------
 
     def _turn(self) -> None:
         """Do what is due, then wait for sockets, the next attempt to connect, or a signal."""
         now = time.monotonic()
-        for link in self._links:
+        for link in tuple(self._links):
             if not link.connected and now >= link.next_attempt:
                 self._attempt(link, now)
+        for link in self._links:
+            link.watch()
         for key, mask in self._selector.select(self._timeout()):
             if key.data is None:
-                key.fileobj.recv(64)  # type: ignore[union-attr]  # the signal's wake-up byte
-            elif self._stop_signal is None:
+                self._signals.woken()
+            elif self._signals.stop is None:
                 self._handle(key.data, mask)
         self._answer_waiting()
 
@@ -137,76 +123,52 @@ class Daemon:
     def _handle(self, link: Link, mask: int) -> None:
         try:
             if not link.connected:
-                self._finish_connecting(link)
+                link.finish_attempt()
+                self._note_connected(link)
                 return
             if mask & selectors.EVENT_WRITE:
                 self._flush(link)
             if mask & selectors.EVENT_READ:
                 self._read(link)
         except (ConnectionError, TimeoutError) as error:
-            self._lost(link, (error.strerror or type(error).__name__).lower())
-
-    # -- connecting ----------------------------------------------------------------------------
+            self._lost(link, _reason(error))
 
     def _attempt(self, link: Link, now: float) -> None:
-        if link.sock:  # the last attempt is still under way: give it up
-            self._forget(link)
-        if link.connector.last_error and now >= link.deadline:
-            raise NoServerError(
-                f"nobody listens at {link.address} after "
-                f"{self.settings.connect_timeout_s:g} s ({link.connector.last_error}); "
-                "start i-PI, or check --socket and --connect-timeout"
-            )
-        started = link.connector.start()
-        pause = next(link.pauses)
-        if started is None:
-            link.next_attempt = min(now + pause, link.deadline)
-            return
-        link.sock, connected = started
-        link.next_attempt = min(now + CONNECT_ATTEMPT_S, link.deadline)
-        event = selectors.EVENT_READ if connected else selectors.EVENT_WRITE
-        self._selector.register(link.sock, event, link)
-        if connected:
-            self._connected(link)
+        try:
+            link.attempt(now)
+        except NoServerError as error:
+            if len(self._links) == 1 or not link.n_connections:
+                raise
+            # The others are served on; what went wrong here is told at the end.
+            self._log.warning("gave up", address=str(link.address), reason=str(error))
+            self._gave_up = error
+            self._links.remove(link)
+        self._note_connected(link)
 
-    def _finish_connecting(self, link: Link) -> None:
-        assert link.sock is not None
-        sock = link.sock
-        self._selector.unregister(sock)
-        if link.connector.finish(sock):
-            self._selector.register(sock, selectors.EVENT_READ, link)
-            self._connected(link)
-        else:
-            link.sock = None
-            link.next_attempt = min(time.monotonic() + next(link.pauses), link.deadline)
-
-    def _connected(self, link: Link) -> None:
-        link.connected = True
-        self._log.info("connected", address=str(link.address))
+    def _note_connected(self, link: Link) -> None:
+        if link.connected:
+            self._log.info("connected", address=str(link.address), times=link.n_connections)
 
     # -- serving -------------------------------------------------------------------------------
 
     def _read(self, link: Link) -> None:
-        assert link.sock is not None
         began = time.perf_counter()
-        try:
-            data = link.sock.recv(RECEIVE_BYTES)
-        except BlockingIOError:
-            return
-        if not data:
-            self._lost(link, "the server closed the connection")
+        if not link.receive():
+            self._lost(link, SERVER_CLOSED)
             return
         if link.request_began is None:
             link.request_began = began
-        link.protocol.receive(data)
         self._serve(link)
-        if link in self._links:
+        if link.connected:
             self._flush(link)
         if not link.protocol.receiving and not link.request:
             link.request_began = None
 
-    def _serve(self, link: Link) -> None:
-        """Take every event that the bytes received so far make up."""
+    def _serve(self, link: Link, overtaken: bool = False) -> None:
+        """Take every event that the bytes received so far make up.
+
+        ``overtaken``: the bytes were there before the reply that has just been sent.
+        """
         if link.request:
             return  # its answer comes first
         try:
@@ -217,15 +179,23 @@ class Daemon:
                     link.request, link.received = event, time.perf_counter()
                     return  # answered with what else has arrived by the end of this turn
                 elif isinstance(event, Closed):
-                    self._log.info("closed", address=str(link.address), reason="EXIT")
-                    self._drop(link)
+                    self._exit(link, event.finished and not overtaken)
                     return
         except ProtocolError as error:
             raise ProtocolError(f"{link.address}: {error}") from error
 
+    def _exit(self, link: Link, finished: bool) -> None:
+        """EXIT ends a link, unless it came while an answer was due and we may connect again."""
+        if self.settings.reconnect_limit_s is not None and not finished:
+            self._lost(link, SERVER_GAVE_UP)
+            return
+        self._log.info("closed", address=str(link.address), reason="EXIT")
+        self._drop(link)
+
     def _introduce(self, link: Link, event: Introduced) -> None:
         link.component = event.parameters.get(COMPONENT_PARAMETER, self.settings.component)
         self.model.check_component(link.component)
+        link.introduced = True
         self._log.info(
             "introduced",
             address=str(link.address),
@@ -257,19 +227,26 @@ class Daemon:
         evaluated = time.perf_counter()
         for link, reply in zip(links, replies, strict=True):
             self._guard(reply)
-            link.request = None
-            if link.unlogged:  # a server that does not wait for the last reply's end
-                self._record(link)
-            link.protocol.answer(reply.reply)
-            link.unlogged = (reply, link.request_began or link.received, link.received, evaluated)
-            link.request_began = None
             try:
-                self._flush(link)
-                self._serve(link)  # what the peer sent behind its request
-                if link in self._links:
-                    self._flush(link)
+                self._reply(link, reply, evaluated)
             except (ConnectionError, TimeoutError) as error:
-                self._lost(link, (error.strerror or type(error).__name__).lower())
+                self._lost(link, _reason(error))
+
+    def _reply(self, link: Link, reply: Answer, evaluated: float) -> None:
+        """Send one reply, and take what the peer sent behind its request."""
+        if self.settings.reconnect_limit_s is not None:
+            link.receive()  # has it said EXIT meanwhile? Then it has not read the reply
+        link.request = None
+        if link.unlogged:  # a server that does not wait for the last reply's end
+            self._record(link)
+        link.protocol.answer(reply.reply)
+        began = link.request_began or link.received
+        link.unlogged = Unlogged(reply, began, link.received, evaluated)
+        link.request_began = None
+        self._flush(link)
+        self._serve(link, overtaken=True)
+        if link.connected:
+            self._flush(link)
 
     def _guard(self, reply: Answer) -> None:
         """Never send what is not a number: i-PI would take it and go on."""
@@ -283,75 +260,41 @@ class Daemon:
                 )
 
     def _flush(self, link: Link) -> None:
-        """Send what is queued: at once as a rule, the rest when the socket takes more."""
-        assert link.sock is not None
-        outgoing = link.protocol.outgoing
-        with contextlib.suppress(BlockingIOError):
-            while outgoing:
-                del outgoing[: link.sock.send(outgoing)]
-        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if outgoing else 0)
-        if self._selector.get_key(link.sock).events != wanted:
-            self._selector.modify(link.sock, wanted, link)
-        if not outgoing and link.unlogged:
+        """Send what is queued, and record the reply once it is all on its way."""
+        link.flush()
+        if not link.protocol.outgoing and link.unlogged:
             self._record(link)
 
     def _record(self, link: Link) -> None:
         assert link.unlogged is not None
-        reply, began, received, evaluated = link.unlogged
-        link.unlogged = None
+        done, link.unlogged = link.unlogged, None
         times = StepTimes(
-            receive_ms=1e3 * (received - began),
-            evaluate_ms=1e3 * (evaluated - received),
-            send_ms=1e3 * (time.perf_counter() - evaluated),
+            receive_ms=1e3 * (done.received - done.began),
+            evaluate_ms=1e3 * (done.evaluated - done.received),
+            send_ms=1e3 * (time.perf_counter() - done.evaluated),
         )
         origin = Origin(str(link.address), link.component)
-        self.steps.record(reply.structures, times, origin)
+        self.steps.record(done.answer.structures, times, origin)
 
     # -- parting -------------------------------------------------------------------------------
 
     def _lost(self, link: Link, reason: str) -> None:
+        """A connection ended without EXIT: look for the server again, or let it go."""
         level = self._log.info if link.protocol.idle else self._log.warning
         level("closed", address=str(link.address), reason=reason)
-        self._drop(link)
-
-    def _drain(self) -> None:
-        """Send what is left of replies that a stop request caught half sent."""
-        for link in self._links:
-            if link.sock and link.protocol.outgoing:
-                link.sock.settimeout(DRAIN_S)
-                with contextlib.suppress(OSError):
-                    link.sock.sendall(link.protocol.outgoing)
+        if self.settings.reconnect_limit_s is None or self._signals.stop:
+            self._drop(link)
+            return
+        link.renew()
+        self._log.info(
+            "reconnecting", address=str(link.address), limit_s=self.settings.reconnect_limit_s
+        )
 
     def _drop(self, link: Link) -> None:
-        self._forget(link)
+        link.connected = False
+        link.close()
         self._links.remove(link)
 
-    def _forget(self, link: Link) -> None:
-        assert link.sock is not None
-        self._selector.unregister(link.sock)
-        close_quietly(link.sock)
-        link.sock = None
 
-    # -- signals -------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Turn SIGTERM and SIGINT into a request to stop that also wakes the selector."""
-        ours, wake = socket.socketpair()
-        ours.setblocking(False)
-        wake.setblocking(False)
-        self._selector.register(ours, selectors.EVENT_READ, None)
-        old_fd = signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        old = [signal.signal(number, self._stop) for number in numbers]
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(old_fd)
-            for number, handler in zip(numbers, old, strict=True):
-                signal.signal(number, handler)
-            ours.close()
-            wake.close()
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        self._stop_signal = signal.Signals(number).name
+def _reason(error: OSError) -> str:
+    return (error.strerror or type(error).__name__).lower()

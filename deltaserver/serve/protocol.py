@@ -76,7 +76,12 @@ class ForceRequest:
 
 @dataclass(frozen=True)
 class Closed:
-    """The peer said EXIT."""
+    """The peer said EXIT; ``finished`` tells whether it had nothing left to be answered.
+
+    i-PI says EXIT at its end, and to a client that it no longer waits for.
+    """
+
+    finished: bool = True
 
 
 Event = Introduced | ForceRequest | Closed
@@ -135,6 +140,7 @@ class ClientProtocol:
         self.state = State.READY
 
     def _advance(self, message: Message) -> Event | None:
+        before = self.state
         try:
             self.state = TRANSITIONS[self.state, type(message)]
         except KeyError:
@@ -151,7 +157,7 @@ class ClientProtocol:
         elif isinstance(message, GetForce) and self._positions is not None:
             return ForceRequest(self._positions)
         elif isinstance(message, Exit):
-            return Closed()
+            return Closed(finished=before is not State.HAVE_POSITIONS)
         return None
 
     def _introduce(self, message: Init) -> Introduced:

@@ -14,6 +14,9 @@ from deltaserver.errors import InputError
 DEFAULT_PREFIX = "/tmp/ipi_"  # i-PI's own default, ipi/interfaces/sockets.py
 MAX_UNIX_PATH = 107  # sun_path of Linux, less the closing NUL
 FIRST_DELAY_S, LAST_DELAY_S = 0.02, 1.0
+MAX_UNREAD_BYTES = 1 << 24  # of a peer that goes on sending while we part from it
+# A peer whose machine is gone sends nothing, ever: ask after a minute of silence, then every 15 s.
+KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 8}
 
 # A server that is not up yet: worth another try.
 NOT_THERE_YET = {
@@ -106,7 +109,7 @@ class Connector:
         if family != socket.AF_UNIX:
             # Replies are small and waited for: Nagle's algorithm would hold them back.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            _keep_alive(sock)
         code = sock.connect_ex(target)
         # EAGAIN means "in progress" for TCP and "backlog full" for unix sockets.
         if code in IN_PROGRESS and family != socket.AF_UNIX:
@@ -145,8 +148,26 @@ class Connector:
         return family, (str(target[0]), int(target[1]))
 
 
+def _keep_alive(sock: socket.socket) -> None:
+    """Have the kernel find out, in about three minutes, that the other machine is gone."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE.items():
+        if hasattr(socket, name):  # not every system can be told
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 def close_quietly(sock: socket.socket) -> None:
-    """Close a socket whose peer may be gone already."""
+    """Close a socket whose peer may be gone already.
+
+    What the peer has sent is read first: to close over unread bytes resets the connection, and
+    i-PI's polling thread dies of a reset (of an end it does not). After ``shutdown`` a unix
+    socket takes no more, so that nothing can come in between.
+    """
     with contextlib.suppress(OSError):
+        sock.setblocking(False)
         sock.shutdown(socket.SHUT_RDWR)
+    with contextlib.suppress(OSError):
+        left = MAX_UNREAD_BYTES
+        while left > 0 and (data := sock.recv(1 << 18)):
+            left -= len(data)
     sock.close()

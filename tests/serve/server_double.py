@@ -132,9 +132,12 @@ Script = Callable[[Peer], Any]
 
 
 class ServerDouble:
-    """Listens at an address and runs a script on the first connection, in a thread."""
+    """Listens at an address and runs a script on each connection in turn, in a thread.
 
-    def __init__(self, address: str, script: Script, send_buffer: int | None = None) -> None:
+    One script is run on the first connection; of several, the result is a list.
+    """
+
+    def __init__(self, address: str, *scripts: Script, send_buffer: int | None = None) -> None:
         kind, _, rest = address.partition(":")
         if kind == "unix":
             self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -148,17 +151,20 @@ class ServerDouble:
             self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, send_buffer)
         self.listener.listen(4)
         self.listener.settimeout(20.0)
-        self.script = script
+        self.scripts = scripts
         self.result: Any = None
         self.error: BaseException | None = None
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
     def _run(self) -> None:
+        results = []
         try:
-            sock, _ = self.listener.accept()
-            with sock:
-                self.result = self.script(Peer(sock))
+            for script in self.scripts:
+                sock, _ = self.listener.accept()
+                with sock:
+                    results.append(script(Peer(sock)))
+            self.result = results if len(self.scripts) > 1 else results[0]
         except BaseException as error:
             self.error = error
         finally:

@@ -26,7 +26,7 @@ from deltaserver.errors import (
     NoServerError,
     ProtocolError,
 )
-from deltaserver.serve import daemon as daemon_module
+from deltaserver.serve import transport
 from deltaserver.serve.daemon import Daemon, ServeSettings
 from deltaserver.serve.telemetry import StepLog
 from deltaserver.serve.transport import parse_address
@@ -38,27 +38,6 @@ from tests.serve.server_double import (
     message,
     posdata,
 )
-
-SECONDS = 15
-
-
-@pytest.fixture(autouse=True)
-def _no_hang():
-    """A daemon that hangs fails its test instead of the suite."""
-
-    def give_up(*args):
-        raise AssertionError(f"still running after {SECONDS} s")
-
-    old = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(SECONDS)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, old)
-
-
-@pytest.fixture
-def unix(tmp_path):
-    return f"unix:{tmp_path}/s"
 
 
 def serve(model, *servers, **settings):
@@ -243,7 +222,7 @@ def test_a_request_that_trickles_in(composite, positions, unix):
 
 def tiny_buffers(monkeypatch):
     """Make the daemon's kernel buffers small, so that no reply fits in one send."""
-    original = daemon_module.Connector.start
+    original = transport.Connector.start
 
     def start(self):
         started = original(self)
@@ -251,7 +230,7 @@ def tiny_buffers(monkeypatch):
             started[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
         return started
 
-    monkeypatch.setattr(daemon_module.Connector, "start", start)
+    monkeypatch.setattr(transport.Connector, "start", start)
 
 
 def test_a_server_that_reads_slowly_gets_all_of_it(composite, batch, unix, monkeypatch):
@@ -542,11 +521,11 @@ def test_the_program_ends_well_on_a_signal(model_directory, tmp_path, number):
              f"unix:{path}"],
             stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
         )  # fmt: skip
-        listener.settimeout(SECONDS)
+        listener.settimeout(15)
         connection, _ = listener.accept()
         with connection:
             process.send_signal(number)
-            _, stderr = process.communicate(timeout=SECONDS)
+            _, stderr = process.communicate(timeout=15)
             assert connection.recv(1) == b""
     assert process.returncode == 0
     assert "Traceback" not in stderr

@@ -1,0 +1,47 @@
+"""Signals as requests: to stop, to reopen the log. Handled between two requests, never inside."""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import signal
+import socket
+from collections.abc import Iterator
+from types import FrameType
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
+class Signals:
+    """What signals have asked for. While :meth:`handled`, they wake the selector too."""
+
+    def __init__(self) -> None:
+        self.stop: str | None = None  # the name of the signal that asked to stop
+        self._ours: socket.socket | None = None
+
+    @contextlib.contextmanager
+    def handled(self, selector: selectors.BaseSelector) -> Iterator[None]:
+        """Handle signals for the time of a ``with`` block; then put the old handlers back."""
+        self._ours, wake = socket.socketpair()
+        self._ours.setblocking(False)
+        wake.setblocking(False)
+        selector.register(self._ours, selectors.EVENT_READ, None)
+        old_fd = signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+        old = [signal.signal(number, self._note) for number in STOPPING]
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(old_fd)
+            for number, handler in zip(STOPPING, old, strict=True):
+                signal.signal(number, handler)
+            self._ours.close()
+            wake.close()
+
+    def woken(self) -> None:
+        """Take the wake-up bytes, so that the selector sleeps again."""
+        assert self._ours is not None
+        with contextlib.suppress(BlockingIOError):
+            self._ours.recv(4096)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.stop = signal.Signals(number).name
