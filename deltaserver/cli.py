@@ -265,10 +265,19 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(str(error), error.exit_code, arguments)
     except BrokenPipeError:
         return EXIT_OK  # whoever read our output has seen enough
+    except OSError as error:
+        if error.filename is None:
+            return _fail_internally(error, arguments)
+        # A directory that cannot be written, a disk that is full: the user's to mend.
+        return _fail(f"{error.filename}: {error.strerror}", EXIT_INPUT, arguments)
     except Exception as error:
-        message = f"internal error: {type(error).__name__}: {error}; run again with --debug"
-        return _fail(message, EXIT_INTERNAL, arguments)
+        return _fail_internally(error, arguments)
     return EXIT_OK
+
+
+def _fail_internally(error: Exception, arguments: list[str]) -> int:
+    message = f"internal error: {type(error).__name__}: {error}; run again with --debug"
+    return _fail(message, EXIT_INTERNAL, arguments)
 
 
 def _fail(message: str, code: int, arguments: list[str]) -> int:

@@ -320,6 +320,8 @@ def raising(monkeypatch, error):
         (GuardError("not\nfinite"), 4, "deltaserver: not finite"),
         (ZeroDivisionError("by\nzero"), 5, "internal error: ZeroDivisionError: by zero; run again"),
         (KeyboardInterrupt(), 130, "deltaserver: interrupted"),
+        (PermissionError(13, "Permission denied", "/out"), 2, "deltaserver: /out: Permission den"),
+        (OSError("wire"), 5, "internal error: OSError: wire; run again"),
     ],
 )
 def test_every_kind_of_error_has_its_code_and_one_line(capsys, monkeypatch, error, code, said):

@@ -145,6 +145,7 @@ def sample_command(structures: tuple[Path, ...], output: Path, debug: bool, **op
     Structures are anything ASE reads, with the same atoms in the same order; trajectories start
     from them in turn.
     """
+    _check_calculators(options["calculator"], options["prepare_calculator"])
     workplace = _open_sampling(structures, output, options)
     with _progress() as progress:
         _sample(workplace, progress)
@@ -169,6 +170,7 @@ def label_command(
     from deltaserver.errors import InputError
     from deltaserver.training import dataset_workplace as place
 
+    _check_calculators(options["calculator"])
     if frames.is_dir():
         if output is not None and output != frames:
             raise InputError("--output is for a file of frames; a directory is labelled in place")
@@ -202,8 +204,9 @@ def build_command(structures: tuple[Path, ...], output: Path, debug: bool, **opt
     deltaserver dataset build complex.xyz --fragment water:0-2 --fragment benzene:3-14 \\
         --calculator GFN2-xTB --temperature 300 --frames 300 --output data/complex
     """
-    workplace = _open_sampling(structures, output, options)
     label_calculator = options["label_calculator"] or options["calculator"]
+    _check_calculators(label_calculator, options["calculator"], options["prepare_calculator"])
+    workplace = _open_sampling(structures, output, options)
     with _progress() as progress:
         _sample(workplace, progress)
         _label(workplace, progress, {**options, "calculator": label_calculator})
@@ -326,6 +329,14 @@ def _wall(text: str, structures: tuple[Path, ...], fragments: tuple[Any, ...]) -
         return float(text)
     except ValueError:
         raise InputError(f"--wall {text}: expected a distance in Å, auto or none") from None
+
+
+def _check_calculators(*names: str | None) -> None:
+    """Refuse what cannot be used before anything is sampled or written."""
+    from deltaserver.training.calculators import calculator_factory
+
+    for name in filter(None, names):
+        calculator_factory(name)
 
 
 def _parse_fragments(texts: tuple[str, ...]) -> tuple[Any, ...]:

@@ -21,8 +21,9 @@ from deltaserver.errors import DataError, MissingExtraError, UnitError
 from deltaserver.model.elements import NUMBER_OF, SYMBOLS
 from deltaserver.model.manifest import NAME_PATTERN, RESERVED_NAMES, format_atoms, parse_atoms
 from deltaserver.training.dataset_native import write_native_datasets
-from deltaserver.training.frames import Floats, FragmentSpec, Ints, LabelledFrames
+from deltaserver.training.frames import FragmentSpec, Ints, LabelledFrames
 from deltaserver.training.journal import write_atomically
+from deltaserver.training.plausibility import check_plausible
 
 FORMAT = "deltaserver-dataset/1"
 MANIFEST_NAME = "dataset.yaml"
@@ -31,11 +32,6 @@ DECIMALS = 8  # of ASE's extended XYZ writer
 ENERGY_UNIT, LENGTH_UNIT = "eV", "Ang"
 STEP_KEYS = ("step", "md_step", "frame_step")
 RESERVED_DATASET_NAMES = (*RESERVED_NAMES, "noninteracting", "frames", "dataset", "complex")
-# No bond is this long, and none in Å is this short: coordinates in other units show here.
-SHORTEST_CONTACT_ANG, LONGEST_CONTACT_ANG = 0.6, 2.2
-# See work_ratio: 1 for harmonic bonds; kJ, kcal or Hartree beside eV are off by 20 and more.
-WORK_RATIO_LIMIT = 3.0
-WORK_PAIRS_NEEDED = 20
 MAX_YAML_BYTES = 1 << 20
 
 
@@ -52,7 +48,8 @@ def read_dataset(path: str | Path) -> LabelledFrames:
         raise DataError(f"{path}: no such file; expected a dataset directory or an .xyz file")
     if path.suffix not in (".yaml", ".yml"):
         frames = _read_frames(path, path.name.split(".")[0], "", None, None)
-        return _checked(path, frames)
+        check_plausible(frames, str(path))
+        return frames
     top = read_manifest(path)
     fragments = parse_fragments(top["fragments"], str(path))
     frames_path = path.parent / FRAMES_NAME
@@ -65,7 +62,8 @@ def read_dataset(path: str | Path) -> LabelledFrames:
             f"{frames_path}: has {len(frames)} frames; {path.name} states {top['frames']}: "
             "the file is truncated or was replaced"
         )
-    return _checked(frames_path, frames)
+    check_plausible(frames, str(frames_path))
+    return frames
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -347,54 +345,3 @@ def _check_units(path: Path, data: Any) -> None:
                 f"{path}: units.{key} is {data[key]!r}; {FORMAT} keeps {LENGTH_UNIT} and "
                 f"{ENERGY_UNIT}: convert the frames first"
             )
-
-
-def _checked(path: Path, frames: LabelledFrames) -> LabelledFrames:
-    """Return ``frames`` if lengths, energies and forces can be in Å, eV and eV/Å."""
-    if len(frames.numbers) > 1:
-        separations = np.linalg.norm(
-            frames.positions[0][:, None] - frames.positions[0][None], axis=-1
-        )
-        shortest = float(separations[np.triu_indices(len(frames.numbers), 1)].min())
-        if shortest < SHORTEST_CONTACT_ANG:
-            raise DataError(
-                f"{path}: frame 0 has two atoms {shortest:.3f} Å apart; are the lengths in nm?"
-            )
-    ratio = work_ratio(frames)
-    if ratio is not None and not 1 / WORK_RATIO_LIMIT < ratio < WORK_RATIO_LIMIT:
-        raise DataError(
-            f"{path}: energies change {ratio:.3g} times as much as the forces say; expected "
-            "energies in eV and forces in eV/Å"
-        )
-    return frames
-
-
-def work_ratio(frames: LabelledFrames) -> float | None:
-    """Return the slope of ΔE against −½(F + F′)·Δx over neighbouring frames, or None if few.
-
-    Of isolated fragments, each turned onto its neighbour: what is left is vibration, which is
-    harmonic enough even when frames are far apart and molecules tumble.
-    """
-    same = np.flatnonzero(frames.trajectory[1:] == frames.trajectory[:-1])
-    if len(same) < WORK_PAIRS_NEEDED:
-        return None
-    changes, works = [], []
-    for j, fragment in enumerate(frames.fragments):
-        atoms = np.array(fragment.atoms)
-        changes.append(np.diff(frames.fragment_energies[:, j])[same])
-        x, forces = frames.positions[:, atoms], frames.fragment_forces[:, atoms]
-        works.append(_work(x[same], x[same + 1], forces[same], forces[same + 1]))
-    change, work = np.concatenate(changes), np.concatenate(works)
-    norm = float(work @ work)
-    return float(change @ work) / norm if norm else None
-
-
-def _work(x: Floats, y: Floats, forces_x: Floats, forces_y: Floats) -> Floats:
-    """Return −½(F_x + F_y)·(y − x) per pair of structures, y turned onto x (Kabsch)."""
-    x, y = x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True)
-    u, _, vt = np.linalg.svd(np.einsum("mia,mib->mab", y, x))
-    u[:, :, -1] *= np.sign(np.linalg.det(u @ vt))[:, None]  # turned, never mirrored
-    rotation = u @ vt
-    mean_forces = 0.5 * (forces_x + forces_y @ rotation)
-    result: Floats = -np.einsum("mia,mia->m", mean_forces, y @ rotation - x)
-    return result

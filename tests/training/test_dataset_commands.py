@@ -51,6 +51,22 @@ def built(cheap, cluster, tmp_path):
     return output
 
 
+@pytest.mark.parametrize("option", ["-c", "--label-calculator", "--prepare-calculator"])
+def test_a_calculator_that_is_not_known_is_refused_before_anything_is_written(
+    cheap, cluster, tmp_path, option
+):
+    bad = [*SHORT, option, "GFN9"]
+    message = refused("build", cluster, *FRAGMENTS, *bad, "-o", tmp_path / "set")
+    assert "calculator 'GFN9' is not known" in message
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_file_is_not_labelled_with_a_calculator_that_is_not_known(cluster, tmp_path):
+    bad = [*FRAGMENTS, "-c", "GFN9", "-o", tmp_path / "set"]
+    assert "calculator 'GFN9' is not known" in refused("label", cluster, *bad)
+    assert not (tmp_path / "set").exists()
+
+
 def test_build_writes_everything(built):
     frames = read_dataset(built)
     assert len(frames) == 4

@@ -12,7 +12,6 @@ from deltaserver.training.dataset_files import (
     check_partition,
     read_dataset,
     rounded,
-    work_ratio,
     write_dataset,
 )
 from deltaserver.training.dataset_native import native_datasets
@@ -223,56 +222,3 @@ def test_two_fragments_of_one_name():
     twice = (FragmentSpec("a", (0,)), FragmentSpec("a", (1,)))
     with pytest.raises(DataError, match="two fragments have the name 'a'"):
         check_partition(twice, 2, "here")
-
-
-def tumbling(angle):
-    """Rotations about z, one per angle."""
-    turn = np.zeros((len(angle), 3, 3))
-    turn[:, 2, 2] = 1.0
-    turn[:, 0, 0] = turn[:, 1, 1] = np.cos(angle)
-    turn[:, 0, 1], turn[:, 1, 0] = np.sin(angle), -np.sin(angle)
-    return turn
-
-
-def harmonic(frames, n_frames=40):
-    """A bond that swings, with energies and forces that belong together."""
-    time = np.linspace(0.0, 20.0, n_frames)
-    positions = np.repeat(frames.positions[:1], n_frames, axis=0)
-    stretch = 0.1 * np.sin(time)
-    bond = positions[0, 1] - positions[0, 0]
-    along = bond / np.linalg.norm(bond)
-    positions[:, 1] += stretch[:, None] * along
-    forces = np.zeros_like(positions)
-    forces[:, 1] = -30.0 * stretch[:, None] * along
-    forces[:, 0] = -forces[:, 1]
-    positions[:, :3] = positions[:, :3] @ tumbling(time)
-    forces[:, :3] = forces[:, :3] @ tumbling(time)
-    return replace(
-        frames,
-        positions=positions,
-        energy=-500.0 + 15.0 * stretch**2,
-        forces=forces,
-        fragment_energies=np.column_stack([15.0 * stretch**2, np.zeros(n_frames)]),
-        fragment_forces=forces,
-        trajectory=np.zeros(n_frames, dtype=int),
-        step=np.arange(n_frames),
-    )
-
-
-def test_energies_in_other_units_than_forces_are_noticed(frames, tmp_path):
-    good = harmonic(frames)
-    assert work_ratio(good) == pytest.approx(1.0, abs=0.2)
-    write_dataset(good, tmp_path / "good")
-    read_dataset(tmp_path / "good")
-    in_kcal = replace(
-        good,
-        energy=good.energy / KCAL_PER_MOL_EV,
-        fragment_energies=good.fragment_energies / KCAL_PER_MOL_EV,
-    )
-    write_dataset(in_kcal, tmp_path / "bad")
-    assert "times as much as the forces say" in refused(tmp_path / "bad")
-
-
-def test_lengths_in_nanometres_are_noticed(frames, tmp_path):
-    write_dataset(replace(frames, positions=frames.positions / 10), tmp_path / "nm")
-    assert "are the lengths in nm?" in refused(tmp_path / "nm")

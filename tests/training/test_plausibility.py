@@ -1,0 +1,131 @@
+"""Frames in other units than Å, eV and eV/Å are noticed, whatever they are."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deltaserver.errors import DataError
+from deltaserver.training.dataset_files import read_dataset, write_dataset
+from deltaserver.training.plausibility import bond_stiffness, check_plausible, work_ratio
+from deltaserver.units import BOHR_ANG, HARTREE_EV, KCAL_PER_MOL_EV
+
+pytest.importorskip("ase")
+
+DATA = Path(__file__).parents[2] / "data"
+KJ_PER_MOL_EV = KCAL_PER_MOL_EV / 4.184
+
+
+def tumbling(angle):
+    """Rotations about z, one per angle."""
+    turn = np.zeros((len(angle), 3, 3))
+    turn[:, 2, 2] = 1.0
+    turn[:, 0, 0] = turn[:, 1, 1] = np.cos(angle)
+    turn[:, 0, 1], turn[:, 1, 0] = np.sin(angle), -np.sin(angle)
+    return turn
+
+
+def harmonic(frames, n_frames=40):
+    """A bond that swings, with energies and forces that belong together."""
+    time = np.linspace(0.0, 20.0, n_frames)
+    positions = np.repeat(frames.positions[:1], n_frames, axis=0)
+    stretch = 0.1 * np.sin(time)
+    bond = positions[0, 1] - positions[0, 0]
+    along = bond / np.linalg.norm(bond)
+    positions[:, 1] += stretch[:, None] * along
+    forces = np.zeros_like(positions)
+    forces[:, 1] = -30.0 * stretch[:, None] * along
+    forces[:, 0] = -forces[:, 1]
+    positions[:, :3] = positions[:, :3] @ tumbling(time)
+    forces[:, :3] = forces[:, :3] @ tumbling(time)
+    return replace(
+        frames,
+        positions=positions,
+        energy=-500.0 + 15.0 * stretch**2,
+        forces=forces,
+        fragment_energies=np.column_stack([15.0 * stretch**2, np.zeros(n_frames)]),
+        fragment_forces=forces,
+        trajectory=np.zeros(n_frames, dtype=int),
+        step=np.arange(n_frames),
+    )
+
+
+def in_units(frames, energy_ev, length_ang):
+    """The same frames with their numbers in other units."""
+    force = energy_ev / length_ang
+    return replace(
+        frames,
+        positions=frames.positions / length_ang,
+        energy=frames.energy / energy_ev,
+        forces=frames.forces / force,
+        fragment_energies=frames.fragment_energies / energy_ev,
+        fragment_forces=frames.fragment_forces / force,
+    )
+
+
+def refused(frames):
+    with pytest.raises(DataError) as info:
+        check_plausible(frames, "here")
+    assert "\n" not in str(info.value)
+    assert str(info.value).startswith("here: ")
+    return str(info.value)
+
+
+def test_the_stiffness_is_the_spring_constant(frames):
+    swinging = harmonic(frames)
+    assert bond_stiffness(swinging) == pytest.approx(30.0, rel=1e-9)
+    assert work_ratio(swinging) == pytest.approx(1.0, abs=0.2)
+    check_plausible(swinging, "here")
+
+
+@pytest.mark.parametrize(
+    ("energy_ev", "length_ang", "said"),
+    [
+        (KCAL_PER_MOL_EV, 1.0, "bonds as stiff as"),
+        (KJ_PER_MOL_EV, 1.0, "bonds as stiff as"),
+        (HARTREE_EV, 1.0, "bonds as stiff as"),
+        (HARTREE_EV, BOHR_ANG, "are the lengths in Bohr?"),
+        (1.0, BOHR_ANG, "are the lengths in Bohr?"),
+        (1.0, 10.0, "are the lengths in nm?"),
+        (KJ_PER_MOL_EV, 10.0, "are the lengths in nm?"),
+    ],
+)
+def test_a_dataset_wholly_in_other_units(energy_ev, length_ang, said):
+    real = read_dataset(DATA / "methane_dimer")
+    assert said in refused(in_units(real, energy_ev, length_ang))
+
+
+def test_energies_in_other_units_than_forces(frames, tmp_path):
+    good = harmonic(frames)
+    write_dataset(good, tmp_path / "good")
+    read_dataset(tmp_path / "good")
+    in_kcal = replace(
+        good,
+        energy=good.energy / KCAL_PER_MOL_EV,
+        fragment_energies=good.fragment_energies / KCAL_PER_MOL_EV,
+    )
+    write_dataset(in_kcal, tmp_path / "bad")
+    with pytest.raises(DataError, match="times as much as the forces say"):
+        read_dataset(tmp_path / "bad")
+
+
+def test_gradients_for_forces():
+    real = read_dataset(DATA / "methane_dimer")
+    turned = replace(real, forces=-real.forces, fragment_forces=-real.fragment_forces)
+    assert "energies change -" in refused(turned)
+
+
+def test_rigid_bonds_say_nothing(frames):
+    swinging = harmonic(frames)
+    still = replace(
+        swinging,
+        positions=np.repeat(swinging.positions[:1], len(swinging), axis=0),
+        fragment_forces=np.zeros_like(swinging.forces),
+    )
+    assert bond_stiffness(still) is None
+
+
+def test_few_frames_say_nothing(frames):
+    assert bond_stiffness(frames) is None
+    assert work_ratio(frames) is None
