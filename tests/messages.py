@@ -1,0 +1,160 @@
+"""Every message that the package raises, read from its source, and the entries that explain it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from deltaserver import errors
+
+PACKAGE = Path(__file__).parents[1] / "deltaserver"
+ANY = "…"  # what stands for a value, in templates and in the documentation
+# Raised for us alone (a bug shows as "internal error"), or caught before a user sees it.
+NOT_FOR_USERS = {"AssertionError", "RuntimeError", "TypeError", "KeyError", "NotImplementedError"}
+OTHERS = {"BadParameter", "UsageError", "ClickException", "BadZipFile"}
+WARNING = "warning"
+ENOUGH_LETTERS = 18
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message: its text with … for values, what raises it, and where."""
+
+    text: str
+    kind: str  # the exception's name, or "warning"
+    where: str
+
+
+def _name(node: ast.AST | None) -> str:
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _trees() -> dict[Path, ast.Module]:
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")}
+
+
+BASES = {  # of the exceptions that modules define for themselves
+    node.name: _name(node.bases[0])
+    for tree in _trees().values()
+    for node in ast.walk(tree)
+    if isinstance(node, ast.ClassDef) and node.name.endswith("Error") and node.bases
+}
+
+
+def messages() -> list[Message]:
+    """Return every message of the package."""
+    trees = _trees()
+    spoken = {name for tree in trees.values() for name in _own_words(tree)}
+    found = {
+        message
+        for path, tree in trees.items()
+        for message in messages_of(tree, path.relative_to(PACKAGE.parent), spoken)
+    }
+    return sorted(found, key=lambda message: message.where)
+
+
+def messages_of(tree: ast.AST, path: Path, spoken: set[str]) -> Iterator[Message]:
+    """Yield the messages of one module; ``spoken`` are exceptions that word themselves."""
+    makers = {
+        node.name: _name(node.returns)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and _name(node.returns).endswith("Error")
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and node.name in spoken:
+            for call in _super_calls(node):
+                yield from _told(call, node.name, "", path)
+        elif isinstance(node, ast.Call):
+            name = _name(node.func)
+            if name in makers:  # ManifestReader.error and the like: they put the place first
+                yield from _told(node, makers[name], f"{ANY}: ", path)
+            elif name in OTHERS or (name.endswith("Error") and name not in spoken | NOT_FOR_USERS):
+                yield from _told(node, name, "", path)
+            elif name in ("warn", "warning"):
+                yield from _told(node, WARNING, "", path)
+
+
+def _told(call: ast.Call, kind: str, prefix: str, path: Path) -> Iterator[Message]:
+    if not call.args:
+        return
+    for text in texts(call.args[0]):
+        # What has no words of its own passes another's on.
+        if re.search(r"[a-z]{2}", text) and text != "warning":
+            yield Message(re.sub(f"{ANY}+", ANY, prefix + text), kind, f"{path}:{call.lineno}")
+
+
+def texts(node: ast.expr) -> list[str]:
+    """Return what an expression may read, with … for values."""
+    if isinstance(node, ast.Constant):
+        return [str(node.value)]
+    if isinstance(node, ast.JoinedStr):
+        parts = [str(v.value) if isinstance(v, ast.Constant) else ANY for v in node.values]
+        return ["".join(parts)]
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return [left + right for left in texts(node.left) for right in texts(node.right)]
+    if isinstance(node, ast.IfExp):
+        return texts(node.body) + texts(node.orelse)
+    return [ANY]
+
+
+def _own_words(tree: ast.AST) -> Iterator[str]:
+    """Yield the exceptions that word their message in their constructor."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Error") and _super_calls(node):
+            yield node.name
+
+
+def _super_calls(node: ast.ClassDef) -> list[ast.Call]:
+    return [
+        call
+        for call in ast.walk(node)
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "super().__init__"
+    ]
+
+
+def exit_code(kind: str) -> int | None:
+    """Return the exit code of an exception's name; None where it depends on who catches it."""
+    while kind in BASES and not hasattr(errors, kind):
+        kind = BASES[kind]
+    if hasattr(errors, kind):
+        return int(getattr(errors, kind).exit_code)
+    return errors.EXIT_INPUT if hasattr(click, kind) else None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the documentation: a message or a pattern of messages, and what to do."""
+
+    pattern: str
+    heading: str
+    advice: str
+
+    def explains(self, text: str) -> bool:
+        """Whether the message is this one; … in the pattern is any text."""
+        parts = [re.escape(part) for part in self.pattern.split(ANY)]
+        return bool(re.fullmatch(".*".join(parts), text, re.DOTALL))
+
+    def covers(self, template: str) -> bool:
+        """Whether the template is explained: a vague pattern explains only what it spells out."""
+        vague = len(re.findall(r"[A-Za-z]", self.pattern)) < ENOUGH_LETTERS
+        return self.pattern == template or (not vague and self.explains(template))
+
+
+def entries(page: str) -> list[Entry]:
+    """Read the rows ``| `message` <br> `message` | advice |`` of the page, with their heading."""
+    found, heading = [], ""
+    for line in page.splitlines():
+        if line.startswith("## "):
+            heading = line.removeprefix("## ")
+        elif line.startswith("| `"):
+            first, advice = re.split(r" \| ", line.strip("| "), maxsplit=1)
+            spans = re.findall(r"``? ?(.+?) ?``?(?=<br>|$)", first.strip())
+            found += [Entry(span, heading, advice.strip()) for span in spans]
+    return found
