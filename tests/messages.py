@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
@@ -67,27 +68,50 @@ def messages_of(tree: ast.AST, path: Path, spoken: set[str]) -> Iterator[Message
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef) and _name(node.returns).endswith("Error")
     }
+    told = partial(_told, named=_named_texts(tree), path=path)
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef) and node.name in spoken:
             for call in _super_calls(node):
-                yield from _told(call, node.name, "", path)
+                yield from told(call, node.name)
         elif isinstance(node, ast.Call):
             name = _name(node.func)
             if name in makers:  # ManifestReader.error and the like: they put the place first
-                yield from _told(node, makers[name], f"{ANY}: ", path)
+                yield from told(node, makers[name], prefix=f"{ANY}: ")
             elif name in OTHERS or (name.endswith("Error") and name not in spoken | NOT_FOR_USERS):
-                yield from _told(node, name, "", path)
+                yield from told(node, name)
             elif name in ("warn", "warning"):
-                yield from _told(node, WARNING, "", path)
+                yield from told(node, WARNING)
 
 
-def _told(call: ast.Call, kind: str, prefix: str, path: Path) -> Iterator[Message]:
+def _told(
+    call: ast.Call, kind: str, prefix: str = "", *, named: dict[str, list[str]], path: Path
+) -> Iterator[Message]:
     if not call.args:
         return
-    for text in texts(call.args[0]):
+    first = call.args[0]
+    name = _name(first.func if isinstance(first, ast.Call) else first)
+    for text in named.get(name) or texts(first):
         # What has no words of its own passes another's on.
         if re.search(r"[a-z]{2}", text) and text != "warning":
             yield Message(re.sub(f"{ANY}+", ANY, prefix + text), kind, f"{path}:{call.lineno}")
+
+
+def _named_texts(tree: ast.AST) -> dict[str, list[str]]:
+    """Return the texts that a module's functions return and its variables hold, by name."""
+    named: dict[str, list[str]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.Return) and inner.value:
+                    _keep(named, node.name, inner.value)
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            _keep(named, node.targets[0].id, node.value)
+    return named
+
+
+def _keep(named: dict[str, list[str]], name: str, value: ast.expr) -> None:
+    if isinstance(value, (ast.Constant, ast.JoinedStr, ast.BinOp, ast.IfExp)):
+        named.setdefault(name, []).extend(text for text in texts(value) if " " in text)
 
 
 def texts(node: ast.expr) -> list[str]:

@@ -73,6 +73,11 @@ def test_every_entry_says_what_to_do():
         ("raise DataError(f'{path}: no {what}')", [("…: no …", "DataError")]),
         ("raise DataError('one ' 'line')", [("one line", "DataError")]),
         ("raise DataError('is ' + ('bad' if x else 'worse'))", [("is bad", "DataError")]),
+        ("text = f'no {x}'\nraise DataError(text)", [("no …", "DataError")]),
+        (
+            "def _why(): return f'no {x} here'\nraise DataError(self._why())",
+            [("no … here", "DataError")],
+        ),
         ("x = GuardError(f'{a}{b} refused')", [("… refused", "GuardError")]),
         ("raise click.BadParameter('expected one')", [("expected one", "BadParameter")]),
         ("warnings.warn(f'{a} assumed', Kind, stacklevel=2)", [("… assumed", "warning")]),
