@@ -32,6 +32,7 @@ from deltaserver.model.threads import blas_threads, one_blas_thread
 from deltaserver.serve import telemetry
 from deltaserver.serve.answer import EXTRAS
 from deltaserver.serve.daemon import Daemon, ServeSettings
+from deltaserver.serve.guard import GuardSettings
 from deltaserver.serve.transport import DEFAULT_PREFIX, parse_address
 from deltaserver.training.commands import register_train
 from deltaserver.training.dataset_commands import register_dataset
@@ -96,6 +97,10 @@ RECONNECT_LIMIT_S = 600.0
     "--extras", type=click.Choice(EXTRAS), default="summary", show_default=True,
     help="What i-PI gets beside forces: a summary, or every contribution's forces too.",
 )  # fmt: skip
+@click.option(
+    "--structure-check/--no-structure-check", default=True, show_default=True,
+    help="Refuse first structures whose bonds are not those of the training geometries.",
+)  # fmt: skip
 @click.option("-l", "--log-file", type=PATH, help="Append JSON lines to this file.")
 @click.option(
     "--log-every", type=click.IntRange(min=1), default=1, show_default=True, metavar="STEPS",
@@ -134,6 +139,7 @@ def serve(
     reconnect_limit: float | None,
     batch_window: float,
     extras: Any,
+    structure_check: bool,
     log_file: Path | None,
     log_every: int,
     quiet: bool,
@@ -154,8 +160,9 @@ def serve(
     announce(model, models, backend, notes)
     if reconnect and reconnect_limit is None:
         reconnect_limit = RECONNECT_LIMIT_S
+    guard = GuardSettings(structure_check, single_precision=precision == "float32")
     settings = ServeSettings(
-        addresses, component, extras, connect_timeout, 1e-3 * batch_window, reconnect_limit
+        addresses, component, extras, connect_timeout, 1e-3 * batch_window, reconnect_limit, guard
     )
     with blas_threads(threads):
         Daemon(model, settings, telemetry.StepLog(log_every, status)).run()
