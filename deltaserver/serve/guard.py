@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from deltaserver.errors import StructureError
@@ -49,8 +48,6 @@ class ServingGuard:
         self._expected = ExpectedStructure.of(model)
         self._seen: WeakKeyDictionary[object, int] = WeakKeyDictionary()
         self._tolerances = SINGLE if settings.single_precision else DOUBLE
-        if settings.structure_check and self._expected.unchecked:
-            structlog.get_logger().info("bonds not checked", fragments=self._expected.unchecked)
 
     def introduced(self, connection: object) -> None:
         """Take what ``connection`` sends next for the first structures of a run."""
