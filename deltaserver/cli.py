@@ -32,7 +32,8 @@ from deltaserver.model.threads import blas_threads, one_blas_thread
 from deltaserver.serve import telemetry
 from deltaserver.serve.answer import EXTRAS
 from deltaserver.serve.daemon import Daemon, ServeSettings
-from deltaserver.serve.guard import GuardSettings
+from deltaserver.serve.logfile import Rotation
+from deltaserver.serve.operations import make_watchers, operations_options
 from deltaserver.serve.transport import DEFAULT_PREFIX, parse_address
 from deltaserver.training.commands import register_train
 from deltaserver.training.dataset_commands import register_dataset
@@ -97,15 +98,12 @@ RECONNECT_LIMIT_S = 600.0
     "--extras", type=click.Choice(EXTRAS), default="summary", show_default=True,
     help="What i-PI gets beside forces: a summary, or every contribution's forces too.",
 )  # fmt: skip
-@click.option(
-    "--structure-check/--no-structure-check", default=True, show_default=True,
-    help="Refuse first structures whose bonds are not those of the training geometries.",
-)  # fmt: skip
 @click.option("-l", "--log-file", type=PATH, help="Append JSON lines to this file.")
 @click.option(
     "--log-every", type=click.IntRange(min=1), default=1, show_default=True, metavar="STEPS",
     help="Log every so many structures.",
 )  # fmt: skip
+@operations_options
 @click.option("--quiet", is_flag=True, help="Nothing on the terminal but errors.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.version_option(deltaserver.__version__, prog_name="deltaserver")
@@ -139,9 +137,13 @@ def serve(
     reconnect_limit: float | None,
     batch_window: float,
     extras: Any,
-    structure_check: bool,
     log_file: Path | None,
     log_every: int,
+    log_max_size: int | None,
+    log_keep: int,
+    health_file: Path | None,
+    metrics_port: int | None,
+    metrics_host: str,
     quiet: bool,
     debug: bool,
 ) -> None:
@@ -156,16 +158,17 @@ def serve(
     if backend == "numpy" and (device or precision != "float64"):
         backend = "torch"  # what only torch can do was asked for
     model, notes = load_model(models, component, backend, device or "auto", precision)
-    status = telemetry.configure(log_file, quiet=quiet)
+    rotation = Rotation(log_max_size, log_keep) if log_max_size else None
+    status = telemetry.configure(log_file, quiet=quiet, rotation=rotation)
     announce(model, models, backend, notes)
     if reconnect and reconnect_limit is None:
         reconnect_limit = RECONNECT_LIMIT_S
-    guard = GuardSettings(structure_check, single_precision=precision == "float32")
     settings = ServeSettings(
-        addresses, component, extras, connect_timeout, 1e-3 * batch_window, reconnect_limit, guard
+        addresses, component, extras, connect_timeout, 1e-3 * batch_window, reconnect_limit
     )
+    watchers = make_watchers(health_file, metrics_port, metrics_host)
     with blas_threads(threads):
-        Daemon(model, settings, telemetry.StepLog(log_every, status)).run()
+        Daemon(model, settings, telemetry.StepLog(log_every, status), watchers).run()
 
 
 def load_model(

@@ -95,7 +95,7 @@ def test_the_check_for_factors_finds_them(tmp_path):
 
 
 def test_serving_loads_nothing_heavy():
-    heavy = ["torch", "ase", "scipy", "sgdml", "matplotlib", "networkx", "ipi"]
+    heavy = ["torch", "ase", "scipy", "sgdml", "matplotlib", "networkx", "ipi", "prometheus_client"]
     code = f"import sys, deltaserver.cli; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import selectors
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import structlog
 
-from deltaserver.errors import NoServerError, ProtocolError
+from deltaserver.errors import GuardError, NoServerError, ProtocolError
 from deltaserver.model.composite import CompositeModel
+from deltaserver.serve import telemetry
 from deltaserver.serve.answer import Answer, Extras, answer_together
-from deltaserver.serve.guard import GuardSettings, ServingGuard
 from deltaserver.serve.link import Link, Patience, Unlogged
 from deltaserver.serve.protocol import Closed, ForceRequest, Introduced
 from deltaserver.serve.signals import Signals
 from deltaserver.serve.telemetry import Origin, StepLog, StepTimes
 from deltaserver.serve.transport import Address
+from deltaserver.serve.watch import Condition, Watch, Watcher
 
 COMPONENT_PARAMETER = "component"
 DRAIN_S = 5.0  # how long a peer may take to read the rest of a reply when we stop
@@ -38,7 +41,6 @@ class ServeSettings:
     connect_timeout_s: float = 60.0
     batch_window_s: float = 0.0
     reconnect_limit_s: float | None = None
-    guard: GuardSettings = field(default_factory=GuardSettings)
 
 
 class Daemon:
@@ -48,15 +50,21 @@ class Daemon:
     request takes effect between two requests, never inside one.
     """
 
-    def __init__(self, model: CompositeModel, settings: ServeSettings, steps: StepLog) -> None:
+    def __init__(
+        self,
+        model: CompositeModel,
+        settings: ServeSettings,
+        steps: StepLog,
+        watchers: Sequence[Watcher] = (),
+    ) -> None:
         model.check_component(settings.component)
         self.model = model
         self.settings = settings
         self.steps = steps
-        self._guard = ServingGuard(model, settings.guard)
         self._log = structlog.get_logger()
         self._selector = selectors.DefaultSelector()
         self._signals = Signals()
+        self._watch = Watch(watchers)
         self._links: list[Link] = []
         self._gave_up: NoServerError | None = None
 
@@ -68,9 +76,9 @@ class Daemon:
                 came back within the limit for connecting again.
             ProtocolError: a server broke the protocol.
             InputError: a server's INIT asks for what the model does not have.
-            GuardError: a structure is not the model's, or a result cannot be right.
+            GuardError: a result is not finite.
         """
-        with self._selector, self._signals.handled(self._selector):
+        with self._watch, self._selector, self._signals.handled(self._selector):
             self._links = [self._new_link(address) for address in self.settings.addresses]
             try:
                 while self._links and not self._signals.stop:
@@ -81,10 +89,10 @@ class Daemon:
             finally:
                 for link in self._links:
                     link.close()
-        reason = self._signals.stop or "every server has closed"
-        self._log.info("stopped", reason=reason, structures=self.steps.n_structures)
-        if self._gave_up and not self._signals.stop:
-            raise self._gave_up
+            reason = self._signals.stop or "every server has closed"
+            self._log.info("stopped", reason=reason, structures=self.steps.n_structures)
+            if self._gave_up and not self._signals.stop:
+                raise self._gave_up
 
     def _new_link(self, address: Address) -> Link:
         self._log.info("connecting", address=str(address))
@@ -107,9 +115,11 @@ class Daemon:
                 self._attempt(link, now)
         for link in self._links:
             link.watch()
+        self._watch.tick(self._condition())
         for key, mask in self._selector.select(self._timeout()):
             if key.data is None:
                 self._signals.woken()
+                self._reopen_log()
             elif self._signals.stop is None:
                 self._handle(key.data, mask)
         self._answer_waiting()
@@ -120,7 +130,26 @@ class Daemon:
         waiting = [link for link in self._links if link.request]
         if waiting:
             due.append(self._rest_of_window(waiting))
+        due += self._watch.due()
         return max(0.0, min(due)) if due else None
+
+    def _condition(self) -> Condition:
+        vitals = self._watch.vitals
+        vitals.n_connected = sum(link.connected for link in self._links)
+        if vitals.n_connected == len(self._links):
+            return Condition.SERVING
+        was_there = any(link.n_connections for link in self._links if not link.connected)
+        return Condition.RECONNECTING if was_there else Condition.CONNECTING
+
+    def _reopen_log(self) -> None:
+        """Answer SIGHUP: somebody has moved the log file."""
+        if not self._signals.hangup:
+            return
+        self._signals.hangup = False
+        if writer := telemetry.configured():
+            writer.reopen()
+        self._watch.reloaded()
+        self._log.info("log reopened", reason="SIGHUP")
 
     def _handle(self, link: Link, mask: int) -> None:
         try:
@@ -149,6 +178,7 @@ class Daemon:
 
     def _note_connected(self, link: Link) -> None:
         if link.connected:
+            self._watch.vitals.n_reconnects += link.n_connections > 1
             self._log.info("connected", address=str(link.address), times=link.n_connections)
 
     # -- serving -------------------------------------------------------------------------------
@@ -198,7 +228,6 @@ class Daemon:
         link.component = event.parameters.get(COMPONENT_PARAMETER, self.settings.component)
         self.model.check_component(link.component)
         link.introduced = True
-        self._guard.introduced(link)
         self._log.info(
             "introduced",
             address=str(link.address),
@@ -226,11 +255,10 @@ class Daemon:
 
     def _answer(self, links: list[Link], component: str) -> None:
         data = [link.request.data for link in links if link.request]
-        for link, request in zip(links, data, strict=True):
-            self._guard.admit(link, request, component)
-        replies = answer_together(self.model, data, component, self.settings.extras, self._guard)
+        replies = answer_together(self.model, data, component, self.settings.extras)
         evaluated = time.perf_counter()
         for link, reply in zip(links, replies, strict=True):
+            self._guard(reply)
             try:
                 self._reply(link, reply, evaluated)
             except (ConnectionError, TimeoutError) as error:
@@ -252,6 +280,17 @@ class Daemon:
         if link.connected:
             self._flush(link)
 
+    def _guard(self, reply: Answer) -> None:
+        """Never send what is not a number: i-PI would take it and go on."""
+        for structure in reply.structures:
+            values = [structure.energy_ev]
+            values += [part.force_rms_ev_per_ang for part in structure.contributions.values()]
+            if not np.isfinite(values).all():
+                raise GuardError(
+                    f"the forces at structure {self.steps.n_structures} are not finite; "
+                    "nothing was sent. Check the structure and the time step"
+                )
+
     def _flush(self, link: Link) -> None:
         """Send what is queued, and record the reply once it is all on its way."""
         link.flush()
@@ -268,6 +307,7 @@ class Daemon:
         )
         origin = Origin(str(link.address), link.component)
         self.steps.record(done.answer.structures, times, origin)
+        self._watch.step(done.answer.structures, times.wall_ms, link.component)
 
     # -- parting -------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
+HANDLED = (*STOPPING, signal.SIGHUP)
 
 
 class Signals:
@@ -17,6 +18,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.stop: str | None = None  # the name of the signal that asked to stop
+        self.hangup = False  # SIGHUP has come: the log is to be opened anew
         self._ours: socket.socket | None = None
 
     @contextlib.contextmanager
@@ -27,12 +29,12 @@ class Signals:
         wake.setblocking(False)
         selector.register(self._ours, selectors.EVENT_READ, None)
         old_fd = signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
-        old = [signal.signal(number, self._note) for number in STOPPING]
+        old = [signal.signal(number, self._note) for number in HANDLED]
         try:
             yield
         finally:
             signal.set_wakeup_fd(old_fd)
-            for number, handler in zip(STOPPING, old, strict=True):
+            for number, handler in zip(HANDLED, old, strict=True):
                 signal.signal(number, handler)
             self._ours.close()
             wake.close()
@@ -44,4 +46,7 @@ class Signals:
             self._ours.recv(4096)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.stop = signal.Signals(number).name
+        if number in STOPPING:
+            self.stop = signal.Signals(number).name
+        else:
+            self.hangup = True

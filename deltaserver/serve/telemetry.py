@@ -6,22 +6,24 @@ The event ``step`` goes to the file; on the terminal one status line stands for 
 
 from __future__ import annotations
 
-import json
+import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
 import structlog
 
-from deltaserver.errors import InputError
 from deltaserver.serve.answer import Contribution, Structure
+from deltaserver.serve.logfile import LogFile, Rotation, now
 
 STATUS_EVERY_S = 0.2
 PLAIN_STATUS_FIRST_S, PLAIN_STATUS_LAST_S = 1.0, 60.0  # ever rarer: a batch log stays short
+HEADER_EVENT = "loaded"  # what every file begins with: the model and its version
 WHOLE_MODEL_PARTS = ("binding", "full")
 
 
@@ -118,17 +120,16 @@ class StatusLine:
         if "binding" in last.contributions:
             text += f"  binding {last.contributions['binding'].energy_ev:+.4f} eV"
         if self.in_place:
-            self.stream.write("\r" + text.ljust(self._width))
+            show(self.stream, "\r" + text.ljust(self._width))
             self._width = len(text)
         else:
-            self.stream.write(text + "\n")
+            show(self.stream, text + "\n")
             self._every_s = min(2 * self._every_s, PLAIN_STATUS_LAST_S)
-        self.stream.flush()
 
     def clear(self) -> None:
         """Make room for another line."""
         if self.in_place and self._width:
-            self.stream.write("\r" + " " * self._width + "\r")
+            show(self.stream, "\r" + " " * self._width + "\r")
             self._width = 0
 
 
@@ -136,7 +137,7 @@ class EventWriter:
     """The last structlog processor: routes events to the log file and the terminal."""
 
     def __init__(
-        self, file: TextIO | None, terminal: TextIO | None, status: StatusLine | None
+        self, file: LogFile | None, terminal: TextIO | None, status: StatusLine | None
     ) -> None:
         self.file = file
         self.terminal = terminal
@@ -147,18 +148,47 @@ class EventWriter:
     ) -> Mapping[str, Any]:
         """Write one event and stop structlog from printing it itself."""
         if self.file:
-            record = {"event": event["event"], "level": method, "timestamp": _now()}
-            self.file.write(json.dumps(record | dict(event), default=str) + "\n")
-        if self.terminal and event["event"] != "step":
+            self._to_file(self.file, method, event)
+        if event["event"] != "step":
+            self._to_terminal(event)
+        raise structlog.DropEvent
+
+    def _to_file(self, file: LogFile, method: str, event: Mapping[str, Any]) -> None:
+        """Write one line; tell once when that stops to work, and once when it works again."""
+        before = file.problem
+        record = {"event": event["event"], "level": method, "timestamp": now()}
+        file.write(record | dict(event), header=event["event"] == HEADER_EVENT)
+        if file.problem and not before:
+            self._to_terminal(
+                {
+                    "event": "warning",
+                    "message": f"the log {file.path} cannot be written ({file.problem}); "
+                    "the run goes on without it",
+                }
+            )
+        elif before and not file.problem:
+            self._to_terminal({"event": "log written again", "file": file.path})
+
+    def _to_terminal(self, event: Mapping[str, Any]) -> None:
+        if self.terminal:
             if self.status:
                 self.status.clear()
-            self.terminal.write(_one_line(event) + "\n")
-            self.terminal.flush()
-        raise structlog.DropEvent
+            show(self.terminal, _one_line(event) + "\n")
+
+    def reopen(self) -> None:
+        """Open the log file by its name again."""
+        if self.file and (problem := self.file.reopen()):
+            self._to_terminal(
+                {"event": "warning", "message": f"{self.file.path} cannot be reopened: {problem}"}
+            )
 
 
 def configure(
-    log_file: Path | None, *, quiet: bool = False, terminal: TextIO | None = None
+    log_file: Path | None,
+    *,
+    quiet: bool = False,
+    terminal: TextIO | None = None,
+    rotation: Rotation | None = None,
 ) -> StatusLine | None:
     """Set up structlog for a run; return the status line to update, None when ``quiet``.
 
@@ -167,23 +197,31 @@ def configure(
     """
     terminal = terminal or sys.stderr
     status = None if quiet else StatusLine(terminal)
-    writer = EventWriter(
-        _open_log(log_file) if log_file else None, None if quiet else terminal, status
-    )
+    file = LogFile(log_file, rotation) if log_file else None
+    writer = EventWriter(file, None if quiet else terminal, status)
     structlog.configure(processors=[writer], cache_logger_on_first_use=False)
     return status
 
 
-def _open_log(path: Path) -> TextIO:
+def configured() -> EventWriter | None:
+    """Return what :func:`configure` has set up, None if it was not called."""
+    for processor in structlog.get_config()["processors"]:
+        if isinstance(processor, EventWriter):
+            return processor
+    return None
+
+
+def show(stream: TextIO, text: str) -> None:
+    """Write to a terminal that may be gone: a run does not end because nobody looks."""
     try:
-        # Line-buffered: what was logged survives a kill.
-        return path.open("a", buffering=1, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"--log-file {path}: {(error.strerror or str(error)).lower()}") from error
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        stream.write(text)
+        stream.flush()
+    except (OSError, ValueError):
+        # What is left in the stream's buffer must go somewhere, or Python ends with code 120.
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 def _one_line(event: Mapping[str, Any]) -> str:

@@ -2,6 +2,10 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import structlog
@@ -166,3 +170,61 @@ def test_without_a_terminal_lines_are_plain():
     line.update(1, Structure(0.0, {}), TIMES)
     assert stream.getvalue().endswith("E = 0.0000 eV\n")
     assert "\r" not in stream.getvalue()
+
+
+class Gone(io.StringIO):
+    """A terminal whose window was closed."""
+
+    def write(self, text):
+        raise OSError(5, "Input/output error")
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_terminal_that_is_gone_is_no_end(tmp_path, in_place):
+    terminal = Gone()
+    terminal.isatty = lambda: in_place
+    line = telemetry.configure(tmp_path / "log", terminal=terminal)
+    line._every_s = 0.0
+    log = StepLog(1, line)
+    for _ in range(3):
+        log.record((structure(),), TIMES, ORIGIN)
+        structlog.get_logger().info("closed")
+    assert (tmp_path / "log").read_text().count("\n") == 6
+
+
+def test_a_reader_that_leaves_is_no_end_and_no_other_exit_code():
+    code = """
+import structlog
+from deltaserver.serve import telemetry
+telemetry.configure(None)
+for _ in range(100):
+    structlog.get_logger().info("closed")
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+    process.stderr.close()
+    assert process.wait(20) == 0
+
+
+def test_a_full_disk_is_told_once_and_its_end_too():
+    terminal = io.StringIO()
+    telemetry.configure(Path("/dev/full"), terminal=terminal)
+    log = structlog.get_logger()
+    for _ in range(5):
+        StepLog(1, None).record((structure(),), TIMES, ORIGIN)
+    told = terminal.getvalue().splitlines()
+    assert len(told) == 1
+    assert "/dev/full cannot be written (no space left on device); the run goes on" in told[0]
+    telemetry.configured().file._fd = os.open(os.devnull, os.O_WRONLY)
+    log.info("closed")
+    assert "log written again" in terminal.getvalue()
+
+
+def test_a_log_that_cannot_be_reopened_is_told(tmp_path):
+    terminal = io.StringIO()
+    (tmp_path / "d").mkdir()
+    telemetry.configure(tmp_path / "d" / "log", terminal=terminal)
+    (tmp_path / "d").rename(tmp_path / "e")
+    telemetry.configured().reopen()
+    assert "d/log cannot be reopened: no such file or directory" in terminal.getvalue()
+    structlog.reset_defaults()
+    assert telemetry.configured() is None

@@ -1,0 +1,46 @@
+"""Signals become requests, and wake whoever waits."""
+
+import os
+import selectors
+import signal
+import threading
+import time
+
+import pytest
+
+from deltaserver.serve.signals import HANDLED, Signals
+
+
+@pytest.mark.parametrize(
+    ("number", "stop", "hangup"),
+    [
+        (signal.SIGTERM, "SIGTERM", False),
+        (signal.SIGINT, "SIGINT", False),
+        (signal.SIGHUP, None, True),
+    ],
+)
+def test_a_signal_wakes_the_selector_and_is_noted(number, stop, hangup):
+    signals = Signals()
+    before = [signal.getsignal(each) for each in HANDLED]
+    with selectors.DefaultSelector() as selector, signals.handled(selector):
+        threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
+        began = time.monotonic()
+        assert selector.select(10.0)
+        assert time.monotonic() - began < 5.0
+        signals.woken()
+        assert (signals.stop, signals.hangup) == (stop, hangup)
+        assert selector.select(0.0) == []  # it can sleep again
+    assert [signal.getsignal(each) for each in HANDLED] == before
+
+
+def test_many_signals_do_not_keep_it_awake():
+    signals = Signals()
+    with selectors.DefaultSelector() as selector, signals.handled(selector):
+        for _ in range(3000):
+            os.kill(os.getpid(), signal.SIGHUP)
+        n_turns = 0
+        while selector.select(0.0):
+            signals.woken()
+            n_turns += 1
+        assert 1 <= n_turns < 10
+        signals.woken()  # nothing there: does not block
