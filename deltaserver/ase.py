@@ -22,6 +22,8 @@ class DeltaCalculator(Calculator):  # type: ignore[misc]
     Args:
         model: a loaded model, or the path of a model directory.
         component: see :meth:`deltaserver.CompositeModel.evaluate`.
+        check_structure: refuse a first structure that is not the model's molecule; see
+            :meth:`deltaserver.CompositeModel.check_structure`.
 
     After a calculation ``results["contributions"]`` maps each part's name to its evaluation.
     """
@@ -29,12 +31,17 @@ class DeltaCalculator(Calculator):  # type: ignore[misc]
     implemented_properties = ["energy", "free_energy", "forces", "stress"]
 
     def __init__(
-        self, model: CompositeModel | str | Path, component: str = "total", **kwargs: Any
+        self,
+        model: CompositeModel | str | Path,
+        component: str = "total",
+        check_structure: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.model = model if isinstance(model, CompositeModel) else CompositeModel.load(model)
         self.model.check_component(component)
         self.component = component
+        self._structure_is_due = check_structure
 
     def calculate(
         self,
@@ -46,11 +53,15 @@ class DeltaCalculator(Calculator):  # type: ignore[misc]
 
         Raises:
             GeometryError: the atoms' elements are not the model's, in its order.
+            StructureError: their bonds are not (only with ``check_structure``).
         """
         super().calculate(atoms, properties, system_changes)
         self._check_elements()
         periodic = self.atoms.cell.rank == 3
         cell = self.atoms.cell.array.T if periodic else None  # ASE keeps vectors in rows
+        if self._structure_is_due:
+            self.model.check_structure(self.atoms.positions, cell)
+            self._structure_is_due = False
         result = self.model.evaluate(self.atoms.positions, self.component, cell)
         self.results = {
             "energy": float(result.energy),

@@ -32,6 +32,7 @@ from deltaserver.model.threads import blas_threads, one_blas_thread
 from deltaserver.serve import telemetry
 from deltaserver.serve.answer import EXTRAS
 from deltaserver.serve.daemon import Daemon, ServeSettings
+from deltaserver.serve.guard import GuardSettings
 from deltaserver.serve.logfile import Rotation
 from deltaserver.serve.operations import make_watchers, operations_options
 from deltaserver.serve.transport import DEFAULT_PREFIX, parse_address
@@ -98,6 +99,10 @@ RECONNECT_LIMIT_S = 600.0
     "--extras", type=click.Choice(EXTRAS), default="summary", show_default=True,
     help="What i-PI gets beside forces: a summary, or every contribution's forces too.",
 )  # fmt: skip
+@click.option(
+    "--structure-check/--no-structure-check", default=True, show_default=True,
+    help="Refuse first structures whose bonds are not those of the training geometries.",
+)  # fmt: skip
 @click.option("-l", "--log-file", type=PATH, help="Append JSON lines to this file.")
 @click.option(
     "--log-every", type=click.IntRange(min=1), default=1, show_default=True, metavar="STEPS",
@@ -137,6 +142,7 @@ def serve(
     reconnect_limit: float | None,
     batch_window: float,
     extras: Any,
+    structure_check: bool,
     log_file: Path | None,
     log_every: int,
     log_max_size: int | None,
@@ -163,8 +169,9 @@ def serve(
     announce(model, models, backend, notes)
     if reconnect and reconnect_limit is None:
         reconnect_limit = RECONNECT_LIMIT_S
+    guard = GuardSettings(structure_check, single_precision=precision == "float32")
     settings = ServeSettings(
-        addresses, component, extras, connect_timeout, 1e-3 * batch_window, reconnect_limit
+        addresses, component, extras, connect_timeout, 1e-3 * batch_window, reconnect_limit, guard
     )
     watchers = make_watchers(health_file, metrics_port, metrics_host)
     with blas_threads(threads):

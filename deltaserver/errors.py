@@ -13,6 +13,8 @@ DeltaserverError
 │   ├── NoServerError              nobody listens at the address
 │   └── ProtocolError              the peer sent what the protocol does not allow
 └── GuardError (exit 4)            we refuse to send a result that cannot be right
+    ├── StructureError             a structure that is not the model's molecule
+    └── NoveltyError               a structure too far from what the model was trained on
 
 Users see one line: what is wrong, where, what to do. Any other exception is our fault
 (exit 5) and is the only kind that may show a traceback.
@@ -89,3 +91,11 @@ class GuardError(DeltaserverError):
     """A result cannot be right and is not sent."""
 
     exit_code = EXIT_GUARD
+
+
+class StructureError(GuardError):
+    """A structure is not the molecule that the model was trained on, atom by atom."""
+
+
+class NoveltyError(GuardError):
+    """A structure is too far from what the model was trained on (``--on-extrapolation stop``)."""

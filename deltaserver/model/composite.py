@@ -26,6 +26,7 @@ from deltaserver.model.sgdml import (
     Precision,
     SGDMLModel,
     as_batch,
+    as_cell,
     concatenate,
     resolve_units,
 )
@@ -200,6 +201,21 @@ class CompositeModel:
         if not devices:
             return {}
         return {"device": ", ".join(sorted(devices)), "relative_force_error": max(losses)}
+
+    def check_structure(self, positions: ArrayLike, cell: ArrayLike | None = None) -> None:
+        """Raise StructureError unless the atoms are the model's, in its order, bonds intact.
+
+        The daemon does so with the first structures of a run; :meth:`evaluate` takes anything.
+
+        Args:
+            positions: Å, shape (N, 3).
+            cell: lattice vectors in columns, Å, of a periodic model.
+        """
+        from deltaserver.model.structure_check import ExpectedStructure
+
+        x = as_batch(positions, self.n_atoms, self.name)[0]
+        box = None if cell is None else as_cell(cell, self.name)
+        ExpectedStructure.of(self).check(x, box)
 
     def check_component(self, component: str) -> None:
         """Raise ComponentError unless this model has ``component``."""

@@ -13,73 +13,75 @@ cancels where q is close to x, so descriptors are centred on the training mean f
 subtracted is then of the size of the fluctuations, not of the descriptor. What is left of the
 error in |Δ|² enters E in second order, since w₂ is flat at r = 0.
 
-x and a stand in one array, so that both products of a pass are one call. Blocks of the descriptor
-that feel only some of the permutations are multiplied only that often
-(:mod:`deltaserver.model.orbits`). A single query leaves nothing for a matrix product to reuse:
-the sum is then bound by memory, and a compiled loop that reads the training arrays once
-(:mod:`deltaserver.model.loops`) takes over where numba is installed.
+Three ways to the same sum, :meth:`TrainingSum.prepare` takes the cheapest:
+
+- permutations that are a group, as symmetries are: :class:`FourierSum`, which correlates in the
+  group's Fourier space (:mod:`deltaserver.model.fourier`);
+- any set of permutations, or none but the identity: :class:`DirectSum`, plain matrix products;
+- one query and one permutation leave a matrix product nothing to reuse: a compiled loop that
+  reads the training arrays once (:mod:`deltaserver.model.loops`), where numba is installed.
+
+x and a stand in one array of 2M rows, so that both products of a pass are one call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.model import jit, orbits
+from deltaserver.model import jit
+from deltaserver.model.fourier import GroupFourier
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 SQRT5 = np.sqrt(5.0)
-CHUNK_ELEMENTS = 1 << 22  # permuted queries held at once: 32 MiB of float64
+CHUNK_ELEMENTS = 1 << 22  # numbers in the largest temporary array: 32 MiB of float64
 
 
 @dataclass(frozen=True)
-class BlockSum:
-    """The part of the training arrays that one block of the descriptor sees."""
+class Weights:
+    """w₁ and w₂, and the energy they give: all from |Δ|² and Δ·a.
 
-    columns: slice  # in block order
-    gather: Ints  # [n_distinct, n_columns] block-ordered entries that make a permuted query
-    member: Ints | None  # [n_perms] -> row of gather; None where that is the identity
-    order: Ints  # [n_perms] permutations sorted by member
-    starts: Ints  # [n_distinct] where each member begins in that order
-    x_squared: Floats  # [n_train]
-    x_dot_a: Floats  # [n_train]
+    Attributes:
+        sigma: kernel length scale.
+        alphas_energy: coefficients of energy constraints, shape (M,), or None.
+    """
 
-    def expand(self, values: Floats) -> Floats:
-        """From one row a distinct permutation to one row a permutation (second axis)."""
-        return values if self.member is None else values.take(self.member, axis=1)
+    sigma: float
+    alphas_energy: Floats | None
 
-    def collect(self, values: Floats) -> Floats:
-        """Sum the rows of permutations that act alike here: the adjoint of :meth:`expand`."""
-        if self.member is None:
-            return values
-        result: Floats = np.add.reduceat(values.take(self.order, axis=1), self.starts, axis=1)
-        return result
+    def __call__(self, squared: Floats, delta_a: Floats, w1: Floats, w2: Floats) -> Floats:
+        """Fill w₁ and w₂; return each term of E. The axis before the last is the M points."""
+        sigma = self.sigma
+        r = np.maximum(squared, 0.0, out=squared)
+        np.sqrt(r, out=r)
+        r *= SQRT5
+        exponential = np.exp(r / -sigma)
+        decay = exponential * (5.0 / (3.0 * sigma**3))
+        np.multiply(delta_a * (5.0 / sigma), decay, out=w1)
+        np.multiply(decay, r + sigma, out=w2)
+        terms = delta_a * w2
+        if self.alphas_energy is not None:
+            alphas = self.alphas_energy[:, None]
+            w1 += w2 * alphas
+            terms += (1.0 + r / sigma * (1.0 + r / (3.0 * sigma))) * exponential * alphas
+        return terms
 
 
-@dataclass(frozen=True)
-class TrainingSum:
+class TrainingSum(ABC):
     """The training arrays of one model, laid out for the kernel sum.
 
     Build with :meth:`prepare`. All quantities in the model's own units.
     """
 
-    sigma: float
-    n_train: int
-    order: Ints  # [n_desc] the descriptor entries, block after block
-    centre: Floats  # [n_desc], block-ordered like what follows
-    xa: Floats  # [2 n_train, n_desc]: x, centred, then a
-    blocks: tuple[BlockSum, ...]
-    alphas_energy: Floats | None  # [n_train]
-    fused_sum: Callable[..., float] | None  # the compiled loop for a single query
+    per_query: int  # numbers in the largest temporary array, for one query
 
-    @classmethod
+    @staticmethod
     def prepare(
-        cls,
         sigma: float,
         x: Floats,
         a: Floats,
@@ -88,7 +90,7 @@ class TrainingSum:
         *,
         compiled: bool = jit.AVAILABLE,
     ) -> TrainingSum:
-        """Centre the training descriptors and precompute what does not depend on the query.
+        """Lay out the training arrays and precompute what does not depend on the query.
 
         Args:
             sigma: kernel length scale.
@@ -98,119 +100,141 @@ class TrainingSum:
             alphas_energy: coefficients of energy constraints, shape (M,), or None.
             compiled: send a single query through the compiled loop.
         """
-        found = orbits.blocks(pair_perms)
-        order = np.concatenate([block.columns for block in found])
-        position = np.empty_like(order)
-        position[order] = np.arange(len(order))
-        backward = np.empty_like(pair_perms)
-        np.put_along_axis(backward, pair_perms, np.arange(len(order))[None], axis=1)
-        centre = x.mean(axis=0)[order]
-        # Indexing columns can leave them contiguous instead of the rows that a pass reads.
-        xa = np.ascontiguousarray(np.concatenate([x[:, order] - centre, a[:, order]]))
+        weights = Weights(sigma, alphas_energy)
+        if len(pair_perms) > 1 and pair_perms.shape[1]:
+            fourier = GroupFourier.of(pair_perms)
+            if fourier:
+                return FourierSum(weights, x, a, pair_perms, fourier)
         fused = compiled and alphas_energy is None and len(pair_perms) == 1
-        ends = np.cumsum([len(block.columns) for block in found])
-        sums = []
-        for block, end in zip(found, ends, strict=True):
-            columns = slice(int(end) - len(block.columns), int(end))
-            gather = position[backward[block.representative][:, block.columns]]
-            sums.append(_block_sum(block, columns, gather, xa))
-        return cls(
-            sigma=sigma,
-            n_train=len(x),
-            order=order,
-            centre=centre,
-            xa=xa,
-            blocks=tuple(sums),
-            alphas_energy=alphas_energy,
-            fused_sum=jit.loops().fused_sum if fused else None,
-        )
+        return DirectSum(weights, x, a, pair_perms, fused=fused)
 
     def __call__(self, q: Floats) -> tuple[Floats, Floats]:
         """Return E (B,) and g = −∂E/∂q (B, D) for query descriptors q (B, D)."""
-        if self.fused_sum and len(q) == 1:
-            g = np.empty_like(q)
-            energy = self.fused_sum(q[0] - self.centre, self.xa, self.sigma, g[0])
-            return np.array([energy]), g
-        widest = sum(block.gather.size for block in self.blocks)
-        step = max(1, CHUNK_ELEMENTS // max(1, widest))
-        parts = [self._contract(q[k : k + step]) for k in range(0, len(q), step)]
+        step = max(1, CHUNK_ELEMENTS // max(1, self.per_query))
+        parts = [self.contract(q[k : k + step]) for k in range(0, len(q), step)]
         if not parts:
             return np.zeros(0), np.zeros_like(q)
+        if len(parts) == 1:
+            return parts[0]
         energies, gradients = zip(*parts, strict=True)
         return np.concatenate(energies), np.concatenate(gradients)
 
-    def _contract(self, q: Floats) -> tuple[Floats, Floats]:
-        """Sum over training points and permutations by matrix products, block by block."""
+    @abstractmethod
+    def contract(self, q: Floats) -> tuple[Floats, Floats]:
+        """Return E and g of queries that fit into memory at once."""
+
+
+class DirectSum(TrainingSum):
+    """The sum by matrix products over permuted queries, for any set of permutations."""
+
+    def __init__(
+        self, weights: Weights, x: Floats, a: Floats, pair_perms: Ints, *, fused: bool = False
+    ) -> None:
+        self.weights = weights
+        self.n_train = len(x)
+        self.centre = x.mean(axis=0)  # [D]
+        self.xa = np.concatenate([x - self.centre, a])  # [2M, D]
+        self.x_squared, self.x_dot_a = _row_products(self.xa)  # [M, 1] each
+        self.gather = np.argsort(pair_perms, axis=1)  # [S, D]: their inverses
+        self.per_query = max(self.gather.size, 2 * self.n_train * len(pair_perms))
+        self.fused_sum = jit.loops().fused_sum if fused else None
+
+    def contract(self, q: Floats) -> tuple[Floats, Floats]:
+        """Return E (B,) and g (B, D)."""
+        if self.fused_sum and len(q) == 1:
+            g = np.empty_like(q)
+            fused = self.fused_sum(q[0] - self.centre, self.xa, self.weights.sigma, g[0])
+            return np.array([fused]), g
         m = self.n_train
-        ordered = q[:, self.order]
-        squared: Floats | float = 0.0  # [B, n_perms, n_train] |Δ|²
-        delta_a: Floats | float = 0.0  # [B, n_perms, n_train] Δ·a
-        queries = []
-        for block in self.blocks:
-            permuted = ordered.take(block.gather, axis=1)  # [B, n_distinct, n_columns]
-            permuted -= self.centre[block.columns]
-            queries.append(permuted)
-            products = _matmul(permuted, self.xa[:, block.columns].T)  # [.., .., 2 n_train]
-            q_squared = np.einsum("bsd,bsd->bs", permuted, permuted)
-            squared = squared + block.expand(
-                q_squared[..., None] + block.x_squared - 2.0 * products[..., :m]
-            )
-            delta_a = delta_a + block.expand(products[..., m:] - block.x_dot_a)
-        energy, w = self._weights(np.asarray(squared), np.asarray(delta_a))
-        g = np.zeros_like(ordered)
-        for block, permuted in zip(self.blocks, queries, strict=True):
-            collected = block.collect(w)  # [B, n_distinct, 2 n_train]
-            permuted *= collected[..., :m].sum(axis=-1, keepdims=True)
-            permuted -= _matmul(collected, self.xa[:, block.columns])
-            _scatter_add(g, block.gather, permuted)
-        result = np.empty_like(g)
-        result[:, self.order] = g
-        return energy, result
+        permuted = q.take(self.gather, axis=1)  # [B, S, D]
+        permuted -= self.centre
+        rows = permuted.reshape(-1, q.shape[1])  # [B·S, D]
+        products = self.xa @ rows.T  # [2M, B·S]
+        squared = np.einsum("rd,rd->r", rows, rows) + self.x_squared - 2.0 * products[:m]
+        w = np.empty_like(products)
+        terms = self.weights(squared, products[m:] - self.x_dot_a, w[:m], w[m:])
+        rows *= w[:m].sum(axis=0)[:, None]
+        rows -= w.T @ self.xa
+        energy: Floats = terms.reshape(m, len(q), -1).sum(axis=(0, 2))
+        return energy, self._permute_back(permuted)
 
-    def _weights(self, squared: Floats, delta_a: Floats) -> tuple[Floats, Floats]:
-        """Return E (B,) and w₁, w₂ side by side, shape (B, n_perms, 2 n_train)."""
-        sigma = self.sigma
-        r = SQRT5 * np.sqrt(np.maximum(squared, 0.0))
-        decay = np.exp(-r / sigma) * (5.0 / (3.0 * sigma**3))
-        w = np.empty((*r.shape[:2], 2 * self.n_train))
-        w1, w2 = w[..., : self.n_train], w[..., self.n_train :]
-        np.multiply(delta_a * (5.0 / sigma), decay, out=w1)
-        np.multiply(decay, r + sigma, out=w2)
-        energy = np.einsum("bsm,bsm->b", delta_a, w2)
-        if self.alphas_energy is not None:
-            w1 += w2 * self.alphas_energy
-            k_ee = (1.0 + r / sigma * (1.0 + r / (3.0 * sigma))) * np.exp(-r / sigma)
-            energy += np.einsum("bsm,m->b", k_ee, self.alphas_energy)
-        return energy, w
+    def _permute_back(self, values: Floats) -> Floats:
+        """Sum ``values[b, s, k]`` into ``g[b, gather[s, k]]``."""
+        g = np.empty((len(values), values.shape[2]))
+        for row, value in zip(g, values, strict=True):
+            row[:] = np.bincount(self.gather.ravel(), value.ravel(), minlength=len(row))
+        return g
 
 
-def _block_sum(block: orbits.Block, columns: slice, gather: Ints, xa: Floats) -> BlockSum:
-    n_train = len(xa) // 2
-    x, a = xa[:n_train, columns], xa[n_train:, columns]
-    order = np.argsort(block.member, kind="stable")
-    identity = np.array_equal(block.member, np.arange(len(gather)))
-    return BlockSum(
-        columns=columns,
-        gather=gather,
-        member=None if identity else block.member,
-        order=order,
-        starts=np.searchsorted(block.member[order], np.arange(len(gather))),
-        x_squared=np.einsum("md,md->m", x, x),
-        x_dot_a=np.einsum("md,md->m", x, a),
-    )
+class FourierSum(TrainingSum):
+    """The sum in the Fourier space of a group of permutations.
+
+    The centre is the training mean averaged over the group: then |q_s|² is the same for all s.
+    """
+
+    def __init__(
+        self, weights: Weights, x: Floats, a: Floats, pair_perms: Ints, fourier: GroupFourier
+    ) -> None:
+        self.weights = weights
+        self.fourier = fourier
+        self.n_train = len(x)
+        self.centre = x.mean(axis=0)[pair_perms].mean(axis=0)  # [D]
+        xa = np.concatenate([x - self.centre, a])  # [2M, D]
+        self.x_squared, self.x_dot_a = _row_products(xa)  # [M, 1] each
+        transformed = fourier.forward(xa)
+        self.parts = [
+            np.ascontiguousarray(
+                transformed[:, part.rows]
+                .reshape(len(xa), part.dim, part.copies)
+                .swapaxes(0, 1)
+                .reshape(-1, part.copies)
+            )  # [d·2M, n_copies]
+            for part in fourier.components
+        ]
+        self.per_query = max(3 * len(xa) * fourier.order, len(self.centre))
+
+    def contract(self, q: Floats) -> tuple[Floats, Floats]:
+        """Return E (B,) and g (B, D)."""
+        m, n_batch = self.n_train, len(q)
+        centred = q - self.centre
+        q_squared = np.einsum("bd,bd->b", centred, centred)
+        elements = self._correlate(self.fourier.forward(centred))
+        products = self.fourier.at_elements(elements).reshape(-1, 2 * m, n_batch)  # [S, 2M, B]
+        squared = products[:, :m] * -2.0
+        squared += q_squared + self.x_squared
+        w = np.empty_like(products)
+        delta_a = products[:, m:]
+        delta_a -= self.x_dot_a
+        terms = self.weights(squared, delta_a, w[:, :m], w[:, m:])
+        elements = self.fourier.from_elements(w.reshape(len(w), -1))
+        g = w[:, :m].sum(axis=(0, 1))[:, None] * centred
+        g -= self.fourier.backward(self._spread(elements, n_batch))
+        energy: Floats = terms.sum(axis=(0, 1))
+        return energy, g
+
+    def _correlate(self, y: Floats) -> Floats:
+        """Z_ab = Σ_i X_ai Y_bi for queries y (B, D): shape (n_elements, 2M·B)."""
+        n_batch, rows = len(y), 2 * self.n_train
+        z = np.empty((self.fourier.n_elements, rows * n_batch))
+        for part, x in zip(self.fourier.components, self.parts, strict=True):
+            d = part.dim
+            product = x @ y[:, part.rows].reshape(n_batch * d, -1).T  # [d·2M, B·d]
+            target = z[part.elements].reshape(d, d, rows, n_batch)
+            target[...] = product.reshape(d, rows, n_batch, d).transpose(0, 3, 1, 2)
+        return z
+
+    def _spread(self, z: Floats, n_batch: int) -> Floats:
+        """Y_bi = Σ_a Z_ab X_ai: the adjoint of :meth:`_correlate`, shape (B, D)."""
+        rows = 2 * self.n_train
+        y = np.empty((n_batch, len(self.centre)))
+        for part, x in zip(self.fourier.components, self.parts, strict=True):
+            d = part.dim
+            w = z[part.elements].reshape(d, d, rows, n_batch).transpose(3, 1, 0, 2)
+            y[:, part.rows] = (w.reshape(n_batch * d, -1) @ x).reshape(n_batch, -1)
+        return y
 
 
-def _matmul(rows: Floats, matrix: Floats) -> Floats:
-    """Multiply (B, R, K) by (K, L) as one product of B·R rows; numpy would make B of them."""
-    product: Floats = rows.reshape(-1, rows.shape[2]) @ matrix
-    return product.reshape(*rows.shape[:2], -1)
-
-
-def _scatter_add(g: Floats, gather: Ints, values: Floats) -> None:
-    """Add ``values[b, s, k]`` to ``g[b, gather[s, k]]``."""
-    if gather.shape[0] == 1:
-        g[:, gather[0]] += values[:, 0]
-        return
-    flat = gather.ravel()
-    for row, value in zip(g, values, strict=True):
-        row += np.bincount(flat, value.ravel(), minlength=len(row))
+def _row_products(xa: Floats) -> tuple[Floats, Floats]:
+    """|x|² and x·a of rows x, then a; columns, shape (M, 1)."""
+    x, a = np.split(xa, 2)
+    return np.einsum("md,md->m", x, x)[:, None], np.einsum("md,md->m", x, a)[:, None]

@@ -7,7 +7,6 @@ Positions go to the device once a batch, energies, forces and virials come back 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 from deltaserver.errors import GeometryError, InputError
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.files import ModelParameters
-from deltaserver.model.kernel import SQRT5, TrainingSum
+from deltaserver.model.kernel import TrainingSum
 from deltaserver.model.sgdml import Evaluation, NativeUnits, Precision, as_batch, as_cell
+from deltaserver.model.torch_sum import on_device
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-CHUNK_ELEMENTS = 1 << 26  # permuted queries held at once; halved where the device runs out
+CHUNK_ELEMENTS = 1 << 26  # in the largest temporary array; fewer where the device runs out
 
 
 def resolve_device(name: str) -> torch.device:
@@ -40,16 +40,6 @@ def resolve_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise InputError(f"--device {name}: not available ({reason})") from error
     return device
-
-
-@dataclass(frozen=True)
-class _Block:
-    columns: slice
-    gather: torch.Tensor  # [n_distinct, n_columns]
-    member: torch.Tensor  # [n_perms]
-    xa: torch.Tensor  # [2 n_train, n_columns]
-    x_squared: torch.Tensor
-    x_dot_a: torch.Tensor
 
 
 class TorchModel:
@@ -83,27 +73,8 @@ class TorchModel:
             parameters.alphas_energy,
             compiled=False,
         )
-        self._to_device(self._host)
-
-    def _to_device(self, host: TrainingSum) -> None:
-        self._order = self._tensor(host.order)
-        self._centre = self._tensor(host.centre)
-        alphas = host.alphas_energy
-        self._alphas_energy = None if alphas is None else self._tensor(alphas)
-        every = np.arange(len(self.parameters.perms))
-        self._blocks = [
-            _Block(
-                block.columns,
-                self._tensor(block.gather),
-                self._tensor(every if block.member is None else block.member),
-                self._tensor(np.ascontiguousarray(host.xa[:, block.columns])),
-                self._tensor(block.x_squared),
-                self._tensor(block.x_dot_a),
-            )
-            for block in host.blocks
-        ]
-        widest = sum(block.gather.size for block in host.blocks)
-        self._chunk = max(1, CHUNK_ELEMENTS // max(1, widest))
+        self._sum = on_device(self._host, self._tensor)
+        self._chunk = max(1, CHUNK_ELEMENTS // max(1, self._sum.per_query))
 
     def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
         kind = self._real if array.dtype.kind == "f" else torch.int64
@@ -150,7 +121,7 @@ class TorchModel:
         """
         q = self.parameters.x[:16]
         _, expected = self._host(q)
-        _, found = self._kernel_sum(self._tensor(q))
+        _, found = self._sum(self._tensor(q))
         difference = found.cpu().numpy().astype(np.float64) - expected
         return float(np.abs(difference).max() / np.abs(expected).max())
 
@@ -180,7 +151,7 @@ class TorchModel:
             box, inverse = self._tensor(cell), self._tensor(np.linalg.inv(cell))
             d = d - torch.round(d @ inverse.T) @ box.T
         descriptor = 1.0 / torch.linalg.vector_norm(d, dim=-1)
-        energy, g = self._kernel_sum(descriptor)
+        energy, g = self._sum(descriptor)
         pulls = (g * descriptor**3)[..., None] * d
         forces = torch.zeros_like(positions)
         forces.index_add_(1, self._j, pulls).index_add_(1, self._i, -pulls)
@@ -191,43 +162,3 @@ class TorchModel:
             raise GeometryError(f"{self.parameters.source}: two atoms are at the same place")
         n = x.shape[1]
         return result[:, 0], result[:, 1:-9].reshape(-1, n, 3), result[:, -9:].reshape(-1, 3, 3)
-
-    def _kernel_sum(self, q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """E (B,) and g (B, D), as in :meth:`deltaserver.model.kernel.TrainingSum.__call__`."""
-        m = self._host.n_train
-        ordered = q[:, self._order]
-        shape = (len(q), len(self.parameters.perms), m)
-        squared, delta_a = q.new_zeros(shape), q.new_zeros(shape)
-        queries = []
-        for block in self._blocks:
-            permuted = ordered[:, block.gather] - self._centre[block.columns]
-            queries.append(permuted)
-            products = permuted @ block.xa.T  # [B, n_distinct, 2 n_train]
-            here = (permuted**2).sum(-1, keepdim=True) + block.x_squared - 2.0 * products[..., :m]
-            squared += here[:, block.member]
-            delta_a += (products[..., m:] - block.x_dot_a)[:, block.member]
-        energy, w = self._weights(squared, delta_a)
-        g = torch.zeros_like(ordered)
-        for block, permuted in zip(self._blocks, queries, strict=True):
-            collected = q.new_zeros((len(q), len(block.gather), 2 * m))
-            collected.index_add_(1, block.member, w)
-            pull = collected[..., :m].sum(-1, keepdim=True) * permuted - collected @ block.xa
-            g.index_add_(1, block.gather.flatten(), pull.flatten(1))
-        result = torch.empty_like(g)
-        result[:, self._order] = g
-        return energy, result
-
-    def _weights(
-        self, squared: torch.Tensor, delta_a: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        sigma = self._host.sigma
-        r = float(SQRT5) * torch.sqrt(torch.clamp(squared, min=0.0))
-        decay = torch.exp(-r / sigma) * (5.0 / (3.0 * sigma**3))
-        w1 = delta_a * decay * (5.0 / sigma)
-        w2 = decay * (r + sigma)
-        energy = (delta_a * w2).sum((1, 2))
-        if self._alphas_energy is not None:
-            w1 = w1 + w2 * self._alphas_energy
-            k_ee = (1.0 + r / sigma * (1.0 + r / (3.0 * sigma))) * torch.exp(-r / sigma)
-            energy = energy + (k_ee * self._alphas_energy).sum((1, 2))
-        return energy, torch.cat([w1, w2], dim=-1)

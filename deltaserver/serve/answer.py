@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +17,10 @@ from deltaserver.units import BOHR_ANG, HARTREE_EV
 Floats = NDArray[np.float64]
 Extras = Literal["summary", "full"]
 EXTRAS: tuple[Extras, ...] = ("summary", "full")
+Novelty = Mapping[str, float]  # by component
+# Sees positions (B, N, 3) in Å and their results before anything is sent; returns the novelty of
+# each structure, or raises.
+Guard = Callable[[Floats, CompositeEvaluation, str], Sequence[Novelty]]
 
 
 @dataclass(frozen=True)
@@ -32,10 +36,11 @@ class Contribution:
 
 @dataclass(frozen=True)
 class Structure:
-    """One evaluated structure: total energy and contributions by part."""
+    """One evaluated structure: total energy, contributions and novelty by part."""
 
     energy_ev: float
     contributions: dict[str, Contribution]
+    novelty: Novelty = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,35 +63,42 @@ def answer_together(
     requests: Sequence[PosData],
     component: str = "total",
     extras: Extras = "summary",
+    guard: Guard | None = None,
 ) -> list[Answer]:
     """Evaluate requests of several connections as one batch; serialise a FORCEREADY for each.
+
+    ``guard`` sees every result first, and may refuse it.
 
     i-PI fills a short batch by repeating its last structure: the repeats at the end are computed
     once, answered each, and not counted as structures.
     """
     n_real = [len(data.positions) - _count_padding(data) for data in requests]
-    result = _evaluate(
-        model,
-        np.concatenate([data.positions[:n] for data, n in zip(requests, n_real, strict=True)]),
-        np.concatenate([data.cells[:n] for data, n in zip(requests, n_real, strict=True)]),
-        component,
-    )
+    pairs = list(zip(requests, n_real, strict=True))
+    positions = BOHR_ANG * np.concatenate([data.positions[:n] for data, n in pairs])
+    cells = BOHR_ANG * np.concatenate([data.cells[:n] for data, n in pairs])
+    result = _evaluate(model, positions, cells, component)
+    novelty = guard(positions, result, component) if guard else [{}] * len(positions)
     starts = np.cumsum([0, *n_real])
     return [
-        _reply(model, result, range(start, start + n), len(data.positions), extras)
+        _reply(model, result, novelty, range(start, start + n), len(data.positions), extras)
         for start, n, data in zip(starts[:-1], n_real, requests, strict=True)
     ]
 
 
 def _reply(
-    model: CompositeModel, result: CompositeEvaluation, rows: range, n_batch: int, extras: Extras
+    model: CompositeModel,
+    result: CompositeEvaluation,
+    novelty: Sequence[Novelty],
+    rows: range,
+    n_batch: int,
+    extras: Extras,
 ) -> Answer:
     """Serialise the structures at ``rows``, the last one as often as fills ``n_batch``."""
     atoms = {fragment.name: fragment.atoms for fragment in model.fragments}
     structures, texts = [], []
     for row in rows:
         one = result[row]
-        structure = summarise(one, atoms)
+        structure = summarise(one, atoms, novelty[row])
         structures.append(structure)
         texts.append(_encode_extras(structure, one, extras))
     filled = [*range(len(rows)), *[len(rows) - 1] * (n_batch - len(rows))]
@@ -100,7 +112,9 @@ def _reply(
     return Answer(reply, tuple(structures))
 
 
-def summarise(result: CompositeEvaluation, atoms: dict[str, NDArray[np.int64]]) -> Structure:
+def summarise(
+    result: CompositeEvaluation, atoms: dict[str, NDArray[np.int64]], novelty: Novelty
+) -> Structure:
     """Reduce one structure's evaluation to the numbers that are logged."""
     return Structure(
         float(result.energy),
@@ -108,6 +122,7 @@ def summarise(result: CompositeEvaluation, atoms: dict[str, NDArray[np.int64]]) 
             name: Contribution(float(part.energy), _rms(part.forces[atoms.get(name, slice(None))]))
             for name, part in result.contributions.items()
         },
+        novelty,
     )
 
 
@@ -130,8 +145,7 @@ def _count_padding(data: PosData) -> int:
 def _evaluate(
     model: CompositeModel, positions: Floats, cells: Floats, component: str
 ) -> CompositeEvaluation:
-    """Evaluate structures in Bohr, together unless the model is periodic and cells differ."""
-    positions, cells = positions * BOHR_ANG, cells * BOHR_ANG
+    """Evaluate structures in Å, together unless the model is periodic and cells differ."""
     if not model.periodic or (cells == cells[0]).all():
         return model.evaluate(positions, component, cells[0] if model.periodic else None)
     one_by_one = [
@@ -146,6 +160,8 @@ def _encode_extras(structure: Structure, result: CompositeEvaluation, extras: Ex
     for name, part in structure.contributions.items():
         fields[f"{name}_energy_ev"] = part.energy_ev
         fields[f"{name}_force_rms_ev_per_ang"] = part.force_rms_ev_per_ang
+        if name in structure.novelty:
+            fields[f"{name}_novelty"] = structure.novelty[name]
         if extras == "full":
             fields[f"{name}_forces_ev_per_ang"] = result.contributions[name].forces.tolist()
     return json.dumps(fields).encode("ascii")

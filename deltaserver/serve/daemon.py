@@ -5,15 +5,15 @@ from __future__ import annotations
 import selectors
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import numpy as np
 import structlog
 
-from deltaserver.errors import GuardError, NoServerError, ProtocolError
+from deltaserver.errors import NoServerError, ProtocolError
 from deltaserver.model.composite import CompositeModel
 from deltaserver.serve import telemetry
 from deltaserver.serve.answer import Answer, Extras, answer_together
+from deltaserver.serve.guard import GuardSettings, ServingGuard
 from deltaserver.serve.link import Link, Patience, Unlogged
 from deltaserver.serve.protocol import Closed, ForceRequest, Introduced
 from deltaserver.serve.signals import Signals
@@ -41,6 +41,7 @@ class ServeSettings:
     connect_timeout_s: float = 60.0
     batch_window_s: float = 0.0
     reconnect_limit_s: float | None = None
+    guard: GuardSettings = field(default_factory=GuardSettings)
 
 
 class Daemon:
@@ -61,6 +62,7 @@ class Daemon:
         self.model = model
         self.settings = settings
         self.steps = steps
+        self._guard = ServingGuard(model, settings.guard)
         self._log = structlog.get_logger()
         self._selector = selectors.DefaultSelector()
         self._signals = Signals()
@@ -76,7 +78,7 @@ class Daemon:
                 came back within the limit for connecting again.
             ProtocolError: a server broke the protocol.
             InputError: a server's INIT asks for what the model does not have.
-            GuardError: a result is not finite.
+            GuardError: a structure is not the model's, or a result cannot be right.
         """
         with self._watch, self._selector, self._signals.handled(self._selector):
             self._links = [self._new_link(address) for address in self.settings.addresses]
@@ -228,6 +230,7 @@ class Daemon:
         link.component = event.parameters.get(COMPONENT_PARAMETER, self.settings.component)
         self.model.check_component(link.component)
         link.introduced = True
+        self._guard.introduced(link)
         self._log.info(
             "introduced",
             address=str(link.address),
@@ -255,10 +258,11 @@ class Daemon:
 
     def _answer(self, links: list[Link], component: str) -> None:
         data = [link.request.data for link in links if link.request]
-        replies = answer_together(self.model, data, component, self.settings.extras)
+        for link, request in zip(links, data, strict=True):
+            self._guard.admit(link, request, component)
+        replies = answer_together(self.model, data, component, self.settings.extras, self._guard)
         evaluated = time.perf_counter()
         for link, reply in zip(links, replies, strict=True):
-            self._guard(reply)
             try:
                 self._reply(link, reply, evaluated)
             except (ConnectionError, TimeoutError) as error:
@@ -279,17 +283,6 @@ class Daemon:
         self._serve(link, overtaken=True)
         if link.connected:
             self._flush(link)
-
-    def _guard(self, reply: Answer) -> None:
-        """Never send what is not a number: i-PI would take it and go on."""
-        for structure in reply.structures:
-            values = [structure.energy_ev]
-            values += [part.force_rms_ev_per_ang for part in structure.contributions.values()]
-            if not np.isfinite(values).all():
-                raise GuardError(
-                    f"the forces at structure {self.steps.n_structures} are not finite; "
-                    "nothing was sent. Check the structure and the time step"
-                )
 
     def _flush(self, link: Link) -> None:
         """Send what is queued, and record the reply once it is all on its way."""

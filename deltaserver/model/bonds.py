@@ -1,0 +1,110 @@
+"""The bonded structure that a model's training geometries have in common.
+
+A model file keeps no bonds, but its training descriptors are all the pair distances of all its
+training geometries: a pair that is as close as a bond in every one of them is a bond [covalent
+radii of Cordero et al., Dalton Trans. 2008, 2832, DOI 10.1039/b801115j].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.model.elements import COVALENT_RADIUS_ANG
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+BOND_FACTOR = 1.25  # of the covalent radii's sum: C-C up to 1.9 Å, C-H up to 1.34 Å
+HYDROGEN = 1
+# How far a bond may leave the range that it has in training. Hydrogen's zero-point motion spreads
+# the beads of a path integral over some ±0.3 Å.
+SLACK, SLACK_HYDROGEN = 0.15, 0.30
+# The mean over a molecule's bonds fluctuates little, so that it tells a stretched molecule from a
+# hot one: by 4 %, ten times training's standard deviation, or one bond's slack over √n.
+MEAN_SLACK, MEAN_DEVIATIONS = 0.04, 10.0
+
+
+@dataclass(frozen=True)
+class FragmentBonds:
+    """The bonds of one fragment; atoms are numbered as in the complex, lengths in Å.
+
+    Attributes:
+        name: the fragment's.
+        i, j: the bonded atoms, shape (n_bonds,); empty where training shows no single molecule.
+        shortest, longest: what training has, shape (n_bonds,).
+        typical: mean over training, shape (n_bonds,).
+        slack: how far a bond may leave that range, relative, shape (n_bonds,).
+        mean_slack: how far the mean of length/typical may be from 1.
+    """
+
+    name: str
+    i: Ints
+    j: Ints
+    shortest: Floats
+    longest: Floats
+    typical: Floats
+    slack: Floats
+    mean_slack: float
+
+    def __len__(self) -> int:
+        """Return the number of bonds."""
+        return len(self.i)
+
+
+def training_distances(x: Floats, length_ang: float) -> Floats:
+    """Turn training descriptors (M, D), 1/length, into distances in Å; ∞ where they are none."""
+    with np.errstate(divide="ignore"):
+        return np.where(x > 0.0, length_ang / np.where(x > 0.0, x, 1.0), np.inf)
+
+
+def find_bonds(name: str, numbers: Ints, atoms: Ints, distances: Floats) -> FragmentBonds:
+    """Read a fragment's bonds off its training geometries.
+
+    Args:
+        name: the fragment's.
+        numbers: atomic numbers, shape (n,), in the fragment model's order.
+        atoms: the same atoms' numbers in the complex, shape (n,).
+        distances: of every training geometry, Å, shape (M, n (n − 1)/2).
+
+    A fragment whose bonds leave it in pieces (a cluster, a molecule that dissociates in its
+    training data), or whose hydrogens have several, is no molecule that could be told by its
+    bonds: it comes back without any.
+    """
+    i, j = np.tril_indices(len(numbers), k=-1)
+    radii = np.array(COVALENT_RADIUS_ANG)[numbers]
+    reach = BOND_FACTOR * (radii[i] + radii[j])
+    bonded = (distances < reach).all(axis=0)
+    degree = np.bincount(np.concatenate([i[bonded], j[bonded]]), minlength=len(numbers))
+    if (degree[numbers == HYDROGEN] > 1).any() or not _is_connected(
+        i[bonded], j[bonded], len(atoms)
+    ):
+        bonded = np.zeros_like(bonded)
+    i, j, lengths = i[bonded], j[bonded], distances[:, bonded]
+    typical = lengths.mean(axis=0)
+    with_hydrogen = (numbers[i] == HYDROGEN) | (numbers[j] == HYDROGEN)
+    slack = np.where(with_hydrogen, SLACK_HYDROGEN, SLACK)
+    return FragmentBonds(
+        name, atoms[i], atoms[j], lengths.min(axis=0), lengths.max(axis=0), typical, slack,
+        _mean_slack(lengths / typical) if len(i) else np.inf,
+    )  # fmt: skip
+
+
+def _mean_slack(ratios: Floats) -> float:
+    deviation = float(ratios.mean(axis=1).std())
+    one_bond = SLACK_HYDROGEN / np.sqrt(ratios.shape[1])
+    return float(max(MEAN_SLACK, MEAN_DEVIATIONS * deviation, one_bond))
+
+
+def _is_connected(i: Ints, j: Ints, n_atoms: int) -> bool:
+    """Return whether bonds (i, j) make one piece of ``n_atoms`` atoms."""
+    label = np.arange(n_atoms)
+    while True:
+        lower = label.copy()
+        np.minimum.at(lower, i, label[j])
+        np.minimum.at(lower, j, label[i])
+        if np.array_equal(lower, label):
+            return not label.any()
+        label = lower

@@ -1,0 +1,98 @@
+"""What stands between the models and i-PI: wrong structures in, wrong forces out, are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.errors import StructureError
+from deltaserver.model.cell_check import check_cell
+from deltaserver.model.composite import CompositeEvaluation, CompositeModel
+from deltaserver.model.guards import DOUBLE, SINGLE, check_evaluation
+from deltaserver.model.structure_check import ExpectedStructure
+from deltaserver.serve.answer import Novelty
+from deltaserver.serve.wire import PosData
+from deltaserver.units import BOHR_ANG
+
+Floats = NDArray[np.float64]
+
+# Structures of a connection that are compared with the model's molecule: the first of every
+# bead and replica that share it. What happens to a molecule later is the novelty's matter.
+FIRST_STRUCTURES = 64
+
+
+@dataclass(frozen=True)
+class GuardSettings:
+    """What is refused, validated by whoever builds it.
+
+    Attributes:
+        structure_check: whether the first structures must be the model's molecule.
+        single_precision: whether rounding is that of float32.
+    """
+
+    structure_check: bool = True
+    single_precision: bool = False
+
+
+class ServingGuard:
+    """The guards of one daemon: see :meth:`admit` (before) and :meth:`__call__` (after)."""
+
+    def __init__(self, model: CompositeModel, settings: GuardSettings) -> None:
+        self.model = model
+        self.settings = settings
+        self.n_structures = 0
+        self._expected = ExpectedStructure.of(model)
+        self._seen: WeakKeyDictionary[object, int] = WeakKeyDictionary()
+        self._tolerances = SINGLE if settings.single_precision else DOUBLE
+
+    def introduced(self, connection: object) -> None:
+        """Take what ``connection`` sends next for the first structures of a run."""
+        self._seen[connection] = 0
+
+    def admit(self, connection: object, data: PosData, component: str) -> None:
+        """Look at the structures of one request before they are evaluated.
+
+        Raises:
+            StructureError: not the model's molecule, or a cell that is too small for it.
+        """
+        if not self.settings.structure_check:
+            return
+        seen = self._seen.get(connection, 0)
+        self._seen[connection] = seen + len(data.positions)
+        if seen >= FIRST_STRUCTURES and not self.model.periodic:
+            return
+        for k, (x, h) in enumerate(zip(data.positions, data.cells, strict=True)):
+            positions, cell = BOHR_ANG * x, BOHR_ANG * h
+            if not np.isfinite(positions).all():
+                return  # the evaluation says which atom
+            try:
+                if self.model.periodic:
+                    check_cell(self.model, self._expected.bonds, positions, cell)
+                if seen < FIRST_STRUCTURES:
+                    self._expected.check(positions, cell, component)
+            except StructureError as error:
+                raise StructureError(
+                    f"structure {seen + k} refused: {error} (--no-structure-check lets it through)"
+                ) from None
+
+    def __call__(
+        self, positions: Floats, result: CompositeEvaluation, component: str
+    ) -> Sequence[Novelty]:
+        """Look at results before they are sent; return the novelty of each structure.
+
+        Raises:
+            GuardError: a result cannot be right.
+        """
+        first, self.n_structures = self.n_structures, self.n_structures + len(positions)
+        check_evaluation(
+            result,
+            positions,
+            periodic=self.model.periodic,
+            tolerances=self._tolerances,
+            first=first,
+        )
+        return [{}] * len(positions)

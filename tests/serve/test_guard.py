@@ -1,0 +1,117 @@
+"""The shipped models behind a socket: wrong structures get no answer."""
+
+import json
+
+import numpy as np
+import pytest
+import structlog
+from ase.io import read
+
+from deltaserver.cli import main
+from tests.integration.conftest import ROOT
+from tests.serve.server_double import ServerDouble, batch_posdata, init, message, posdata
+
+
+@pytest.fixture(autouse=True)
+def _reset_structlog():
+    yield
+    structlog.reset_defaults()
+
+
+def structure(name):
+    return read(ROOT / "ipi_inputs" / f"{name}.xyz").positions
+
+
+def run(tmp_path, models, script, *options):
+    """Serve ``models`` to a script; return the exit code and the log."""
+    server = ServerDouble(f"unix:{tmp_path}/s", script)
+    log = tmp_path / "log.jsonl"
+    code = main(
+        ["--models", str(ROOT / "models" / models), "--socket", server.address,
+         "--quiet", "--log-file", str(log), *options]
+    )  # fmt: skip
+    return code, server.finish(), [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def unanswered(x):
+    def script(peer):
+        peer.introduce()
+        peer.send(posdata(x) + message("getforce"))
+        return peer.ends()
+
+    return script
+
+
+def permuted(x):
+    return x[np.random.default_rng(1).permutation(len(x))]
+
+
+def exchanged(x):
+    x = x.copy()
+    x[[20, 90]] = x[[90, 20]]
+    return x
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (permuted, "atom 0 (C of c60) should be bonded to atom 1 (C of c60)"),
+        (exchanged, "atom 20 (C of c60) and atom 90 (C of buckycatcher) are exchanged"),
+        (lambda x: 1.08 * x, "the structure is stretched"),
+        (lambda x: x / 0.529177, "Bohr taken for Å?"),
+    ],
+)
+def test_wrong_c60_buckycatcher_inputs_are_refused_at_the_first_step(
+    capsys, tmp_path, change, cause
+):
+    x = change(structure("c60_buckycatcher"))
+    code, closed_without_a_byte, events = run(tmp_path, "c60", unanswered(x))
+    assert code == 4
+    assert closed_without_a_byte
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("deltaserver: ")
+    assert "structure 0 refused: " in said
+    assert cause in said
+    assert "--no-structure-check" in said
+    assert not [event for event in events if event["event"] == "step"]
+
+
+def test_the_check_can_be_turned_off(tmp_path):
+    x = 1.08 * structure("benzene_dimer")
+
+    def script(peer):
+        peer.introduce()
+        return peer.forces(x)
+
+    code, reply, _ = run(tmp_path, "benzene_dimer", script, "--no-structure-check")
+    assert code == 0
+    assert np.isfinite(reply["forces"]).all()
+
+
+def test_every_replica_of_a_batch_is_looked_at(capsys, tmp_path):
+    x = structure("benzene_dimer")
+
+    def script(peer):
+        peer.send(init(" batch_size:3"))
+        peer.send(batch_posdata(np.array([x, x + 1.0, permuted(x)])) + message("getforce"))
+        return peer.ends()
+
+    code, closed, _ = run(tmp_path, "benzene_dimer", script)
+    assert (code, closed) == (4, True)
+    assert "structure 2 refused" in capsys.readouterr().err
+
+
+def test_a_second_replica_on_a_connection_is_looked_at(capsys, tmp_path):
+    x = structure("benzene_dimer")
+
+    def script(peer):
+        peer.introduce()
+        first = peer.forces(x)
+        peer.send(posdata(x[::-1]) + message("getforce"))
+        return first, peer.ends()
+
+    code, (first, closed), _ = run(tmp_path, "benzene_dimer", script)
+    assert (code, closed) == (4, True)
+    assert np.isfinite(first["forces"]).all()
+    assert "structure 1 refused" in capsys.readouterr().err
