@@ -18,6 +18,13 @@ ANY = "…"  # what stands for a value, in templates and in the documentation
 # Raised for us alone (a bug shows as "internal error"), or caught before a user sees it.
 NOT_FOR_USERS = {"AssertionError", "RuntimeError", "TypeError", "KeyError", "NotImplementedError"}
 OTHERS = {"BadParameter", "UsageError", "ClickException", "BadZipFile"}
+# Modules whose functions and constants word what another one raises, and what that is.
+SPEAKERS = {
+    "structure_diagnosis": "GuardError",
+    "structure_check": "GuardError",
+    "guards": "GuardError",
+}
+SILENT = {"groups"}  # caught by fourier, which does without
 WARNING = "warning"
 ENOUGH_LETTERS = 18
 
@@ -57,6 +64,7 @@ def messages() -> list[Message]:
         message
         for path, tree in trees.items()
         for message in messages_of(tree, path.relative_to(PACKAGE.parent), spoken)
+        if path.stem not in SILENT
     }
     return sorted(found, key=lambda message: message.where)
 
@@ -68,7 +76,14 @@ def messages_of(tree: ast.AST, path: Path, spoken: set[str]) -> Iterator[Message
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef) and _name(node.returns).endswith("Error")
     }
-    told = partial(_told, named=_named_texts(tree), path=path)
+    named = _named_texts(tree)
+    told = partial(_told, named=named, path=path)
+    if path.stem in SPEAKERS:
+        for name, wordings in named.items():
+            for text in wordings:
+                if len(re.findall("[A-Za-z]", text)) >= ENOUGH_LETTERS:
+                    worded = re.sub(f"{ANY}+", ANY, text.replace("{}", ANY))
+                    yield Message(worded, SPEAKERS[path.stem], f"{path}: {name}")
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef) and node.name in spoken:
             for call in _super_calls(node):
