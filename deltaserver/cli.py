@@ -6,16 +6,11 @@ Users see one line when something is wrong, and an exit code that tells what kin
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import sys
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
-import structlog
 
 import deltaserver
 from deltaserver.analysis.commands import register_analyze
@@ -27,14 +22,16 @@ from deltaserver.errors import (
     DeltaserverError,
     InputError,
 )
-from deltaserver.model.composite import BACKENDS, PRECISIONS, CompositeModel
-from deltaserver.model.threads import blas_threads, one_blas_thread
+from deltaserver.model.composite import BACKENDS, PRECISIONS
+from deltaserver.model.threads import blas_threads
 from deltaserver.serve import telemetry
 from deltaserver.serve.answer import EXTRAS
 from deltaserver.serve.daemon import Daemon, ServeSettings
 from deltaserver.serve.guard import GuardSettings
+from deltaserver.serve.loading import announce, load_model
 from deltaserver.serve.logfile import Rotation
 from deltaserver.serve.operations import make_watchers, operations_options
+from deltaserver.serve.simulate_commands import register_simulate
 from deltaserver.serve.transport import DEFAULT_PREFIX, parse_address
 from deltaserver.training.commands import register_train
 from deltaserver.training.dataset_commands import register_dataset
@@ -178,92 +175,13 @@ def serve(
         Daemon(model, settings, telemetry.StepLog(log_every, status), watchers).run()
 
 
-def load_model(
-    models: Path,
-    component: str,
-    backend: Any = "numpy",
-    device: str = "auto",
-    precision: Any = "float64",
-) -> tuple[CompositeModel, list[str]]:
-    """Load a model directory; return it with the warnings that came up."""
-    with _stoppable(), warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        model = CompositeModel.load(models, backend, device, precision)
-        model.warm_up()
-    model.check_component(component)
-    if backend == "sgdml" and model.periodic:
-        raise InputError(
-            "--backend sgdml knows neither the virial nor a changing cell of periodic models; "
-            "use --backend numpy"
-        )
-    return model, [str(warning.message) for warning in caught]
-
-
-@contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """End cleanly on SIGTERM and SIGINT while nothing is connected yet."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    old = [signal.signal(number, lambda number, frame: sys.exit(EXIT_OK)) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, old, strict=True):
-            signal.signal(number, handler)
-
-
-def announce(model: CompositeModel, models: Path, backend: str, notes: list[str]) -> None:
-    """Log what was loaded."""
-    log = structlog.get_logger()
-    for note in notes:
-        log.warning("warning", message=note)
-    log.info(
-        "loaded",
-        model=model.name,
-        directory=str(models),
-        atoms=model.n_atoms,
-        components=list(model.components),
-        backend=backend,
-        **model.device_facts(),
-        version=deltaserver.__version__,
-    )
-
-
-@app.command()
-@click.argument("ipi_input", type=PATH, metavar="INPUT.xml")
-@click.option("-m", "--models", type=PATH, required=True, help="Model directory.")
-@click.option(
-    "-d", "--directory", type=PATH, default=Path("run"), show_default=True,
-    help="Where i-PI runs and the log goes.",
-)  # fmt: skip
-@click.option("--component", default="total", show_default=True, help="What to serve.")
-@click.option("--quiet", is_flag=True, help="Nothing on the terminal but errors.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-def simulate(
-    ipi_input: Path, models: Path, directory: Path, component: str, quiet: bool, debug: bool
-) -> None:
-    """Run i-PI on INPUT.xml and serve it, both from this one command."""
-    from deltaserver.serve.simulate import ipi_process, make_directory, read_input
-
-    request = read_input(ipi_input)
-    model, notes = load_model(models, component)
-    make_directory(directory)
-    log_file = directory / "deltaserver.jsonl"
-    log_file.unlink(missing_ok=True)
-    status = telemetry.configure(log_file, quiet=quiet)
-    announce(model, models, "numpy", notes)
-    if status and request.total_steps:
-        status.expected = (request.total_steps + 1) * request.n_beads
-    settings = ServeSettings(request.addresses, component)
-    daemon = Daemon(model, settings, telemetry.StepLog(1, status))
-    with ipi_process(request, directory) as ipi, one_blas_thread():
-        daemon.run()
-        if daemon.stopped_by_signal and ipi.poll() is None:
-            structlog.get_logger().info("stopping i-pi", pid=ipi.pid)
-            ipi.terminate()  # it writes its RESTART file and ends
-            raise KeyboardInterrupt  # the run is not done: no script should go on
-
-
-for register in (register_dataset, register_train, register_evaluate, register_analyze):
+for register in (
+    register_simulate,
+    register_dataset,
+    register_train,
+    register_evaluate,
+    register_analyze,
+):
     register(app)
 
 

@@ -14,6 +14,7 @@ import yaml
 import deltaserver
 from deltaserver import cli
 from deltaserver.errors import GuardError
+from deltaserver.model.composite import CompositeModel
 from tests.builders import (
     COMPLEX,
     ammonia_model,
@@ -311,7 +312,7 @@ def raising(monkeypatch, error):
     def load(*args):
         raise error
 
-    monkeypatch.setattr(cli.CompositeModel, "load", load)
+    monkeypatch.setattr(CompositeModel, "load", load)
 
 
 @pytest.mark.parametrize(

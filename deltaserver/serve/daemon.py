@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import selectors
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from deltaserver.errors import NoServerError, ProtocolError
 from deltaserver.model.composite import CompositeModel
@@ -20,6 +22,9 @@ from deltaserver.serve.signals import Signals
 from deltaserver.serve.telemetry import Origin, StepLog, StepTimes
 from deltaserver.serve.transport import Address
 from deltaserver.serve.watch import Condition, Watch, Watcher
+from deltaserver.units import BOHR_ANG
+
+Inspect = Callable[[NDArray[np.float64]], None]
 
 COMPONENT_PARAMETER = "component"
 DRAIN_S = 5.0  # how long a peer may take to read the rest of a reply when we stop
@@ -49,6 +54,9 @@ class Daemon:
 
     A single thread runs everything: the models are shared without copies or locks, and a stop
     request takes effect between two requests, never inside one.
+
+    ``inspect`` sees every request's positions, (B, N, 3) in Å, before they are evaluated; what it
+    raises ends the run.
     """
 
     def __init__(
@@ -57,11 +65,13 @@ class Daemon:
         settings: ServeSettings,
         steps: StepLog,
         watchers: Sequence[Watcher] = (),
+        inspect: Inspect | None = None,
     ) -> None:
         model.check_component(settings.component)
         self.model = model
         self.settings = settings
         self.steps = steps
+        self.inspect = inspect
         self._guard = ServingGuard(model, settings.guard)
         self._log = structlog.get_logger()
         self._selector = selectors.DefaultSelector()
@@ -258,6 +268,9 @@ class Daemon:
 
     def _answer(self, links: list[Link], component: str) -> None:
         data = [link.request.data for link in links if link.request]
+        if self.inspect:
+            for one in data:
+                self.inspect(one.positions * BOHR_ANG)
         for link, request in zip(links, data, strict=True):
             self._guard.admit(link, request, component)
         replies = answer_together(self.model, data, component, self.settings.extras, self._guard)

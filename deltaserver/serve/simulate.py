@@ -1,176 +1,287 @@
-"""One i-PI run from one command: start i-PI, serve it, stop both.
-
-i-PI runs in a directory of its own, on a copy of the input whose file names are absolute. Its
-quirks are taken care of: a stale ``EXIT`` file that would end the run at once, and a stale
-socket file that it refuses to replace.
-"""
+"""One i-PI run from one command: start i-PI, serve it, watch it, stop both, continue it later."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import threading
-import xml.etree.ElementTree as ElementTree
+import fcntl
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
-from deltaserver.errors import ConnectionLostError, InputError, MissingExtraError
-from deltaserver.serve.transport import (
-    DEFAULT_PREFIX,
-    Address,
-    InetAddress,
-    close_quietly,
-    parse_address,
+import deltaserver
+from deltaserver.errors import DeltaserverError, GeometryError, GuardError, InputError
+from deltaserver.model.composite import CompositeModel
+from deltaserver.model.elements import SYMBOLS
+from deltaserver.model.threads import one_blas_thread
+from deltaserver.serve import telemetry
+from deltaserver.serve.blowup import BlowUpError, DriftWatch, GeometryWatch, Limits
+from deltaserver.serve.daemon import Daemon, ServeSettings
+from deltaserver.serve.ipi_input import IpiInput
+from deltaserver.serve.ipi_process import IPI_LOG, ipi_process
+from deltaserver.serve.loading import announce
+from deltaserver.serve.progress import UPDATE_EVERY_S, Progress, ProgressLine, PropertiesTail
+from deltaserver.serve.restart import (
+    CONTINUED_INPUT,
+    RESTART_NAME,
+    RestartState,
+    continued_input,
+    cut_log,
+    cut_outputs,
+    find_restart,
+)
+from deltaserver.serve.run_record import (
+    RUN_FILE,
+    Restart,
+    RunRecord,
+    read_record,
+    write_record,
 )
 
-IPI_LOG = "i-pi.log"
-INPUT_COPY = "input.xml"
-GRACE_S = 10.0
+Floats = NDArray[np.float64]
+INPUT_NAME = "input.xml"
+LOG_NAME = "deltaserver.jsonl"
+FRAME_NAME = "blow_up.xyz"
+LOCK_NAME = "run.lock"
+LOCK_PATIENCE_S = 20.0  # how long an i-PI whose daemon was killed may take to end
+LONG_RUN_STEPS = 10_000
+LONG_RUN_LOG_EVERY = 10
 
 
 @dataclass(frozen=True)
-class IpiInput:
-    """What we need to know of an i-PI input, and its text with absolute file names."""
+class RunPlan:
+    """One run, validated by whoever builds it.
 
-    path: Path
-    addresses: tuple[Address, ...]
-    total_steps: int | None
-    n_beads: int
-    text: str
+    Attributes:
+        ipi_input: what i-PI is to do.
+        record: what ``run.json`` is to say at the start.
+        directory: where it runs.
+        resume: continue what is there.
+        log_every: structures between two lines of the daemon's log; None: every one in short
+            runs, every tenth in long ones.
+        limits: beyond which the run has blown up.
+    """
+
+    ipi_input: IpiInput
+    record: RunRecord
+    directory: Path
+    resume: bool
+    log_every: int | None
+    limits: Limits
 
 
-def read_input(path: Path, prefix: str = DEFAULT_PREFIX) -> IpiInput:
-    """Read an i-PI input file.
+class Monitor:
+    """What is looked at between two structures: their geometry, and what i-PI has written."""
+
+    def __init__(self, plan: RunPlan, model: CompositeModel, line: ProgressLine | None) -> None:
+        fragments = [fragment.atoms for fragment in model.fragments]
+        self.geometry = GeometryWatch(model.numbers, fragments, plan.limits)
+        names = plan.ipi_input.outputs("out")
+        self.tails = [PropertiesTail(plan.directory / name) for name in names]
+        self.drifts = [DriftWatch(model.n_atoms, plan.limits) for _ in names]
+        self.progress = Progress(plan.ipi_input.total_steps)
+        self.line = line
+        self.last_positions: Floats | None = None
+        self.n_seen = 0  # requests
+        self._looked_at = 0.0
+
+    def __call__(self, positions_ang: Floats) -> None:
+        """Take in a request's structures; raise BlowUpError where the run has blown up."""
+        self.last_positions = positions_ang[-1]
+        self.n_seen += 1
+        self.geometry.check(positions_ang)
+        if time.monotonic() - self._looked_at >= UPDATE_EVERY_S:
+            self.look()
+
+    def look(self, final: bool = False) -> None:
+        """Read what i-PI has written since the last look, and show it."""
+        self._looked_at = time.monotonic()
+        for k, (tail, drift) in enumerate(zip(self.tails, self.drifts, strict=True)):
+            points = tail.read()
+            if k == 0:
+                self.progress.add(points)
+            for point in points:
+                if point.conserved_ev is not None:
+                    drift.check(point.step, point.conserved_ev)
+        if self.line and self.progress.point:
+            self.line.show([("", self.progress)], now=final)
+
+    @property
+    def step(self) -> int:
+        """The last step that i-PI has written."""
+        return max((tail.last.step for tail in self.tails if tail.last), default=0)
+
+
+def run(plan: RunPlan, model: CompositeModel, notes: list[str], quiet: bool) -> RunRecord:
+    """Run i-PI and the daemon to the end; return the record, which ``run.json`` holds too.
 
     Raises:
-        InputError: no such file, not XML, no ffsocket, or a structure file that is not there.
+        GuardError: the run has blown up; the frame is written and the record says so.
+        KeyboardInterrupt: a signal has stopped it.
+        DeltaserverError: anything else that ended it; the record's status is "failed".
     """
+    make_directory(plan.directory)
+    with lock(plan.directory) as lock_fd:
+        state = find_restart(plan.directory, plan.ipi_input) if plan.resume else None
+        record = _prepare(plan, state)
+        line = None if quiet else ProgressLine()
+        telemetry.configure(plan.directory / LOG_NAME, quiet=quiet, other_status=line)
+        announce(model, Path(plan.record.models), "numpy", notes)
+        _tell_resumed(plan, state)
+        monitor = Monitor(plan, model, line)
+        try:
+            _serve(plan, model, monitor, state, lock_fd)
+        except (GuardError, GeometryError) as error:
+            if monitor.n_seen <= 1:  # it never ran: the start structure is at fault
+                _conclude(plan, record, monitor, "failed", " ".join(str(error).split()))
+                raise
+            raise _blown_up(plan, model, record, monitor, error) from error
+        except KeyboardInterrupt:
+            _conclude(plan, record, monitor, "stopped", "stopped by a signal")
+            raise
+        except DeltaserverError as error:
+            _conclude(plan, record, monitor, "failed", " ".join(str(error).split()))
+            raise
+        with contextlib.suppress(BlowUpError):
+            monitor.look(final=True)
+        if max(monitor.step, _restart_step(plan)) < (plan.ipi_input.total_steps or 0):
+            return _conclude(plan, record, monitor, "stopped", "i-PI ended before the last step")
+        return _conclude(plan, record, monitor, "finished", None)
+
+
+def _serve(
+    plan: RunPlan,
+    model: CompositeModel,
+    monitor: Monitor,
+    state: RestartState | None,
+    lock_fd: int,
+) -> None:
+    total = (plan.ipi_input.total_steps or 0) * plan.ipi_input.structures_per_step
+    log_every = plan.log_every or (LONG_RUN_LOG_EVERY if total > LONG_RUN_STEPS else 1)
+    settings = ServeSettings(plan.ipi_input.addresses, plan.record.component)
+    steps = telemetry.StepLog(log_every, None, _first_seq(plan, state))
+    daemon = Daemon(model, settings, steps, inspect=monitor)
+    name = INPUT_NAME if state is None else CONTINUED_INPUT
+    addresses = plan.ipi_input.addresses
+    with ipi_process(plan.directory, name, addresses, (lock_fd,)) as ipi, one_blas_thread():
+        daemon.run()
+        if daemon.stopped_by_signal and ipi.poll() is None:
+            structlog.get_logger().info("stopping i-pi", pid=ipi.pid)
+            ipi.terminate()  # it writes its RESTART file and ends
+            raise KeyboardInterrupt  # the run is not done: no script should go on
+
+
+def _first_seq(plan: RunPlan, state: RestartState | None) -> int:
+    """Number of the first structure: that of a run which had gone straight through."""
+    return state.step * plan.ipi_input.structures_per_step if state else 0
+
+
+def _prepare(plan: RunPlan, state: RestartState | None) -> RunRecord:
+    """Make the directory ready for i-PI, and write the record."""
+    record = replace(plan.record, status="running", version=deltaserver.__version__)
+    if state is None:
+        _set_old_files_aside(plan)
+        record = replace(record, restarts=(), step=0, reason=None, frame=None)
+    else:
+        text = continued_input(state, plan.ipi_input)
+        cut_outputs(plan.directory, plan.ipi_input, state.step)
+        cut_log(plan.directory / LOG_NAME, _first_seq(plan, state))
+        _write(plan.directory / CONTINUED_INPUT, text)
+        old = read_record(plan.directory)
+        restarts = (*(old.restarts if old else ()), Restart(state.step, state.path.name))
+        record = replace(record, step=state.step, restarts=restarts, reason=None, frame=None)
+    _write(plan.directory / INPUT_NAME, plan.ipi_input.text)
+    write_record(record, plan.directory)
+    return record
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file so that a kill leaves the old one or the new one, whole."""
+    fresh = path.with_name(f"{path.name}.tmp")
+    fresh.write_text(text, encoding="utf-8")
+    fresh.replace(path)
+
+
+def _tell_resumed(plan: RunPlan, state: RestartState | None) -> None:
+    log = structlog.get_logger()
+    if state is not None:
+        log.info("resumed", step=state.step, state=state.path.name, seq=_first_seq(plan, state))
+    elif plan.resume:
+        log.info("nothing to resume", message="no state was written yet; starting anew")
+
+
+def _set_old_files_aside(plan: RunPlan) -> None:
+    """Let nothing of an earlier run be taken for this one's: i-PI's states, logs, outputs."""
+    ours = (LOG_NAME, IPI_LOG, RESTART_NAME, CONTINUED_INPUT, FRAME_NAME, RUN_FILE)
+    for name in (*ours, *plan.ipi_input.checkpoints):
+        set_aside(plan.directory / name)
+    for name in plan.ipi_input.outputs(""):
+        for old in sorted(plan.directory.glob(f"{name}*")):
+            set_aside(old)
+
+
+def set_aside(path: Path) -> None:
+    """Rename a file of an earlier run the way i-PI does: ``#NAME#0#``."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file; expected an i-PI input")
-    try:
-        root = ElementTree.fromstring(path.read_text(encoding="utf-8"))
-    except (ElementTree.ParseError, UnicodeError, OSError) as error:
-        raise InputError(f"{path}: not readable as XML ({error})") from error
-    if root.tag != "simulation":
-        raise InputError(f"{path}: the root is <{root.tag}>; expected <simulation>")
-    addresses = tuple(dict.fromkeys(_address(node, prefix) for node in root.iter("ffsocket")))
-    if not addresses:
-        raise InputError(f"{path}: no <ffsocket>; expected at least one for the daemon to serve")
-    for node in root.iter("file"):
-        node.text = str(_existing(path, (node.text or "").strip()))
-    steps = root.findtext("total_steps")
-    beads = [_count(path, "nbeads", node.get("nbeads", "1")) for node in root.iter("initialize")]
-    return IpiInput(
-        path=path,
-        addresses=addresses,
-        total_steps=_count(path, "total_steps", steps) if steps else None,
-        n_beads=max(beads, default=1),
-        text=ElementTree.tostring(root, encoding="unicode"),
-    )
+        return
+    k = 0
+    while (aside := path.with_name(f"#{path.name}#{k}#")).exists():
+        k += 1
+    path.rename(aside)
 
 
-def _count(path: Path, what: str, text: str) -> int:
-    if not text.strip().isdecimal():
-        raise InputError(f"{path}: {what} is {text.strip()!r}; expected a whole number")
-    return int(text)
+def _conclude(
+    plan: RunPlan, record: RunRecord, monitor: Monitor, status: str, reason: str | None
+) -> RunRecord:
+    step = max(monitor.step, _restart_step(plan))
+    done = replace(record, status=status, step=step, reason=reason)  # type: ignore[arg-type]
+    write_record(done, plan.directory)
+    return done
 
 
-def _address(node: ElementTree.Element, prefix: str) -> Address:
-    name = (node.findtext("address") or "localhost").strip()
-    if node.get("mode", "inet") == "unix":
-        return parse_address(f"unix:{name}", prefix)
-    port = (node.findtext("port") or "65535").strip()
-    # A server that listens on every interface is reached on this machine's own.
-    return parse_address(f"inet:{'localhost' if name == '0.0.0.0' else name}:{port}")
+def _restart_step(plan: RunPlan) -> int:
+    state = find_restart(plan.directory, plan.ipi_input)
+    return state.step if state else 0
 
 
-def _existing(input_path: Path, name: str) -> Path:
-    """Find a file named in the input.
-
-    i-PI looks from where it is started; we look there, then beside the input and above it, where
-    the input's author will have stood.
-    """
-    here = input_path.resolve().parent
-    for base in (Path.cwd(), here, here.parent):
-        if (base / name).is_file():
-            return (base / name).resolve()
-    raise InputError(f"{input_path}: the structure file {name!r} is not there")
-
-
-@contextlib.contextmanager
-def ipi_process(ipi_input: IpiInput, directory: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run i-PI in ``directory`` for the time of the ``with`` block, then make sure it has ended.
-
-    While the block runs, the end of i-PI makes itself known to the daemon by SIGTERM, in case
-    it never opened its sockets.
-
-    Raises:
-        MissingExtraError: i-PI is not installed.
-        ConnectionLostError: i-PI failed; the message holds its last line.
-    """
-    program = _find_ipi()
-    _prepare(ipi_input, directory)
-    log_path = directory / IPI_LOG
-    with log_path.open("wb") as log:
-        # A session of its own: Ctrl-C reaches us, and we end i-PI in order.
-        process = subprocess.Popen(
-            [*program, INPUT_COPY],
-            cwd=directory,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-        )
-    structlog.get_logger().info("i-pi", pid=process.pid, log=str(log_path))
-    done = threading.Event()
-    threading.Thread(target=_report_end, args=(process, done), daemon=True).start()
-    try:
-        yield process
-    except BaseException:
-        process.terminate()
-        raise
-    finally:
-        done.set()
-        with _deaf_to_interrupts():
-            _end(process)
-    if process.returncode not in (0, -signal.SIGTERM):
-        raise ConnectionLostError(
-            f"i-PI ended with code {process.returncode}: {_last_line(log_path)} (see {log_path})"
-        )
+def _blown_up(
+    plan: RunPlan,
+    model: CompositeModel,
+    record: RunRecord,
+    monitor: Monitor,
+    error: DeltaserverError,
+) -> GuardError:
+    """Write the frame and the record; return the error to be raised."""
+    with contextlib.suppress(BlowUpError):
+        monitor.look(final=True)
+    found = error.positions_ang if isinstance(error, BlowUpError) else None
+    positions = monitor.last_positions if found is None else found
+    reason = " ".join(str(error).split())
+    frame = None
+    if positions is not None:
+        frame = FRAME_NAME
+        text = extended_xyz(model, positions, monitor.step, reason)
+        (plan.directory / frame).write_text(text, encoding="utf-8")
+    done = replace(record, status="blown up", step=monitor.step, reason=reason, frame=frame)
+    write_record(done, plan.directory)
+    where = f"; the structure is in {plan.directory / frame}" if frame else ""
+    return GuardError(f"{plan.directory}: blown up after step {monitor.step}: {reason}{where}")
 
 
-def _end_with_parent() -> None:
-    """In the child: have the kernel end i-PI if we are killed."""
-    pr_set_pdeathsig = 1  # linux/prctl.h
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-
-
-@contextlib.contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Let no second Ctrl-C leave i-PI behind."""
-    old = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, old)
-
-
-def _find_ipi() -> list[str]:
-    beside = Path(sys.executable).with_name("i-pi")
-    program = str(beside) if beside.is_file() else shutil.which("i-pi")
-    if program is None:
-        raise MissingExtraError("i-PI", "ipi")
-    return [program]
+def extended_xyz(model: CompositeModel, positions: Floats, step: int, reason: str) -> str:
+    """Format a structure as one extended-XYZ frame, Å."""
+    quoted = reason.replace('"', "'")
+    lines = [
+        str(model.n_atoms),
+        f'Properties=species:S:1:pos:R:3 step={step} reason="{quoted}" pbc="F F F"',
+    ]
+    for number, (x, y, z) in zip(model.numbers, positions, strict=True):
+        lines.append(f"{SYMBOLS[number]:<2} {x:16.8f} {y:16.8f} {z:16.8f}")
+    return "\n".join(lines) + "\n"
 
 
 def make_directory(directory: Path) -> None:
@@ -181,54 +292,23 @@ def make_directory(directory: Path) -> None:
         raise InputError(f"--directory {directory}: {(error.strerror or '').lower()}") from error
 
 
-def _prepare(ipi_input: IpiInput, directory: Path) -> None:
-    make_directory(directory)
-    (directory / "EXIT").unlink(missing_ok=True)
-    (directory / INPUT_COPY).write_text(ipi_input.text, encoding="utf-8")
-    for address in ipi_input.addresses:
-        remove_stale_socket(address)
+@contextlib.contextmanager
+def lock(directory: Path) -> Iterator[int]:
+    """Hold a run directory; yield the file descriptor, which i-PI inherits.
 
-
-def remove_stale_socket(address: Address) -> None:
-    """Remove a unix socket file that nobody listens on.
+    As long as an i-PI of an earlier command lives, the directory is still held by it.
 
     Raises:
-        InputError: somebody does: another i-PI runs under this name.
+        InputError: another run goes on there.
     """
-    if isinstance(address, InetAddress) or not Path(address.path).exists():
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(address.path)
-        except ConnectionRefusedError:
-            Path(address.path).unlink(missing_ok=True)
-            return
-        except OSError as error:
-            raise InputError(f"{address.path}: {(error.strerror or str(error)).lower()}") from error
-        close_quietly(probe)
-    raise InputError(
-        f"{address}: another i-PI listens there; end it, or give the input another <address>"
-    )
-
-
-def _report_end(process: subprocess.Popen[bytes], done: threading.Event) -> None:
-    """Wake the daemon if i-PI ends and its sockets do not tell."""
-    process.wait()
-    if not done.wait(timeout=2.0):
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Wait for i-PI to end; after a while ask it to, then make it."""
-    for ask in (None, process.terminate, process.kill):
-        if ask:
-            ask()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=GRACE_S)
-            return
-
-
-def _last_line(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1].strip()[:200] if lines else "no output"
+    with (directory / LOCK_NAME).open("a") as file:
+        deadline = time.monotonic() + LOCK_PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise InputError(f"{directory}: another run goes on there") from None
+                time.sleep(0.2)
+        yield file.fileno()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import structlog
 
@@ -52,10 +52,10 @@ class Origin:
 class StepLog:
     """Numbers the structures served and reports them: file, status line, both or none."""
 
-    def __init__(self, log_every: int, status: StatusLine | None) -> None:
+    def __init__(self, log_every: int, status: StatusLine | None, first_seq: int = 0) -> None:
         self.log_every = log_every
         self.status = status
-        self.n_structures = 0
+        self.n_structures = first_seq  # of a run that is continued: not 0
         self._log = structlog.get_logger()
 
     def record(self, structures: tuple[Structure, ...], times: StepTimes, origin: Origin) -> None:
@@ -133,11 +133,18 @@ class StatusLine:
             self._width = 0
 
 
+class Clearable(Protocol):
+    """A status line that can make room for another line."""
+
+    def clear(self) -> None:
+        """Make room."""
+
+
 class EventWriter:
     """The last structlog processor: routes events to the log file and the terminal."""
 
     def __init__(
-        self, file: LogFile | None, terminal: TextIO | None, status: StatusLine | None
+        self, file: LogFile | None, terminal: TextIO | None, status: Clearable | None
     ) -> None:
         self.file = file
         self.terminal = terminal
@@ -189,16 +196,19 @@ def configure(
     quiet: bool = False,
     terminal: TextIO | None = None,
     rotation: Rotation | None = None,
+    other_status: Clearable | None = None,
 ) -> StatusLine | None:
     """Set up structlog for a run; return the status line to update, None when ``quiet``.
+
+    Where another status line is shown instead, it is cleared before every event.
 
     Raises:
         InputError: the log file cannot be written.
     """
     terminal = terminal or sys.stderr
-    status = None if quiet else StatusLine(terminal)
+    status = None if quiet or other_status else StatusLine(terminal)
     file = LogFile(log_file, rotation) if log_file else None
-    writer = EventWriter(file, None if quiet else terminal, status)
+    writer = EventWriter(file, None if quiet else terminal, other_status or status)
     structlog.configure(processors=[writer], cache_logger_on_first_use=False)
     return status
 

@@ -1,0 +1,132 @@
+"""Tell a run that has blown up from one that is only hot. No IO.
+
+Three signs: a bond of the start structure stretched or squeezed beyond reason, a fragment that
+has left the others, and a conserved quantity that is not conserved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.errors import GuardError
+from deltaserver.model.elements import COVALENT_RADIUS_ANG, SYMBOLS
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+BOND_FACTOR = 1.25  # of the covalent radii's sum: what counts as a bond in the start structure
+SQUEEZE = 0.5  # of the covalent radii's sum: closer than this, nuclei would have met
+SEPARATION_EVERY = 10  # structures; a fragment needs many steps to leave
+
+
+class BlowUpError(GuardError):
+    """A run has blown up; ``positions_ang`` (N, 3) shows where, if that is known."""
+
+    def __init__(self, reason: str, positions_ang: Floats | None = None) -> None:
+        super().__init__(reason)
+        self.positions_ang = positions_ang
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far a run may go.
+
+    Attributes:
+        stretch: of a bond, in units of the covalent radii's sum.
+        separation_ang: from a fragment's nearest atom to the next fragment's, Å.
+        drift_ev_per_atom: of the conserved quantity from its first value.
+    """
+
+    stretch: float = 1.75
+    separation_ang: float = 12.0
+    drift_ev_per_atom: float = 0.1
+
+
+class GeometryWatch:
+    """Looks at every structure that is served.
+
+    Bonds are the pairs of one fragment that are bonded in the first structure seen.
+    """
+
+    def __init__(self, numbers: Ints, fragments: Sequence[Ints], limits: Limits) -> None:
+        self.numbers = numbers
+        self.fragments = fragments
+        self.limits = limits
+        self._bonds: Ints | None = None
+        self._sums: Floats = np.zeros(0)
+        self._seen = 0
+
+    def check(self, positions_ang: Floats) -> None:
+        """Raise BlowUpError if a structure of (B, N, 3) has come apart."""
+        for one in positions_ang:
+            if not np.isfinite(one).all():
+                raise BlowUpError("positions are not finite", one)
+            if self._bonds is None:
+                self._learn(one)
+            self._check_bonds(one)
+            if self._seen % SEPARATION_EVERY == 0:
+                self._check_separation(one)
+            self._seen += 1
+
+    def _learn(self, positions: Floats) -> None:
+        radius = np.array(COVALENT_RADIUS_ANG)[self.numbers]
+        found = [np.zeros((0, 2), dtype=np.int64)]
+        for atoms in self.fragments:
+            i, j = (atoms[k] for k in np.triu_indices(len(atoms), 1))
+            near = _lengths(positions, i, j) < BOND_FACTOR * (radius[i] + radius[j])
+            found.append(np.stack([i[near], j[near]], axis=1))
+        self._bonds = np.concatenate(found)
+        self._sums = radius[self._bonds[:, 0]] + radius[self._bonds[:, 1]]
+
+    def _check_bonds(self, positions: Floats) -> None:
+        assert self._bonds is not None
+        i, j = self._bonds.T
+        length = _lengths(positions, i, j)
+        wrong = (length > self.limits.stretch * self._sums) | (length < SQUEEZE * self._sums)
+        if wrong.any():
+            k = int(np.argmax(np.abs(np.log(length / self._sums)) * wrong))
+            names = "–".join(f"{SYMBOLS[self.numbers[a]]}{a}" for a in self._bonds[k])
+            raise BlowUpError(
+                f"the bond {names} is {length[k]:.2f} Å long "
+                f"({length[k] / self._sums[k]:.2f} covalent radii)", positions,
+            )  # fmt: skip
+
+    def _check_separation(self, positions: Floats) -> None:
+        if len(self.fragments) < 2:
+            return
+        for k, atoms in enumerate(self.fragments):
+            others = np.concatenate([o for n, o in enumerate(self.fragments) if n != k])
+            between = positions[atoms][:, None] - positions[others]
+            nearest = float(np.sqrt((between**2).sum(axis=-1).min()))
+            if nearest > self.limits.separation_ang:
+                raise BlowUpError(
+                    f"fragment {k + 1} is {nearest:.1f} Å away from the others", positions
+                )
+
+
+class DriftWatch:
+    """Looks at the conserved quantity of one i-PI system."""
+
+    def __init__(self, n_atoms: int, limits: Limits) -> None:
+        self.allowed_ev = limits.drift_ev_per_atom * n_atoms
+        self.first_ev: float | None = None
+
+    def check(self, step: int, conserved_ev: float) -> None:
+        """Raise BlowUpError if the conserved quantity has left its first value too far."""
+        if self.first_ev is None:
+            self.first_ev = conserved_ev
+        change = conserved_ev - self.first_ev
+        if not abs(change) <= self.allowed_ev:
+            raise BlowUpError(
+                f"the conserved quantity has changed by {change:+.3g} eV at step {step}; "
+                f"{self.allowed_ev:.3g} eV are allowed"
+            )
+
+
+def _lengths(positions: Floats, i: Ints, j: Ints) -> Floats:
+    between = positions[i] - positions[j]
+    lengths: Floats = np.sqrt(np.einsum("ij,ij->i", between, between))
+    return lengths

@@ -1,0 +1,67 @@
+"""Load a model directory for serving, and tell what was loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+import deltaserver
+from deltaserver.errors import EXIT_OK, InputError
+from deltaserver.model.composite import CompositeModel
+
+
+def load_model(
+    models: Path,
+    component: str,
+    backend: Any = "numpy",
+    device: str = "auto",
+    precision: Any = "float64",
+) -> tuple[CompositeModel, list[str]]:
+    """Load a model directory; return it with the warnings that came up."""
+    with _stoppable(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        model = CompositeModel.load(models, backend, device, precision)
+        model.warm_up()
+    model.check_component(component)
+    if backend == "sgdml" and model.periodic:
+        raise InputError(
+            "--backend sgdml knows neither the virial nor a changing cell of periodic models; "
+            "use --backend numpy"
+        )
+    return model, [str(warning.message) for warning in caught]
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """End cleanly on SIGTERM and SIGINT while nothing is connected yet."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    old = [signal.signal(number, lambda number, frame: sys.exit(EXIT_OK)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, old, strict=True):
+            signal.signal(number, handler)
+
+
+def announce(model: CompositeModel, models: Path, backend: str, notes: list[str]) -> None:
+    """Log what was loaded."""
+    log = structlog.get_logger()
+    for note in notes:
+        log.warning("warning", message=note)
+    log.info(
+        "loaded",
+        model=model.name,
+        directory=str(models),
+        atoms=model.n_atoms,
+        components=list(model.components),
+        backend=backend,
+        **model.device_facts(),
+        version=deltaserver.__version__,
+    )

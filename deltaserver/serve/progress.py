@@ -1,0 +1,190 @@
+"""Follow a run by what i-PI writes: step, time, temperature, conserved quantity, time left."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from deltaserver.serve.telemetry import show
+from deltaserver.units import HARTREE_EV
+
+COLUMN = re.compile(r"#\s*column\s+(\d+)\s+-->\s+(\w+)(?:\{(\w+)\})?")
+TO_EV = {"electronvolt": 1.0, "": HARTREE_EV, "atomic_unit": HARTREE_EV, "hartree": HARTREE_EV}
+UPDATE_EVERY_S = 0.5
+PLAIN_FIRST_S, PLAIN_LAST_S = 5.0, 300.0  # ever rarer: a batch log stays short
+BAR_WIDTH = 20
+
+
+@dataclass(frozen=True)
+class Point:
+    """One line of i-PI's properties; what it does not say is None."""
+
+    step: int
+    time_ps: float | None
+    temperature_k: float | None
+    conserved_ev: float | None
+
+
+class PropertiesTail:
+    """Reads what has been added to an i-PI properties file since the last look."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.last: Point | None = None
+        self._offset = 0
+        self._columns: dict[str, tuple[int, str]] = {}
+
+    def read(self) -> list[Point]:
+        """Return the new points; a line that is not whole yet waits for the next look."""
+        try:
+            with self.path.open("rb") as file:
+                if file.seek(0, 2) < self._offset:
+                    self._offset = 0  # another run has begun
+                file.seek(self._offset)
+                data = file.read()
+        except OSError:
+            return []
+        whole = data.rfind(b"\n") + 1
+        self._offset += whole
+        points = []
+        for line in data[:whole].decode("utf-8", "replace").splitlines():
+            if match := COLUMN.match(line.strip()):
+                self._columns[match[2]] = (int(match[1]) - 1, match[3] or "")
+            elif (point := self._parse(line)) is not None:
+                points.append(point)
+        self.last = points[-1] if points else self.last
+        return points
+
+    def _parse(self, line: str) -> Point | None:
+        try:
+            values = [float(word) for word in line.split()]
+            step = self._value(values, "step")
+            conserved = self._value(values, "conserved", TO_EV)
+            time_ps = self._value(values, "time", {"picosecond": 1.0})
+            kelvin = self._value(values, "temperature", {"kelvin": 1.0})
+        except (ValueError, IndexError):
+            return None
+        return None if step is None else Point(int(step), time_ps, kelvin, conserved)
+
+    def _value(
+        self, values: Sequence[float], name: str, units: dict[str, float] | None = None
+    ) -> float | None:
+        if name not in self._columns:
+            return None
+        column, unit = self._columns[name]
+        if units is None:
+            return values[column]
+        return values[column] * units[unit] if unit in units else None
+
+
+class Progress:
+    """Turns points into a line: step, ps, K, conserved quantity, steps/s, time left."""
+
+    def __init__(self, total: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.total = total
+        self.clock = clock
+        self.first_conserved_ev: float | None = None
+        self._began: tuple[float, int] | None = None
+        self.point: Point | None = None
+
+    def add(self, points: Sequence[Point]) -> None:
+        """Take in new points."""
+        for point in points:
+            if self.first_conserved_ev is None:
+                self.first_conserved_ev = point.conserved_ev
+        if points:
+            self.point = points[-1]
+            if self._began is None:
+                self._began = (self.clock(), self.point.step)
+
+    @property
+    def steps_per_s(self) -> float:
+        """Average since the first look."""
+        if self._began is None or self.point is None:
+            return 0.0
+        began, step = self._began
+        elapsed = self.clock() - began
+        return (self.point.step - step) / elapsed if elapsed > 0.0 else 0.0
+
+    @property
+    def fraction(self) -> float:
+        """Of the run that is done; 0 where the number of steps is not known."""
+        if self.point is None or not self.total:
+            return 0.0
+        return min(1.0, self.point.step / self.total)
+
+    def text(self) -> str:
+        """Return the line."""
+        point = self.point
+        if point is None:
+            return "starting"
+        words = [f"step {point.step}" + (f"/{self.total}" if self.total else "")]
+        if point.time_ps is not None:
+            words.append(f"{point.time_ps:.2f} ps")
+        if point.temperature_k is not None:
+            words.append(f"{point.temperature_k:.0f} K")
+        if point.conserved_ev is not None and self.first_conserved_ev is not None:
+            change = point.conserved_ev - self.first_conserved_ev
+            words.append(f"conserved {point.conserved_ev:.4f} eV ({change:+.4f})")
+        rate = self.steps_per_s
+        if rate > 0.0:
+            words.append(f"{rate:.1f} steps/s")
+            if self.total:
+                words.append(f"{duration((self.total - point.step) / rate)} left")
+        return "  ".join(words)
+
+
+def duration(seconds: float) -> str:
+    """Format a duration as 5:07 or 2:05:07."""
+    minutes, rest = divmod(round(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class ProgressLine:
+    """Shows one run or several: one line rewritten on a terminal, plain lines now and then else."""
+
+    def __init__(
+        self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.stream = stream or sys.stderr
+        self.clock = clock
+        self.in_place = self.stream.isatty()
+        self._every_s = UPDATE_EVERY_S if self.in_place else PLAIN_FIRST_S
+        self._shown_at = clock()
+        self._width = 0
+
+    def show(self, runs: Sequence[tuple[str, Progress]], now: bool = False) -> None:
+        """Show the runs if the last showing is long enough ago, or ``now``."""
+        if not now and self.clock() - self._shown_at < self._every_s:
+            return
+        self._shown_at = self.clock()
+        if self.in_place:
+            text = "  |  ".join(_with_bar(name, run, len(runs)) for name, run in runs)
+            show(self.stream, "\r" + text.ljust(self._width))
+            self._width = len(text)
+        else:
+            for name, run in runs:
+                show(self.stream, (f"{name}: " if name else "") + run.text() + "\n")
+            self._every_s = min(2 * self._every_s, PLAIN_LAST_S)
+
+    def clear(self) -> None:
+        """Make room for another line."""
+        if self.in_place and self._width:
+            show(self.stream, "\r" + " " * self._width + "\r")
+            self._width = 0
+
+
+def _with_bar(name: str, run: Progress, n_runs: int) -> str:
+    filled = "#" * int(BAR_WIDTH * run.fraction)
+    head = f"{name} " if name else ""
+    if n_runs > 1:
+        step = f"{run.point.step}/{run.total}" if run.point else "starting"
+        return f"{head}{100 * run.fraction:.0f} % ({step})"
+    bar = f"[{filled:<{BAR_WIDTH}}] " if run.total else ""
+    return f"{head}{bar}{run.text()}"

@@ -1,0 +1,106 @@
+"""``run.json``: what a run directory holds, and how its run ended."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from deltaserver.errors import InputError
+
+RUN_FILE = "run.json"
+FORMAT = "deltaserver-run/1"
+Status = Literal["running", "finished", "stopped", "blown up", "failed"]
+STATUSES: tuple[Status, ...] = ("running", "finished", "stopped", "blown up", "failed")
+
+
+@dataclass(frozen=True)
+class Restart:
+    """A place where a run was continued: outputs after ``step`` come from ``source``."""
+
+    step: int
+    source: str
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run.
+
+    Attributes:
+        models: the model directory, absolute.
+        component: what the daemon serves where the input does not say.
+        kind: of the recipe, or "custom" for an input given by hand.
+        temperatures_k: of the recipe, empty for "custom".
+        timestep_fs: of the recipe, or None.
+        seed: of the recipe, or None.
+        total_steps: how many steps the run is to have; None if the input does not say.
+        prefix: of i-PI's output files.
+        status: how the run ended, or "running".
+        step: the last step written.
+        reason: one line: why it ended, if not by being finished.
+        frame: extended XYZ of the structure at which it blew up.
+        restarts: where it was continued, in order.
+        version: of deltaserver.
+    """
+
+    models: str
+    component: str
+    kind: str
+    temperatures_k: tuple[float, ...]
+    timestep_fs: float | None
+    seed: int | None
+    total_steps: int | None
+    prefix: str
+    status: Status = "running"
+    step: int = 0
+    reason: str | None = None
+    frame: str | None = None
+    restarts: tuple[Restart, ...] = field(default=())
+    version: str = ""
+
+
+def write_record(record: RunRecord, directory: Path) -> None:
+    """Write ``run.json`` so that a kill leaves the old one or the new one, whole."""
+    path = directory / RUN_FILE
+    text = json.dumps({"format": FORMAT, **asdict(record)}, indent=2, ensure_ascii=False)
+    fresh = path.with_name(f"{RUN_FILE}.{os.getpid()}.tmp")
+    try:
+        fresh.write_text(text + "\n", encoding="utf-8")
+        fresh.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def read_record(directory: Path) -> RunRecord | None:
+    """Read ``run.json``; None if there is none.
+
+    Raises:
+        InputError: it is not ours, or of a version that is not known.
+    """
+    path = directory / RUN_FILE
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise InputError(f"{path}: expected a record of format {FORMAT!r}")
+    try:
+        return _parse(data)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a record of ours ({error!r})") from error
+
+
+def _parse(data: dict[str, Any]) -> RunRecord:
+    known = {f.name for f in fields(RunRecord)}
+    values = {key: value for key, value in data.items() if key in known}
+    if values["status"] not in STATUSES:
+        raise ValueError(values["status"])
+    values["temperatures_k"] = tuple(float(t) for t in values["temperatures_k"])
+    values["restarts"] = tuple(
+        Restart(int(r["step"]), str(r["source"])) for r in values.get("restarts", ())
+    )
+    return RunRecord(**values)
