@@ -22,6 +22,7 @@ from deltaserver.errors import (
     DeltaserverError,
     InputError,
 )
+from deltaserver.help_page import ServeGroup
 from deltaserver.model.composite import BACKENDS, PRECISIONS
 from deltaserver.model.threads import blas_threads
 from deltaserver.serve import telemetry
@@ -42,6 +43,7 @@ RECONNECT_LIMIT_S = 600.0
 
 
 @click.group(
+    cls=ServeGroup,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -114,8 +116,14 @@ def app(context: click.Context, /, **options: Any) -> None:
     """Serve Δ-sGDML force fields to i-PI, train them, and analyse the runs.
 
     \b
-    Serve a model directory (start i-PI on its input beside it):
-        deltaserver --models models/c60 --socket unix:delta
+    Serve a model directory to the i-PI that you start beside it, before or after:
+        deltaserver --models models/c60 --socket unix:delta --log-file run.jsonl
+        i-pi ipi_inputs/c60_nvt.xml
+    \b
+    Both from one command:
+        deltaserver simulate ipi_inputs/c60_nvt.xml --models models/c60 --directory run
+
+    Exit codes: 0 done, 2 bad input, 3 no connection, 4 refused, 5 our fault.
     """
     if context.invoked_subcommand is None:
         if not options["models"] and not options["sockets"]:

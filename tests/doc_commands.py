@@ -76,13 +76,15 @@ def check(command: str) -> None:
 
 def options() -> set[str]:
     """Return every option of the program and its commands."""
-    return {opt for command in _all(app) for param in command.params for opt in param.opts} | {
-        opt for command in _all(app) for param in command.params for opt in param.secondary_opts
-    }
+    params = [param for _, command in every_command() for param in command.params]
+    return {opt for param in params for opt in [*param.opts, *param.secondary_opts]}
 
 
-def _all(command: click.Command) -> Iterator[click.Command]:
-    yield command
+def every_command(
+    command: click.Command = app, names: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Yield every command with the names that lead to it, the program itself first."""
+    yield names, command
     if isinstance(command, click.Group):
-        for sub in command.commands.values():
-            yield from _all(sub)
+        for name, sub in command.commands.items():
+            yield from every_command(sub, (*names, name))

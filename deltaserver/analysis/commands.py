@@ -25,7 +25,7 @@ def analyze() -> None:
 @click.option("--csv", "csv_file", type=PATH, help="Write the numbers.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def contributions(log: Path, figure: Path | None, csv_file: Path | None, debug: bool) -> None:
-    """Show what each fragment and the binding contributed, from the daemon's LOG."""
+    """Tell what fragments and binding contributed, from LOG."""
     from deltaserver.analysis import contributions as analysis
 
     series = analysis.read_log(log)

@@ -73,7 +73,10 @@ def _integers(_context: click.Context, _option: click.Parameter, text: str) -> t
 @click.option("--quiet", is_flag=True, help="Nothing on the terminal but errors.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def train(dataset: Path, output: Path, **options: Any) -> None:
-    """Train the models of every fragment, binding and full from DATASET.
+    """Train fragments, binding and full on DATASET.
+
+    \b
+    deltaserver train data/water_benzene --output models/water_benzene --n-train 200
 
     DATASET is a directory that `deltaserver dataset` has made, or a labelled extended XYZ file.
     A training that is interrupted resumes when the same command is given again.

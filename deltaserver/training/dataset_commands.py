@@ -140,7 +140,7 @@ def dataset() -> None:
 @_OUTPUT
 @_DEBUG
 def sample_command(structures: tuple[Path, ...], output: Path, debug: bool, **options: Any) -> None:
-    """Run Langevin dynamics from STRUCTURE... and keep the frames for labelling.
+    """Sample frames by Langevin dynamics from STRUCTURE...
 
     Structures are anything ASE reads, with the same atoms in the same order; trajectories start
     from them in turn.
@@ -163,7 +163,7 @@ def sample_command(structures: tuple[Path, ...], output: Path, debug: bool, **op
 def label_command(
     frames: Path, fragments: tuple[str, ...], output: Path | None, debug: bool, **options: Any
 ) -> None:
-    """Label FRAMES: a directory that ``dataset sample`` has filled, or any file of structures.
+    """Label FRAMES, a sampled directory or any file of structures.
 
     A file needs --fragment and --output. Labels that it has are not used.
     """
@@ -198,7 +198,7 @@ def label_command(
 @_OUTPUT
 @_DEBUG
 def build_command(structures: tuple[Path, ...], output: Path, debug: bool, **options: Any) -> None:
-    """Sample, label and write a dataset: everything from STRUCTURE... to --output.
+    """Sample, label and write: all from STRUCTURE... to a dataset.
 
     \b
     deltaserver dataset build complex.xyz --fragment water:0-2 --fragment benzene:3-14 \\
@@ -218,7 +218,7 @@ def build_command(structures: tuple[Path, ...], output: Path, debug: bool, **opt
 @click.option("--reference", help="The reference method's name. [default: the calculator]")
 @_DEBUG
 def write_command(directory: Path, name: str | None, reference: str | None, debug: bool) -> None:
-    """Write what is labelled so far; sampling or labelling may go on meanwhile."""
+    """Write what is labelled so far, while the rest goes on."""
     from deltaserver.training.dataset_workflow import finish
     from deltaserver.training.dataset_workplace import reopen
 
@@ -260,7 +260,7 @@ def export_command(source: Path, output: Path | None, debug: bool) -> None:
 @click.argument("source", type=PATH, metavar="DATASET")
 @_DEBUG
 def check_command(source: Path, debug: bool) -> None:
-    """Read DATASET, a directory or a labelled .xyz file, and say what is in it."""
+    """Check DATASET, a directory or .xyz file; tell what is in it."""
     from deltaserver.training.dataset_files import read_dataset
 
     _report(read_dataset(source), source)
@@ -281,7 +281,7 @@ def check_command(source: Path, debug: bool) -> None:
 def complex_command(
     molecules: tuple[Path, ...], gap: float, seed: int, output: Path, debug: bool
 ) -> None:
-    """Put the structures of MOLECULE... beside each other and say which fragment is which."""
+    """Put MOLECULE... beside each other; print the fragments."""
     from deltaserver.training.dataset_workplace import place_molecules
 
     click.echo(

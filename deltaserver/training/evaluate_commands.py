@@ -65,7 +65,10 @@ def evaluate(
     dataset: Path, output: Path, readme: bool, made_with: str, no_figures: bool, debug: bool,
     **options: Any,
 ) -> None:  # fmt: skip
-    """Test models on held-out frames of DATASET: full against Δ, overall and per fragment.
+    """Test models on held-out frames of DATASET: full against Δ.
+
+    \b
+    deltaserver evaluate data/water_benzene --models models/water_benzene --output run/evaluation
 
     DATASET is a directory that `deltaserver dataset` has made, or a labelled extended XYZ file.
     Frames that a model was trained on are refused.
