@@ -309,6 +309,9 @@ def lock(directory: Path) -> Iterator[int]:
                 break
             except OSError:
                 if time.monotonic() > deadline:
-                    raise InputError(f"{directory}: another run goes on there") from None
+                    raise InputError(
+                        f"{directory}: another run goes on there; wait, or choose another "
+                        "--directory"
+                    ) from None
                 time.sleep(0.2)
         yield file.fileno()
