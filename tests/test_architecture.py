@@ -9,9 +9,21 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "deltaserver"
 MODULES = sorted(PACKAGE.rglob("*.py"))
+PURE_ANALYSIS = (
+    "distributions",
+    "free_energy",
+    "msad",
+    "rotation",
+    "statistics",
+    "survey",
+    "thermo",
+    "variables",
+    "xyz_text",
+)
 PURE = [
     *(PACKAGE / "model").glob("*.py"),
     *(PACKAGE / "serve" / f"{name}.py" for name in ("wire", "protocol", "answer")),
+    *(PACKAGE / "analysis" / f"{name}.py" for name in PURE_ANALYSIS),
     PACKAGE / "errors.py",
     PACKAGE / "units.py",
 ]
@@ -96,6 +108,7 @@ def test_the_check_for_factors_finds_them(tmp_path):
 
 def test_serving_loads_nothing_heavy():
     heavy = ["torch", "ase", "scipy", "sgdml", "matplotlib", "networkx", "ipi", "prometheus_client"]
+    heavy += ["chemiscope"]
     code = f"import sys, deltaserver.cli; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,0 +1,69 @@
+"""Colours, sizes and saving that the figures share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deltaserver.errors import DataError, MissingExtraError
+
+FORMATS = ("png", "svg", "pdf")
+DPI = 200
+GREY = "#5f6b76"
+PALETTE = ("#1f6f8b", "#c8553d", "#e0a030", "#6a994e", "#7d5ba6", "#9aa5b1", "#2f3e46", "#d08c9c")
+STYLE = {
+    "font.size": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 9.5,
+    "legend.frameon": False,
+    "legend.fontsize": 8.0,
+    "xtick.direction": "out",
+    "ytick.direction": "out",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "deltaserver",
+    "pdf.fonttype": 42,
+    "mathtext.default": "it",
+}
+
+
+def save(draw: Callable[[Any], None], stem: Path, size: tuple[float, float]) -> Path:
+    """Let ``draw`` fill a figure of ``size`` inches, write it in all formats, return the PNG.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        DataError: the files cannot be written.
+    """
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "analysis") from error
+    with rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure)
+        for suffix in FORMATS:
+            path = stem.with_name(f"{stem.name}.{suffix}")
+            stamp: dict[str, None] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(
+                suffix, {}
+            )
+            try:
+                figure.savefig(path, dpi=DPI, metadata=stamp, bbox_inches="tight", pad_inches=0.05)
+            except OSError as error:
+                raise DataError(f"{path}: the figure cannot be written ({error})") from error
+    return stem.with_name(f"{stem.name}.png")
+
+
+def colours_of(temperatures_k: list[float | None]) -> list[Any]:
+    """Return a colour a run: from cold to hot if the temperatures differ, else of the palette."""
+    known = [t for t in temperatures_k if t is not None]
+    if len(known) == len(temperatures_k) > 1 and len(set(known)) == len(known):
+        from matplotlib import colormaps
+
+        order = np.argsort(np.argsort(known)) / (len(known) - 1)
+        return [colormaps["plasma"](0.05 + 0.78 * k) for k in order]
+    return [PALETTE[k % len(PALETTE)] for k in range(len(temperatures_k))]

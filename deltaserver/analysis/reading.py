@@ -1,0 +1,265 @@
+"""Read one run: find its definitions, go through its trajectory once, leave out what is no use."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.analysis import rotation
+from deltaserver.analysis.definitions import (
+    DEFAULT_BINS,
+    FILE_NAME,
+    Definitions,
+    Fragments,
+    SurfaceSpec,
+    default_definitions,
+    read_definitions,
+)
+from deltaserver.analysis.results import Break, Found, Options
+from deltaserver.analysis.run_directory import Run
+from deltaserver.analysis.survey import Bonds, Survey, Task, find_bonds, molecules
+from deltaserver.analysis.trajectory import Trajectory
+from deltaserver.errors import DataError, MissingExtraError
+from deltaserver.model.manifest import read_manifest
+from deltaserver.units import IPI_TIME_FS
+
+Floats = NDArray[np.float64]
+Tell = Callable[[str], None]
+Progress = Callable[[str, int], None]
+
+BROKEN_STRETCH = 1.75  # of a bond's first length
+PS_FS = IPI_TIME_FS["picosecond"]
+
+
+@dataclass
+class Notes:
+    """Collects what is to be told, each line once, and passes it on at once."""
+
+    tell: Tell
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Tell something that the user should know."""
+        if text not in self.notes:
+            self.notes.append(text)
+            self.tell(text)
+
+    def problem(self, text: str) -> None:
+        """Tell that something asked for cannot be done."""
+        if text not in self.problems:
+            self.problems.append(text)
+            self.tell(text)
+
+
+def read(
+    run: Run, options: Options, parts: Sequence[str], notes: Notes, progress: Progress
+) -> Found:
+    """Go through a run's trajectory; the results to come are empty as yet.
+
+    Raises:
+        DataError: a trajectory cannot be read at all, or a definition is wrong.
+        MissingExtraError: ASE is not installed.
+    """
+    trajectory = Trajectory(run.beads, notes.note)
+    masses, radii = _elements(trajectory.symbols, run.label)
+    blocks = trajectory.blocks()
+    first = next(blocks, None)
+    if first is None:
+        raise DataError(f"{run.label}: no whole frame in {run.beads[0][-1]}")
+    reference = first.positions[0].mean(axis=0)
+    if not np.isfinite(reference).all():
+        raise DataError(f"{run.label}: the first frame has positions that are not numbers")
+    bonds = find_bonds(reference, radii)
+    definitions = _within(_definitions(run, options, bonds, trajectory.n_atoms, notes),
+                          trajectory.n_atoms, notes)  # fmt: skip
+    definitions = _orientable(definitions, reference, masses, notes)
+    survey = Survey(
+        Task(
+            reference=reference,
+            masses=masses,
+            bonds=bonds,
+            variables=definitions.variables,
+            rotations=definitions.rotations if "msad" in parts else (),
+            pairs=definitions.pairs if "rdf" in parts else (),
+        )
+    )
+    n_frames = 0
+    for block in itertools.chain([first], blocks):
+        positions = block.positions
+        if options.beads == "centroid":
+            positions = positions.mean(axis=1, keepdims=True)
+        survey.add(block.steps, positions)
+        n_frames += len(block.steps)
+        progress(run.label, n_frames)
+    timestep = options.timestep_fs or run.timestep_fs
+    return _trimmed(
+        Found(
+            run=replace(run, temperature_k=options.temperature_k or run.temperature_k),
+            definitions=definitions,
+            symbols=trajectory.symbols,
+            surveyed=survey.result(),
+            frame_ps=None,
+            step_ps=timestep / PS_FS if timestep else None,
+            broken=None,
+        ),
+        options,
+        notes,
+    )
+
+
+def _elements(symbols: Sequence[str], label: str) -> tuple[Floats, Floats]:
+    """Return masses (u) and covalent radii (Å) of element symbols."""
+    try:
+        from ase.data import atomic_masses, atomic_numbers, covalent_radii
+    except ImportError as error:
+        raise MissingExtraError("ase", "analysis") from error
+    unknown = sorted({symbol for symbol in symbols if symbol not in atomic_numbers})
+    if unknown:
+        raise DataError(f"{label}: {', '.join(unknown)} is no element; expected symbols such as C")
+    numbers = [atomic_numbers[symbol] for symbol in symbols]
+    return np.array(atomic_masses[numbers]), np.array(covalent_radii[numbers])
+
+
+def _definitions(
+    run: Run, options: Options, bonds: Bonds, n_atoms: int, notes: Notes
+) -> Definitions:
+    """Return what to find: of a file given, else of the model directory, else of any complex."""
+    models = options.models or run.models
+    fragments: Fragments = {}
+    path = options.definitions
+    if models:
+        manifest = read_manifest(models)
+        fragments = {entry.name: entry.atoms for entry in manifest.fragments}
+        if manifest.n_atoms != n_atoms:
+            raise DataError(
+                f"{models}: a model of {manifest.n_atoms} atoms, but {run.label} has {n_atoms}; "
+                "give the run's own with --models"
+            )
+        beside = manifest.path.parent / FILE_NAME
+        if path is None and beside.is_file():
+            path = beside
+    else:
+        wholes = molecules(bonds, n_atoms)
+        fragments = {f"fragment{k + 1}": atoms for k, atoms in enumerate(wholes)}
+        notes.note(
+            f"{run.label}: no model directory is known; by bonds, the fragments are "
+            + ", ".join(f"{name} ({len(atoms)} atoms)" for name, atoms in fragments.items())
+        )
+    definitions = read_definitions(path, fragments) if path else default_definitions(fragments)
+    return _with_surfaces(definitions, options)
+
+
+def _with_surfaces(definitions: Definitions, options: Options) -> Definitions:
+    """Return the definitions with the surfaces that were asked for in particular."""
+    surfaces = definitions.surfaces
+    if options.variables:
+        for name in options.variables:
+            definitions.variable(name)  # raises if there is none
+        if len(options.variables) > 2 or len(set(options.variables)) < len(options.variables):
+            raise DataError("--variable: expected one, or two that differ")
+        ranges = (*options.ranges, *[None] * len(options.variables))[: len(options.variables)]
+        bins = (DEFAULT_BINS[len(options.variables)],) * len(options.variables)
+        surfaces = (SurfaceSpec(options.variables, bins, ranges),)
+    elif options.ranges:
+        raise DataError("--range: give the --variable that it is of")
+    return replace(
+        definitions,
+        surfaces=tuple(
+            replace(
+                spec,
+                bins=(options.bins,) * len(spec.bins) if options.bins else spec.bins,
+                jacobian=options.jacobian or spec.jacobian,
+            )
+            for spec in surfaces
+        ),
+    )
+
+
+def _within(definitions: Definitions, n_atoms: int, notes: Notes) -> Definitions:
+    """Leave out what is of atoms that the trajectory does not have, and say so."""
+    bad = set()
+    for variable in definitions.variables:
+        beyond = variable.atoms_beyond(n_atoms)
+        if beyond:
+            bad.add(variable.name)
+            notes.problem(
+                f"variable {variable.name}: atom {beyond[0]} is out of range; the trajectory has "
+                f"atoms 0 to {n_atoms - 1}; the variable is left out"
+            )
+    rotations, pairs = [], []
+    for spec in definitions.rotations:
+        beyond = tuple(a for a in (*spec.guest_atoms, *spec.host_atoms) if a >= n_atoms)
+        if beyond:
+            notes.problem(f"msad of {spec.guest}: atom {beyond[0]} is out of range; left out")
+        else:
+            rotations.append(spec)
+    for pair in definitions.pairs:
+        beyond = tuple(a for a in (*pair.first, *pair.second) if a >= n_atoms)
+        if beyond:
+            notes.problem(f"rdf of {pair.name}: atom {beyond[0]} is out of range; left out")
+        else:
+            pairs.append(pair)
+    return Definitions(
+        tuple(v for v in definitions.variables if v.name not in bad),
+        tuple(s for s in definitions.surfaces if not bad & set(s.variables)),
+        tuple(rotations),
+        tuple(pairs),
+        definitions.fragments,
+    )
+
+
+def _orientable(
+    definitions: Definitions, reference: Floats, masses: Floats, notes: Notes
+) -> Definitions:
+    """Leave out rotations of what stands on a line, and say so."""
+    kept = []
+    for spec in definitions.rotations:
+        try:
+            for name, atoms in ((spec.guest, spec.guest_atoms), (spec.host, spec.host_atoms)):
+                if atoms:
+                    some = list(atoms)
+                    rotation.check_orientable(reference[some], masses[some], f"msad: {name}")
+            kept.append(spec)
+        except DataError as error:
+            notes.problem(str(error))
+    return replace(definitions, rotations=tuple(kept))
+
+
+def _trimmed(found: Found, options: Options, notes: Notes) -> Found:
+    """Leave out the time before ``skip``, after ``until``, and what follows a broken bond."""
+    surveyed, label = found.surveyed, found.run.label
+    if surveyed.n_overwritten:
+        notes.note(
+            f"{label}: {surveyed.n_overwritten} frames were written twice, before and after a "
+            "restart; the later ones count"
+        )
+    broken = None
+    end = len(surveyed.steps)
+    apart = np.flatnonzero(surveyed.stretch > BROKEN_STRETCH)
+    if len(apart):
+        end = int(apart[0])
+        step = int(surveyed.steps[end])
+        time = step * found.step_ps if found.step_ps else None
+        broken = Break(step, time, float(surveyed.stretch[end]))
+        when = f"step {step}" + (f" ({time:.3f} ps)" if time is not None else "")
+        notes.note(
+            f"{label}: a bond is {broken.stretch:.2f} times its first length at {when}; "
+            f"the {len(surveyed.steps) - end} frames from there on are left out"
+        )
+    times = found.time_ps[:end]
+    begin = int(np.searchsorted(times, options.skip_ps)) if options.skip_ps else 0
+    if options.until_ps is not None:
+        end = int(np.searchsorted(times, options.until_ps, side="right"))
+    if begin >= end:
+        raise DataError(
+            f"{label}: no frames from {options.skip_ps:g} ps on; it has {len(times)} whole frames"
+        )
+    surveyed = surveyed.between(begin, end)
+    spacing = np.diff(surveyed.steps)
+    frame_ps = float(np.median(spacing)) * found.step_ps if found.step_ps and len(spacing) else None
+    return replace(found, surveyed=surveyed, frame_ps=frame_ps, broken=broken)

@@ -1,0 +1,101 @@
+"""What an analysis has found, as frozen records that tables, figures and the report are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.analysis.contributions import Series
+from deltaserver.analysis.definitions import Definitions, SurfaceSpec
+from deltaserver.analysis.distributions import PairDistribution
+from deltaserver.analysis.free_energy import Jacobian, Surface
+from deltaserver.analysis.msad import Msad
+from deltaserver.analysis.run_directory import Run
+from deltaserver.analysis.survey import Surveyed
+from deltaserver.analysis.thermo import Drift, Temperature
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asks for beyond the runs themselves.
+
+    ``beads`` is ``all`` (every bead is a sample) or ``centroid``. ``variables`` with ``ranges``
+    stand for the surfaces of the definitions, ``bins`` and ``jacobian`` change all of them.
+    """
+
+    models: Path | None = None
+    definitions: Path | None = None
+    skip_ps: float = 0.0
+    until_ps: float | None = None
+    temperature_k: float | None = None
+    timestep_fs: float | None = None
+    beads: str = "all"
+    fit_window_ps: tuple[float, float] | None = None
+    longest_ps: float | None = None
+    variables: tuple[str, ...] = ()
+    bins: int | None = None
+    ranges: tuple[tuple[float, float], ...] = ()
+    jacobian: Jacobian | None = None
+
+
+@dataclass(frozen=True)
+class Break:
+    """Where a run's molecules came apart: frames from there on are left out."""
+
+    step: int
+    time_ps: float | None
+    stretch: float
+
+
+@dataclass(frozen=True)
+class Thermo:
+    """Time (ps) or steps of the property rows, and what they show; None where a column lacks."""
+
+    time_ps: Floats
+    conserved_ev: Floats | None
+    temperature_k: Floats | None
+    drift: Drift | None
+    temperature: Temperature | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """One run's results. ``surfaces`` and the others are filled as far as they could be."""
+
+    run: Run
+    definitions: Definitions
+    symbols: tuple[str, ...]
+    surveyed: Surveyed
+    frame_ps: float | None  # time between frames
+    step_ps: float | None
+    broken: Break | None
+    surfaces: tuple[tuple[SurfaceSpec, Surface], ...] = ()
+    msads: Mapping[str, Msad] = field(default_factory=dict)
+    pairs: tuple[PairDistribution, ...] = ()
+    thermo: Thermo | None = None
+    contributions: Mapping[str, Series] = field(default_factory=dict)
+
+    @property
+    def time_ps(self) -> Floats:
+        """The frames' times, in ps; their steps where no time step is known."""
+        return self.surveyed.steps.astype(np.float64) * (self.step_ps or 1.0)
+
+    def values_of(self, name: str) -> Floats:
+        """Return (T, P) values of a variable."""
+        names = [variable.name for variable in self.definitions.variables]
+        return self.surveyed.values[:, :, names.index(name)]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All runs, and what was told while they were read."""
+
+    runs: tuple[Found, ...]
+    notes: tuple[str, ...]
+    problems: tuple[str, ...]  # what was asked for and could not be done

@@ -1,0 +1,296 @@
+"""What lies in the directory of a run: trajectories, properties and the log, and their settings.
+
+A directory with i-PI's input is a run; one whose sub-directories are runs is a set of runs, such
+as a temperature sweep. ``run.json``, where there is one, tells the models and how the run ended.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deltaserver.errors import DataError
+from deltaserver.units import IPI_TEMPERATURE_K, IPI_TIME_FS
+
+RUN_FILE = "run.json"
+INPUT_NAME = "input.xml"
+MAX_DEPTH = 3
+POSITIONS = ("positions", "x_centroid")
+BACKUP = re.compile(r"#(?P<name>.+)#(?P<number>\d+)#\Z")
+PACKED = re.compile(r"\.(gz|bz2|xz)\Z")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an i-PI input says of a run; None where it says nothing that we can read."""
+
+    prefix: str
+    positions: tuple[str, ...]
+    properties: tuple[str, ...]
+    timestep_fs: float | None
+    temperatures_k: dict[str, float]  # by the systems' prefixes
+    ensemble: str  # the dynamics' mode: nvt, nve, …
+    fixed_centre: bool
+    n_beads: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """One system of a run: where its files are and what is known of them.
+
+    ``beads`` holds for every bead the pieces of its trajectory in the order of writing.
+    """
+
+    label: str
+    group: str
+    directory: Path
+    beads: tuple[tuple[Path, ...], ...]
+    properties: tuple[Path, ...] = ()
+    log: Path | None = None
+    models: Path | None = None
+    component: str = "total"
+    temperature_k: float | None = None
+    timestep_fs: float | None = None
+    ensemble: str = "nvt"
+    fixed_centre: bool = True
+    status: str = ""
+    reason: str = ""
+    is_exchange: bool = False  # temperatures change along the trajectory
+
+
+def find_runs(paths: list[Path]) -> list[Run]:
+    """Return the runs in directories; trajectory files given by themselves are one more run.
+
+    Raises:
+        DataError: nothing there, or a directory without any run.
+    """
+    runs: list[Run] = []
+    files = []
+    for path in paths:
+        if path.is_dir():
+            found = [run for directory in _run_directories(path) for run in read_run(directory)]
+            if not found:
+                raise DataError(
+                    f"{path}: no run in it; expected a directory that deltaserver simulate has "
+                    f"written, with {INPUT_NAME} and a trajectory of positions"
+                )
+            runs += found
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise DataError(f"{path}: no such file or directory")
+    if files:
+        runs.append(Run(files[0].name, "", files[0].parent, (tuple(files),)))
+    return runs
+
+
+def _run_directories(path: Path, depth: int = 0) -> Iterator[Path]:
+    """Yield the directory if it is a run's, else those below it in the order of their numbers."""
+    if _input_of(path):
+        yield path
+        return
+    if depth < MAX_DEPTH:
+        for below in sorted((p for p in path.iterdir() if p.is_dir()), key=natural):
+            yield from _run_directories(below, depth + 1)
+
+
+def natural(path: Path) -> list[tuple[int, float, str]]:
+    """Sort key under which 50K comes before 300K."""
+    words = re.findall(r"\d+\.?\d*|\D+", path.name)
+    return [(0, float(w), "") if w[0].isdigit() else (1, 0.0, w) for w in words]
+
+
+def _input_of(directory: Path) -> Path | None:
+    """Return i-PI's input in a directory: ours, or the only other one."""
+    if (directory / INPUT_NAME).is_file():
+        return directory / INPUT_NAME
+    inputs = [p for p in sorted(directory.glob("*.xml")) if b"<simulation" in _head(p)]
+    return inputs[0] if len(inputs) == 1 else None
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4096)
+
+
+def read_run(directory: Path) -> list[Run]:
+    """Return the run in a directory, one entry a system.
+
+    Raises:
+        DataError: the input cannot be read.
+    """
+    path = _input_of(directory)
+    if path is None:
+        return []
+    settings = read_settings(path)
+    record = _record(directory)
+    logs = sorted(directory.glob("*.jsonl"))
+    log = logs[0] if logs else None
+    runs = []
+    for system, beads in _trajectories(directory, settings).items():
+        name = directory.resolve().name
+        runs.append(
+            Run(
+                label=f"{name} {system}".strip(),
+                group=directory.resolve().parent.name,
+                directory=directory,
+                beads=beads,
+                properties=_properties(directory, settings, system),
+                log=log,
+                models=_models(record, log),
+                component=str(record.get("component", "total")),
+                temperature_k=_temperature(settings, system),
+                timestep_fs=settings.timestep_fs,
+                ensemble=settings.ensemble,
+                fixed_centre=settings.fixed_centre,
+                status=str(record.get("status", "")),
+                reason=str(record.get("reason") or ""),
+                is_exchange=record.get("kind") in ("remd", "ramp"),
+            )
+        )
+    return runs
+
+
+def _record(directory: Path) -> dict[str, Any]:
+    try:
+        data = json.loads((directory / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _models(record: dict[str, Any], log: Path | None) -> Path | None:
+    """Return the model directory that the record or the log's start names, if it is still there."""
+    names = [record.get("models")]
+    if log:
+        with log.open(encoding="utf-8", errors="replace") as file:
+            for line, _ in zip(file, range(20), strict=False):
+                try:
+                    event = json.loads(line)
+                except ValueError:
+                    break
+                if isinstance(event, dict) and event.get("event") == "loaded":
+                    names.append(event.get("directory"))
+    for name in names:
+        if isinstance(name, str) and Path(name).exists():
+            return Path(name)
+    return None
+
+
+# -- i-PI's input ------------------------------------------------------------------------------
+
+
+def read_settings(path: Path) -> Settings:
+    """Read what an analysis needs from an i-PI input or a RESTART file.
+
+    Raises:
+        DataError: it cannot be read, is not XML, or is no simulation.
+    """
+    try:
+        root = ElementTree.fromstring(path.read_bytes())
+    except (OSError, ElementTree.ParseError) as error:
+        raise DataError(f"{path}: not readable as XML ({error})") from error
+    if root.tag != "simulation":
+        raise DataError(f"{path}: the root is <{root.tag}>; expected <simulation>")
+    output = root.find("output")
+    output = root if output is None else output
+    positions = tuple(
+        node.get("filename", "pos")
+        for node in output.findall("trajectory")
+        if re.split(r"[{(]", (node.text or "").strip())[0] in POSITIONS
+    )
+    properties = tuple(node.get("filename", "out") for node in output.findall("properties"))
+    return Settings(
+        prefix=output.get("prefix", "i-pi"),
+        positions=positions,
+        properties=properties,
+        timestep_fs=_quantity(path, root.find(".//timestep"), IPI_TIME_FS),
+        temperatures_k=_temperatures(path, root),
+        ensemble=next((n.get("mode", "nve") for n in root.iter("dynamics")), ""),
+        fixed_centre=(root.findtext(".//fixcom") or "True").strip().lower() == "true",
+        n_beads=max((int(n.get("nbeads", "1")) for n in root.iter("initialize")), default=1),
+    )
+
+
+def _temperatures(path: Path, root: ElementTree.Element) -> dict[str, float]:
+    found = {}
+    for system in root.iter("system"):
+        value = _quantity(path, system.find("ensemble/temperature"), IPI_TEMPERATURE_K)
+        if value is not None:
+            found[system.get("prefix", "")] = value
+    return found
+
+
+def _quantity(
+    path: Path, node: ElementTree.Element | None, table: dict[str, float]
+) -> float | None:
+    """Return a number of the input in our unit; None if it is a placeholder or not there."""
+    if node is None:
+        return None
+    unit = node.get("units", "").strip()
+    if unit not in table:
+        raise DataError(
+            f"{path}: <{node.tag}> is in {unit!r}; known units: {', '.join(filter(None, table))}"
+        )
+    try:
+        return float(node.text or "") * table[unit]
+    except ValueError:
+        return None
+
+
+def _temperature(settings: Settings, system: str) -> float | None:
+    values = settings.temperatures_k
+    if system in values:
+        return values[system]
+    return next(iter(values.values())) if len(set(values.values())) == 1 else None
+
+
+# -- files -------------------------------------------------------------------------------------
+
+
+def _trajectories(directory: Path, settings: Settings) -> dict[str, tuple[tuple[Path, ...], ...]]:
+    """Return for every system the pieces of its beads."""
+    names = "|".join(re.escape(name) for name in settings.positions or ("pos",))
+    pattern = re.compile(
+        rf"(?:(?P<system>.+)_)?{re.escape(settings.prefix)}\.(?:{names})"
+        r"(?:_(?P<bead>\d+))?\.(?:xyz|extxyz|pdb)\Z"
+    )
+    found: dict[str, dict[int, list[Path]]] = {}
+    for path in directory.iterdir():
+        match = pattern.match(original_name(path))
+        if match and path.is_file() and path.stat().st_size:
+            beads = found.setdefault(match["system"] or "", {})
+            beads.setdefault(int(match["bead"] or 0), []).append(path)
+    return {
+        system: tuple(tuple(sorted(beads[k], key=age)) for k in sorted(beads))
+        for system, beads in sorted(found.items(), key=lambda item: natural(Path(item[0] or "0")))
+    }
+
+
+def _properties(directory: Path, settings: Settings, system: str) -> tuple[Path, ...]:
+    """Return the pieces of the property file with the most to say: the first in the input."""
+    for name in settings.properties:
+        wanted = f"{system}_" if system else ""
+        wanted += f"{settings.prefix}.{name}"
+        pieces = [p for p in directory.iterdir() if original_name(p) == wanted]
+        if pieces:
+            return tuple(sorted(pieces, key=age))
+    return ()
+
+
+def original_name(path: Path) -> str:
+    """Return the name a file had before i-PI made it a backup or somebody compressed it."""
+    name = PACKED.sub("", path.name)
+    match = BACKUP.match(name)
+    return match["name"] if match else name
+
+
+def age(path: Path) -> tuple[int, int]:
+    """Sort key: i-PI's backups by their numbers, then the file itself."""
+    match = BACKUP.match(PACKED.sub("", path.name))
+    return (0, int(match["number"])) if match else (1, 0)

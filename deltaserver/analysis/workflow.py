@@ -1,0 +1,238 @@
+"""From run directories to results: read every trajectory once, then make what was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.analysis import contributions, distributions, free_energy, msad, thermo
+from deltaserver.analysis.definitions import SurfaceSpec
+from deltaserver.analysis.properties import Properties, read_properties
+from deltaserver.analysis.reading import Notes, Progress, Tell, read
+from deltaserver.analysis.results import Analysis, Found, Options, Thermo
+from deltaserver.analysis.run_directory import Run
+from deltaserver.errors import DataError, InputError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+PARTS = ("variables", "fes", "msad", "rdf", "thermo", "contributions")
+MIN_MATCH = 0.3
+MAX_SHIFT = 6  # restarts by which a log's count may be ahead
+
+
+def analyse(
+    runs: Sequence[Run],
+    options: Options,
+    parts: Sequence[str] = PARTS,
+    tell: Tell = lambda _: None,
+    progress: Progress = lambda _label, _n: None,
+) -> Analysis:
+    """Analyse runs; what cannot be done is told and in ``problems``, the rest is done.
+
+    Raises:
+        DataError: a trajectory cannot be read at all.
+        MissingExtraError: ASE or SciPy is not installed.
+    """
+    notes = Notes(tell)
+    found = [read(run, options, parts, notes, progress) for run in runs]
+    done = [_finish(one, found, options, parts, notes) for one in found]
+    return Analysis(tuple(done), tuple(notes.notes), tuple(notes.problems))
+
+
+def _finish(
+    one: Found, every: Sequence[Found], options: Options, parts: Sequence[str], notes: Notes
+) -> Found:
+    read = _properties(one, notes) if {"thermo", "contributions"} & set(parts) else None
+    return replace(
+        one,
+        surfaces=tuple(_surfaces(one, every, notes)) if "fes" in parts else (),
+        msads=_msads(one, options, notes) if "msad" in parts else {},
+        pairs=_pairs(one) if "rdf" in parts else (),
+        thermo=_thermo(one, read, options, notes) if "thermo" in parts and read else None,
+        contributions=_contributions(one, read, notes) if "contributions" in parts else {},
+    )
+
+
+def _surfaces(
+    one: Found, every: Sequence[Found], notes: Notes
+) -> Iterator[tuple[SurfaceSpec, free_energy.Surface]]:
+    """Yield the surfaces, on bins that all runs share."""
+    if one.definitions.surfaces and one.run.temperature_k is None:
+        notes.problem(f"{one.run.label}: no temperature is known; give --temperature for the FES")
+        return
+    for spec in one.definitions.surfaces:
+        variables = [one.definitions.variable(name) for name in spec.variables]
+        samples = np.stack([one.values_of(name) for name in spec.variables], axis=-1)
+        try:
+            surface = free_energy.free_energy(
+                samples,
+                shared_edges(spec, every),
+                one.run.temperature_k or 0.0,
+                tuple(variable.kind for variable in variables),
+                spec.jacobian,
+            )
+        except DataError as error:
+            notes.problem(f"{one.run.label}: {spec.name}: {error}")
+            continue
+        if not surface.n_blocks:
+            notes.note(f"{one.run.label}: {spec.name}: too short a run for errors")
+        yield spec, surface
+
+
+def shared_edges(spec: SurfaceSpec, every: Sequence[Found]) -> tuple[Floats, ...]:
+    """Return bins over the range of all runs that have the surface's variables."""
+    edges = []
+    for name, n_bins, limits in zip(spec.variables, spec.bins, spec.ranges, strict=True):
+        known = [f for f in every if name in {v.name for v in f.definitions.variables}]
+        ends = [(f.values_of(name).min(), f.values_of(name).max()) for f in known]
+        edges.append(free_energy.bin_edges(np.array(ends), n_bins, limits))
+    return tuple(edges)
+
+
+def _msads(one: Found, options: Options, notes: Notes) -> dict[str, msad.Msad]:
+    label, found = one.run.label, {}
+    for spec in one.definitions.rotations:
+        if one.frame_ps is None:
+            notes.problem(f"{label}: no time step is known; give --timestep for the MSAD")
+            return {}
+        chosen = evenly_spaced(one.surveyed.steps)
+        if chosen != slice(0, len(one.surveyed.steps)):
+            n = len(one.surveyed.steps)
+            notes.note(
+                f"{label}: frames are missing; the MSAD is of frames {chosen.start} to "
+                f"{chosen.stop} of {n}, the longest stretch without a gap"
+            )
+        try:
+            result = msad.mean_squared_angular_displacement(
+                one.surveyed.quaternions[spec.guest][chosen],
+                one.frame_ps,
+                options.fit_window_ps,
+                options.longest_ps,
+            )
+        except DataError as error:
+            notes.problem(f"{label}: msad of {spec.guest}: {error}")
+            continue
+        found[spec.guest] = result
+        if result.aliased:
+            wanted = one.frame_ps * (msad.SAFE_RMS_RAD / result.rms_per_frame_rad) ** 2
+            notes.note(
+                f"{label}: {spec.guest} turns {result.rms_per_frame_rad:.2f} rad RMS from frame to "
+                f"frame, more than {msad.SAFE_RMS_RAD:g}; the integrated MSAD misses turns: write "
+                f"positions every {1e3 * wanted:.2g} fs or so (now {1e3 * one.frame_ps:g} fs)"
+            )
+    return found
+
+
+def evenly_spaced(steps: Ints) -> slice:
+    """Return the longest stretch of frames whose steps are evenly spaced."""
+    spacing = np.diff(steps)
+    if not len(spacing):
+        return slice(0, len(steps))
+    gaps = np.flatnonzero(spacing != int(np.median(spacing)))
+    ends = np.concatenate([[0], gaps + 1, [len(steps)]])
+    k = int(np.argmax(np.diff(ends)))
+    return slice(int(ends[k]), int(ends[k + 1]))
+
+
+def _pairs(one: Found) -> tuple[distributions.PairDistribution, ...]:
+    n_beads = one.surveyed.values.shape[1]
+    counts = one.surveyed.sampled.counts
+    return tuple(
+        distributions.pair_distribution(spec, counts[spec.name], n_beads)
+        for spec in one.definitions.pairs
+        if len(counts[spec.name])
+    )
+
+
+def _properties(one: Found, notes: Notes) -> Properties | None:
+    if not one.run.properties:
+        return None
+    try:
+        return read_properties(one.run.properties, notes.note)
+    except DataError as error:
+        notes.problem(str(error))
+        return None
+
+
+def _thermo(one: Found, read: Properties, options: Options, notes: Notes) -> Thermo | None:
+    time = read.time_ps()
+    if time is None and read.steps is not None and one.step_ps:
+        time = read.steps.astype(np.float64) * one.step_ps
+    if time is None:
+        notes.note(f"{one.run.label}: neither time nor step in the properties; no drift")
+        return None
+    last = one.broken.time_ps if one.broken and one.broken.time_ps is not None else np.inf
+    last = min(last, options.until_ps if options.until_ps is not None else np.inf)
+    inside = (time >= options.skip_ps) & (time < last)
+    if inside.sum() < 3:
+        return None
+    conserved, kelvin = read.energy_ev("conserved"), read.temperature_k()
+    n_atoms, n_beads = len(one.symbols), len(one.run.beads)
+    n_momenta = 3 * n_atoms * n_beads - (3 if one.run.fixed_centre else 0)
+    target = None if one.run.is_exchange else one.run.temperature_k
+    return Thermo(
+        time_ps=time[inside],
+        conserved_ev=None if conserved is None else conserved[inside],
+        temperature_k=None if kelvin is None else kelvin[inside],
+        drift=None
+        if conserved is None
+        else thermo.drift_of(time[inside], conserved[inside], n_atoms),
+        temperature=None
+        if kelvin is None
+        else thermo.temperature_of(kelvin[inside], n_momenta, target, one.run.ensemble),
+    )
+
+
+def _contributions(
+    one: Found, read: Properties | None, notes: Notes
+) -> dict[str, contributions.Series]:
+    if one.run.log is None:
+        return {}
+    try:
+        series = contributions.read_log(one.run.log)
+    except InputError as error:
+        notes.problem(str(error))
+        return {}
+    comparable = len(one.run.beads) == 1 and not one.run.is_exchange and whole_steps(series)
+    potential = read.energy_ev("potential") if read else None
+    if read and potential is not None and read.steps is not None and comparable:
+        share = matching(series[contributions.TOTAL], read.steps, potential)
+        if share < MIN_MATCH:
+            notes.problem(
+                f"{one.run.log}: does not match {one.run.properties[-1]}: {share:.0%} of its "
+                "energies are i-PI's at that step; is it another run's? Contributions are left out"
+            )
+            return {}
+    return series
+
+
+def whole_steps(series: Mapping[str, contributions.Series]) -> bool:
+    """Tell whether every structure has all parts: not so where parts are served apart."""
+    return len({len(part.energy) for part in series.values()}) == 1
+
+
+def matching(total: contributions.Series, steps: Ints, potential_ev: Floats) -> float:
+    """Return the part of a log's energies that are i-PI's at the same step.
+
+    Structures are counted from 0, as steps are; a restart shifts the count by one. i-PI's
+    electronvolt is 1e-7 off, and it writes nine digits.
+    """
+    near = 2e-7 * float(np.abs(potential_ev).max()) + 2e-5
+    best = 0.0
+    for shift in range(-1, MAX_SHIFT):
+        _, at_log, at_ipi = np.intersect1d(total.seq, steps + shift, return_indices=True)
+        if len(at_log):
+            same = np.abs(total.energy[at_log] - potential_ev[at_ipi]) < near
+            best = max(best, float(same.mean()))
+    return best
+
+
+def one_path(paths: Sequence[Path]) -> Path:
+    """Return where results go by default: into the run's directory, or here if there are more."""
+    if len(paths) == 1 and paths[0].is_dir():
+        return paths[0] / "analysis"
+    return Path("analysis")

@@ -1,0 +1,343 @@
+"""Frames out of the text of an XYZ trajectory, fast where i-PI has written it.
+
+i-PI writes every atom as ``%8s %12.5e %12.5e %12.5e``: 48 bytes whose columns never move. A block
+of frames is then one table of bytes, and its numbers are one matrix product with the place values
+of the digits. Anything else (plain or extended XYZ, NaN, a frame that a kill cut short) is read
+line by line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.errors import DataError, UnitError
+from deltaserver.units import length_in_ang
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
+
+CHUNK_BYTES = 1 << 22
+SLOW_FRAMES = 128  # frames in a block that is read line by line
+MAX_HEADER_BYTES = 1 << 16
+
+LINE_BYTES = 48  # "%8s %12.5e %12.5e %12.5e\n"
+NUMBERS_AT = (9, 22, 35)
+POINTS = [column + 2 for column in NUMBERS_AT]
+EXPONENTS = [column + 8 for column in NUMBERS_AT]
+SIGNS = list(NUMBERS_AT)
+EXPONENT_SIGNS = [column + 9 for column in NUMBERS_AT]
+DIGITS = [column + k for column in NUMBERS_AT for k in (1, 3, 4, 5, 6, 7, 10, 11)]
+ZERO, MINUS, POINT, LETTER_E, NEWLINE = b"0-.e\n"
+POWERS = 10.0 ** np.arange(5 + 99, 5 - 100, -1)  # [99 + exponent]: what divides 6 digits
+
+UNIT = re.compile(rb"(\w+)\{(\w+)\}")
+STEP = re.compile(rb"[Ss]tep\s*[:=]\s*\"?(\d+)")
+POSITIONS = (b"positions", b"x_centroid")
+
+
+def _place_values() -> NDArray[np.float32]:
+    """Return the (48, 6) matrix that turns digits into three mantissas and three exponents.
+
+    The sums stay below 2²⁴, so that single precision is exact.
+    """
+    places = np.zeros((LINE_BYTES, 6), np.float32)
+    for k, column in enumerate(NUMBERS_AT):
+        for offset, value in zip((1, 3, 4, 5, 6, 7), 10.0 ** np.arange(5, -1, -1), strict=True):
+            places[column + offset, k] = value
+        places[column + 10, 3 + k], places[column + 11, 3 + k] = 10.0, 1.0
+    return places
+
+
+PLACES = _place_values()
+PLACES_OF_ZERO = ZERO * PLACES.sum(axis=0)
+
+
+def decode_lines(lines: Bytes) -> Floats:
+    """Return (n, 3) numbers from (n, 48) bytes of i-PI's atom lines."""
+    raw = lines.astype(np.float32) @ PLACES - PLACES_OF_ZERO
+    exponent = raw[:, 3:].astype(np.int16)
+    np.negative(exponent, where=lines[:, EXPONENT_SIGNS] == MINUS, out=exponent)
+    values = raw[:, :3] / POWERS[99 + exponent]
+    np.negative(values, where=lines[:, SIGNS] == MINUS, out=values)
+    return np.asarray(values, np.float64)
+
+
+def well_formed(lines: Bytes) -> NDArray[np.bool_]:
+    """Tell for each of (…, 48) bytes whether it is an atom line as i-PI writes it."""
+    good = lines[..., LINE_BYTES - 1] == NEWLINE
+    for columns, letter in ((POINTS, POINT), (EXPONENTS, LETTER_E)):
+        for column in columns:
+            good &= lines[..., column] == letter
+    for column in DIGITS:
+        good &= lines[..., column] - np.uint8(ZERO) < 10
+    return np.asarray(good)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the two lines before a frame's atoms say."""
+
+    n_atoms: int
+    n_bytes: int
+    comment: bytes
+    step: int | None
+    unit_ang: float
+
+    @property
+    def from_ipi(self) -> bool:
+        """Whether i-PI has written it, or somebody who writes as i-PI does."""
+        return b"# CELL" in self.comment
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Consecutive frames: steps (B,), positions (B, N, 3) in Å."""
+
+    steps: Ints
+    positions: Floats
+
+
+class Malformed(Exception):  # noqa: N818  # a state of the text, which the caller mends
+    """The text here is no frame."""
+
+
+class XyzText:
+    """Reads frames from one open XYZ file.
+
+    Args:
+        file: what to read from, decompressed.
+        name: of the file, for messages.
+        tell: called with one line for whatever had to be left out.
+    """
+
+    def __init__(self, file: BinaryIO, name: str, tell: Callable[[str], None]) -> None:
+        self.file = file
+        self.name = name
+        self.tell = tell
+        self.symbols: tuple[str, ...] = ()
+        self.has_steps = False
+        self._data = b""
+        self._at = 0
+        self._ended = False
+        self._n_read = 0
+        self._n_before = 0  # bytes that were let go
+        self._first = self._open()
+
+    def _open(self) -> Header:
+        """Read the first frame's header and the elements."""
+        self._fill(1)
+        if not self._data.strip():
+            raise DataError(f"{self.name}: empty; expected an XYZ trajectory")
+        try:
+            header = self._header()
+            lines = self._lines(header)
+        except Malformed as error:
+            raise DataError(f"{self.name}: not an XYZ trajectory ({error})") from None
+        self.symbols = tuple(line.split()[0].decode("utf-8", "replace") for line in lines[2:])
+        self.has_steps = header.step is not None
+        return header
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms in every frame."""
+        return self._first.n_atoms
+
+    @property
+    def first_step(self) -> int:
+        """The first frame's step, 0 if the file knows no steps."""
+        return self._first.step or 0
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Frames]:
+        while self._available():
+            frames = self._fast() or self._slow()
+            if frames is not None:
+                self._n_read += len(frames.steps)
+                yield frames
+
+    def _available(self) -> bool:
+        """Tell whether there is more text than white space; let go of what has been read."""
+        self._n_before += self._at
+        self._data, self._at = self._data[self._at :], 0
+        self._fill(CHUNK_BYTES // 2)
+        return bool(self._data) and not (self._ended and self._data.isspace())
+
+    def _fill(self, n_bytes: int) -> None:
+        """Have at least ``n_bytes`` after the current place, unless the file ends before."""
+        while not self._ended and len(self._data) - self._at < n_bytes:
+            try:
+                more = self.file.read(CHUNK_BYTES)
+            except (OSError, EOFError, ValueError) as error:  # gzip, bz2 and lzma raise these
+                self.tell(f"{self.name}: the file is cut short ({error}); what is there is used")
+                more = b""
+            except Exception as error:
+                if type(error).__name__ not in ("LZMAError", "error"):  # lzma's, zlib's
+                    raise
+                self.tell(f"{self.name}: the file is damaged ({error}); what is there is used")
+                more = b""
+            self._ended = not more
+            self._data += more
+
+    def _header(self) -> Header:
+        self._fill(MAX_HEADER_BYTES)
+        ends = self._data.find(b"\n", self._at)
+        comment_ends = self._data.find(b"\n", ends + 1) if ends >= 0 else -1
+        if comment_ends < 0:
+            raise Malformed("no two lines before the atoms")
+        count = self._data[self._at : ends].strip()
+        if not count.isdigit() or int(count) == 0:
+            raise Malformed(f"{count[:20].decode('utf-8', 'replace')!r} is no number of atoms")
+        comment = self._data[ends + 1 : comment_ends]
+        step = STEP.search(comment)
+        return Header(
+            n_atoms=int(count),
+            n_bytes=comment_ends + 1 - self._at,
+            comment=comment,
+            step=int(step[1]) if step else None,
+            unit_ang=self._unit(comment),
+        )
+
+    def _unit(self, comment: bytes) -> float:
+        """Return how many Å the unit of a comment is: i-PI's own is Bohr, a plain file's Å."""
+        found = {match[1]: match[2].decode() for match in UNIT.finditer(comment)}
+        found.pop(b"cell", None)
+        for quantity, unit in found.items():
+            if quantity not in POSITIONS:
+                raise DataError(
+                    f"{self.name}: holds {quantity.decode()}; expected a trajectory of positions"
+                )
+            try:
+                return length_in_ang("angstrom" if unit == "ase" else unit)
+            except UnitError as error:
+                raise DataError(f"{self.name}: {error}") from None
+        return length_in_ang("atomic_unit" if b"# CELL" in comment else "angstrom")
+
+    # -- by tables of bytes --------------------------------------------------------------------
+
+    def _fast(self) -> Frames | None:
+        """Read as many frames as look like the one here; None if that is none."""
+        try:
+            header = self._header()
+        except Malformed:
+            return None
+        n_bytes = header.n_bytes + LINE_BYTES * header.n_atoms
+        n_frames = (len(self._data) - self._at) // n_bytes
+        if not header.from_ipi or header.n_atoms != self.n_atoms or n_frames == 0:
+            return None
+        table = np.frombuffer(self._data, np.uint8, n_frames * n_bytes, self._at)
+        table = table.reshape(n_frames, n_bytes)
+        lines = table[:, header.n_bytes :].reshape(n_frames, header.n_atoms, LINE_BYTES)
+        alike = _headers_alike(table[:, : header.n_bytes]) & well_formed(lines).all(axis=1)
+        n_good = n_frames if alike.all() else int(np.argmin(alike))
+        if n_good == 0:
+            return None
+        self._at += n_good * n_bytes
+        positions = decode_lines(lines[:n_good].reshape(-1, LINE_BYTES)) * header.unit_ang
+        steps = _steps(table[:n_good, : header.n_bytes], header)
+        if steps is None:
+            steps = self._n_read + np.arange(n_good)
+        return Frames(steps, positions.reshape(n_good, header.n_atoms, 3))
+
+    # -- line by line --------------------------------------------------------------------------
+
+    def _slow(self) -> Frames | None:
+        """Read up to some frames line by line; pass over what is no frame."""
+        steps: list[int] = []
+        positions: list[Floats] = []
+        while len(steps) < SLOW_FRAMES and not self._data[self._at :][:4096].isspace():
+            began = self._at
+            try:
+                header = self._header()
+                if header.n_atoms != self.n_atoms:
+                    raise Malformed(f"{header.n_atoms} atoms instead of {self.n_atoms}")
+                values = self._numbers(header)
+            except Malformed as error:
+                self._at = began
+                self._pass_over(error)
+                break
+            n_here = self._n_read + len(steps)
+            steps.append(header.step if header.step is not None else n_here)
+            positions.append(values * header.unit_ang)
+            if self._at >= len(self._data) or header.from_ipi:
+                break  # back to the fast way, which may have stopped for one frame only
+        return Frames(np.array(steps, np.int64), np.array(positions)) if steps else None
+
+    def _numbers(self, header: Header) -> Floats:
+        lines = self._lines(header)
+        try:
+            values = np.array([line.split()[1:4] for line in lines[2:]], np.float64)
+        except ValueError:
+            raise Malformed("an atom's line has no three numbers") from None
+        if values.shape != (header.n_atoms, 3):
+            raise Malformed("an atom's line has no three numbers")
+        self._at += sum(len(line) + 1 for line in lines)
+        return values
+
+    def _lines(self, header: Header) -> list[bytes]:
+        n_lines = header.n_atoms + 2
+        n_bytes = header.n_bytes + 2 * LINE_BYTES * header.n_atoms
+        while True:
+            self._fill(n_bytes)
+            lines = self._data[self._at : self._at + n_bytes].split(b"\n", n_lines)
+            if len(lines) > n_lines or (len(lines) == n_lines and self._is_whole(header, lines)):
+                break
+            if self._ended and self._at + n_bytes >= len(self._data):
+                raise Malformed("the frame is cut short")
+            n_bytes *= 2
+        if any(len(line.split()) < 4 for line in lines[2:n_lines]):
+            raise Malformed("an atom's line has no three numbers")
+        return lines[:n_lines]
+
+    def _is_whole(self, header: Header, lines: list[bytes]) -> bool:
+        """Tell whether a last line without its newline has all its digits: i-PI's are as long."""
+        if not self._ended or not lines[-1].strip():
+            return False
+        return not header.from_ipi or len(lines[-1]) >= LINE_BYTES - 1
+
+    def _pass_over(self, why: Malformed) -> None:
+        """Go to the next frame, past one that a kill cut short, and say so."""
+        place = f"byte {self._n_before + self._at}"
+        count = b"%d" % self.n_atoms
+        pattern = count + rb"\n# CELL" if self._first.from_ipi else rb"\n[ \t]*" + count + rb"\s*\n"
+        search = re.compile(pattern)
+        while True:
+            found = search.search(self._data, self._at + 1)
+            if found or self._ended:
+                break
+            self._fill(len(self._data) - self._at + CHUNK_BYTES)
+        what = "a frame in the middle" if found else "the last frame"
+        self.tell(f"{self.name}: {what} is left out ({why}, at {place})")
+        if not found:
+            self._at = len(self._data)
+        else:
+            self._at = found.start() + (0 if self._first.from_ipi else 1)
+
+
+def _headers_alike(headers: Bytes) -> NDArray[np.bool_]:
+    """Tell which of (B, n) headers differ from the first in numbers at most."""
+    first = headers[0]
+    text = ~(((first >= ZERO) & (first <= ZERO + 9)) | (first == MINUS) | (first == ord(" ")))
+    same = (headers[:, text] == first[text]).all(axis=1)
+    return np.asarray(same & ((headers == NEWLINE).sum(axis=1) == (first == NEWLINE).sum()))
+
+
+def _steps(headers: Bytes, header: Header) -> Ints | None:
+    """Read the number after ``Step:`` in (B, n) headers alike; None if they have none."""
+    if header.step is None:
+        return None
+    match = STEP.search(headers[0].tobytes())
+    assert match is not None
+    begin, end = match.start(1), match.end(1)
+    while headers[0, begin - 1] == ord(" "):
+        begin -= 1  # a longer number takes the blanks before it
+    field = headers[:, begin:end]
+    digits = np.where(field == ord(" "), 0, field - np.uint8(ZERO)).astype(np.int64)
+    return np.asarray(digits @ 10 ** np.arange(end - begin - 1, -1, -1))
