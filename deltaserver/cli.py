@@ -28,7 +28,7 @@ from deltaserver.model.threads import blas_threads
 from deltaserver.serve import telemetry
 from deltaserver.serve.answer import EXTRAS
 from deltaserver.serve.daemon import Daemon, ServeSettings
-from deltaserver.serve.guard import GuardSettings
+from deltaserver.serve.guard_options import guard_options, guard_settings
 from deltaserver.serve.loading import announce, load_model
 from deltaserver.serve.logfile import Rotation
 from deltaserver.serve.operations import make_watchers, operations_options
@@ -98,10 +98,7 @@ RECONNECT_LIMIT_S = 600.0
     "--extras", type=click.Choice(EXTRAS), default="summary", show_default=True,
     help="What i-PI gets beside forces: a summary, or every contribution's forces too.",
 )  # fmt: skip
-@click.option(
-    "--structure-check/--no-structure-check", default=True, show_default=True,
-    help="Refuse first structures whose bonds are not those of the training geometries.",
-)  # fmt: skip
+@guard_options
 @click.option("-l", "--log-file", type=PATH, help="Append JSON lines to this file.")
 @click.option(
     "--log-every", type=click.IntRange(min=1), default=1, show_default=True, metavar="STEPS",
@@ -148,6 +145,8 @@ def serve(
     batch_window: float,
     extras: Any,
     structure_check: bool,
+    on_extrapolation: Any,
+    novelty_limit: float,
     log_file: Path | None,
     log_every: int,
     log_max_size: int | None,
@@ -174,7 +173,8 @@ def serve(
     announce(model, models, backend, notes)
     if reconnect and reconnect_limit is None:
         reconnect_limit = RECONNECT_LIMIT_S
-    guard = GuardSettings(structure_check, single_precision=precision == "float32")
+    single = precision == "float32"
+    guard = guard_settings(structure_check, on_extrapolation, novelty_limit, log_file, single)
     settings = ServeSettings(
         addresses, component, extras, connect_timeout, 1e-3 * batch_window, reconnect_limit, guard
     )

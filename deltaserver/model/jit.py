@@ -14,3 +14,9 @@ AVAILABLE = importlib.util.find_spec("numba") is not None
 def loops() -> ModuleType:
     """Import :mod:`deltaserver.model.loops`, and numba with it."""
     return importlib.import_module("deltaserver.model.loops")
+
+
+@functools.cache
+def novelty_loops() -> ModuleType:
+    """Import :mod:`deltaserver.model.novelty_loops`, and numba with it."""
+    return importlib.import_module("deltaserver.model.novelty_loops")

@@ -18,9 +18,9 @@ Floats = NDArray[np.float64]
 Extras = Literal["summary", "full"]
 EXTRAS: tuple[Extras, ...] = ("summary", "full")
 Novelty = Mapping[str, float]  # by component
-# Sees positions (B, N, 3) in Å and their results before anything is sent; returns the novelty of
-# each structure, or raises.
-Guard = Callable[[Floats, CompositeEvaluation, str], Sequence[Novelty]]
+# Sees positions (B, N, 3) and cells in Å and their results before anything is sent; returns the
+# novelty of each structure, or raises.
+Guard = Callable[[Floats, Floats, CompositeEvaluation], Sequence[Novelty]]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def answer_together(
     positions = BOHR_ANG * np.concatenate([data.positions[:n] for data, n in pairs])
     cells = BOHR_ANG * np.concatenate([data.cells[:n] for data, n in pairs])
     result = _evaluate(model, positions, cells, component)
-    novelty = guard(positions, result, component) if guard else [{}] * len(positions)
+    novelty = guard(positions, cells, result) if guard else [{}] * len(positions)
     starts = np.cumsum([0, *n_real])
     return [
         _reply(model, result, novelty, range(start, start + n), len(data.positions), extras)

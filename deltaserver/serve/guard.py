@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.errors import StructureError
+from deltaserver.errors import NoveltyError, StructureError
 from deltaserver.model.cell_check import check_cell
 from deltaserver.model.composite import CompositeEvaluation, CompositeModel
 from deltaserver.model.guards import DOUBLE, SINGLE, check_evaluation
+from deltaserver.model.novelty import NoveltyMeasure
 from deltaserver.model.structure_check import ExpectedStructure
 from deltaserver.serve.answer import Novelty
+from deltaserver.serve.extrapolation import ExtrapolationWatch, write_frame
 from deltaserver.serve.wire import PosData
 from deltaserver.units import BOHR_ANG
 
@@ -23,6 +27,10 @@ Floats = NDArray[np.float64]
 # Structures of a connection that are compared with the model's molecule: the first of every
 # bead and replica that share it. What happens to a molecule later is the novelty's matter.
 FIRST_STRUCTURES = 64
+# Half as far again as 99 % of the training points are from each other.
+NOVELTY_LIMIT = 1.5
+OnExtrapolation = Literal["warn", "stop", "ignore"]
+ON_EXTRAPOLATION: tuple[OnExtrapolation, ...] = ("warn", "stop", "ignore")
 
 
 @dataclass(frozen=True)
@@ -31,10 +39,16 @@ class GuardSettings:
 
     Attributes:
         structure_check: whether the first structures must be the model's molecule.
+        extrapolation: what to do with structures beyond ``novelty_limit``.
+        novelty_limit: see :mod:`deltaserver.model.novelty`.
+        frame_file: where the structure goes that ends the run for its novelty.
         single_precision: whether rounding is that of float32.
     """
 
     structure_check: bool = True
+    extrapolation: OnExtrapolation = "warn"
+    novelty_limit: float = NOVELTY_LIMIT
+    frame_file: Path = Path("extrapolation.xyz")
     single_precision: bool = False
 
 
@@ -47,6 +61,8 @@ class ServingGuard:
         self.n_structures = 0
         self._expected = ExpectedStructure.of(model)
         self._seen: WeakKeyDictionary[object, int] = WeakKeyDictionary()
+        self._novelty = None if settings.extrapolation == "ignore" else NoveltyMeasure(model)
+        self._watch = ExtrapolationWatch(settings.novelty_limit)
         self._tolerances = SINGLE if settings.single_precision else DOUBLE
 
     def introduced(self, connection: object) -> None:
@@ -80,12 +96,13 @@ class ServingGuard:
                 ) from None
 
     def __call__(
-        self, positions: Floats, result: CompositeEvaluation, component: str
+        self, positions: Floats, cells: Floats, result: CompositeEvaluation
     ) -> Sequence[Novelty]:
         """Look at results before they are sent; return the novelty of each structure.
 
         Raises:
             GuardError: a result cannot be right.
+            NoveltyError: a structure is too new and the run is to stop at such.
         """
         first, self.n_structures = self.n_structures, self.n_structures + len(positions)
         check_evaluation(
@@ -95,4 +112,33 @@ class ServingGuard:
             tolerances=self._tolerances,
             first=first,
         )
-        return [{}] * len(positions)
+        novelties = self._measure(positions, cells, result)
+        for k, novelty in enumerate(novelties):
+            beyond = self._watch.look(novelty, first + k)
+            if beyond and self.settings.extrapolation == "stop":
+                write_frame(
+                    self.settings.frame_file, self.model.numbers, positions[k], beyond, first + k
+                )
+                raise NoveltyError(
+                    f"structure {first + k}: the novelty of {beyond[0]} is {beyond[1]:.2f}, above "
+                    f"--novelty-limit {self.settings.novelty_limit:g}: it is too far from what the "
+                    f"model was trained on; nothing was sent. See {self.settings.frame_file}"
+                )
+        return novelties
+
+    def _measure(
+        self, positions: Floats, cells: Floats, result: CompositeEvaluation
+    ) -> list[Novelty]:
+        if self._novelty is None:
+            return [{}] * len(positions)
+        names = result.contributions
+        if not self.model.periodic or (cells == cells[0]).all():
+            batches = [self._novelty(positions, names, cells[0])]
+        else:
+            pairs = zip(positions, cells, strict=True)
+            batches = [self._novelty(x[None], names, cell) for x, cell in pairs]
+        return [
+            {name: round(float(values[k]), 4) for name, values in batch.items()}
+            for batch in batches
+            for k in range(len(positions) // len(batches))
+        ]

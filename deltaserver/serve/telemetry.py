@@ -78,6 +78,8 @@ class StepLog:
         for name, part in structure.contributions.items():
             target = fields if name in WHOLE_MODEL_PARTS else fields["fragments"]
             target[name] = _as_fields(part)
+        if structure.novelty:
+            fields["novelty"] = dict(structure.novelty)
         return fields | {
             "component": origin.component,
             "connection": origin.address,

@@ -115,3 +115,79 @@ def test_a_second_replica_on_a_connection_is_looked_at(capsys, tmp_path):
     assert (code, closed) == (4, True)
     assert np.isfinite(first["forces"]).all()
     assert "structure 1 refused" in capsys.readouterr().err
+
+
+# -- novelty ----------------------------------------------------------------------------------
+
+
+def new(x):
+    """A bond of the first benzene 0.25 Å longer: the molecule it still is, but a new one."""
+    x = x.copy()
+    x[1] += 0.25 * (x[1] - x[0]) / np.linalg.norm(x[1] - x[0])
+    return x
+
+
+def both(peer):
+    x = structure("benzene_dimer")
+    peer.introduce()
+    return [peer.forces(x), *[peer.forces(new(x)) for _ in range(12)]]
+
+
+def test_novelty_in_logs_and_extras_and_two_warnings(tmp_path):
+    code, replies, events = run(tmp_path, "benzene_dimer", both)
+    assert code == 0
+    steps = [event for event in events if event["event"] == "step"]
+    assert len(steps) == 13
+    for step, reply in zip(steps, replies, strict=True):
+        assert set(step["novelty"]) == {"benzene1", "benzene2", "binding"}
+        for name, value in step["novelty"].items():
+            assert reply["extras"][0][f"{name}_novelty"] == value
+    assert max(steps[0]["novelty"].values()) < 1.3
+    assert steps[1]["novelty"]["benzene1"] > 2.0
+    warnings = [event for event in events if event["event"] == "extrapolation"]
+    told = [
+        (e["structure"], e["structures_beyond"]) for e in warnings if e["component"] == "benzene1"
+    ]
+    assert told == [(1, 1), (10, 10)]
+    assert warnings[0]["level"] == "warning"
+
+
+def test_a_run_stops_at_the_first_structure_beyond_the_limit(capsys, tmp_path):
+    x = structure("benzene_dimer")
+
+    def script(peer):
+        peer.introduce()
+        first = peer.forces(x)
+        peer.send(posdata(new(x)) + message("getforce"))
+        return first, peer.ends()
+
+    options = ("--on-extrapolation", "stop", "--novelty-limit", "1.7")
+    code, (first, closed), events = run(tmp_path, "benzene_dimer", script, *options)
+    assert (code, closed) == (4, True)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "structure 1: the novelty of benzene1 is " in said
+    assert "above --novelty-limit 1.7" in said
+    frame = read(tmp_path / "log_extrapolation.xyz")
+    np.testing.assert_allclose(frame.positions, new(x), atol=1e-7)
+    assert frame.info["component"] == "benzene1"
+    assert np.isfinite(first["forces"]).all()
+    assert len([event for event in events if event["event"] == "step"]) == 1
+
+
+def test_novelty_can_be_left_out(tmp_path):
+    code, replies, events = run(tmp_path, "benzene_dimer", both, "--on-extrapolation", "ignore")
+    assert code == 0
+    assert not [event for event in events if event["event"] == "extrapolation"]
+    assert not [event for event in events if "novelty" in event]
+    assert not [key for key in replies[1]["extras"][0] if key.endswith("novelty")]
+
+
+def test_a_component_has_the_novelty_of_its_parts(tmp_path):
+    def script(peer):
+        peer.introduce(" component : fragments , ")
+        return peer.forces(structure("benzene_dimer"))
+
+    _, reply, _ = run(tmp_path, "benzene_dimer", script)
+    found = {key for key in reply["extras"][0] if key.endswith("novelty")}
+    assert found == {"benzene1_novelty", "benzene2_novelty"}
