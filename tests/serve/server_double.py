@@ -101,9 +101,10 @@ class Peer:
         self.send(init(text, bead))
         assert self.status() == "READY"
 
-    def reply(self, n_batch: int | None = None) -> dict[str, Any]:
+    def reply(self, n_batch: int | None = None, first: bytes = b"") -> dict[str, Any]:
+        """Read one FORCEREADY, of which ``first`` has been read already."""
         n = n_batch or 1
-        head = self.exactly(12 + 8 * n + 4)
+        head = first + self.exactly(12 + 8 * n + 4 - len(first))
         (n_atoms,) = struct.unpack("=i", head[-4:])
         body = self.exactly(n * (24 * n_atoms + 72))
         for _ in range(n):
@@ -145,6 +146,7 @@ class ServerDouble:
             self.address = address
         else:
             self.listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            self.listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.listener.bind(("127.0.0.1", 0))
             self.address = f"inet:127.0.0.1:{self.listener.getsockname()[1]}"
         if send_buffer:
