@@ -201,7 +201,10 @@ def main(arguments: list[str] | None = None) -> int:
     except click.exceptions.Exit as request:
         return request.exit_code
     except click.ClickException as error:
-        return _fail(error.format_message(), EXIT_INPUT, arguments)
+        told = error.format_message().rstrip(".")
+        asked = getattr(error, "ctx", None)
+        see = f"; see: {asked.command_path} --help" if asked else ""
+        return _fail(f"{told}{see}", EXIT_INPUT, arguments)
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", EXIT_INTERRUPTED, arguments)
     except DeltaserverError as error:

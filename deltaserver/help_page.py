@@ -19,6 +19,22 @@ OTHERS = "Other options"
 class ServeGroup(click.Group):
     """A command group whose own options are many: its help shows them by :data:`HEADINGS`."""
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; where there is none, say which there are, and how to serve.
+
+        Raises:
+            click.UsageError: no such command.
+        """
+        if args[0] not in self.commands:
+            raise click.UsageError(
+                f"no command {args[0]!r}; there are {', '.join(sorted(self.commands))}, and "
+                "--models DIR --socket ADDRESS to serve a model",
+                ctx,
+            )
+        return super().resolve_command(ctx, args)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options heading by heading, then the commands."""
         heading_of = {name: heading for heading, names in HEADINGS.items() for name in names}

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "deltaserver"
 ANY = "…"  # what stands for a value, in templates and in the documentation
 # Raised for us alone (a bug shows as "internal error"), or caught before a user sees it.
 NOT_FOR_USERS = {"AssertionError", "RuntimeError", "TypeError", "KeyError", "NotImplementedError"}
-OTHERS = {"BadParameter", "UsageError", "ClickException", "BadZipFile"}
+OTHERS = {"fail", "BadParameter", "UsageError", "ClickException", "BadZipFile"}
 # Modules whose functions and constants word what another one raises, and what that is.
 SPEAKERS = {
     "structure_diagnosis": "GuardError",
@@ -93,7 +93,7 @@ def messages_of(tree: ast.AST, path: Path, spoken: set[str]) -> Iterator[Message
             if name in makers:  # ManifestReader.error and the like: they put the place first
                 yield from told(node, makers[name], prefix=f"{ANY}: ")
             elif name in OTHERS or (name.endswith("Error") and name not in spoken | NOT_FOR_USERS):
-                yield from told(node, name)
+                yield from told(node, "BadParameter" if name == "fail" else name)
             elif name in ("warn", "warning"):
                 yield from told(node, WARNING)
 

@@ -4,7 +4,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from deltaserver.cli import app
+from deltaserver.cli import app, main
 from deltaserver.help_page import HEADINGS, ServeGroup
 from tests.doc_commands import every_command
 
@@ -46,3 +46,20 @@ def test_no_command_is_told_in_a_sentence_that_is_cut(names):
     commands = help_of(app, *names).partition("\nCommands:\n")[2]
     assert commands
     assert "...\n" not in commands.replace("STRUCTURE...\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["serve"], "no command 'serve'; there are analyze, "),
+        (["train", "data"], "see: deltaserver train --help"),
+        (["dataset", "biuld"], "see: deltaserver dataset --help"),
+        (["--sokcet", "x"], "see: deltaserver --help"),
+        (["train", "d", "-o", "x", "--threads", "two"], "see: deltaserver train --help"),
+    ],
+)
+def test_a_wrong_command_line_is_told_where_to_look(arguments, line, capsys):
+    assert main(arguments) == 2
+    told = capsys.readouterr().err
+    assert line in told
+    assert told.count("\n") == 1

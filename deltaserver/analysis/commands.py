@@ -33,7 +33,11 @@ def register_analyze(app: click.Group) -> None:
 
 @click.group(cls=DefaultToRun, no_args_is_help=True)
 def analyze() -> None:
-    """Analyse what runs have written: ``deltaserver analyze DIR...`` makes everything.
+    """Analyse runs: numbers, figures and a report.
+
+    \b
+    Everything that the model's analysis.yaml asks for:
+        deltaserver analyze run
 
     DIR is a directory of deltaserver simulate, or one that holds several such as a temperature
     sweep; trajectory files can be given too.
@@ -120,7 +124,7 @@ def run(**given: Any) -> None:
 @click.option("--jacobian", type=click.Choice(("keep", "remove")),
               help="Whether R² (distance) or sin θ (angle) stays in P.")  # fmt: skip
 def fes(**given: Any) -> None:
-    """Free energy surfaces −kT ln P, with errors, side by side for several runs."""
+    """Free energy surfaces −kT ln P, with errors."""
     _analyse(("fes",), **given)
 
 
@@ -130,7 +134,7 @@ def fes(**given: Any) -> None:
 @click.option("--longest", "longest_ps", type=click.FloatRange(min=0, min_open=True),
               metavar="PS", help="Longest lag; half the run by default.")  # fmt: skip
 def msad(**given: Any) -> None:
-    """Mean-squared angular displacement and reorientation of the guests."""
+    """Angular displacement (MSAD) and reorientation of guests."""
     _analyse(("msad",), **given)
 
 

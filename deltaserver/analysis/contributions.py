@@ -44,7 +44,7 @@ def read_log(path: Path) -> dict[str, Series]:
                 row = (seq, float(part["energy_ev"]), float(part["force_rms_ev_per_ang"]))
                 rows.setdefault(name, []).append(row)
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: line {number} is no step of ours ({error!r})") from error
+            raise DataError(f"{path}: line {number} is a step that lacks {error}") from error
     if not rows:
         raise DataError(f"{path}: no step events; expected a log written with --log-file")
     return {
@@ -61,12 +61,16 @@ def _steps(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                     record = json.loads(line)
                 except ValueError:
                     if line.endswith("\n"):
-                        raise DataError(f"{path}: line {number} is not JSON") from None
+                        raise DataError(
+                            f"{path}: line {number} is not JSON; expected the daemon's log, "
+                            "deltaserver.jsonl"
+                        ) from None
                     return
                 if isinstance(record, dict) and record.get("event") == "step":
                     yield number, record
     except (OSError, UnicodeError) as error:
-        raise DataError(f"{path}: cannot be read as a log ({error})") from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"{path}: cannot be read as a log ({reason.lower()})") from error
 
 
 def _parts(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def read_structures(path: Path) -> list[Any]:
     except ImportError:
         raise MissingExtraError("ASE", "train") from None
     if not path.is_file():
-        raise DataError(f"{path}: no such file")
+        raise DataError(f"{path}: no such file; expected a structure that ASE reads")
     try:
         images = read(path, index=":")
     except Exception as error:  # ASE's readers raise whatever the damage leads to
