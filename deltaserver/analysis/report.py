@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 import deltaserver
 from deltaserver.analysis import rotation
+from deltaserver.analysis.figure_style import DPI
 from deltaserver.analysis.figures import EnergyUnit, label_of
 from deltaserver.analysis.report_page import PAGE, VIEWER, with_error
 from deltaserver.analysis.results import Analysis, Found
@@ -26,6 +27,7 @@ from deltaserver.errors import DataError, MissingExtraError
 
 Floats = NDArray[np.float64]
 MAX_STRUCTURES = 300
+SCREEN_DPI = 115  # pixels of the page an inch of a figure
 MAX_COORDINATES = 300_000  # of all structures together: some 3 MB
 
 
@@ -67,10 +69,12 @@ def _notes(analysis: Analysis) -> str:
 
 
 def _figure(png: Path, caption: str) -> str:
-    data = base64.b64encode(png.read_bytes()).decode()
+    content = png.read_bytes()
+    data = base64.b64encode(content).decode()
     name = html.escape(png.stem)
+    width = int.from_bytes(content[16:20], "big") * SCREEN_DPI // DPI  # from the PNG's header
     return (
-        f'<figure><img alt="{name}" src="data:image/png;base64,{data}">'
+        f'<figure><img alt="{name}" width="{width}" src="data:image/png;base64,{data}">'
         f"<figcaption>{caption} <span class='file'>figures/{name}</span></figcaption></figure>"
     )
 

@@ -37,6 +37,7 @@ class Settings:
     ensemble: str  # the dynamics' mode: nvt, nve, …
     fixed_centre: bool
     n_beads: int
+    is_exchange: bool = False  # replicas swap temperatures, or the temperature is ramped
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def read_run(directory: Path) -> list[Run]:
                 fixed_centre=settings.fixed_centre,
                 status=str(record.get("status", "")),
                 reason=str(record.get("reason") or ""),
-                is_exchange=record.get("kind") in ("remd", "ramp"),
+                is_exchange=settings.is_exchange,
             )
         )
     return runs
@@ -213,6 +214,8 @@ def read_settings(path: Path) -> Settings:
         temperatures_k=_temperatures(path, root),
         ensemble=next((n.get("mode", "nve") for n in root.iter("dynamics")), ""),
         fixed_centre=(root.findtext(".//fixcom") or "True").strip().lower() == "true",
+        is_exchange=any(n.get("mode") == "remd" for n in root.iter("smotion"))
+        or root.find(".//t_ramp") is not None,
         n_beads=max((int(n.get("nbeads", "1")) for n in root.iter("initialize")), default=1),
     )
 

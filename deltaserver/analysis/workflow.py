@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from deltaserver.analysis import contributions, distributions, free_energy, msad, thermo
 from deltaserver.analysis.definitions import SurfaceSpec
+from deltaserver.analysis.exchange import sort_by_temperature
 from deltaserver.analysis.properties import Properties, read_properties
 from deltaserver.analysis.reading import Notes, Progress, Tell, read
 from deltaserver.analysis.results import Analysis, Found, Options, Thermo
@@ -39,6 +40,7 @@ def analyse(
     """
     notes = Notes(tell)
     found = [read(run, options, parts, notes, progress) for run in runs]
+    found = sort_by_temperature(found, notes)
     done = [_finish(one, found, options, parts, notes) for one in found]
     return Analysis(tuple(done), tuple(notes.notes), tuple(notes.problems))
 

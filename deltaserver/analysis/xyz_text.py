@@ -24,6 +24,7 @@ Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 
 CHUNK_BYTES = 1 << 22
+PART_BYTES = 1 << 16
 SLOW_FRAMES = 128  # frames in a block that is read line by line
 MAX_HEADER_BYTES = 1 << 16
 
@@ -173,18 +174,26 @@ class XyzText:
     def _fill(self, n_bytes: int) -> None:
         """Have at least ``n_bytes`` after the current place, unless the file ends before."""
         while not self._ended and len(self._data) - self._at < n_bytes:
+            self._data += self._read()
+
+    def _read(self) -> bytes:
+        """Read a chunk, in small parts: a damaged file gives up to the part that is damaged."""
+        parts: list[bytes] = []
+        while sum(map(len, parts)) < CHUNK_BYTES and not self._ended:
             try:
-                more = self.file.read(CHUNK_BYTES)
-            except (OSError, EOFError, ValueError) as error:  # gzip, bz2 and lzma raise these
-                self.tell(f"{self.name}: the file is cut short ({error}); what is there is used")
-                more = b""
+                part = self.file.read(PART_BYTES)
             except Exception as error:
-                if type(error).__name__ not in ("LZMAError", "error"):  # lzma's, zlib's
+                # gzip, bz2 and lzma raise these where a file ends too early or is damaged
+                known = isinstance(error, (OSError, EOFError, ValueError))
+                if not known and type(error).__name__ not in ("LZMAError", "error"):
                     raise
-                self.tell(f"{self.name}: the file is damaged ({error}); what is there is used")
-                more = b""
-            self._ended = not more
-            self._data += more
+                reason = " ".join(str(error).split())
+                self.tell(f"{self.name}: the file is cut short or damaged ({reason}); "
+                          "what is there is used")  # fmt: skip
+                part = b""
+            self._ended = not part
+            parts.append(part)
+        return b"".join(parts)
 
     def _header(self) -> Header:
         self._fill(MAX_HEADER_BYTES)

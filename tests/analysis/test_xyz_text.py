@@ -163,6 +163,7 @@ def test_long_step_numbers(frames):
 
 def test_files_larger_than_a_chunk(frames, monkeypatch):
     monkeypatch.setattr(xyz_text, "CHUNK_BYTES", 5000)
+    monkeypatch.setattr(xyz_text, "PART_BYTES", 999)
     monkeypatch.setattr(xyz_text, "MAX_HEADER_BYTES", 200)
     read = Read(ipi_text(frames, STEPS))
     assert read.n_blocks > 5

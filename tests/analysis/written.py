@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -38,19 +37,6 @@ def ipi_frame(positions, step, symbols=SYMBOLS, unit="angstrom", bead=0):
 
 def ipi_text(frames, steps, **given):
     return "".join(ipi_frame(p, int(s), **given) for p, s in zip(frames, steps, strict=True))
-
-
-def ipi_bytes_fast(frames, steps, symbols):
-    """The same for many frames, by NumPy's savetxt of whole blocks."""
-    out = io.BytesIO()
-    names = [f"{s:>8}".encode() for s in symbols]
-    for frame, step in zip(frames, steps, strict=True):
-        head = ipi_frame(np.zeros((0, 3)), int(step), ()).replace("0\n", f"{len(symbols)}\n", 1)
-        out.write(head.encode())
-        rows = ("%12.5e %12.5e %12.5e\n" * len(symbols)) % tuple(frame.ravel())
-        for name, row in zip(names, rows.encode().splitlines(keepends=True), strict=True):
-            out.write(name + b" " + row)
-    return out.getvalue()
 
 
 INPUT = """<simulation verbosity="low">

@@ -1,0 +1,314 @@
+import json
+
+import numpy as np
+import pytest
+
+from deltaserver.analysis import free_energy, workflow
+from deltaserver.analysis.contributions import Series
+from deltaserver.analysis.reading import Notes
+from deltaserver.analysis.results import Options
+from deltaserver.analysis.run_directory import find_runs
+from deltaserver.errors import DataError
+from deltaserver.units import KB_EV_PER_K
+from tests.analysis.written import (
+    FRAGMENTS,
+    INPUT,
+    POSITIONS,
+    free_rotation,
+    ipi_text,
+    ornstein_uhlenbeck,
+    turned,
+    write_properties,
+    write_run,
+)
+
+
+def moving(n, seed=1, sigma=0.2):
+    """Water and methane whose distance is harmonic about 4 Å, methane turning freely."""
+    frames = turned(POSITIONS, FRAGMENTS["methane"], free_rotation(n, 1e-3, seed))
+    away = ornstein_uhlenbeck(n, 1, sigma, 3, seed)
+    frames[:, 3:, 2] += away
+    return frames
+
+
+def analysed(paths, parts=workflow.PARTS, **options):
+    told = []
+    found = workflow.analyse(find_runs(paths), Options(**options), parts, told.append)
+    return found, told
+
+
+def test_a_run_from_its_directory(tmp_path):
+    n = 2000
+    directory = write_run(tmp_path / "300K", moving(n), np.arange(0, 20 * n, 20))
+    rng = np.random.default_rng(2)
+    write_properties(
+        directory / "run.out", np.arange(0, 20 * n, 10), rng.normal(size=2 * n),
+        300 + rng.normal(size=2 * n), rng.normal(size=2 * n),
+    )  # fmt: skip
+    analysis, told = analysed([directory])
+    (found,) = analysis.runs
+    assert not analysis.problems
+    assert told == [analysis.notes[0]]
+    assert "fragment1 (3 atoms), fragment2 (5 atoms)" in told[0]
+    assert found.frame_ps == pytest.approx(0.01)
+    assert found.time_ps[-1] == pytest.approx((n - 1) * 0.01)
+    ((_, surface),) = found.surfaces
+    assert surface.temperature_k == 300.0
+    assert surface.centres[0][np.nanargmin(surface.free_energy_ev)] == pytest.approx(4.05, abs=0.2)
+    assert found.msads["fragment1"].n_frames == n
+    assert found.thermo.drift.n_atoms == 8
+    assert found.thermo.temperature.expected_std_k == pytest.approx(300 * np.sqrt(2 / 21))
+    assert found.pairs[0].n_frames == 2000 // 2
+    assert found.broken is None
+
+
+def test_a_harmonic_well_from_a_trajectory(tmp_path):
+    """F of the distance is ½kx², k = kT/σ², within its error bars."""
+    n, sigma = 20_000, 0.15
+    directory = write_run(tmp_path / "r", moving(n, 3, sigma), np.arange(n))
+    analysis, _ = analysed([directory], ("fes",), bins=24)
+    surface = analysis.runs[0].surfaces[0][1]
+    away = surface.centres[0] - 4.0 - (POSITIONS[0] * 16 + POSITIONS[1] + POSITIONS[2])[2]
+    kt = KB_EV_PER_K * 300.0
+    away = surface.centres[0] - np.average(
+        surface.centres[0], weights=np.nan_to_num(np.exp(-surface.free_energy_ev / kt))
+    )
+    known = np.isfinite(surface.error_ev) & (np.abs(away) < 2.5 * sigma)
+    difference = (surface.free_energy_ev - kt * away**2 / (2 * sigma**2))[known]
+    pull = (difference - difference.mean()) / surface.error_ev[known]
+    assert np.sqrt(np.mean(pull**2)) < 2.0
+
+
+def test_runs_of_a_sweep_share_their_bins(tmp_path):
+    for kelvin, sigma in ((100, 0.1), (300, 0.3)):
+        write_run(tmp_path / f"{kelvin}K", moving(500, 1, sigma), range(500), kelvin=kelvin)
+    analysis, _ = analysed([tmp_path], ("fes",))
+    cold, warm = (found.surfaces[0][1] for found in analysis.runs)
+    assert np.array_equal(cold.edges[0], warm.edges[0])
+    assert (cold.temperature_k, warm.temperature_k) == (100.0, 300.0)
+    assert np.isnan(cold.free_energy_ev).sum() > np.isnan(warm.free_energy_ev).sum()
+
+
+def test_start_and_end_can_be_left_out(tmp_path):
+    directory = write_run(tmp_path / "r", moving(100), range(0, 2000, 20))
+    analysis, _ = analysed([directory], ("variables",), skip_ps=0.1, until_ps=0.5)
+    assert analysis.runs[0].surveyed.steps[[0, -1]].tolist() == [200, 1000]
+    with pytest.raises(DataError, match="no frames from 5 ps on; it has 100 whole frames"):
+        analysed([directory], ("variables",), skip_ps=5.0)
+
+
+def test_a_broken_bond_ends_the_analysis(tmp_path):
+    frames = moving(300)
+    frames[200:, 4] += 3.0
+    directory = write_run(tmp_path / "r", frames, range(0, 600, 2))
+    analysis, told = analysed([directory], ("variables", "fes"))
+    (found,) = analysis.runs
+    assert found.broken.step == 400
+    assert found.broken.time_ps == pytest.approx(0.2)
+    assert len(found.surveyed.steps) == 200
+    assert any("at step 400 (0.200 ps); the 100 frames from there on are left out" in t
+               for t in told)  # fmt: skip
+
+
+def test_positions_that_are_no_numbers_end_it_too(tmp_path):
+    frames = moving(100)
+    frames[60:] = np.nan
+    analysis, _ = analysed([write_run(tmp_path / "r", frames, range(100))])
+    assert len(analysis.runs[0].surveyed.steps) == 60
+    frames[0] = np.nan
+    with pytest.raises(DataError, match="the first frame has positions that are not numbers"):
+        analysed([write_run(tmp_path / "s", frames, range(100))])
+
+
+def test_atoms_out_of_range_are_left_out_and_the_rest_is_done(tmp_path):
+    definitions = tmp_path / "d.yaml"
+    definitions.write_text(
+        "format: deltaserver-analysis/1\nvariables:\n"
+        "  - {name: good, kind: distance, groups: [0, 3]}\n"
+        "  - {name: bad, kind: distance, groups: [0, 8]}\n"
+        "msad: [{guest: '0-9'}]\nrdf: [{groups: ['0-2', '9']}]\n"
+    )
+    directory = write_run(tmp_path / "r", moving(100), range(100))
+    analysis, told = analysed([directory], definitions=definitions)
+    assert [v.name for v in analysis.runs[0].definitions.variables] == ["good"]
+    assert [spec.name for spec, _ in analysis.runs[0].surfaces] == ["fes_good"]
+    assert len(analysis.problems) == 3
+    assert analysis.problems[0].startswith("variable bad: atom 8 is out of range; the trajectory")
+    assert set(analysis.problems) <= set(told)
+
+
+def test_what_stands_on_a_line_does_not_turn(tmp_path):
+    definitions = tmp_path / "d.yaml"
+    definitions.write_text("format: deltaserver-analysis/1\nmsad: [{guest: '0-1'}]\n")
+    directory = write_run(tmp_path / "r", moving(100), range(100))
+    analysis, _ = analysed([directory], definitions=definitions)
+    assert not analysis.runs[0].msads
+    assert "stand on a line" in analysis.problems[0]
+
+
+def test_frames_too_far_apart_are_told_with_what_to_do(tmp_path):
+    frames = turned(POSITIONS, FRAGMENTS["water"], free_rotation(400, 0.4, 2))
+    directory = write_run(tmp_path / "r", frames, range(0, 40_000, 100))
+    analysis, told = analysed([directory], ("msad",))
+    assert analysis.runs[0].msads["fragment1"].aliased
+    (line,) = (t for t in told if "rad RMS from frame to frame" in t)
+    assert "write positions every" in line
+    assert "(now 50 fs)" in line
+
+
+def test_a_gap_leaves_the_longest_stretch(tmp_path):
+    steps = np.concatenate([np.arange(0, 100), np.arange(200, 400)])
+    directory = write_run(tmp_path / "r", moving(300), steps)
+    analysis, told = analysed([directory], ("msad",))
+    assert analysis.runs[0].msads["fragment1"].n_frames == 200
+    assert any("the MSAD is of frames 100 to 300 of 300" in t for t in told)
+    assert workflow.evenly_spaced(np.array([5])) == slice(0, 1)
+
+
+def test_without_time_step_or_temperature(tmp_path):
+    path = tmp_path / "t.xyz"
+    path.write_text(ipi_text(moving(200), range(200)))
+    analysis, _ = analysed([path])
+    assert analysis.problems == (
+        "t.xyz: no temperature is known; give --temperature for the FES",
+        "t.xyz: no time step is known; give --timestep for the MSAD",
+    )
+    analysis, _ = analysed([path], temperature_k=200.0, timestep_fs=2.0)
+    assert not analysis.problems
+    assert analysis.runs[0].frame_ps == pytest.approx(2e-3)
+
+
+def test_surfaces_that_are_asked_for(tmp_path):
+    directory = write_run(tmp_path / "r", moving(200), range(200))
+    analysis, _ = analysed([directory], ("fes",), variables=("R_CM",), ranges=((3.0, 5.0),),
+                           bins=10, jacobian="remove")  # fmt: skip
+    ((spec, surface),) = analysis.runs[0].surfaces
+    assert surface.edges[0] == pytest.approx(np.linspace(3, 5, 11))
+    assert (spec.jacobian, surface.jacobian) == ("remove", "remove")
+    for given, message in (
+        ({"variables": ("q",)}, "no variable 'q'; there are: R_CM"),
+        ({"variables": ("R_CM", "R_CM")}, "expected one, or two that differ"),
+        ({"ranges": ((1.0, 2.0),)}, "give the --variable"),
+    ):
+        with pytest.raises(DataError, match=message):
+            analysed([directory], ("fes",), **given)
+    analysis, _ = analysed([directory], ("fes",), variables=("R_CM",), ranges=((30.0, 50.0),))
+    assert "no frame lies within the bins" in analysis.problems[0]
+
+
+def test_a_model_of_another_size(tmp_path, model_directory):
+    frames = np.repeat(POSITIONS[None], 3, axis=0)[:, :3]
+    path = tmp_path / "t.xyz"
+    path.write_text(ipi_text(frames, range(3), symbols=("O", "H", "H")))
+    with pytest.raises(DataError, match=r"a model of 7 atoms, but t\.xyz has 3"):
+        analysed([path], models=model_directory)
+
+
+def log_of(energies):
+    lines = [
+        json.dumps(
+            {"event": "step", "seq": k, "energy_ev": e, "fragments": {},
+             "binding": {"energy_ev": e, "force_rms_ev_per_ang": 0.1}}
+        )
+        for k, e in enumerate(energies)
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def test_a_log_that_does_not_match_is_left_out(tmp_path):
+    directory = write_run(tmp_path / "r", moving(100), range(100))
+    rng = np.random.default_rng(3)
+    potential = -7000 + rng.normal(size=100)
+    write_properties(directory / "run.out", range(100), potential, potential, potential)
+    (directory / "deltaserver.jsonl").write_text(log_of(potential))
+    analysis, _ = analysed([directory], ("contributions",))
+    assert set(analysis.runs[0].contributions) == {"total", "binding"}
+    (directory / "deltaserver.jsonl").write_text(log_of(-7000 + rng.normal(size=100)))
+    analysis, _ = analysed([directory], ("contributions",))
+    assert not analysis.runs[0].contributions
+    assert "does not match" in analysis.problems[0]
+    (directory / "deltaserver.jsonl").write_text("{}\n")
+    analysis, _ = analysed([directory], ("contributions",))
+    assert "no step events" in analysis.problems[0]
+
+
+def test_matching_allows_for_strides_restarts_and_i_pis_electronvolt():
+    energy = -7377.0 + np.random.default_rng(4).normal(size=500)
+    total = Series(np.arange(500), energy, energy)
+    assert workflow.matching(total, np.arange(500), energy * (1 + 1e-7)) == 1.0
+    assert workflow.matching(total, np.arange(0, 500, 10), energy[::10]) == 1.0
+    shifted = np.concatenate([energy[:200], energy[201:]])
+    assert workflow.matching(total, np.arange(499), shifted) > 0.5
+    assert workflow.matching(total, np.arange(500), energy[::-1]) < 0.1
+    assert workflow.matching(total, np.arange(9000, 9100), energy[:100]) == 0.0
+
+
+def write_exchange(directory, temperatures):
+    """Two systems that swap 100 and 200 K; a frame's distance is 3 Å at 100 K, 4 Å at 200 K."""
+    whole = INPUT.format(kelvin=1, timestep=0.5, beads=1)
+    start, end = whole.index("  <system>"), whole.index("</simulation>")
+    systems = '<smotion mode="remd"/>' + "".join(f'<system prefix="{k}"/>' for k in range(2))
+    directory.mkdir()
+    (directory / "input.xml").write_text(whole[:start] + systems + whole[end:])
+    head = "# column   1     --> step : .\n# column   2     --> ensemble_temperature{kelvin} : .\n"
+    for k, kelvin in enumerate(temperatures):
+        frames = np.repeat(POSITIONS[None], len(kelvin), axis=0)
+        frames[:, 3:, 2] += (np.array(kelvin) / 100.0 - 2.0)[:, None]
+        (directory / f"{k}_run.pos_0.xyz").write_text(ipi_text(frames, range(len(kelvin))))
+        rows = "".join(f" {step} {t}\n" for step, t in enumerate(kelvin))
+        (directory / f"{k}_run.out").write_text(head + rows)
+    return directory
+
+
+def test_replica_exchange_is_sorted_by_temperature(tmp_path):
+    swaps = np.random.default_rng(5).integers(0, 2, size=60).astype(bool)
+    first, second = np.where(swaps, 100.0, 200.0), np.where(swaps, 200.0, 100.0)
+    directory = write_exchange(tmp_path / "remd", (first, second))
+    analysis, told = analysed([directory], ("variables", "fes", "rdf", "msad"))
+    cold, warm = analysis.runs
+    assert (cold.run.temperature_k, warm.run.temperature_k) == (100.0, 200.0)
+    assert np.array_equal(cold.surveyed.steps, np.arange(60))
+    assert np.ptp(cold.values_of("R_CM")) == pytest.approx(0.0, abs=1e-9)
+    assert warm.values_of("R_CM").mean() - cold.values_of("R_CM").mean() == pytest.approx(
+        1.0, abs=0.02
+    )
+    assert not cold.msads
+    assert cold.surveyed.sampled.positions.shape == (60, 8, 3)
+    assert any("no MSAD" in line for line in told)
+
+
+def test_a_ramp_has_no_surface(tmp_path):
+    kelvin = np.linspace(100, 200, 60)
+    directory = write_exchange(tmp_path / "ramp", (kelvin, kelvin))
+    analysis, told = analysed([directory], ("variables", "fes"))
+    assert not analysis.runs[0].surfaces
+    assert any("the temperature is ramped" in line for line in told)
+
+
+def test_an_exchange_without_its_temperatures_stays_by_system(tmp_path):
+    directory = write_exchange(tmp_path / "remd", ([100.0] * 9, [200.0] * 9))
+    (directory / "1_run.out").unlink()
+    analysis, _ = analysed([directory], ("variables",))
+    assert len(analysis.runs) == 2
+    assert "frames stay by system" in analysis.problems[0]
+
+
+def test_notes_are_told_once():
+    told = []
+    notes = Notes(told.append)
+    for _ in range(2):
+        notes.note("a")
+        notes.problem("b")
+    assert told == ["a", "b"]
+
+
+def test_beads_all_or_their_centroid(tmp_path):
+    directory = write_run(tmp_path / "r", moving(100), range(100), beads=2)
+    text = (directory / "run.pos_0.xyz").read_text()
+    (directory / "run.pos_1.xyz").write_text(text)
+    every, _ = analysed([directory], ("variables", "fes"))
+    assert every.runs[0].surveyed.values.shape == (100, 2, 1)
+    assert every.runs[0].surfaces[0][1].n_samples == 200
+    centroid, _ = analysed([directory], ("variables",), beads="centroid")
+    assert centroid.runs[0].surveyed.values.shape == (100, 1, 1)
+    assert free_energy.N_RESAMPLES == 200
