@@ -22,7 +22,10 @@ PURE_ANALYSIS = (
 )
 PURE = [
     *(PACKAGE / "model").glob("*.py"),
-    *(PACKAGE / "serve" / f"{name}.py" for name in ("wire", "protocol", "answer")),
+    *(
+        PACKAGE / "serve" / f"{name}.py"
+        for name in ("wire", "protocol", "answer", "recipe", "blowup")
+    ),
     *(PACKAGE / "analysis" / f"{name}.py" for name in PURE_ANALYSIS),
     PACKAGE / "errors.py",
     PACKAGE / "units.py",

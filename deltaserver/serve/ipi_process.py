@@ -24,7 +24,7 @@ from deltaserver.errors import ConnectionLostError, InputError, MissingExtraErro
 from deltaserver.serve.transport import Address, InetAddress, close_quietly
 
 IPI_LOG = "i-pi.log"
-GRACE_S = 10.0
+GRACE_S = 30.0
 
 
 @contextlib.contextmanager
@@ -64,6 +64,7 @@ def ipi_process(
     try:
         yield process
     except BaseException:
+        # Once: it writes its RESTART file and ends. A second SIGTERM would not let it.
         process.terminate()
         raise
     finally:

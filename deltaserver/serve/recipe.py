@@ -94,6 +94,7 @@ class Subject:
     Attributes:
         slug: prefix of the output files.
         title: of the model, for the comment at the input's top.
+        models: its directory, for the same.
         numbers: atomic numbers, shape (N,).
         positions_ang: Å, shape (N, 3).
         parts: contributions to write, by the name that the daemon's extras give them.
@@ -101,6 +102,7 @@ class Subject:
 
     slug: str
     title: str
+    models: str
     numbers: Sequence[int]
     positions_ang: Floats
     parts: tuple[str, ...]
@@ -109,7 +111,7 @@ class Subject:
 def render(recipe: Recipe, subject: Subject, address: str = "delta") -> str:
     """Write the i-PI input; ``address`` names its unix socket, or begins the names of two."""
     return f"""{_comment(recipe, subject, address)}
-<simulation verbosity="medium">
+<simulation {_attributes(recipe)}>
 {_output(recipe, subject)}
   <total_steps>{recipe.steps}</total_steps>
   <prng><seed>{recipe.seed}</seed></prng>
@@ -127,14 +129,24 @@ def socket_names(kind: Kind, address: str) -> tuple[str, ...]:
 def _comment(recipe: Recipe, subject: Subject, address: str) -> str:
     sockets = " ".join(f"-s unix:{name}" for name in socket_names(recipe.kind, address))
     kelvin = ", ".join(f"{t:g}" for t in recipe.temperatures_k)
-    title = subject.title.replace("--", "- -")  # XML has no -- in comments
-    return f"""<!-- {title}: {recipe.kind}, {kelvin} K, {recipe.timestep_fs:g} fs.
+    text = f"""{subject.title}: {recipe.kind}, {kelvin} K, {recipe.timestep_fs:g} fs.
      One command runs it:
-         deltaserver simulate FILE.xml -m MODELS
+         deltaserver simulate FILE.xml -m {subject.models}
      or the daemon in one terminal and i-PI in another, in any order:
-         deltaserver -m MODELS {sockets}
+         deltaserver -m {subject.models} {sockets}
          i-pi FILE.xml
-     i-PI has no open cell: the complex floats in a cell far larger than itself. -->"""
+     i-PI has no open cell: the complex floats in a cell far larger than itself."""
+    return f"<!-- {text.replace('--', '- -')} -->"  # XML has no -- in comments
+
+
+def _attributes(recipe: Recipe) -> str:
+    """Leave out what costs time in i-PI.
+
+    Threads pay only where several systems wait for their forces. And a state to fall back to is
+    kept no more often than energies are written.
+    """
+    threading = recipe.kind == "remd"
+    return f'verbosity="medium" threading="{threading}" safe_stride="{recipe.energies_stride}"'
 
 
 def _output(recipe: Recipe, subject: Subject) -> str:

@@ -171,7 +171,6 @@ def _serve(
         daemon.run()
         if daemon.stopped_by_signal and ipi.poll() is None:
             structlog.get_logger().info("stopping i-pi", pid=ipi.pid)
-            ipi.terminate()  # it writes its RESTART file and ends
             raise KeyboardInterrupt  # the run is not done: no script should go on
 
 

@@ -131,7 +131,9 @@ def _subject(models: Path, structure: Path | None, model: Any, component: str, k
                          " total")  # fmt: skip
     directory = models if models.is_dir() else models.parent
     slug = re.sub(r"[^A-Za-z0-9_+-]+", "_", directory.resolve().name) or "model"
-    return Subject(f"{slug}_{kind}", model.name, start.numbers, start.positions_ang, tuple(parts))
+    return Subject(
+        f"{slug}_{kind}", model.name, str(models), start.numbers, start.positions_ang, tuple(parts)
+    )
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import numpy as np
 import yaml
 
 from deltaserver.errors import DataError
+from deltaserver.model.elements import SYMBOLS
 from deltaserver.model.manifest import FORMAT, MANIFEST_NAME, format_atoms
 from deltaserver.training.assembly import Progress, quiet
 from deltaserver.training.components import (
@@ -38,6 +39,7 @@ from deltaserver.training.symmetry_modes import resolve
 from deltaserver.training.trainer import LAMBDA, Candidate, TrainingRequest, train
 
 REPORT_NAME = "training.json"
+STRUCTURE_NAME = "structure.xyz"  # where simulations start from unless told otherwise
 CHECKPOINTS = ".training"
 Report = Callable[[str], None]
 
@@ -228,10 +230,20 @@ def _finish(
         manifest = _manifest(frames, available, FULL in there and len(frames.fragments) > 1)
         text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=100)
         write_atomically(output / MANIFEST_NAME, text.encode())
+        write_atomically(output / STRUCTURE_NAME, _start_structure(frames, split).encode())
     for component in choose(available, plan.component):
         shutil.rmtree(output / CHECKPOINTS / component.name, ignore_errors=True)
     if (output / CHECKPOINTS).is_dir() and not any((output / CHECKPOINTS).iterdir()):
         (output / CHECKPOINTS).rmdir()
+
+
+def _start_structure(frames: LabelledFrames, split: Split) -> str:
+    """Format the training frame of the lowest energy as XYZ, Å."""
+    lowest = int(split.train[np.argmin(frames.energy[split.train])])
+    lines = [str(len(frames.numbers)), f"frame {lowest} of {frames.name}, in Å"]
+    for number, (x, y, z) in zip(frames.numbers, frames.positions[lowest], strict=True):
+        lines.append(f"{SYMBOLS[number]:<2} {x:14.8f} {y:14.8f} {z:14.8f}")
+    return "\n".join(lines) + "\n"
 
 
 def _manifest(
@@ -259,8 +271,6 @@ def _manifest(
 
 
 def _source(frames: LabelledFrames, component: Component) -> dict[str, Any]:
-    from deltaserver.model.elements import SYMBOLS
-
     if not component.is_lone_atom:
         return {"model": f"{component.name}.npz"}
     symbol = SYMBOLS[frames.numbers[component.atoms[0][0]]]
