@@ -76,24 +76,29 @@ def _at(systems: list[Found], temperatures: list[Floats], kelvin: float) -> Foun
     """Return the frames of all systems at one temperature, in the order of their steps."""
     which = [np.flatnonzero(t == kelvin) for t in temperatures]
     parts = [one.surveyed for one in systems]
-    steps = np.concatenate([p.steps[k] for p, k in zip(parts, which, strict=True)])
+    chosen = list(zip(parts, which, strict=True))
+    steps = np.concatenate([part.steps[rows] for part, rows in chosen])
     order = np.argsort(steps, kind="stable")
     first = systems[0]
     return replace(
         first,
-        run=replace(first.run, label=f"{first.run.directory.resolve().name}", beads=first.run.beads,
-                    temperature_k=kelvin, properties=()),
+        run=replace(
+            first.run,
+            label=first.run.directory.resolve().name,
+            temperature_k=kelvin,
+            properties=(),
+        ),
         definitions=replace(first.definitions, rotations=()),
         surveyed=Surveyed(
             steps=steps[order],
-            values=np.concatenate([p.values[k] for p, k in zip(parts, which, strict=True)])[order],
+            values=np.concatenate([part.values[rows] for part, rows in chosen])[order],
             quaternions={},
             fit_ang={},
-            stretch=np.concatenate([p.stretch[k] for p, k in zip(parts, which, strict=True)])[order],
+            stretch=np.concatenate([part.stretch[rows] for part, rows in chosen])[order],
             sampled=_sampled_at(parts, which),
-            n_overwritten=sum(p.n_overwritten for p in parts),
+            n_overwritten=sum(part.n_overwritten for part in parts),
         ),
-    )  # fmt: skip
+    )
 
 
 def _sampled_at(parts: list[Surveyed], which: list[Ints]) -> Sampled:
