@@ -137,6 +137,20 @@ class GroupFourier:
             values[:, kind.entries] = points.swapaxes(1, 2)
         return values
 
+    def sparse_basis(self) -> tuple[Ints, Ints, Floats]:
+        """Qᵀ row by row: where each row's entries start, which they are, and their factors."""
+        entries, factors = [], []
+        for kind in self.kinds:
+            n_points, n_orbits = kind.entries.shape
+            entries += list(kind.entries.T.repeat(n_points, axis=0))
+            factors += list(np.tile(kind.basis.T, (n_orbits, 1)))
+        lengths = [len(entries[row]) for row in self.gather]
+        return (
+            np.concatenate([[0], np.cumsum(lengths)]),
+            np.concatenate([entries[row] for row in self.gather]),
+            np.concatenate([factors[row] for row in self.gather]),
+        )
+
     def at_elements(self, z: Floats) -> Floats:
         """Turn matrix elements (n_elements, K) into values at all group elements (S, K)."""
         values = np.stack([sector.values @ z[sector.elements] for sector in self.sectors])

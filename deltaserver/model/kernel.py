@@ -18,8 +18,8 @@ Three ways to the same sum, :meth:`TrainingSum.prepare` takes the cheapest:
 - permutations that are a group, as symmetries are: :class:`FourierSum`, which correlates in the
   group's Fourier space (:mod:`deltaserver.model.fourier`);
 - any set of permutations, or none but the identity: :class:`DirectSum`, plain matrix products;
-- one query and one permutation leave a matrix product nothing to reuse: a compiled loop that
-  reads the training arrays once (:mod:`deltaserver.model.loops`), where numba is installed.
+- one query leaves a matrix product little to reuse: compiled loops read the training arrays
+  once (:mod:`deltaserver.model.loops`), where numba is installed and the group is not large.
 
 x and a stand in one array of 2M rows, so that both products of a pass are one call.
 """
@@ -27,7 +27,9 @@ x and a stand in one array of 2M rows, so that both products of a pass are one c
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +40,11 @@ from deltaserver.model.fourier import GroupFourier
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+Single = Callable[[Floats, Floats, Floats, bool, Floats, Floats], tuple[float, float]]
+
 SQRT5 = np.sqrt(5.0)
 CHUNK_ELEMENTS = 1 << 22  # numbers in the largest temporary array: 32 MiB of float64
+SINGLE_ELEMENTS = 1 << 12  # S × matrix elements up to which a compiled loop beats products
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ class TrainingSum(ABC):
     """
 
     per_query: int  # numbers in the largest temporary array, for one query
+    weights: Weights
 
     @staticmethod
     def prepare(
@@ -87,8 +93,6 @@ class TrainingSum(ABC):
         a: Floats,
         pair_perms: Ints,
         alphas_energy: Floats | None,
-        *,
-        compiled: bool = jit.AVAILABLE,
     ) -> TrainingSum:
         """Lay out the training arrays and precompute what does not depend on the query.
 
@@ -98,15 +102,13 @@ class TrainingSum(ABC):
             a: Jᵀα of each training point, shape (M, D).
             pair_perms: permutations of the descriptor entries, shape (S, D).
             alphas_energy: coefficients of energy constraints, shape (M,), or None.
-            compiled: send a single query through the compiled loop.
         """
         weights = Weights(sigma, alphas_energy)
         if len(pair_perms) > 1 and pair_perms.shape[1]:
             fourier = GroupFourier.of(pair_perms)
             if fourier:
                 return FourierSum(weights, x, a, pair_perms, fourier)
-        fused = compiled and alphas_energy is None and len(pair_perms) == 1
-        return DirectSum(weights, x, a, pair_perms, fused=fused)
+        return DirectSum(weights, x, a, pair_perms)
 
     def __call__(self, q: Floats) -> tuple[Floats, Floats]:
         """Return E (B,) and g = −∂E/∂q (B, D) for query descriptors q (B, D)."""
@@ -119,6 +121,10 @@ class TrainingSum(ABC):
         energies, gradients = zip(*parts, strict=True)
         return np.concatenate(energies), np.concatenate(gradients)
 
+    def single(self) -> Single | None:
+        """Return the compiled evaluation of one geometry, None where matrix products are faster."""
+        return None
+
     @abstractmethod
     def contract(self, q: Floats) -> tuple[Floats, Floats]:
         """Return E and g of queries that fit into memory at once."""
@@ -127,9 +133,7 @@ class TrainingSum(ABC):
 class DirectSum(TrainingSum):
     """The sum by matrix products over permuted queries, for any set of permutations."""
 
-    def __init__(
-        self, weights: Weights, x: Floats, a: Floats, pair_perms: Ints, *, fused: bool = False
-    ) -> None:
+    def __init__(self, weights: Weights, x: Floats, a: Floats, pair_perms: Ints) -> None:
         self.weights = weights
         self.n_train = len(x)
         self.centre = x.mean(axis=0)  # [D]
@@ -137,14 +141,17 @@ class DirectSum(TrainingSum):
         self.x_squared, self.x_dot_a = _row_products(self.xa)  # [M, 1] each
         self.gather = np.argsort(pair_perms, axis=1)  # [S, D]: their inverses
         self.per_query = max(self.gather.size, 2 * self.n_train * len(pair_perms))
-        self.fused_sum = jit.loops().fused_sum if fused else None
+
+    def single(self) -> Single | None:
+        """Compiled, where there is but the identity."""
+        if not self._one_pass:
+            return None
+        return partial(jit.loops().single_direct, self.centre, self.xa, self.weights.sigma)
 
     def contract(self, q: Floats) -> tuple[Floats, Floats]:
         """Return E (B,) and g (B, D)."""
-        if self.fused_sum and len(q) == 1:
-            g = np.empty_like(q)
-            fused = self.fused_sum(q[0] - self.centre, self.xa, self.weights.sigma, g[0])
-            return np.array([fused]), g
+        if self._one_pass and len(q) > 1:
+            return self._contract_at_once(q)
         m = self.n_train
         permuted = q.take(self.gather, axis=1)  # [B, S, D]
         permuted -= self.centre
@@ -157,6 +164,24 @@ class DirectSum(TrainingSum):
         rows -= w.T @ self.xa
         energy: Floats = terms.reshape(m, len(q), -1).sum(axis=(0, 2))
         return energy, self._permute_back(permuted)
+
+    @property
+    def _one_pass(self) -> bool:
+        return jit.AVAILABLE and self.weights.alphas_energy is None and len(self.gather) == 1
+
+    def _contract_at_once(self, q: Floats) -> tuple[Floats, Floats]:
+        """Eight queries at a time share what a compiled loop reads."""
+        energy, g = np.empty(len(q)), np.empty_like(q)
+        jit.loops().fused_batch(
+            q - self.centre,
+            self.xa,
+            self.x_squared[:, 0],
+            self.x_dot_a[:, 0],
+            self.weights.sigma,
+            g,
+            energy,
+        )
+        return energy, g
 
     def _permute_back(self, values: Floats) -> Floats:
         """Sum ``values[b, s, k]`` into ``g[b, gather[s, k]]``."""
@@ -192,6 +217,29 @@ class FourierSum(TrainingSum):
             for part in fourier.components
         ]
         self.per_query = max(3 * len(xa) * fourier.order, len(self.centre))
+
+    def single(self) -> Single | None:
+        """Compiled, unless the group is so large that matrix products pay even for one query."""
+        fourier, m = self.fourier, self.n_train
+        large = fourier.order * fourier.n_elements > SINGLE_ELEMENTS
+        if not jit.AVAILABLE or self.weights.alphas_energy is not None or large:
+            return None
+        xa = np.empty((2 * m, len(self.centre)))
+        for part, x in zip(fourier.components, self.parts, strict=True):
+            rows = x.reshape(part.dim, 2 * m, part.copies).swapaxes(0, 1)
+            xa[:, part.rows] = rows.reshape(2 * m, -1)
+        components = [(p.rows.start, p.dim, p.copies, p.first) for p in fourier.components]
+        return partial(
+            jit.loops().single_group,
+            self.centre,
+            *fourier.sparse_basis(),
+            xa,
+            self.x_squared[:, 0],
+            self.x_dot_a[:, 0],
+            np.array(components),
+            fourier.at_elements(np.eye(fourier.n_elements)),
+            self.weights.sigma,
+        )
 
     def contract(self, q: Floats) -> tuple[Floats, Floats]:
         """Return E (B,) and g (B, D)."""

@@ -22,6 +22,8 @@ Ints = NDArray[np.int64]
 
 Precision = Literal["float64", "float32"]
 
+_NO_CELL: Floats = np.eye(3)  # where there is no periodicity; never looked at
+
 DEFAULT_LENGTH_UNIT, DEFAULT_ENERGY_UNIT = "Ang", "kcal/mol"
 
 
@@ -112,7 +114,7 @@ def as_batch(positions: ArrayLike, n_atoms: int, what: str) -> Floats:
     Raises:
         GeometryError: the shape is another one or a coordinate is not finite.
     """
-    batch = np.asarray(positions, dtype=np.float64)
+    batch = np.ascontiguousarray(positions, dtype=np.float64)
     if batch.ndim not in (2, 3) or batch.shape[-2:] != (n_atoms, 3):
         raise GeometryError(
             f"{what}: positions have shape {batch.shape}; "
@@ -157,6 +159,7 @@ class SGDMLModel:
             self._pairs.permutations(parameters.perms),
             parameters.alphas_energy,
         )
+        self._single = self._sum.single()
 
     @classmethod
     def load(
@@ -206,15 +209,30 @@ class SGDMLModel:
         if box is not None and cell is not None:
             box = as_cell(cell, self.parameters.source)
         unit = self.native
-        geometry = self._pairs.geometry(
-            batch / unit.length_ang, None if box is None else box / unit.length_ang
-        )
-        energy, g = self._sum(geometry.descriptor)
-        energy *= self.parameters.std
-        g *= self.parameters.std
-        forces, virial = self._pairs.pull_back(g, geometry)
+        x = batch if unit.length_ang == 1.0 else batch / unit.length_ang
+        scaled: Floats | None = None if box is None else box / unit.length_ang
+        evaluate = self._evaluate_single if self._single and len(x) == 1 else self._evaluate
+        energy, forces, virial = evaluate(x, scaled)
+        scale = self.parameters.std * unit.energy_ev
         return Evaluation(
-            energy=(energy + self.parameters.c) * unit.energy_ev,
-            forces=forces * (unit.energy_ev / unit.length_ang),
-            virial=virial * unit.energy_ev,
+            energy=scale * energy + self.parameters.c * unit.energy_ev,
+            forces=forces * (scale / unit.length_ang),
+            virial=virial * scale,
         )
+
+    def _evaluate(self, x: Floats, cell: Floats | None) -> tuple[Floats, Floats, Floats]:
+        """Energy, forces and virial of a batch in the model's units, before ``std`` and ``c``."""
+        geometry = self._pairs.geometry(x, cell)
+        energy, g = self._sum(geometry.descriptor)
+        return energy, *self._pairs.pull_back(g, geometry)
+
+    def _evaluate_single(self, x: Floats, cell: Floats | None) -> tuple[Floats, Floats, Floats]:
+        """Do the same for one geometry in one compiled call."""
+        assert self._single is not None
+        forces, virial = np.empty_like(x), np.empty((1, 3, 3))
+        box = _NO_CELL if cell is None else np.ascontiguousarray(cell)
+        inverse = _NO_CELL if cell is None else np.asarray(np.linalg.inv(box), np.float64)
+        energy, smallest = self._single(x, box, inverse, cell is not None, forces, virial)
+        if not smallest > 0.0:
+            self._pairs.geometry(x, cell)  # says which atoms coincide
+        return np.array([energy]), forces, virial

@@ -71,7 +71,6 @@ class TorchModel:
             parameters.a,
             self._pairs.permutations(parameters.perms),
             parameters.alphas_energy,
-            compiled=False,
         )
         self._sum = on_device(self._host, self._tensor)
         self._chunk = max(1, CHUNK_ELEMENTS // max(1, self._sum.per_query))

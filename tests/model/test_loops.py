@@ -12,22 +12,65 @@ from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.kernel import TrainingSum
 from tests.builders import TRICLINIC, geometry, shaken
 
+from .test_groups import cyclic, product, symmetric
+
 needs_numba = pytest.mark.skipif(not jit.AVAILABLE, reason="numba is not installed")
 
 
+def sum_of(n_train, pair_perms, seed=0):
+    rng = np.random.default_rng(seed)
+    shape = (n_train, pair_perms.shape[1])
+    x, a = rng.uniform(0.3, 1.0, shape), rng.normal(size=shape)
+    return TrainingSum.prepare(0.7, x, a, pair_perms, None)
+
+
 @needs_numba
-@pytest.mark.parametrize("n_train", [1, 2, 3, 4, 5, 9])
-def test_one_query_in_one_pass_equals_matrix_products(n_train):
-    rng = np.random.default_rng(n_train)
-    x, a = rng.uniform(0.3, 1.0, (n_train, 28)), rng.normal(size=(n_train, 28))
-    q = rng.uniform(0.3, 1.0, (1, 28))
-    identity = np.arange(28)[None]
-    fused = TrainingSum.prepare(0.7, x, a, identity, None, compiled=True)
-    plain = TrainingSum.prepare(0.7, x, a, identity, None, compiled=False)
-    assert fused.fused_sum
-    assert not plain.fused_sum
-    for ours, theirs in zip(fused(q), plain(q), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
+@pytest.mark.parametrize("n_batch", [1, 7, 8, 9, 17])
+@pytest.mark.parametrize("n_train", [1, 2, 5])
+def test_eight_queries_in_one_pass_equal_matrix_products(monkeypatch, n_train, n_batch):
+    monkeypatch.setattr(jit.loops(), "COLUMNS", 16)  # several blocks of columns, the last short
+    q = np.random.default_rng(n_batch).uniform(0.3, 1.0, (n_batch, 28))
+    total = sum_of(n_train, np.arange(28)[None])
+    fast = total(q)
+    monkeypatch.setattr(jit, "AVAILABLE", False)
+    for ours, theirs in zip(fast, total(q), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-12)
+
+
+@needs_numba
+@pytest.mark.parametrize("cell", [None, TRICLINIC])
+@pytest.mark.parametrize("n_train", [1, 3, 4, 9])
+@pytest.mark.parametrize("group", ["none", "C3", "C2 x C4", "S3"])
+def test_one_geometry_in_one_call_equals_numpy(group, n_train, cell):
+    perms = {
+        "none": np.arange(7)[None],
+        "C3": product(cyclic(3), np.arange(4)[None]),
+        "C2 x C4": product(cyclic(2), cyclic(4), np.arange(1)[None]),
+        "S3": product(symmetric(3), np.arange(4)[None]),
+    }[group]
+    pairs = PairDescriptor(7, compiled=False)
+    total = sum_of(n_train, pairs.permutations(perms), seed=n_train)
+    x = shaken(geometry(7), 1, seed=5)
+    forces, virial = np.empty((1, 7, 3)), np.empty((1, 3, 3))
+    box = np.eye(3) if cell is None else np.ascontiguousarray(cell)
+    single = total.single()
+    energy, smallest = single(x, box, np.linalg.inv(box), cell is not None, forces, virial)
+    assert smallest > 0.0
+    here = pairs.geometry(x, cell)
+    expected_energy, g = total(here.descriptor)
+    expected = pairs.pull_back(g, here)
+    assert energy == pytest.approx(float(expected_energy[0]), rel=1e-11)
+    for ours, theirs in zip((forces, virial), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-11)
+
+
+def test_large_groups_and_energy_constraints_have_no_compiled_loop(monkeypatch):
+    pair_perms = PairDescriptor(5).permutations(symmetric(5))
+    assert sum_of(3, pair_perms).single() is None  # 120 × 120
+    x = np.random.default_rng(0).uniform(0.3, 1.0, (3, 10))
+    assert TrainingSum.prepare(0.7, x, x, np.arange(10)[None], np.ones(3)).single() is None
+    monkeypatch.setattr(jit, "AVAILABLE", False)
+    assert sum_of(3, np.arange(10)[None]).single() is None
 
 
 @needs_numba
@@ -52,12 +95,15 @@ def test_coinciding_atoms_are_found_either_way(compiled):
 
 
 @needs_numba
-def test_not_a_number_stays_not_a_number():
-    x = np.random.default_rng(4).uniform(0.3, 1.0, (5, 6))
-    total = TrainingSum.prepare(0.7, x, x, np.arange(6)[None], None, compiled=True)
-    energy, g = total(np.full((1, 6), np.nan))
-    assert np.isnan(energy).all()
-    assert np.isnan(g).all()
+@pytest.mark.parametrize("perms", [np.arange(4)[None], symmetric(4)])
+def test_not_a_number_stays_not_a_number(perms):
+    total = sum_of(5, PairDescriptor(4).permutations(perms))
+    forces, virial = np.empty((1, 4, 3)), np.empty((1, 3, 3))
+    nowhere = np.full((1, 4, 3), np.nan)
+    energy, smallest = total.single()(nowhere, np.eye(3), np.eye(3), False, forces, virial)
+    assert not smallest < np.inf or np.isnan(energy)
+    assert np.isnan(energy)
+    assert np.isnan(forces).all()
 
 
 def test_everything_works_without_numba():
