@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUN_DIR ?= run
 
-.PHONY: run test slow lint format clean help
+.PHONY: run test slow fuzz lint format clean help
 
 help:
 	@echo "make run     i-PI drives C60@buckycatcher with the shipped models; a table and a plot"
 	@echo "make test    the test suite, with coverage"
 	@echo "make slow    long physics: NVE drift and the like"
+	@echo "make fuzz    a million inputs to the wire parser, 50,000 to the loaders"
 	@echo "make lint    ruff and mypy"
 
 $(BIN)/python:
@@ -36,6 +37,13 @@ test: $(VENV)/.test
 
 slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
+
+FUZZ_INPUTS ?= 1000000
+
+fuzz: $(VENV)/.test
+	$(BIN)/python -m tests.fuzz.campaign wire --inputs $(FUZZ_INPUTS)
+	$(BIN)/python -m tests.fuzz.campaign model --inputs $$(($(FUZZ_INPUTS) / 20))
+	$(BIN)/python -m tests.fuzz.campaign manifest --inputs $$(($(FUZZ_INPUTS) / 20))
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from deltaserver.analysis.free_energy import JACOBIANS, Jacobian
 from deltaserver.analysis.variables import (
     CENTRES,
@@ -24,6 +22,7 @@ from deltaserver.analysis.variables import (
 )
 from deltaserver.errors import DataError
 from deltaserver.model.manifest import parse_atoms
+from deltaserver.model.safe_yaml import BAD_YAML, MAX_YAML_BYTES, load_yaml
 
 FORMAT = "deltaserver-analysis/1"
 FILE_NAME = "analysis.yaml"
@@ -144,10 +143,11 @@ def read_definitions(path: Path, fragments: Fragments) -> Definitions:
         DataError: not there, not YAML, or an entry that is wrong.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError) as error:
+        with path.open("rb") as file:
+            data = load_yaml(file.read(MAX_YAML_BYTES + 1))
+    except OSError as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except BAD_YAML as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{path}: not readable as YAML ({reason})") from None
     return _Parser(path, fragments).parse(data)

@@ -17,11 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.errors import ModelFileError
+from deltaserver.model.archive import ArchiveLimitError, NoArchiveError, read_arrays
 from deltaserver.model.elements import SYMBOLS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+# A table of all permutations of all pairs has so many entries, of eight bytes: 2 GiB. A file can
+# hold millions of permutations in some kilobytes.
+MAX_PERMUTED_PAIRS = 1 << 28
+MIN_SIGMA, MAX_SIGMA = 1e-9, 1e9  # its cube and inverse must be numbers
+MAX_CODE_POINT = 0x10FFFF
+MAX_TEXT_BYTES = 400  # of the name of a unit, four a letter
 REQUIRED = ("type", "z", "R_desc", "R_d_desc_alpha", "c", "sig", "perms")
 OPTIONAL = ("std", "alphas_E", "alphas_F", "lattice", "r_unit", "e_unit")
 # What numpy and zipfile raise at files that are not, or no longer, what they should be.
@@ -75,13 +82,11 @@ def read_parameters(path: str | Path) -> ModelParameters:
     try:
         if not path.is_file():
             raise ModelFileError(f"{path}: no such file; expected an sGDML model (.npz)")
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ModelFileError(f"{path}: not an .npz archive; expected an sGDML model")
-        with archive:
-            _check_members(archive)
-            present = set(archive.files)
-            arrays = {key: archive[key] for key in (*REQUIRED, *OPTIONAL) if key in present}
+        arrays = read_arrays(path, (*REQUIRED, *OPTIONAL))
+    except NoArchiveError as error:
+        raise ModelFileError(f"{path}: {error}; expected an sGDML model") from None
+    except ArchiveLimitError as error:
+        raise ModelFileError(f"{path}: refused: {error}") from None
     except UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelFileError(f"{path}: corrupt or truncated .npz file ({reason})") from error
@@ -96,7 +101,7 @@ def read_parameters(path: str | Path) -> ModelParameters:
 
 def parse_parameters(arrays: Mapping[str, Any], source: str) -> ModelParameters:
     """Validate the arrays of a model file, or of an in-memory sGDML model dictionary."""
-    kind = _text(arrays["type"])
+    kind = _text(arrays, "type", source)
     if kind != "m":
         names = {"d": "a dataset", "t": "a training task"}
         what = names.get(kind, f"type {kind!r}")
@@ -129,7 +134,7 @@ def parse_parameters(arrays: Mapping[str, Any], source: str) -> ModelParameters:
     _check_numbers(source, numbers)
     _check_permutations(source, perms, numbers)
     sigma = _scalar(arrays, "sig", source)
-    if sigma <= 0:
+    if not MIN_SIGMA <= sigma <= MAX_SIGMA:
         raise ModelFileError(f"{source}: sig is {sigma}; expected a positive length scale")
     return ModelParameters(
         numbers=numbers,
@@ -141,31 +146,29 @@ def parse_parameters(arrays: Mapping[str, Any], source: str) -> ModelParameters:
         std=_scalar(arrays, "std", source) if "std" in arrays else 1.0,
         alphas_energy=alphas,
         lattice=lattice,
-        length_unit=_text(arrays["r_unit"]) if "r_unit" in arrays else None,
-        energy_unit=_text(arrays["e_unit"]) if "e_unit" in arrays else None,
+        length_unit=_text(arrays, "r_unit", source) if "r_unit" in arrays else None,
+        energy_unit=_text(arrays, "e_unit", source) if "e_unit" in arrays else None,
         source=source,
     )
 
 
-def _check_members(archive: np.lib.npyio.NpzFile) -> None:
-    """Read every member through to its checksum, without unpickling any.
-
-    A damaged name in the archive's directory would otherwise make an optional key (``std``,
-    ``lattice``, …) look absent, and the model would be another one.
-    """
-    assert archive.zip is not None  # it is open
-    bad = archive.zip.testzip()
-    if bad is not None:
-        raise zipfile.BadZipFile(f"bad checksum of {bad!r}")
-
-
-def _text(value: Any) -> str:
-    item = np.asarray(value).item() if np.asarray(value).size == 1 else value
+def _text(arrays: Mapping[str, Any], key: str, source: str) -> str:
+    array = np.asarray(arrays[key])
+    if array.size != 1 or array.dtype.kind not in "US" or array.nbytes > MAX_TEXT_BYTES:
+        raise ModelFileError(f"{source}: {key} is not a short text")
+    if array.dtype.kind == "U":
+        # numpy hands out code points that Python's strings cannot hold: it crashes, or worse.
+        codes = np.frombuffer(array.astype(array.dtype.newbyteorder("=")).tobytes(), np.uint32)
+        if (codes > MAX_CODE_POINT).any():
+            raise ModelFileError(f"{source}: {key} is not a short text")
+    item = array.reshape(()).item()
     return item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item)
 
 
 def _floats(arrays: Mapping[str, Any], key: str, source: str) -> Floats:
     try:
+        if np.iscomplexobj(arrays[key]):
+            raise TypeError
         values = np.asarray(arrays[key], dtype=np.float64)
     except (TypeError, ValueError):
         raise ModelFileError(f"{source}: {key} is not an array of numbers") from None
@@ -177,7 +180,8 @@ def _floats(arrays: Mapping[str, Any], key: str, source: str) -> Floats:
 
 def _integers(arrays: Mapping[str, Any], key: str, source: str) -> Ints:
     values = _floats(arrays, key, source)
-    whole = values.astype(np.int64)
+    with np.errstate(invalid="ignore"):  # what is too large for an integer is not equal to it
+        whole = values.astype(np.int64)
     if not np.array_equal(whole, values):
         raise ModelFileError(f"{source}: {key} holds values that are not whole numbers")
     return whole
@@ -201,7 +205,13 @@ def _check_numbers(source: str, numbers: Ints) -> None:
 
 
 def _check_permutations(source: str, perms: Ints, numbers: Ints) -> None:
-    expected = np.arange(len(numbers))
+    n_atoms = len(numbers)
+    if len(perms) * n_atoms * (n_atoms - 1) // 2 > MAX_PERMUTED_PAIRS:
+        raise ModelFileError(
+            f"{source}: {len(perms)} permutations of {n_atoms} atoms need more memory than any "
+            "model is worth; expected a symmetry group"
+        )
+    expected = np.arange(n_atoms)
     if len(perms) < 1 or not (np.sort(perms, axis=1) == expected).all():
         raise ModelFileError(f"{source}: perms holds a row that is no permutation of the atoms")
     if not (numbers[perms] == numbers).all():

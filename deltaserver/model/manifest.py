@@ -9,20 +9,18 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from deltaserver import units
 from deltaserver.errors import ManifestError, UnitError
 from deltaserver.model.elements import NUMBER_OF
+from deltaserver.model.safe_yaml import BAD_YAML, MAX_YAML_BYTES, load_yaml
 
 FORMAT = "deltaserver-model/1"
 MANIFEST_NAME = "model.yaml"
-MAX_MANIFEST_BYTES = 1 << 20
 MAX_ATOM_INDEX = 1_000_000
 MAX_SHOWN = 80  # characters of a value in a message
 # Names become keys of JSON objects, i-PI output properties and file names.
@@ -30,11 +28,6 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+\-]*\Z")
 RESERVED_NAMES = ("total", "fragments", "binding", "full")
 # What paths that are too long, hold NUL, loop or are forbidden raise.
 UNUSABLE_PATH = (OSError, ValueError, RuntimeError)
-# What PyYAML raises: its own errors, and others at tags that do not fit, such as !!bool maybe.
-BAD_YAML = (
-    yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, OverflowError,
-    RecursionError,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -120,13 +113,13 @@ def read_manifest(directory: str | Path) -> Manifest:
             raise ManifestError(
                 f"{path}: no such file; expected a model directory with {MANIFEST_NAME}"
             )
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise ManifestError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes; not a manifest")
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise ManifestError(f"{path}: larger than {MAX_YAML_BYTES} bytes; not a manifest")
         text = path.read_text(encoding="utf-8")
     except UNUSABLE_PATH as error:
         raise ManifestError(f"{path}: cannot be read ({_reason(error)})") from error
     try:
-        data = yaml.load(text, Loader=_ManifestLoader)
+        data = load_yaml(text)
     except BAD_YAML as error:
         raise ManifestError(f"{path}: not readable as YAML ({_reason(error)})") from error
     return _ManifestParser(path).parse(data)
@@ -136,33 +129,12 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-class _ManifestLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key that stands twice, and aliases.
-
-    A manifest needs no aliases, and a few lines of them can stand for billions of entries.
-    """
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("an alias (*name) stands where a value is expected")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable):  # of the others SafeLoader complains itself
-                if key in seen:
-                    raise yaml.YAMLError(f"key {key!r} stands twice in one mapping")
-                seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 class _ManifestParser:
     """Checks one manifest, entry by entry; every message starts with the file's path."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.n_atoms = 0  # so far: a few lines of ranges could fill any memory
 
     def error(self, message: str) -> ManifestError:
         return ManifestError(f"{self.path}: {message}")
@@ -268,6 +240,9 @@ class _ManifestParser:
             atoms = parse_atoms(value)
         except ValueError as error:
             raise self.error(f"fragment {name!r}: atoms {_kind(value)}: {error}") from None
+        self.n_atoms += len(atoms)
+        if self.n_atoms > MAX_ATOM_INDEX + 1:
+            raise self.error(f"the fragments have more than {MAX_ATOM_INDEX + 1} atoms")
         if len(set(atoms)) < len(atoms):
             (twice, _), *_ = Counter(atoms).most_common(1)
             raise self.error(f"fragment {name!r}: atom {twice} stands twice in {_kind(value)}")

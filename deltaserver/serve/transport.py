@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -58,6 +59,8 @@ def parse_address(text: str, prefix: str = DEFAULT_PREFIX) -> Address:
     """
     kind, _, rest = text.partition(":")
     if kind == "unix" and rest and "\0" not in rest:
+        if not rest.startswith("/") and ".." in rest.split("/"):
+            raise InputError(f"--socket {text}: a NAME with '..'; give the path as unix:/path")
         path = rest if rest.startswith("/") else prefix + rest
         if len(os.fsencode(path)) > MAX_UNIX_PATH:
             raise InputError(
@@ -134,6 +137,7 @@ class Connector:
 
     def _resolve(self) -> tuple[socket.AddressFamily, str | tuple[str, int]]:
         if isinstance(self.address, UnixAddress):
+            check_socket_file(self.address.path)
             return socket.AF_UNIX, self.address.path
         try:
             found = socket.getaddrinfo(
@@ -154,6 +158,29 @@ def _keep_alive(sock: socket.socket) -> None:
     for name, value in KEEPALIVE.items():
         if hasattr(socket, name):  # not every system can be told
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def check_socket_file(path: str) -> None:
+    """Refuse what is at ``path`` if it is no socket, or another user's.
+
+    i-PI's sockets lie in ``/tmp``, where anybody of a shared machine may have put one of that name.
+    Nothing at all is no error: the server may come yet.
+
+    Raises:
+        InputError: a file, directory or device; or a socket of a user who is not us or root.
+    """
+    try:
+        found = os.stat(path)  # noqa: PTH116  # of a path that may not fit into Path
+    except OSError:
+        return  # connecting tells
+    if not stat.S_ISSOCK(found.st_mode):
+        raise InputError(f"unix:{path}: this is something else than a socket; check --socket")
+    us = os.geteuid()
+    if us != 0 and found.st_uid not in (us, 0):
+        raise InputError(
+            f"unix:{path}: this socket belongs to another user (uid {found.st_uid}); use another "
+            "name in i-PI's input and in --socket"
+        )
 
 
 def close_quietly(sock: socket.socket) -> None:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from deltaserver import units
 from deltaserver.errors import DataError, MissingExtraError, UnitError
 from deltaserver.model.elements import NUMBER_OF, SYMBOLS
 from deltaserver.model.manifest import NAME_PATTERN, RESERVED_NAMES, format_atoms, parse_atoms
+from deltaserver.model.safe_yaml import BAD_YAML, MAX_YAML_BYTES, dump_yaml, load_yaml
 from deltaserver.training.dataset_native import write_native_datasets
 from deltaserver.training.frames import FragmentSpec, Ints, LabelledFrames
 from deltaserver.training.journal import write_atomically
@@ -32,7 +32,6 @@ DECIMALS = 8  # of ASE's extended XYZ writer
 ENERGY_UNIT, LENGTH_UNIT = "eV", "Ang"
 STEP_KEYS = ("step", "md_step", "frame_step")
 RESERVED_DATASET_NAMES = (*RESERVED_NAMES, "noninteracting", "frames", "dataset", "complex")
-MAX_YAML_BYTES = 1 << 20
 
 
 def read_dataset(path: str | Path) -> LabelledFrames:
@@ -73,8 +72,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
         DataError: not YAML, a key that is missing or not known, another format or unit.
     """
     try:
-        data = yaml.safe_load(path.read_bytes()[:MAX_YAML_BYTES])
-    except (yaml.YAMLError, UnicodeError, ValueError, RecursionError) as error:
+        with path.open("rb") as file:
+            data = load_yaml(file.read(MAX_YAML_BYTES + 1))
+    except BAD_YAML as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{path}: not readable as YAML ({reason})") from None
     required = ("format", "name", "reference", "units", "fragments")
@@ -190,7 +190,7 @@ def write_frames(frames: LabelledFrames, directory: Path, provenance: Mapping[st
         ],
         "provenance": dict(provenance),
     }
-    dumped = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=100)
+    dumped = dump_yaml(manifest)
     write_atomically(directory / MANIFEST_NAME, dumped.encode())
 
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from deltaserver.errors import DataError
 from deltaserver.model.elements import SYMBOLS
 from deltaserver.model.manifest import FORMAT, MANIFEST_NAME, format_atoms
+from deltaserver.model.safe_yaml import dump_yaml
 from deltaserver.training.assembly import Progress, quiet
 from deltaserver.training.components import (
     FULL,
@@ -228,7 +228,7 @@ def _finish(
     needed = {c.name for c in available if not c.is_lone_atom and c.name != FULL}
     if needed <= there:
         manifest = _manifest(frames, available, FULL in there and len(frames.fragments) > 1)
-        text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=100)
+        text = dump_yaml(manifest)
         write_atomically(output / MANIFEST_NAME, text.encode())
         write_atomically(output / STRUCTURE_NAME, _start_structure(frames, split).encode())
     for component in choose(available, plan.component):

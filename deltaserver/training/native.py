@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.errors import DataError
+from deltaserver.model.archive import read_arrays
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.training.journal import write_atomically
 
@@ -112,8 +113,7 @@ def read_record(path: Path) -> dict[str, Any]:
         DataError: the file is not readable, or sgdml or something else has written it.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            record = json.loads(str(archive[RECORD]))
+        record = json.loads(str(read_arrays(path, (RECORD,))[RECORD]))
     except Exception as error:  # numpy and zipfile raise a dozen kinds at broken files
         raise DataError(f"{path}: not a model that deltaserver has trained ({error})") from None
     if not isinstance(record, dict):

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.errors import DataError, InputError, MissingExtraError
+from deltaserver.model.archive import read_arrays
 from deltaserver.model.files import UNREADABLE
 from deltaserver.training import symmetry
 from deltaserver.training.components import Component, LabelledSet, fragment_symmetry
@@ -147,9 +148,8 @@ def _from_file(path: Path, component: Component, numbers: Ints, cap: int) -> Sym
 def _read(path: Path, component: Component) -> Ints | None:
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                found = component.name in archive.files
-                return _whole(archive[component.name], path) if found else None
+            found = read_arrays(path, (component.name,)).get(component.name)
+            return None if found is None else _whole(found, path)
         perms = _whole(np.load(path) if path.suffix == ".npy" else np.loadtxt(path), path)
     except DataError:
         raise

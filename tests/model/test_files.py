@@ -257,3 +257,35 @@ def test_arrays_that_disagree(tmp_path, changes, said):
 def test_dictionaries_in_memory_are_checked_too():
     with pytest.raises(ModelFileError, match="here: sig is -1"):
         parse_parameters(ammonia_model(sig=-1.0), "here")
+
+
+# -- found by fuzzing (tests/fuzz) ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sigma", [1e-300, 1e300, 0.0, -1.0])
+def test_length_scales_whose_cube_is_no_number(tmp_path, sigma):
+    path = write_model(tmp_path / "m.npz", ammonia_model(sig=sigma))
+    assert "expected a positive length scale" in refusal(path)
+
+
+@pytest.mark.parametrize("code", [0xFFFFFFFF, 0x110000])
+@pytest.mark.parametrize("key", ["type", "r_unit", "e_unit"])
+def test_texts_of_letters_that_do_not_exist(tmp_path, key, code):
+    text = np.frombuffer(np.full(3, code, np.uint32).tobytes(), "<U3").reshape(())
+    path = write_model(tmp_path / "m.npz", ammonia_model() | {key: text})
+    assert f"{key} is not a short text" in refusal(path)
+
+
+def test_texts_are_short(tmp_path):
+    path = write_model(tmp_path / "m.npz", ammonia_model(type="m" * 3000))
+    assert len(refusal(path)) < 300
+
+
+def test_a_header_that_stops_in_the_middle(tmp_path):
+    """numpy's own reader lets tokenize.TokenError through."""
+    text = b"{'descr': '<f8', 'shape': (\n"
+    member = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+    path = write_model(tmp_path / "m.npz", ammonia_model(c=None))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("c.npy", member)
+    assert "no header that can be read" in refusal(path)

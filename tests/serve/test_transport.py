@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import os
 import selectors
 import socket
 
@@ -13,6 +14,7 @@ from deltaserver.serve.transport import (
     Connector,
     InetAddress,
     UnixAddress,
+    check_socket_file,
     close_quietly,
     delays,
     parse_address,
@@ -183,3 +185,40 @@ def test_a_refusal_of_the_system_counts_as_input(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect_ex", lambda *args: errno.EACCES)
     with pytest.raises(InputError, match="cannot connect to unix:/x: permission denied"):
         Connector(UnixAddress("/x")).start()
+
+
+# -- what lies at a path ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", ".."])
+def test_names_that_climb(name):
+    with pytest.raises(InputError, match=r"a NAME with '\.\.'"):
+        parse_address(f"unix:{name}")
+
+
+@pytest.mark.parametrize("kind", ["file", "directory", "fifo"])
+def test_something_else_than_a_socket(tmp_path, kind):
+    path = tmp_path / "s"
+    {"file": path.touch, "directory": path.mkdir, "fifo": lambda: os.mkfifo(path)}[kind]()
+    with pytest.raises(InputError, match="something else than a socket"):
+        Connector(UnixAddress(str(path))).start()
+
+
+def test_a_socket_of_another_user(tmp_path, monkeypatch):
+    path = tmp_path / "s"
+    with listening(path):
+        check_socket_file(str(path))
+        owner = path.stat().st_uid
+        monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+        if owner == 0:
+            check_socket_file(str(path))  # root's are trusted
+            os.chown(path, 12345, -1)
+        with pytest.raises(InputError, match="belongs to another user"):
+            check_socket_file(str(path))
+        monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid)
+        check_socket_file(str(path))
+
+
+def test_nothing_there_is_no_error(tmp_path):
+    check_socket_file(str(tmp_path / "nothing"))
+    check_socket_file("x" * 5000)
