@@ -24,7 +24,6 @@ MAX_EXPANSION = 50
 MAX_MEMBERS = 1000
 READ_BYTES = 1 << 20
 SUFFIX = ".npy"
-ZIP_MAGIC = b"PK"
 
 
 class ArchiveLimitError(ValueError):
@@ -32,7 +31,7 @@ class ArchiveLimitError(ValueError):
 
 
 class NoArchiveError(ValueError):
-    """A file is something else."""
+    """A file is a single array."""
 
 
 def read_arrays(path: Path, wanted: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
@@ -46,14 +45,14 @@ def read_arrays(path: Path, wanted: Collection[str] | None = None) -> dict[str, 
         wanted: names to return; None for all.
 
     Raises:
-        NoArchiveError: it is no zip archive.
+        NoArchiveError: it is a single array (``.npy``).
         ArchiveLimitError: it would expand beyond reason, or names files outside itself.
-        OSError, ValueError, zipfile.BadZipFile, zlib.error, …: damaged, or an array of Python
-            objects.
+        OSError, ValueError, zipfile.BadZipFile, zlib.error, …: damaged, no archive, or an array of
+            Python objects.
     """
     with path.open("rb") as file:
-        if file.read(2) != ZIP_MAGIC:
-            raise NoArchiveError("not an .npz archive")
+        if file.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX:
+            raise NoArchiveError("a single array, not an .npz archive")
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         _check_members(members, path.stat().st_size)
