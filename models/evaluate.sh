@@ -22,7 +22,13 @@ for name in "${@:-methane_dimer benzene_dimer benzene_water na_benzene no3_coron
         case $one in
         methane_dimer) evaluate "$one" methane_dimer --split trajectory --test-trajectory 3 ;;
         benzene_dimer) evaluate "$one" benzene_dimer_gfn2_150K.xyz.gz ;;
-        c60) evaluate "$one" c60_buckycatcher_gfn2_400K.xyz.gz ;;
+        c60)
+            evaluate "$one" c60_buckycatcher_gfn2_400K.xyz.gz
+            # Other arrangements of guest and host, 150, 300 and 450 K: the binding model's test.
+            deltaserver evaluate data/c60_buckycatcher_turned --models models/c60 \
+                --test-trajectory 3 --test-trajectory 7 --test-trajectory 11 \
+                --output run/evaluate/c60-turned --no-figures >/dev/null
+            ;;
         *) evaluate "$one" "$one" "${LAST_TWO[@]}" ;;
         esac
     done
