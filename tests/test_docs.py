@@ -2,6 +2,7 @@
 
 import ast
 import re
+import textwrap
 from pathlib import Path
 
 import click
@@ -122,6 +123,23 @@ def test_make_targets_exist(path):
 def test_python_examples_are_python(path):
     for block in re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL):
         ast.parse(block)
+
+
+def test_the_python_of_the_readme_runs(monkeypatch):
+    from ase.io import read
+
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Python\n")[2]
+    lines = section.partition("\n## ")[0].splitlines()
+    code = textwrap.dedent("\n".join(line for line in lines if line.startswith("    ")))
+    assert "CompositeModel.load" in code
+    assert "DeltaCalculator" in code
+    atoms = read(ROOT / "ipi_inputs" / "c60_buckycatcher.xyz")
+    names = {"positions": atoms.positions, "atoms": atoms}
+    monkeypatch.chdir(ROOT)
+    exec(code, names)
+    expected = names["result"].energy
+    assert names["atoms"].get_potential_energy() == pytest.approx(expected, rel=1e-12)
+    assert abs(names["result"].contributions["binding"].energy) < 3.0  # eV: the binding alone
 
 
 def test_the_picture_names_modules_that_exist():
