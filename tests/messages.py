@@ -94,6 +94,8 @@ def messages_of(tree: ast.AST, path: Path, spoken: set[str]) -> Iterator[Message
                 yield from told(node, makers[name], prefix=f"{ANY}: ")
             elif name in OTHERS or (name.endswith("Error") and name not in spoken | NOT_FOR_USERS):
                 yield from told(node, "BadParameter" if name == "fail" else name)
+            elif name == "problem":  # of an analysis, that raises it at the end
+                yield from told(node, "DataError")
             elif name in ("warn", "warning"):
                 yield from told(node, WARNING)
 
