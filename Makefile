@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUN_DIR ?= run
 
-.PHONY: run test slow fuzz lint format clean help
+.PHONY: run test slow fuzz bench lint format clean help
 
 help:
 	@echo "make run     i-PI drives C60@buckycatcher with the shipped models; a table and a plot"
 	@echo "make test    the test suite, with coverage"
 	@echo "make slow    long physics: NVE drift and the like"
 	@echo "make fuzz    a million inputs to the wire parser, 50,000 to the loaders"
+	@echo "make bench   our evaluator against sgdml's, and steps a second under i-PI"
 	@echo "make lint    ruff and mypy"
 
 $(BIN)/python:
@@ -49,6 +50,12 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# One thread, nothing else running: the tables of docs/performance.md.
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/evaluators.py
+	$(BIN)/python benchmarks/end_to_end.py
+	$(BIN)/python benchmarks/train_assembly.py
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .

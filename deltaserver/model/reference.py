@@ -24,7 +24,7 @@ class ReferenceModel:
     def __init__(self, parameters: ModelParameters, native: NativeUnits) -> None:
         self.parameters = parameters
         self.native = native
-        self._predictor = GDMLPredict(_as_sgdml(parameters), max_processes=1)
+        self._predictor = GDMLPredict(as_sgdml(parameters), max_processes=1)
 
     @property
     def numbers(self) -> Ints:
@@ -54,7 +54,7 @@ class ReferenceModel:
         )
 
 
-def _as_sgdml(parameters: ModelParameters) -> dict[str, object]:
+def as_sgdml(parameters: ModelParameters) -> dict[str, object]:
     """Return the model dictionary that GDMLPredict takes."""
     pairs = PairDescriptor(len(parameters.numbers))
     pair_perms = pairs.permutations(parameters.perms)

@@ -1,0 +1,130 @@
+"""Steps a second under real i-PI: ``python benchmarks/end_to_end.py [MODELS] [--json FILE]``.
+
+The same NVT input three times: without any force field, with i-PI's own in-process ``dummy``
+(ffdirect), and served by the daemon over a unix socket. Two lengths of each run, taken from one
+another, leave the time of a step without start-up. The daemon's log splits a step: what it spends
+on receiving, evaluating and sending; the rest is i-PI's and the socket's.
+"""
+
+from __future__ import annotations
+
+import os
+
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")  # before numpy is loaded
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+
+KINDS = ("no force field", "ffdirect dummy", "deltaserver")
+
+
+def command(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+def template(models: Path, address: str) -> str:
+    arguments = ["input", "--models", models, "--kind", "nvt", "--temperature", "300"]
+    arguments += ["--energies-every", "10", "--address", address]
+    done = subprocess.run(
+        [sys.executable, "-m", "deltaserver", *map(str, arguments)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout
+
+
+def variant(text: str, kind: str, steps: int) -> str:
+    """The input with another force field, or none; extras only where somebody sends them."""
+    root = ElementTree.fromstring(text)
+    root.find("total_steps").text = str(steps)
+    if kind != "deltaserver":
+        output = root.find("output")
+        for trajectory in output.findall("trajectory"):
+            if trajectory.get("extra_type"):
+                output.remove(trajectory)
+        root.remove(root.find("ffsocket"))
+    if kind != "deltaserver":
+        field = ElementTree.SubElement(root, "ffdirect", name="delta")
+        ElementTree.SubElement(field, "pes").text = "dummy"
+    if kind == "no force field":
+        root.find("system/forces/force").set("weight", "0.0")
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def wall_s(text: str, models: Path, address: str | None, directory: Path) -> float:
+    """Time of i-PI's run; with an address the daemon serves it."""
+    (directory / "input.xml").write_text(text)
+    daemon = None
+    if address:
+        daemon = subprocess.Popen(
+            [sys.executable, "-m", "deltaserver", "--models", str(models), "--socket",
+             f"unix:{address}", "--log-file", str(directory / "steps.jsonl"), "--quiet"],
+        )  # fmt: skip
+        time.sleep(4.0)  # loaded and waiting: i-PI's time is to hold no loading
+    start = time.perf_counter()
+    subprocess.run([command("i-pi"), "input.xml"], cwd=directory, check=True, capture_output=True)
+    elapsed = time.perf_counter() - start
+    if daemon:
+        daemon.wait(timeout=30)
+    return elapsed
+
+
+def step_ms(kind: str, models: Path, steps: int, repeats: int) -> tuple[float, dict[str, float]]:
+    """Median time of a step in ms, and how the daemon's log splits it."""
+    times, split = [], {}
+    for _ in range(repeats):
+        walls = []
+        for n in (steps // 5, steps):
+            address = f"bench-{uuid.uuid4().hex[:8]}"
+            with tempfile.TemporaryDirectory() as name:
+                directory = Path(name)
+                text = variant(template(models, address), kind, n)
+                served = address if kind == "deltaserver" else None
+                walls.append(wall_s(text, models, served, directory))
+                if served:
+                    split = read_split(directory / "steps.jsonl")
+        times.append(1e3 * (walls[1] - walls[0]) / (steps - steps // 5))
+    return float(np.median(times)), split
+
+
+def read_split(log: Path) -> dict[str, float]:
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    rows = [event for event in events if event["event"] == "step"]
+    keys = [key for key in rows[-1] if key.endswith("_ms")]
+    return {key: float(np.median([row[key] for row in rows])) for key in keys}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", type=Path, nargs="?", default=Path("models/c60"))
+    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    options = parser.parse_args()
+    found = {}
+    print(f"{options.models}, NVT, {options.steps} steps\n\n| force field | ms a step | steps/s |")
+    print("|---|---|---|")
+    for kind in KINDS:
+        ms, split = step_ms(kind, options.models, options.steps, options.repeats)
+        found[kind] = {"step_ms": ms, **split}
+        print(f"| {kind} | {ms:.3f} | {1e3 / ms:.0f} |", flush=True)
+    ratio = found["deltaserver"]["step_ms"] / found["no force field"]["step_ms"]
+    print(f"\nserved / no force field: {ratio:.2f}")
+    print("of a served step:", {k: round(v, 3) for k, v in found["deltaserver"].items()})
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
