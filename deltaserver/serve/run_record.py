@@ -62,15 +62,31 @@ class RunRecord:
 
 
 def write_record(record: RunRecord, directory: Path) -> None:
-    """Write ``run.json`` so that a kill leaves the old one or the new one, whole."""
-    path = directory / RUN_FILE
+    """Write ``run.json``."""
     text = json.dumps({"format": FORMAT, **asdict(record)}, indent=2, ensure_ascii=False)
-    fresh = path.with_name(f"{RUN_FILE}.{os.getpid()}.tmp")
+    write_whole(directory / RUN_FILE, text + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a kill leaves the old one or the new one, whole.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        fresh.write_text(text + "\n", encoding="utf-8")
+        fresh.write_text(text, encoding="utf-8")
         fresh.replace(path)
     except OSError as error:
         raise InputError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def make_directory(directory: Path) -> None:
+    """Make the directory of a run, or raise InputError."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--directory {directory}: {(error.strerror or '').lower()}") from error
 
 
 def read_record(directory: Path) -> RunRecord | None:

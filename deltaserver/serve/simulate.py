@@ -21,6 +21,7 @@ from deltaserver.model.threads import one_blas_thread
 from deltaserver.serve import telemetry
 from deltaserver.serve.blowup import BlowUpError, DriftWatch, GeometryWatch, Limits
 from deltaserver.serve.daemon import Daemon, ServeSettings
+from deltaserver.serve.guard import GuardSettings
 from deltaserver.serve.ipi_input import IpiInput
 from deltaserver.serve.ipi_process import IPI_LOG, ipi_process
 from deltaserver.serve.loading import announce
@@ -38,8 +39,10 @@ from deltaserver.serve.run_record import (
     RUN_FILE,
     Restart,
     RunRecord,
+    make_directory,
     read_record,
     write_record,
+    write_whole,
 )
 
 Floats = NDArray[np.float64]
@@ -64,6 +67,7 @@ class RunPlan:
         log_every: structures between two lines of the daemon's log; None: every one in short
             runs, every tenth in long ones.
         limits: beyond which the run has blown up.
+        guard: what the daemon refuses.
     """
 
     ipi_input: IpiInput
@@ -72,6 +76,7 @@ class RunPlan:
     resume: bool
     log_every: int | None
     limits: Limits
+    guard: GuardSettings
 
 
 class Monitor:
@@ -162,7 +167,13 @@ def _serve(
 ) -> None:
     total = (plan.ipi_input.total_steps or 0) * plan.ipi_input.structures_per_step
     log_every = plan.log_every or (LONG_RUN_LOG_EVERY if total > LONG_RUN_STEPS else 1)
-    settings = ServeSettings(plan.ipi_input.addresses, plan.record.component)
+    # What is continued was compared with the model's molecule when it began.
+    check = plan.guard.structure_check and state is None
+    settings = ServeSettings(
+        plan.ipi_input.addresses,
+        plan.record.component,
+        guard=replace(plan.guard, structure_check=check),
+    )
     steps = telemetry.StepLog(log_every, None, _first_seq(plan, state))
     daemon = Daemon(model, settings, steps, inspect=monitor)
     name = INPUT_NAME if state is None else CONTINUED_INPUT
@@ -189,20 +200,13 @@ def _prepare(plan: RunPlan, state: RestartState | None) -> RunRecord:
         text = continued_input(state, plan.ipi_input)
         cut_outputs(plan.directory, plan.ipi_input, state.step)
         cut_log(plan.directory / LOG_NAME, _first_seq(plan, state))
-        _write(plan.directory / CONTINUED_INPUT, text)
+        write_whole(plan.directory / CONTINUED_INPUT, text)
         old = read_record(plan.directory)
         restarts = (*(old.restarts if old else ()), Restart(state.step, state.path.name))
         record = replace(record, step=state.step, restarts=restarts, reason=None, frame=None)
-    _write(plan.directory / INPUT_NAME, plan.ipi_input.text)
+    write_whole(plan.directory / INPUT_NAME, plan.ipi_input.text)
     write_record(record, plan.directory)
     return record
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file so that a kill leaves the old one or the new one, whole."""
-    fresh = path.with_name(f"{path.name}.tmp")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(path)
 
 
 def _tell_resumed(plan: RunPlan, state: RestartState | None) -> None:
@@ -281,14 +285,6 @@ def extended_xyz(model: CompositeModel, positions: Floats, step: int, reason: st
     for number, (x, y, z) in zip(model.numbers, positions, strict=True):
         lines.append(f"{SYMBOLS[number]:<2} {x:16.8f} {y:16.8f} {z:16.8f}")
     return "\n".join(lines) + "\n"
-
-
-def make_directory(directory: Path) -> None:
-    """Make the directory of a run, or raise InputError."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--directory {directory}: {(error.strerror or '').lower()}") from error
 
 
 @contextlib.contextmanager

@@ -1,25 +1,27 @@
-"""``deltaserver input`` and ``deltaserver simulate``."""
+"""``deltaserver simulate``: one run, or a sweep of them."""
 
 from __future__ import annotations
 
 import hashlib
-import re
 import signal
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from deltaserver.errors import InputError
 from deltaserver.serve.blowup import Limits
-from deltaserver.serve.recipe import KINDS, THERMOSTATS, Recipe
-
-PATH = click.Path(path_type=Path)
-POSITIVE = click.FloatRange(min=0.0, min_open=True)
-Function = TypeVar("Function", bound=Callable[..., Any])
+from deltaserver.serve.guard_options import guard_options, guard_settings
+from deltaserver.serve.input_commands import (
+    PATH,
+    POSITIVE,
+    RECIPE_FLAGS,
+    input_command,
+    recipe_options,
+    subject_of,
+)
+from deltaserver.serve.recipe import KINDS, Recipe
 
 
 def register_simulate(app: click.Group) -> None:
@@ -28,112 +30,7 @@ def register_simulate(app: click.Group) -> None:
     app.add_command(simulate)
 
 
-def recipe_options(function: Function) -> Function:
-    """Add the options that make a :class:`Recipe`."""
-    d = Recipe("nvt", (300.0,))
-    at_least_1 = click.IntRange(min=1)
-    options = [
-        click.option("--structure", type=PATH, help="Start structure; the model's own if not "
-                     "given. XYZ, or anything that ASE reads."),
-        click.option("--temperature", "temperatures_k", multiple=True, type=POSITIVE,
-                     metavar="K", help="May be repeated: replicas of remd, start and end of a "
-                     "ramp; for other kinds simulate makes a sweep."),
-        click.option("--timestep", "timestep_fs", type=POSITIVE, default=d.timestep_fs,
-                     show_default=True, metavar="FS", help="Of mts the outer one."),
-        click.option("--steps", type=at_least_1, default=d.steps, show_default=True),
-        click.option("--seed", type=click.IntRange(min=0), default=d.seed, show_default=True),
-        click.option("--thermostat", type=click.Choice(THERMOSTATS), default=d.thermostat,
-                     show_default=True, help="svr rescales all velocities together and leaves "
-                     "diffusion alone; pimd has pile_l, nve none."),
-        click.option("--tau", "tau_fs", type=POSITIVE, default=d.tau_fs, show_default=True,
-                     metavar="FS", help="Time constant of the thermostat."),
-        click.option("--beads", "n_beads", type=at_least_1, default=d.n_beads,
-                     show_default=True, help="Of pimd."),
-        click.option("--inner-steps", "n_inner", type=at_least_1, default=d.n_inner,
-                     show_default=True, help="Steps of the fragments in one of mts."),
-        click.option("--swap-every", type=at_least_1, default=d.swap_every, show_default=True,
-                     metavar="STEPS", help="Between attempts to exchange, on average, of remd."),
-        click.option("--positions-every", "positions_every_fs", type=POSITIVE,
-                     default=d.positions_every_fs, show_default=True, metavar="FS",
-                     help="Between the frames written."),
-        click.option("--energies-every", type=at_least_1, metavar="STEPS",
-                     help="Between the energies written; every step up to 2000, then 5 fs."),
-        click.option("--checkpoint-every", type=at_least_1, default=d.checkpoint_every,
-                     show_default=True, metavar="STEPS"),
-    ]  # fmt: skip
-    for option in reversed(options):
-        function = option(function)
-    return function
-
-
-RECIPE_FLAGS = {
-    "timestep_fs": "--timestep", "steps": "--steps", "seed": "--seed",
-    "thermostat": "--thermostat", "tau_fs": "--tau", "n_beads": "--beads",
-    "n_inner": "--inner-steps", "swap_every": "--swap-every",
-    "positions_every_fs": "--positions-every", "energies_every": "--energies-every",
-    "checkpoint_every": "--checkpoint-every",
-}  # fmt: skip
-
-
-@click.command("input")
-@click.option("-m", "--models", type=PATH, required=True, help="Model directory.")
-@click.option("--kind", type=click.Choice(KINDS), required=True)
-@click.option("--component", default="total", show_default=True, help="What is to be served.")
-@click.option("--address", default="delta", show_default=True, help="Of i-PI's unix socket.")
-@click.option("-o", "--output", type=PATH, help="Write a file, not to the terminal.")
-@recipe_options
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-def input_command(
-    models: Path,
-    kind: Any,
-    component: str,
-    address: str,
-    output: Path | None,
-    structure: Path | None,
-    temperatures_k: tuple[float, ...],
-    debug: bool,
-    **options: Any,
-) -> None:
-    """Write an i-PI input for a model directory.
-
-    \b
-        deltaserver input --models models/c60 --kind nvt --temperature 300 > input.xml
-        deltaserver simulate input.xml --models models/c60
-    """
-    from deltaserver.serve.loading import load_model
-    from deltaserver.serve.recipe import render
-
-    recipe = Recipe(kind, temperatures_k or (300.0,), **options)
-    model, _ = load_model(models, component)
-    text = render(recipe, _subject(models, structure, model, component, kind), address)
-    if output is None:
-        click.echo(text, nl=False)
-        return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"--output {output}: {(error.strerror or '').lower()}") from error
-
-
-def _subject(models: Path, structure: Path | None, model: Any, component: str, kind: str) -> Any:
-    """Put together what a recipe is applied to."""
-    from deltaserver.serve.recipe import Subject
-    from deltaserver.serve.structure import start_structure
-
-    start = start_structure(models, structure, model)
-    fragments = [fragment.name for fragment in model.fragments]
-    parts = {
-        "total": [*fragments, *(["binding"] if model.binding else [])],
-        "fragments": fragments,
-    }.get(component, [component])
-    if kind == "mts" and (component != "total" or not model.binding):
-        raise InputError("--kind mts splits fragments from binding: it needs both, and --component"
-                         " total")  # fmt: skip
-    directory = models if models.is_dir() else models.parent
-    slug = re.sub(r"[^A-Za-z0-9_+-]+", "_", directory.resolve().name) or "model"
-    return Subject(
-        f"{slug}_{kind}", model.name, str(models), start.numbers, start.positions_ang, tuple(parts)
-    )
+GUARD_NAMES = ("structure_check", "on_extrapolation", "novelty_limit")
 
 
 @dataclass(frozen=True)
@@ -151,6 +48,7 @@ class Request:
     jobs: int
     log_every: int | None
     limits: Limits
+    guard: dict[str, Any]
     quiet: bool
     options: dict[str, Any]
 
@@ -178,6 +76,7 @@ class Request:
 @click.option("--max-drift", "drift_ev_per_atom", type=POSITIVE, metavar="EV",
               default=Limits.drift_ev_per_atom, show_default=True,
               help="How far the conserved quantity may go, per atom.")  # fmt: skip
+@guard_options
 @click.option("--quiet", is_flag=True, help="Nothing on the terminal but errors.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def simulate(debug: bool, **options: Any) -> None:
@@ -192,9 +91,10 @@ def simulate(debug: bool, **options: Any) -> None:
         deltaserver simulate --resume --directory run
     """
     limits = Limits(*(options.pop(n) for n in ("stretch", "separation_ang", "drift_ev_per_atom")))
+    guard = {name: options.pop(name) for name in GUARD_NAMES}
     recipe = {name: options.pop(name) for name in RECIPE_FLAGS}
     given = {name for name in recipe if _is_given(name)}
-    request = Request(limits=limits, options=recipe, **options)
+    request = Request(limits=limits, guard=guard, options=recipe, **options)
     if request.kind is None:
         useless = given | {n for n in ("temperatures_k", "structure") if options[n]}
         if useless - {"steps"}:
@@ -219,9 +119,13 @@ def _simulate_input(request: Request, steps: int | None) -> None:
     from deltaserver.serve.ipi_input import read_input
     from deltaserver.serve.run_record import RunRecord, read_record
     from deltaserver.serve.simulate import INPUT_NAME
+    from deltaserver.serve.sweep import read_sweep
 
-    old = read_record(request.directory) if request.resume else None
     path = request.ipi_input
+    if request.resume and path is None and (runs := read_sweep(request.directory)):
+        _resume_sweep(request, runs, steps)
+        return
+    old = read_record(request.directory) if request.resume else None
     if path is None:
         if not request.resume:
             raise InputError("expected INPUT.xml, or --kind to make one, or --resume")
@@ -256,9 +160,12 @@ def _run(request: Request, ipi_input: Any, record: Any) -> None:
             click.echo(f"{request.directory}: finished at step {old.step}; nothing to do", err=True)
         return
     model, notes = load_model(Path(record.models), record.component)
+    frame = request.directory / "deltaserver.jsonl"
+    guard = guard_settings(**request.guard, log_file=frame, single_precision=False)
     plan = RunPlan(
-        ipi_input, record, request.directory, request.resume, request.log_every, request.limits
-    )
+        ipi_input, record, request.directory, request.resume, request.log_every, request.limits,
+        guard,
+    )  # fmt: skip
     run(plan, model, notes, request.quiet)
 
 
@@ -295,7 +202,7 @@ def _ingredients(request: Request, temperatures: tuple[float, ...]) -> tuple[Rec
     models, component = _models(request), request.component or "total"
     recipe = Recipe(request.kind, temperatures, **request.options)
     model, _ = load_model(models, component)
-    return recipe, _subject(models, request.structure, model, component, request.kind)
+    return recipe, subject_of(models, request.structure, model, component, request.kind)
 
 
 def _unique_address(directory: Path) -> str:
@@ -315,21 +222,40 @@ def _check_same(directory: Path, old: Any, new: Any) -> None:
 
 
 def _sweep(request: Request) -> None:
-    """Run one run for each temperature, each in a process of its own."""
-    from deltaserver.serve.progress import ProgressLine
-    from deltaserver.serve.simulate import make_directory
-    from deltaserver.serve.sweep import SweepRun, run_all
+    """Run one run for each temperature."""
+    from deltaserver.serve.run_record import make_directory
+    from deltaserver.serve.sweep import SweepRun, read_sweep, write_sweep
 
     if len(set(request.temperatures_k)) < len(request.temperatures_k):
         raise InputError("--temperature: one stands there twice")
     runs = []
     for kelvin in request.temperatures_k:
         recipe, subject = _ingredients(request, (kelvin,))  # complains before anything is run
-        name = f"{kelvin:g}K"
+        name, options = f"{kelvin:g}K", _run_options(request, kelvin)
         directory = request.directory / name
-        make_directory(directory)
-        command = _command(request, kelvin, directory)
-        runs.append(SweepRun(name, directory, command, recipe.steps, f"{subject.slug}.out"))
+        runs.append(SweepRun(name, directory, options, recipe.steps, f"{subject.slug}.out"))
+    make_directory(request.directory)
+    if request.resume:  # with other temperatures a sweep grows
+        names = {run.name for run in runs}
+        runs += [run for run in read_sweep(request.directory) or () if run.name not in names]
+    write_sweep(request.directory, runs)
+    _run_sweep(request, runs)
+
+
+def _resume_sweep(request: Request, runs: list[Any], steps: int | None) -> None:
+    """Go on with what sweep.json lists, perhaps to another number of steps."""
+    from deltaserver.serve.sweep import write_sweep
+
+    if steps is not None:
+        runs = [run.with_total_steps(steps) for run in runs]
+        write_sweep(request.directory, runs)
+    _run_sweep(request, runs)
+
+
+def _run_sweep(request: Request, runs: list[Any]) -> None:
+    from deltaserver.serve.progress import ProgressLine
+    from deltaserver.serve.sweep import run_all
+
     old = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run_all(runs, request.jobs, request.resume, None if request.quiet else ProgressLine())
@@ -337,17 +263,19 @@ def _sweep(request: Request) -> None:
         signal.signal(signal.SIGTERM, old)
 
 
-def _command(request: Request, kelvin: float, directory: Path) -> list[str]:
-    """Return the command that runs one temperature of a sweep."""
-    limits = request.limits
+def _run_options(request: Request, kelvin: float) -> tuple[str, ...]:
+    """Return the options that run one temperature of a sweep, from any directory."""
+    limits, structure = request.limits, request.structure
     options: dict[str, Any] = {
-        "--models": request.models, "--kind": request.kind, "--temperature": kelvin,
-        "--directory": directory, "--structure": request.structure,
+        "--models": _models(request).resolve(), "--kind": request.kind, "--temperature": kelvin,
+        "--structure": structure and structure.resolve(),
         "--component": request.component, "--log-every": request.log_every,
         "--max-stretch": limits.stretch, "--max-separation": limits.separation_ang,
         "--max-drift": limits.drift_ev_per_atom,
+        "--on-extrapolation": request.guard["on_extrapolation"],
+        "--novelty-limit": request.guard["novelty_limit"],
         **{flag: request.options[name] for name, flag in RECIPE_FLAGS.items()},
     }  # fmt: skip
     words = [f"{flag}={value}" for flag, value in options.items() if value is not None]
-    resume = ["--resume"] if request.resume else []
-    return [sys.executable, "-m", "deltaserver", "simulate", *words, "--quiet", *resume]
+    words += [] if request.guard["structure_check"] else ["--no-structure-check"]
+    return tuple(words)

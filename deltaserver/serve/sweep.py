@@ -7,11 +7,12 @@ where it was: what is finished, or has blown up, is passed over.
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import click
@@ -19,23 +20,82 @@ import click
 from deltaserver.errors import ConnectionLostError, DeltaserverError, GuardError, InputError
 from deltaserver.serve.ipi_process import end_with_parent
 from deltaserver.serve.progress import Progress, ProgressLine, PropertiesTail
-from deltaserver.serve.run_record import RunRecord, read_record
+from deltaserver.serve.run_record import RunRecord, make_directory, read_record, write_whole
 
 POLL_S = 0.25
 PATIENCE_S = 30.0  # for runs that were asked to stop
 OUTPUT_NAME = "simulate.err"
+SWEEP_FILE = "sweep.json"
+FORMAT = "deltaserver-sweep/1"
 PASSED_OVER = ("finished", "blown up")
 
 
 @dataclass(frozen=True)
 class SweepRun:
-    """One run of the set: its name, its directory and the command that runs it."""
+    """One run of the set.
+
+    Attributes:
+        name: of the run, and of its directory in the sweep's.
+        directory: where it runs.
+        options: of ``deltaserver simulate``, but for ``--directory``, ``--resume``, ``--quiet``.
+        total_steps: how many it is to have.
+        properties: name of i-PI's properties file.
+    """
 
     name: str
     directory: Path
-    command: Sequence[str]
+    options: tuple[str, ...]
     total_steps: int
     properties: str
+
+    def with_total_steps(self, steps: int) -> SweepRun:
+        """Return the same run with another number of steps."""
+        kept = [word for word in self.options if not word.startswith("--steps=")]
+        return replace(self, total_steps=steps, options=(*kept, f"--steps={steps}"))
+
+    def command(self, resume: bool) -> list[str]:
+        """Return the command that runs it."""
+        words = [sys.executable, "-m", "deltaserver", "simulate", *self.options, "--quiet"]
+        words += ["--resume"] if resume else []
+        return [*words, f"--directory={self.directory}"]
+
+
+def write_sweep(directory: Path, runs: Sequence[SweepRun]) -> None:
+    """Write ``sweep.json``, from which the set is resumed."""
+    entries = [
+        {"name": run.name, "options": run.options, "total_steps": run.total_steps,
+         "properties": run.properties}
+        for run in runs
+    ]  # fmt: skip
+    text = json.dumps({"format": FORMAT, "runs": entries}, indent=2, ensure_ascii=False)
+    write_whole(directory / SWEEP_FILE, text + "\n")
+
+
+def read_sweep(directory: Path) -> list[SweepRun] | None:
+    """Read ``sweep.json``; None if there is none.
+
+    Raises:
+        InputError: it is not ours.
+    """
+    path = directory / SWEEP_FILE
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["format"] != FORMAT:
+            raise ValueError(data["format"])
+        return [
+            SweepRun(
+                str(run["name"]),
+                directory / Path(str(run["name"])).name,
+                tuple(str(word) for word in run["options"]),
+                int(run["total_steps"]),
+                str(run["properties"]),
+            )
+            for run in data["runs"]
+        ]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a sweep of ours ({error!r})") from error
 
 
 @dataclass
@@ -67,7 +127,7 @@ def run_all(runs: Sequence[SweepRun], jobs: int, resume: bool, line: ProgressLin
     with _ended(going):
         while waiting or going:
             while waiting and len(going) < jobs:
-                going.append(_start(waiting.pop(0)))
+                going.append(_start(waiting.pop(0), resume))
             time.sleep(POLL_S)
             for child in list(going):
                 child.progress.add(child.tail.read())
@@ -86,10 +146,11 @@ def _is_over(run: SweepRun) -> bool:
     return record.status == "blown up" or record.step >= run.total_steps
 
 
-def _start(run: SweepRun) -> Child:
+def _start(run: SweepRun, resume: bool) -> Child:
+    make_directory(run.directory)
     with (run.directory / OUTPUT_NAME).open("wb") as errors:
         process = subprocess.Popen(
-            run.command,
+            run.command(resume),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,
