@@ -29,7 +29,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -218,25 +218,35 @@ class FourierSum(TrainingSum):
         ]
         self.per_query = max(3 * len(xa) * fourier.order, len(self.centre))
 
+    @cached_property
+    def _rows(self) -> tuple[Floats, Ints]:
+        """The training arrays as rows in Fourier space for compiled loops, and what is in them.
+
+        Zeros fill the (2M, D) array up to a multiple of eight rows.
+        """
+        n_rows = 2 * self.n_train
+        xa = np.zeros((n_rows + -n_rows % 8, len(self.centre)))
+        for part, x in zip(self.fourier.components, self.parts, strict=True):
+            rows = x.reshape(part.dim, n_rows, part.copies).swapaxes(0, 1)
+            xa[:n_rows, part.rows] = rows.reshape(n_rows, -1)
+        parts = [(p.rows.start, p.dim, p.copies, p.first) for p in self.fourier.components]
+        return xa, np.array(parts)
+
     def single(self) -> Single | None:
         """Compiled, unless the group is so large that matrix products pay even for one query."""
-        fourier, m = self.fourier, self.n_train
+        fourier = self.fourier
         large = fourier.order * fourier.n_elements > SINGLE_ELEMENTS
         if not jit.AVAILABLE or self.weights.alphas_energy is not None or large:
             return None
-        xa = np.empty((2 * m, len(self.centre)))
-        for part, x in zip(fourier.components, self.parts, strict=True):
-            rows = x.reshape(part.dim, 2 * m, part.copies).swapaxes(0, 1)
-            xa[:, part.rows] = rows.reshape(2 * m, -1)
-        components = [(p.rows.start, p.dim, p.copies, p.first) for p in fourier.components]
+        xa, components = self._rows
         return partial(
             jit.loops().single_group,
             self.centre,
             *fourier.sparse_basis(),
-            xa,
+            xa[: 2 * self.n_train],
             self.x_squared[:, 0],
             self.x_dot_a[:, 0],
-            np.array(components),
+            components,
             fourier.at_elements(np.eye(fourier.n_elements)),
             self.weights.sigma,
         )
@@ -263,6 +273,11 @@ class FourierSum(TrainingSum):
     def _correlate(self, y: Floats) -> Floats:
         """Z_ab = Σ_i X_ai Y_bi for queries y (B, D): shape (n_elements, 2M·B)."""
         n_batch, rows = len(y), 2 * self.n_train
+        if n_batch == 1 and jit.AVAILABLE:
+            xa, components = self._rows
+            padded = np.empty((self.fourier.n_elements, len(xa)))
+            jit.loops().group_dots(xa, y[0], components, padded)
+            return padded[:, :rows]
         z = np.empty((self.fourier.n_elements, rows * n_batch))
         for part, x in zip(self.fourier.components, self.parts, strict=True):
             d = part.dim
@@ -274,6 +289,13 @@ class FourierSum(TrainingSum):
     def _spread(self, z: Floats, n_batch: int) -> Floats:
         """Y_bi = Σ_a Z_ab X_ai: the adjoint of :meth:`_correlate`, shape (B, D)."""
         rows = 2 * self.n_train
+        if n_batch == 1 and jit.AVAILABLE:
+            xa, components = self._rows
+            padded = np.zeros((len(z), len(xa)))
+            padded[:, :rows] = z
+            minus_y = np.zeros((1, len(self.centre)))
+            jit.loops().group_axpys(xa, padded, components, minus_y[0])
+            return -minus_y
         y = np.empty((n_batch, len(self.centre)))
         for part, x in zip(self.fourier.components, self.parts, strict=True):
             d = part.dim

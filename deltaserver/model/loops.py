@@ -257,6 +257,70 @@ def _weigh_four(
     return energy
 
 
+@partial(_compile, inline="always")
+def _eight_dots(
+    xa: Floats, rows: Ints, query: Floats, components: Ints, z: Floats, column: int
+) -> None:
+    """Fill eight columns of z (n_elements, ·) with Z_ab = Σ_i X_ai Y_bi of eight rows X."""
+    r0, r1, r2, r3, r4, r5, r6, r7 = rows
+    for c in range(len(components)):
+        start, dim, copies, e = components[c]
+        for row in range(dim):
+            i, j = start + row * copies, start + (row + 1) * copies
+            x0, x1, x2, x3 = xa[r0, i:j], xa[r1, i:j], xa[r2, i:j], xa[r3, i:j]
+            x4, x5, x6, x7 = xa[r4, i:j], xa[r5, i:j], xa[r6, i:j], xa[r7, i:j]
+            for col in range(dim):
+                q = query[start + col * copies : start + (col + 1) * copies]
+                s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0.0
+                for k in range(copies):
+                    s0 += x0[k] * q[k]
+                    s1 += x1[k] * q[k]
+                    s2 += x2[k] * q[k]
+                    s3 += x3[k] * q[k]
+                    s4 += x4[k] * q[k]
+                    s5 += x5[k] * q[k]
+                    s6 += x6[k] * q[k]
+                    s7 += x7[k] * q[k]
+                z[e, column], z[e, column + 1] = s0, s1
+                z[e, column + 2], z[e, column + 3] = s2, s3
+                z[e, column + 4], z[e, column + 5] = s4, s5
+                z[e, column + 6], z[e, column + 7] = s6, s7
+                e += 1
+
+
+@partial(_compile, inline="always")
+def _eight_axpys(
+    xa: Floats, rows: Ints, w: Floats, column: int, components: Ints, g: Floats
+) -> None:
+    """Subtract Σ_a W_ab X_ai of eight rows X from g_bi: the adjoint of :func:`_eight_dots`."""
+    r0, r1, r2, r3, r4, r5, r6, r7 = rows
+    for c in range(len(components)):
+        start, dim, copies, e = components[c]
+        for row in range(dim):
+            i, j = start + row * copies, start + (row + 1) * copies
+            x0, x1, x2, x3 = xa[r0, i:j], xa[r1, i:j], xa[r2, i:j], xa[r3, i:j]
+            x4, x5, x6, x7 = xa[r4, i:j], xa[r5, i:j], xa[r6, i:j], xa[r7, i:j]
+            for col in range(dim):
+                h = g[start + col * copies : start + (col + 1) * copies]
+                u0, u1, u2, u3 = (
+                    w[e, column],
+                    w[e, column + 1],
+                    w[e, column + 2],
+                    w[e, column + 3],
+                )
+                u4, u5, u6, u7 = (
+                    w[e, column + 4],
+                    w[e, column + 5],
+                    w[e, column + 6],
+                    w[e, column + 7],
+                )
+                for k in range(copies):
+                    h[k] -= (u0 * x0[k] + u1 * x1[k] + u2 * x2[k] + u3 * x3[k]) + (
+                        u4 * x4[k] + u5 * x5[k] + u6 * x6[k] + u7 * x7[k]
+                    )
+                e += 1
+
+
 @_compile
 def fused_group_sum(
     query: Floats,
@@ -288,49 +352,29 @@ def fused_group_sum(
         n = min(4, n_train - m)
         # A short last group repeats its last point with no weight.
         m1, m2, m3 = m + min(1, n - 1), m + min(2, n - 1), m + min(3, n - 1)
-        for c in range(len(components)):
-            start, dim, copies, e = components[c]
-            for row in range(dim):
-                i, j = start + row * copies, start + (row + 1) * copies
-                x0, x1, x2, x3 = xa[m, i:j], xa[m1, i:j], xa[m2, i:j], xa[m3, i:j]
-                a0, a1 = xa[n_train + m, i:j], xa[n_train + m1, i:j]
-                a2, a3 = xa[n_train + m2, i:j], xa[n_train + m3, i:j]
-                for col in range(dim):
-                    q = query[start + col * copies : start + (col + 1) * copies]
-                    s0 = s1 = s2 = s3 = 0.0
-                    t0 = t1 = t2 = t3 = 0.0
-                    for k in range(copies):
-                        s0 += x0[k] * q[k]
-                        s1 += x1[k] * q[k]
-                        s2 += x2[k] * q[k]
-                        s3 += x3[k] * q[k]
-                        t0 += a0[k] * q[k]
-                        t1 += a1[k] * q[k]
-                        t2 += a2[k] * q[k]
-                        t3 += a3[k] * q[k]
-                    z[e, 0], z[e, 1], z[e, 2], z[e, 3] = s0, s1, s2, s3
-                    z[e, 4], z[e, 5], z[e, 6], z[e, 7] = t0, t1, t2, t3
-                    e += 1
+        rows = (m, m1, m2, m3, n_train + m, n_train + m1, n_train + m2, n_train + m3)
+        _eight_dots(xa, rows, query, components, z, 0)
         at_q[0], at_q[1] = q_squared + x_squared[m], q_squared + x_squared[m1]
         at_q[2], at_q[3] = q_squared + x_squared[m2], q_squared + x_squared[m3]
         energy += _weigh_four(z, values, at_q, x_dot_a[m : m + n], sigma, w, w1_sum, scratch)
-        for c in range(len(components)):
-            start, dim, copies, e = components[c]
-            for row in range(dim):
-                i, j = start + row * copies, start + (row + 1) * copies
-                x0, x1, x2, x3 = xa[m, i:j], xa[m1, i:j], xa[m2, i:j], xa[m3, i:j]
-                a0, a1 = xa[n_train + m, i:j], xa[n_train + m1, i:j]
-                a2, a3 = xa[n_train + m2, i:j], xa[n_train + m3, i:j]
-                for col in range(dim):
-                    h = g[start + col * copies : start + (col + 1) * copies]
-                    u0, u1, u2, u3 = w[e, 0], w[e, 1], w[e, 2], w[e, 3]
-                    v0, v1, v2, v3 = w[e, 4], w[e, 5], w[e, 6], w[e, 7]
-                    for k in range(copies):
-                        h[k] -= (u0 * x0[k] + u1 * x1[k] + u2 * x2[k] + u3 * x3[k]) + (
-                            v0 * a0[k] + v1 * a1[k] + v2 * a2[k] + v3 * a3[k]
-                        )
-                    e += 1
+        _eight_axpys(xa, rows, w, 0, components, g)
     return energy, w1_sum.sum()
+
+
+@_compile
+def group_dots(xa: Floats, query: Floats, components: Ints, z: Floats) -> None:
+    """Fill z (n_elements, R) with the matrix elements of R rows, a multiple of eight."""
+    for r in range(0, len(xa), 8):
+        rows = (r, r + 1, r + 2, r + 3, r + 4, r + 5, r + 6, r + 7)
+        _eight_dots(xa, rows, query, components, z, r)
+
+
+@_compile
+def group_axpys(xa: Floats, w: Floats, components: Ints, g: Floats) -> None:
+    """Subtract Σ_r Σ_a W_ab X_ai from g (D,): the adjoint of :func:`group_dots`."""
+    for r in range(0, len(xa), 8):
+        rows = (r, r + 1, r + 2, r + 3, r + 4, r + 5, r + 6, r + 7)
+        _eight_axpys(xa, rows, w, r, components, g)
 
 
 @_compile
