@@ -69,7 +69,11 @@ def _at_frames(one: Found, notes: Notes) -> Floats:
 
 
 def _without_surfaces(one: Found) -> Found:
-    return replace(one, definitions=replace(one.definitions, surfaces=()))
+    return replace(
+        one,
+        run=replace(one.run, temperature_k=None),
+        definitions=replace(one.definitions, surfaces=()),
+    )
 
 
 def _at(systems: list[Found], temperatures: list[Floats], kelvin: float) -> Found:
@@ -84,7 +88,7 @@ def _at(systems: list[Found], temperatures: list[Floats], kelvin: float) -> Foun
         first,
         run=replace(
             first.run,
-            label=first.run.directory.resolve().name,
+            label=f"{first.run.directory.resolve().name} {kelvin:g}K",
             temperature_k=kelvin,
             properties=(),
         ),

@@ -46,13 +46,35 @@ class EnergyUnit:
 
 
 def label_of(found: Found) -> str:
-    """Return what a run is called in a legend: its temperature where its directory says no more."""
+    """Return what a run is called: its directory's name, and its temperature if that is new."""
     kelvin = found.run.temperature_k
     if kelvin is None:
         return found.run.label
     name = f"{kelvin:g} K"
-    plain = found.run.label.replace(" ", "").lower()
-    return name if plain == f"{kelvin:g}k" else f"{found.run.label}, {name}"
+    plain = found.run.label.replace(" ", "").replace("_", "").lower()
+    if plain == f"{kelvin:g}k":
+        return name
+    said = plain.endswith(f"{kelvin:g}k")
+    return found.run.label if said else f"{found.run.label}, {name}"
+
+
+def labels_of(runs: Sequence[Found]) -> list[str]:
+    """Return what runs are called that stand in one figure: their temperatures if these differ."""
+    kelvin = [found.run.temperature_k for found in runs]
+    one_group = len({found.run.group for found in runs}) == 1
+    if len(runs) > 1 and one_group and None not in kelvin and len(set(kelvin)) == len(kelvin):
+        return [f"{t:g} K" for t in kelvin]
+    return [label_of(found) for found in runs]
+
+
+def groups_of(runs: Sequence[Found]) -> dict[str, list[Found]]:
+    """Return the runs that stand in one figure, by its name: a group each, unless all have one."""
+    groups: dict[str, list[Found]] = {}
+    for found in runs:
+        groups.setdefault(found.run.group, []).append(found)
+    if len(groups) == 1 or all(len(mine) == 1 for mine in groups.values()):
+        return {"": list(runs)}
+    return groups
 
 
 def surface_of(found: Found, spec: SurfaceSpec) -> Surface | None:
@@ -105,7 +127,7 @@ def draw_planes(runs: Sequence[Found], spec: SurfaceSpec, unit: EnergyUnit, stem
             named = f"{group}\n" if n_rows > 1 and _by_group(grid) else ""
             line[0].set_ylabel(f"{named}{variables[1].label}")
         if image is not None:
-            bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02, aspect=30 / n_rows)
+            bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02, aspect=30)
             bar.set_label(f"$F$ / {unit.text}")
             bar.outline.set_visible(False)
         figure.supxlabel(footnote([s for s in surfaces if s]), fontsize=6.5, color=GREY)
@@ -152,18 +174,17 @@ def _plane(panel: Any, surface: Surface, unit: EnergyUnit, levels: Floats) -> An
 
 def draw_curves(runs: Sequence[Found], spec: SurfaceSpec, unit: EnergyUnit, stem: Path) -> Path:
     """Draw F over one variable, a curve a run with its standard error, a panel a group."""
-    groups = list(dict.fromkeys(found.run.group for found in runs))
+    groups = groups_of(runs)
     variable = runs[0].definitions.variable(spec.variables[0])
 
     def draw(figure: Any) -> None:
         axes = figure.subplots(1, len(groups), sharex=True, sharey=True, squeeze=False)[0]
-        for panel, group in zip(axes, groups, strict=True):
-            mine = [found for found in runs if found.run.group == group]
+        for panel, (group, mine) in zip(axes, groups.items(), strict=True):
             colours = colours_of([found.run.temperature_k for found in mine])
-            for found, colour in zip(mine, colours, strict=True):
+            for found, colour, label in zip(mine, colours, labels_of(mine), strict=True):
                 surface = surface_of(found, spec)
                 if surface:
-                    _curve(panel, surface, unit, colour, label_of(found))
+                    _curve(panel, surface, unit, colour, label)
             panel.set_xlabel(variable.label)
             panel.set_ylim(bottom=0.0)
             if len(groups) > 1:

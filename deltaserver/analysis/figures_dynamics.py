@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.analysis.figure_style import GREY, PALETTE, colours_of, save
-from deltaserver.analysis.figures import label_of
+from deltaserver.analysis.figures import labels_of
 from deltaserver.analysis.msad import RANDOM_PLATEAU, Curve, Msad
 from deltaserver.analysis.results import Found
 
@@ -36,12 +36,12 @@ def draw_variables(runs: Sequence[Found], stem: Path) -> Path:
             len(variables), 2, squeeze=False, sharey="row", width_ratios=(4, 1), sharex="col"
         )
         for (left, right), variable in zip(axes, variables, strict=True):
-            for found, colour in zip(runs, colours, strict=True):
+            for found, colour, label in _backwards(runs, colours):
                 if variable not in found.definitions.variables:
                     continue
                 values = found.values_of(variable.name)
                 time, shown = thin(found.time_ps, values.mean(axis=1))
-                left.plot(time, shown, color=colour, linewidth=0.7, label=label_of(found))
+                left.plot(time, shown, color=colour, linewidth=0.7, label=label)
                 right.hist(values.ravel(), bins=60, orientation="horizontal", color=colour,
                            density=True, histtype="step", linewidth=1.1)  # fmt: skip
             left.set_ylabel(variable.label)
@@ -50,10 +50,20 @@ def draw_variables(runs: Sequence[Found], stem: Path) -> Path:
         axes[-1][0].set_xlabel(time_label(runs))
         axes[0][1].set_title("density")
         if len(runs) > 1:
-            figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper left",
-                          ncols=5)  # fmt: skip
+            _legend(figure, axes[0][0])
 
     return save(draw, stem, (6.8, 1.7 * len(variables) + 0.8))
+
+
+def _backwards(runs: Sequence[Found], colours: Sequence[Any]) -> Iterator[tuple[Found, Any, str]]:
+    """Yield runs, colours and labels from the last on: what moves least is drawn on top."""
+    yield from reversed(list(zip(runs, colours, labels_of(runs), strict=True)))
+
+
+def _legend(figure: Any, panel: Any) -> None:
+    """Name the runs above the panels, in their own order."""
+    handles, labels = panel.get_legend_handles_labels()
+    figure.legend(handles[::-1], labels[::-1], loc="outside upper left", ncols=5)
 
 
 def time_label(runs: Sequence[Found]) -> str:
@@ -71,25 +81,24 @@ def draw_msad(runs: Sequence[Found], guest: str, stem: Path) -> Path:
     def draw(figure: Any) -> None:
         left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
         top = 0.0
-        for found, colour in zip(known, colours, strict=True):
+        for found, colour, label in _backwards(known, colours):
             result = found.msads[guest]
             top = max(top, float(np.nanmax(result.net.value)))
-            _band(left, result, result.integrated, colour, "-", label_of(found))
+            _band(left, result, result.integrated, colour, "-", label)
             _band(left, result, result.net, colour, "--", None)
             _fit(left, result, colour)
             _band(right, result, result.c1, colour, "-", None)
             _band(right, result, result.c2, colour, ":", None)
         if top > 0.05 * RANDOM_PLATEAU:
             left.axhline(RANDOM_PLATEAU, color=GREY, linewidth=0.6, linestyle=(0, (1, 2)))
-            left.annotate("random", (0.01, RANDOM_PLATEAU), xycoords=("axes fraction", "data"),
-                          fontsize=7, color=GREY, va="bottom")  # fmt: skip
+            left.annotate("net angle of random turns", (0.01, 1.1 * RANDOM_PLATEAU), fontsize=6.5,
+                          xycoords=("axes fraction", "data"), color=GREY)  # fmt: skip
         left.set(xscale="log", yscale="log", xlabel="lag / ps",
                  ylabel=f"angular displacement of {guest} / rad$^2$")  # fmt: skip
         right.set(xscale="log", xlabel="lag / ps", ylabel="reorientation")
         right.set_ylim(top=1.02)
-        handles, labels = left.get_legend_handles_labels()
         if len(known) > 1:
-            left.legend(handles, labels, loc="upper left")
+            _legend(figure, left)
         _key(left, (("integrated", "-"), ("net angle", "--"), ("$6Dt+c$ fitted", DASH_DOT)),
              "lower right")  # fmt: skip
         _key(right, (("$C_1$", "-"), ("$C_2$", ":")), "lower left")
@@ -120,14 +129,11 @@ def _fit(panel: Any, result: Msad, colour: Any) -> None:
 
 
 def _key(panel: Any, entries: Sequence[tuple[str, Any]], place: str) -> None:
-    """Add a second legend that says what the line styles are."""
+    """Add a legend that says what the line styles are."""
     from matplotlib.lines import Line2D
 
-    first = panel.get_legend()
     lines = [Line2D([], [], color=GREY, linestyle=style, linewidth=1.2) for _, style in entries]
     panel.legend(lines, [name for name, _ in entries], loc=place)
-    if first:
-        panel.add_artist(first)
 
 
 def draw_thermo(runs: Sequence[Found], stem: Path) -> Path:
@@ -137,13 +143,13 @@ def draw_thermo(runs: Sequence[Found], stem: Path) -> Path:
 
     def draw(figure: Any) -> None:
         above, below = figure.subplots(2, 1, sharex=True)
-        for found, colour in zip(known, colours, strict=True):
+        for found, colour, label in _backwards(known, colours):
             thermo = found.thermo
             assert thermo is not None
             if thermo.conserved_ev is not None:
                 change = 1e3 * (thermo.conserved_ev - thermo.conserved_ev[0]) / len(found.symbols)
                 above.plot(*thin(thermo.time_ps, change), color=colour, linewidth=0.7,
-                           label=label_of(found))  # fmt: skip
+                           label=label)  # fmt: skip
             if thermo.temperature_k is not None:
                 below.plot(*thin(thermo.time_ps, thermo.temperature_k), color=colour,
                            linewidth=0.5, alpha=0.85)  # fmt: skip
@@ -154,7 +160,7 @@ def draw_thermo(runs: Sequence[Found], stem: Path) -> Path:
         below.set_ylabel("temperature / K")
         below.set_xlabel("time / ps")
         if len(known) > 1:
-            figure.legend(*above.get_legend_handles_labels(), loc="outside upper left", ncols=5)
+            _legend(figure, above)
 
     return save(draw, stem, (6.8, 3.9))
 
@@ -166,9 +172,10 @@ def draw_pairs(runs: Sequence[Found], name: str, stem: Path) -> Path:
 
     def draw(figure: Any) -> None:
         left, right = figure.subplots(1, 2)
-        for (found, pair), colour in zip(known, colours, strict=True):
+        labels = labels_of([found for found, _ in known])
+        for (_, pair), colour, label in zip(known, colours, labels, strict=True):
             left.plot(pair.r_ang, 1e3 * pair.density, color=colour, linewidth=1.3,
-                      label=label_of(found))  # fmt: skip
+                      label=label)  # fmt: skip
             left.fill_between(pair.r_ang, 1e3 * (pair.density - pair.density_error),
                               1e3 * (pair.density + pair.density_error), color=colour,
                               alpha=0.2, linewidth=0)  # fmt: skip

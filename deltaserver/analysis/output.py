@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,6 +22,10 @@ MSAD_CAPTION = (
     "Net: ⟨θ²⟩ of the rotation from t₀ to t₀+t, which ends in a plateau where rotation is "
     "hindered. Where the two part, the integrated form counts libration as diffusion. "
     "Right: C₁ and C₂, averaged over all axes."
+)
+PAIRS_CAPTION = (
+    "Distances between the atoms of two groups. The density is normalised to ∫4πr²ρ dr = 1, as a "
+    "complex in vacuum has no bulk density to divide by."
 )
 
 
@@ -54,31 +59,35 @@ def _figures(
 ) -> Iterator[tuple[Path, str]]:
     """Draw what there is to draw; yield PNG files and captions (HTML)."""
     yield from _surfaces(runs, unit, directory)
-    for guest in dict.fromkeys(guest for found in runs for guest in found.msads):
-        path = figures_dynamics.draw_msad(runs, guest, directory / f"msad_{guest}")
-        yield path, MSAD_CAPTION.format(guest=guest)
-    shown = [found for found in runs if found.definitions.variables]
-    if "variables" in parts and shown:
-        about = "; ".join(f"{v.name}: {v.about or v.kind}" for v in shown[0].definitions.variables)
-        path = figures_dynamics.draw_variables(shown, directory / "variables")
-        yield path, f"Collective variables along time, and their distribution. {about}."
-    for name in dict.fromkeys(pair.name for found in runs for pair in found.pairs):
-        path = figures_dynamics.draw_pairs(runs, name, directory / f"rdf_{name}".replace("/", "_"))
-        yield (
-            path,
-            (
-                "Distances between the atoms of two groups. The density is normalised to "
-                "∫4πr²ρ dr = 1, as a complex in vacuum has no bulk density to divide by."
-            ),
-        )
-    if any(found.thermo for found in runs):
-        path = figures_dynamics.draw_thermo(runs, directory / "thermo")
-        yield path, "Conserved quantity from its start, and temperature (dashed: what was set)."
+    for group, mine in figures.groups_of(runs).items():
+        yield from _along_time(mine, directory, f"_{group}" if group else "", parts)
     for found, slug in zip(runs, tables.slugs(runs), strict=True):
         if found.contributions:
             name = f"contributions_{slug}" if len(runs) > 1 else "contributions"
             path = figures_dynamics.draw_contributions(found, directory / name)
             yield path, f"{found.run.label}: what each fragment and the binding contribute."
+
+
+def _along_time(
+    runs: Sequence[Found], directory: Path, suffix: str, parts: Sequence[str]
+) -> Iterator[tuple[Path, str]]:
+    """Draw what stands in one figure for the runs of one group; ``suffix`` tells groups apart."""
+    named = f" <b>{html.escape(suffix[1:])}</b>" if suffix else ""
+    for guest in dict.fromkeys(guest for found in runs for guest in found.msads):
+        path = figures_dynamics.draw_msad(runs, guest, directory / f"msad_{guest}{suffix}")
+        yield path, MSAD_CAPTION.format(guest=guest) + named
+    shown = [found for found in runs if found.definitions.variables]
+    if "variables" in parts and shown:
+        about = "; ".join(f"{v.name}: {v.about or v.kind}" for v in shown[0].definitions.variables)
+        path = figures_dynamics.draw_variables(shown, directory / f"variables{suffix}")
+        yield path, f"Collective variables along time, and their distribution. {about}.{named}"
+    for name in dict.fromkeys(pair.name for found in runs for pair in found.pairs):
+        stem = directory / f"rdf_{name}{suffix}".replace("/", "_")
+        path = figures_dynamics.draw_pairs(runs, name, stem)
+        yield path, PAIRS_CAPTION + named
+    if any(found.thermo for found in runs):
+        path = figures_dynamics.draw_thermo(runs, directory / f"thermo{suffix}")
+        yield path, f"Conserved quantity from its start, and temperature (dashed: as set).{named}"
 
 
 def _surfaces(

@@ -10,7 +10,7 @@ import json
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,15 @@ def find_runs(paths: list[Path]) -> list[Run]:
             raise DataError(f"{path}: no such file or directory")
     if files:
         runs.append(Run(files[0].name, "", files[0].parent, (tuple(files),)))
-    return runs
+    return _told_apart(runs)
+
+
+def _told_apart(runs: list[Run]) -> list[Run]:
+    """Name the runs of several sweeps by these as well, as two of them have a 300K each."""
+    labels = [run.label for run in runs]
+    if len(set(labels)) == len(labels):
+        return runs
+    return [replace(run, label=f"{run.group}/{run.label}") for run in runs]
 
 
 def _run_directories(path: Path, depth: int = 0) -> Iterator[Path]:

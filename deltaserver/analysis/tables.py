@@ -48,9 +48,7 @@ def make_directory(path: Path) -> Path:
 
 def slugs(runs: Sequence[Found]) -> list[str]:
     """Return a name for files a run, each another."""
-    names = [found.run.label.replace(" ", "_") for found in runs]
-    if len(set(names)) < len(names):
-        names = [f"{found.run.group}_{name}" for found, name in zip(runs, names, strict=True)]
+    names = [found.run.label.replace(" ", "_").replace("/", "_") for found in runs]
     return [name if names.count(name) == 1 else f"{name}_{k}" for k, name in enumerate(names)]
 
 
