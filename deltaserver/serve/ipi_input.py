@@ -23,6 +23,7 @@ class IpiInput:
         prefix: of the output files.
         system_prefixes: of each system's output files, mostly one empty text.
         checkpoints: names of the checkpoint files, without the numbers that may follow.
+        properties: name of the properties output to follow the run by, without the prefix.
         text: the input.
     """
 
@@ -33,6 +34,7 @@ class IpiInput:
     prefix: str
     system_prefixes: tuple[str, ...]
     checkpoints: tuple[str, ...]
+    properties: str
     text: str
 
     def outputs(self, name: str) -> tuple[str, ...]:
@@ -100,6 +102,7 @@ def parse_input(path: Path, text: str, prefix: str = DEFAULT_PREFIX) -> IpiInput
         prefix="i-pi" if output is None else output.get("prefix", "i-pi"),
         system_prefixes=tuple(system.get("prefix", "") for system in systems) or ("",),
         checkpoints=_checkpoints(output),
+        properties=_properties(output),
         text=ElementTree.tostring(root, encoding="unicode") if files else text,
     )
 
@@ -110,6 +113,15 @@ def _checkpoints(output: ElementTree.Element | None) -> tuple[str, ...]:
     prefix = output.get("prefix", "i-pi")
     names = [node.get("filename", "restart") for node in output.findall("checkpoint")]
     return tuple(f"{prefix}.{name}" if prefix else name for name in names)
+
+
+def _properties(output: ElementTree.Element | None) -> str:
+    """Name the first properties output that has the step and the conserved quantity."""
+    if output is None:
+        return "md"  # i-PI's default output
+    nodes = output.findall("properties")
+    full = [n for n in nodes if "step" in (n.text or "") and "conserved" in (n.text or "")]
+    return next((node.get("filename", "out") for node in [*full, *nodes]), "out")
 
 
 def _structures(path: Path, system: ElementTree.Element) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -165,7 +166,8 @@ class ProgressLine:
             return
         self._shown_at = self.clock()
         if self.in_place:
-            text = "  |  ".join(_with_bar(name, run, len(runs)) for name, run in runs)
+            room = shutil.get_terminal_size((100, 24)).columns - 1  # a full line would wrap
+            text = "  |  ".join(_with_bar(name, run, len(runs), room) for name, run in runs)[:room]
             show(self.stream, "\r" + text.ljust(self._width))
             self._width = len(text)
         else:
@@ -180,11 +182,12 @@ class ProgressLine:
             self._width = 0
 
 
-def _with_bar(name: str, run: Progress, n_runs: int) -> str:
+def _with_bar(name: str, run: Progress, n_runs: int, room: int) -> str:
     filled = "#" * int(BAR_WIDTH * run.fraction)
     head = f"{name} " if name else ""
     if n_runs > 1:
         step = f"{run.point.step}/{run.total}" if run.point else "starting"
         return f"{head}{100 * run.fraction:.0f} % ({step})"
+    text = head + run.text()
     bar = f"[{filled:<{BAR_WIDTH}}] " if run.total else ""
-    return f"{head}{bar}{run.text()}"
+    return bar + text if len(bar + text) <= room else text

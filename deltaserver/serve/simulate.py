@@ -50,7 +50,7 @@ INPUT_NAME = "input.xml"
 LOG_NAME = "deltaserver.jsonl"
 FRAME_NAME = "blow_up.xyz"
 LOCK_NAME = "run.lock"
-LOCK_PATIENCE_S = 20.0  # how long an i-PI whose daemon was killed may take to end
+LOCK_PATIENCE_S = 60.0  # how long an i-PI whose daemon was killed may take to end
 LONG_RUN_STEPS = 10_000
 LONG_RUN_LOG_EVERY = 10
 
@@ -85,7 +85,7 @@ class Monitor:
     def __init__(self, plan: RunPlan, model: CompositeModel, line: ProgressLine | None) -> None:
         fragments = [fragment.atoms for fragment in model.fragments]
         self.geometry = GeometryWatch(model.numbers, fragments, plan.limits)
-        names = plan.ipi_input.outputs("out")
+        names = plan.ipi_input.outputs(plan.ipi_input.properties)
         self.tails = [PropertiesTail(plan.directory / name) for name in names]
         self.drifts = [DriftWatch(model.n_atoms, plan.limits) for _ in names]
         self.progress = Progress(plan.ipi_input.total_steps)

@@ -159,7 +159,10 @@ def _run(request: Request, ipi_input: Any, record: Any) -> None:
         if not request.quiet:
             click.echo(f"{request.directory}: finished at step {old.step}; nothing to do", err=True)
         return
-    model, notes = load_model(Path(record.models), record.component)
+    try:
+        model, notes = load_model(Path(record.models), record.component)
+    except SystemExit:  # a signal: for the daemon a clean end, for a run no end at all
+        raise KeyboardInterrupt from None
     frame = request.directory / "deltaserver.jsonl"
     guard = guard_settings(**request.guard, log_file=frame, single_precision=False)
     plan = RunPlan(

@@ -174,6 +174,9 @@ def test_a_run_killed_as_a_whole_is_resumed_without_gap_or_overlap(tmp_path):
     assert steps_in_comments(killed / f"{SLUG}.pos_0.xyz") == list(range(0, 201, 4))
     assert steps_in_comments(killed / f"{SLUG}.binding_energy_ev_0") == list(range(201))
     assert [step["seq"] for step in logged(killed)] == list(range(201))
+    assert cli.main(["analyze", str(killed), "--output", str(tmp_path / "found"), "--quiet"]) == 0
+    (found,) = json.loads((tmp_path / "found" / "summary.json").read_text())["runs"]
+    assert found["frames"] == 51
     # i-PI prints 9 digits, and its state holds as many: a resumed path is not the same to the bit.
     for column in (2, 4):
         values = [np.loadtxt(d / f"{SLUG}.out")[:, column] for d in (killed, straight)]

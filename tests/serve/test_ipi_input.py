@@ -8,6 +8,8 @@ from deltaserver.serve.transport import InetAddress, UnixAddress
 
 INPUT = """<simulation>
   <output prefix="run">
+    <properties filename="short"> [ step, time ] </properties>
+    <properties filename="long"> [ time, step, conserved{electronvolt} ] </properties>
     <checkpoint stride="10"/>
     <checkpoint stride="20" filename="state" overwrite="false"/>
   </output>
@@ -41,6 +43,7 @@ def test_what_there_is_to_know(path):
     assert known.structures_per_step == 4 * (1 + 3) + 1
     assert known.outputs("out") == ("s1_run.out", "s2_run.out")
     assert known.checkpoints == ("run.restart", "run.state")
+    assert known.properties == "long"
 
 
 def test_structure_files_become_absolute(path):
@@ -56,6 +59,7 @@ def test_an_input_without_files_is_kept_to_the_letter():
     assert (known.total_steps, known.structures_per_step) == (None, 1)
     assert known.outputs("out") == ("i-pi.out",)
     assert known.checkpoints == ("i-pi.checkpoint",)
+    assert known.properties == "md"
 
 
 def test_another_number_of_steps(path):

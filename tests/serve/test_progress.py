@@ -73,7 +73,8 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_shows_one_line_with_a_bar():
+def test_a_terminal_shows_one_line_with_a_bar(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     clock, stream = Clock(), Terminal()
     line, run = ProgressLine(stream, clock), Progress(100, clock)
     run.add([Point(50, None, None, None)])
@@ -87,6 +88,15 @@ def test_a_terminal_shows_one_line_with_a_bar():
     clock.now = 2.0
     line.show([("10K", run), ("300K", Progress(100, clock))])
     assert stream.getvalue().endswith("\r10K 50 % (50/100)  |  300K 0 % (starting)")
+
+
+def test_a_narrow_terminal_is_not_filled(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    clock, stream = Clock(), Terminal()
+    line, run = ProgressLine(stream, clock), Progress(1000, clock)
+    run.add([Point(250, 0.125, 301.2, -99.995)])
+    line.show([("", run)], now=True)
+    assert stream.getvalue() == "\rstep 250/1000  0.12 ps  301 K  conserve"
 
 
 def test_a_file_gets_plain_lines_ever_rarer():
