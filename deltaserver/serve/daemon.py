@@ -27,6 +27,7 @@ from deltaserver.units import BOHR_ANG
 Inspect = Callable[[NDArray[np.float64]], None]
 
 COMPONENT_PARAMETER = "component"
+FINISH_S = 2.0  # how long a peer may take to ask for the forces of the step we stop in
 DRAIN_S = 5.0  # how long a peer may take to read the rest of a reply when we stop
 SERVER_CLOSED = "the server closed the connection"
 SERVER_GAVE_UP = "EXIT before its answer: the server no longer waited"
@@ -95,9 +96,7 @@ class Daemon:
             try:
                 while self._links and not self._signals.stop:
                     self._turn()
-                self._answer_waiting(finish=True)
-                for link in self._links:
-                    link.drain(DRAIN_S)
+                self._finish_steps()
             finally:
                 for link in self._links:
                     link.close()
@@ -135,6 +134,24 @@ class Daemon:
             elif self._signals.stop is None:
                 self._handle(key.data, mask)
         self._answer_waiting()
+
+    def _finish_steps(self) -> None:
+        """Stop, but not in the middle of a step: some are a word from being done."""
+        self._answer_waiting(finish=True)
+        until = time.monotonic() + FINISH_S
+        while links := [link for link in self._links if link.protocol.within_step]:
+            for link in self._links:
+                link.watch() if link in links else link.ignore()
+            if not (ready := self._selector.select(max(0.0, until - time.monotonic()))):
+                break
+            for key, mask in ready:
+                if key.data is None:
+                    self._signals.woken()
+                elif key.data in links:
+                    self._handle(key.data, mask)
+            self._answer_waiting(finish=True)
+        for link in self._links:
+            link.drain(DRAIN_S)
 
     def _timeout(self) -> float | None:
         """How long, in s, nothing is due: the next attempt to connect, the end of a window."""
@@ -300,7 +317,7 @@ class Daemon:
     def _flush(self, link: Link) -> None:
         """Send what is queued, and record the reply once it is all on its way."""
         link.flush()
-        if not link.protocol.outgoing and link.unlogged:
+        if link.unlogged and not (link.protocol.outgoing or link.protocol.within_step):
             self._record(link)
 
     def _record(self, link: Link) -> None:

@@ -170,6 +170,10 @@ class Link:
             wanted |= selectors.EVENT_READ
         self._watch(wanted)
 
+    def ignore(self) -> None:
+        """Have the selector say nothing of this link."""
+        self._watch(0)
+
     def _watch(self, wanted: int) -> None:
         if wanted == self._watched:
             return

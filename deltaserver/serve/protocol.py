@@ -3,6 +3,12 @@
 i-PI asks (STATUS) and commands (INIT, POSDATA, GETFORCE, EXIT); we answer. By default it sends
 POSDATA and GETFORCE in one piece with no STATUS between them, with ``consolidate_messages=False``
 it asks in between. Both are walks through the same table.
+
+What i-PI 3.3.1 makes of a client that dies decides when we compute. Consolidated, it takes an end
+of file for what it is, but its polling thread dies of a reset, which is what a client causes that
+dies over unread bytes: so GETFORCE is read before anything is computed. Asked step by step, it is
+the other way round: i-PI loops for ever if the client ends after GETFORCE, and notices at once if
+it ends before STATUS is answered: so the forces are there before we say HAVEDATA.
 """
 
 from __future__ import annotations
@@ -29,14 +35,14 @@ class State(Enum):
 
     NEED_INIT = "NEEDINIT"
     READY = "READY"
-    HAVE_POSITIONS = "HAVEDATA"
+    HAVE_POSITIONS = "HAVEPOS"
     MUST_ANSWER = "MUST_ANSWER"
+    HAVE_FORCES = "HAVEDATA"
     CLOSED = "CLOSED"
 
 
-# (state, message) -> state. What is not here is illegal. STATUS never changes the state.
-# HAVE_POSITIONS answers HAVEDATA before anything is computed: i-PI then sends GETFORCE, and a
-# client that computes with GETFORCE unread would hang i-PI if it died.
+# (state, message) -> state. What is not here is illegal. STATUS changes the state only where it
+# asks for forces that are not there yet.
 TRANSITIONS: dict[tuple[State, type[Message]], State] = {
     (State.NEED_INIT, Status): State.NEED_INIT,
     (State.NEED_INIT, Init): State.READY,
@@ -45,9 +51,12 @@ TRANSITIONS: dict[tuple[State, type[Message]], State] = {
     (State.READY, Init): State.READY,  # a server may introduce itself anew
     (State.READY, PosData): State.HAVE_POSITIONS,
     (State.READY, Exit): State.CLOSED,
-    (State.HAVE_POSITIONS, Status): State.HAVE_POSITIONS,
+    (State.HAVE_POSITIONS, Status): State.MUST_ANSWER,
     (State.HAVE_POSITIONS, GetForce): State.MUST_ANSWER,
     (State.HAVE_POSITIONS, Exit): State.CLOSED,
+    (State.HAVE_FORCES, Status): State.HAVE_FORCES,
+    (State.HAVE_FORCES, GetForce): State.READY,
+    (State.HAVE_FORCES, Exit): State.CLOSED,
 }
 NAMES: dict[type[Message], str] = {
     Status: "STATUS",
@@ -56,6 +65,9 @@ NAMES: dict[type[Message], str] = {
     GetForce: "GETFORCE",
     Exit: "EXIT",
 }
+
+
+WITHIN_STEP = (State.HAVE_POSITIONS, State.MUST_ANSWER, State.HAVE_FORCES)
 
 
 @dataclass(frozen=True)
@@ -103,6 +115,8 @@ class ClientProtocol:
     def __post_init__(self) -> None:
         self._reader = MessageReader(self.n_atoms)
         self._positions: PosData | None = None
+        self._asked_first = False  # STATUS stands between POSDATA and GETFORCE
+        self._reply = b""  # waits for GETFORCE
 
     @property
     def idle(self) -> bool:
@@ -113,6 +127,11 @@ class ClientProtocol:
     def receiving(self) -> bool:
         """Whether part of a request has arrived, but not all of it."""
         return not self._reader.idle or self.state is State.HAVE_POSITIONS
+
+    @property
+    def within_step(self) -> bool:
+        """Whether the peer has sent positions and has not got their forces."""
+        return self.state in WITHIN_STEP
 
     def receive(self, data: bytes | memoryview) -> None:
         """Take bytes from the peer."""
@@ -133,11 +152,19 @@ class ClientProtocol:
         return None
 
     def answer(self, reply: bytes) -> None:
-        """Queue the FORCEREADY message that answers the last ForceRequest."""
+        """Queue the FORCEREADY message that answers the last ForceRequest.
+
+        It waits for GETFORCE if the peer has only asked whether it is there.
+        """
         if self.state is not State.MUST_ANSWER:
             raise RuntimeError(f"nothing to answer in state {self.state.value}")
-        self.outgoing += reply
-        self.state = State.READY
+        if self._asked_first:
+            self._reply = reply
+            self.state = State.HAVE_FORCES
+            self.outgoing += header(self.state.value)
+        else:
+            self.outgoing += reply
+            self.state = State.READY
 
     def _advance(self, message: Message) -> Event | None:
         before = self.state
@@ -148,16 +175,20 @@ class ClientProtocol:
                 f"the peer sent {NAMES[type(message)]} in state {self.state.value}; "
                 f"expected {self._expected()}"
             ) from None
+        if self.state is State.MUST_ANSWER and self._positions is not None:
+            self._asked_first = isinstance(message, Status)
+            return ForceRequest(self._positions)
         if isinstance(message, Status):
             self.outgoing += header(self.state.value)
         elif isinstance(message, Init):
             return self._introduce(message)
         elif isinstance(message, PosData):
             self._positions = message
-        elif isinstance(message, GetForce) and self._positions is not None:
-            return ForceRequest(self._positions)
+        elif isinstance(message, GetForce):
+            self.outgoing += self._reply
+            self._reply = b""
         elif isinstance(message, Exit):
-            return Closed(finished=before is not State.HAVE_POSITIONS)
+            return Closed(finished=before not in WITHIN_STEP)
         return None
 
     def _introduce(self, message: Init) -> Introduced:

@@ -97,7 +97,7 @@ def test_exchanges_with_status_in_between(composite, positions, unix):
         peer.introduce()
         peer.send(posdata(positions))
         assert peer.status() == "HAVEDATA"
-        assert peer.status() == "HAVEDATA"  # nothing is computed yet, and asking again is allowed
+        assert peer.status() == "HAVEDATA"  # asking again is allowed
         peer.send(message("getforce"))
         return peer.reply()
 

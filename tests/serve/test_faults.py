@@ -3,6 +3,7 @@
 Every test is on a real socket. Rows of docs/reliability.md name the tests here.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -335,6 +336,59 @@ def test_sigterm_at_any_moment_under_load_leaves_whole_replies_only(composite, b
             assert_same(reply, composite.evaluate(batch[0]))
         n_served += len(replies)
     assert n_served > 25
+
+
+def test_sigterm_before_getforce_waits_for_it(composite, positions, unix):
+    """i-PI that has heard HAVEDATA loops for ever if its client then ends."""
+
+    def script(peer):
+        peer.introduce()
+        peer.send(posdata(positions))
+        assert peer.status() == "HAVEDATA"
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.3)
+        peer.send(GETFORCE)
+        reply = peer.reply()
+        assert peer.ends()
+        return reply
+
+    server = ServerDouble(unix, script)
+    events = serve(composite, server)
+    assert_same(server.finish(), composite.evaluate(positions))
+    assert len(named(events, "step")) == 1
+
+
+def test_sigterm_does_not_wait_for_ever(composite, positions, tmp_path):
+    """For a peer that does not ask; another that floods us meanwhile is not listened to."""
+    flooded = threading.Event()
+
+    def silent(peer):
+        peer.introduce()
+        peer.send(posdata(positions))
+        assert peer.status() == "HAVEDATA"
+        assert flooded.wait(10)
+        began, used = time.monotonic(), time.process_time()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert peer.ends()
+        return time.monotonic() - began, time.process_time() - used
+
+    def flood(peer):
+        peer.introduce()
+        flooded.set()
+        time.sleep(0.5)
+        with contextlib.suppress(OSError):
+            peer.send(1000 * STATUS)
+        return peer.ends()
+
+    servers = [
+        ServerDouble(f"unix:{tmp_path}/a", silent),
+        ServerDouble(f"unix:{tmp_path}/b", flood),
+    ]
+    events = serve(composite, *servers)
+    waited, used = servers[0].finish()
+    assert 1.0 < waited < 5.0
+    assert used < 0.5
+    assert named(events, "step") == []
 
 
 @pytest.mark.parametrize("address", ["unix", "inet"])

@@ -35,6 +35,7 @@ PATHS = {
     State.NEED_INIT: b"",
     State.READY: init(),
     State.HAVE_POSITIONS: init() + posdata(X),
+    State.HAVE_FORCES: init() + posdata(X) + message("status"),
 }
 
 
@@ -60,10 +61,14 @@ def test_the_names_i_pi_knows():
     answers = {}
     for state in PATHS:
         protocol = in_state(state)
-        events(protocol, message("status"))
+        n_requests = len(events(protocol, message("status")))
         answers[state] = bytes(protocol.outgoing)
-        assert protocol.state is state
-    assert list(answers.values()) == [b"NEEDINIT    ", b"READY       ", b"HAVEDATA    "]
+        if state is State.HAVE_POSITIONS:  # the forces are there before we say so
+            assert (n_requests, protocol.state) == (1, State.HAVE_FORCES)
+        else:
+            assert (n_requests, protocol.state) == (0, state)
+    said = [b"NEEDINIT    ", b"READY       ", b"HAVEDATA    ", b"HAVEDATA    "]
+    assert list(answers.values()) == said
 
 
 @pytest.mark.parametrize("kind", BYTES)
@@ -74,7 +79,9 @@ def test_every_pair_of_the_table_and_every_pair_that_is_not_in_it(state, kind):
         events(protocol, BYTES[kind])
         # Forces are answered at once by the helper above.
         after = TRANSITIONS[state, kind]
-        assert protocol.state is (State.READY if after is State.MUST_ANSWER else after)
+        if after is State.MUST_ANSWER:
+            after = State.HAVE_FORCES if kind is Status else State.READY
+        assert protocol.state is after
     else:
         legal = [NAMES[k] for s, k in TRANSITIONS if s is state]
         with pytest.raises(ProtocolError) as caught:
@@ -83,10 +90,10 @@ def test_every_pair_of_the_table_and_every_pair_that_is_not_in_it(state, kind):
         assert expected in str(caught.value)
 
 
-def test_half_of_the_table_is_illegal():
-    # The test above would pass on a table that allows all. Ten legal pairs: the nine that i-PI
-    # needs, and INIT anew.
-    assert len(TRANSITIONS) == 10
+def test_much_of_the_table_is_illegal():
+    # The test above would pass on a table that allows all. Thirteen legal pairs of twenty: the
+    # twelve that i-PI needs, and INIT anew.
+    assert len(TRANSITIONS) == 13
 
 
 @pytest.mark.parametrize("asks", ["consolidated", "with STATUS in between"])
@@ -98,6 +105,24 @@ def test_both_ways_i_pi_asks_for_forces(asks):
     havedata = b"HAVEDATA    " if between else b""
     assert bytes(protocol.outgoing) == havedata + b"FORCES"
     assert protocol.state is State.READY
+
+
+def test_forces_wait_for_getforce_and_are_given_once():
+    protocol = in_state(State.HAVE_POSITIONS)
+    assert len(events(protocol, message("status"))) == 1
+    assert events(protocol, 3 * message("status")) == []
+    assert bytes(protocol.outgoing) == 4 * b"HAVEDATA    "
+    protocol.outgoing.clear()
+    assert events(protocol, message("getforce")) == []
+    assert bytes(protocol.outgoing) == b"FORCES"
+    with pytest.raises(ProtocolError, match="sent GETFORCE in state READY"):
+        events(protocol, message("getforce"))
+
+
+@pytest.mark.parametrize("state", PATHS)
+def test_exit_within_a_step_is_told_from_exit_at_its_end(state):
+    (closed,) = events(in_state(state), message("exit"))
+    assert closed == Closed(finished=state in (State.NEED_INIT, State.READY))
 
 
 EXCHANGE = (
