@@ -190,7 +190,7 @@ class Daemon:
                 self._flush(link)
             if mask & selectors.EVENT_READ:
                 self._read(link)
-        except (ConnectionError, TimeoutError) as error:
+        except OSError as error:  # reset, timed out, no route any more
             self._lost(link, _reason(error))
 
     def _attempt(self, link: Link, now: float) -> None:
@@ -295,7 +295,7 @@ class Daemon:
         for link, reply in zip(links, replies, strict=True):
             try:
                 self._reply(link, reply, evaluated)
-            except (ConnectionError, TimeoutError) as error:
+            except OSError as error:  # reset, timed out, no route any more
                 self._lost(link, _reason(error))
 
     def _reply(self, link: Link, reply: Answer, evaluated: float) -> None:

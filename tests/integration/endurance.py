@@ -103,7 +103,8 @@ class Endurance:
     def start_daemon(self) -> subprocess.Popen[bytes]:
         """Start a daemon that outlives i-PI."""
         address = f"unix:{self.socket}"
-        options = ["--socket", address, "--log-file", self.log, "--reconnect"]
+        options = ["--socket", address, "--log-file", self.log]
+        options += ["--reconnect", "--connect-timeout", "600"]
         return start_daemon(DIMER, *options)
 
     def run(self, kills: int) -> None:
@@ -118,7 +119,7 @@ class Endurance:
             self.kill(victim)
         while self.ipi.poll() is None:
             self.wait(0.5)
-        self.findings.ended = self.ipi.returncode == 0 and self.daemon.wait(30) == 0
+        self.findings.ended = self.ipi.returncode == 0 and self.daemon.wait(LOST_S) == 0
         self.findings.wall_s = round(time.monotonic() - began, 1)
 
     def strike_while_it_runs(self) -> None:

@@ -22,7 +22,7 @@ from .endurance import endure
 
 NVE = '<dynamics mode="nve"><timestep units="femtosecond">0.5</timestep></dynamics>'
 STEPS = 100
-WAIT_S = 90.0
+WAIT_S = 240.0
 
 
 class Run:
@@ -50,7 +50,8 @@ class Run:
 
     def daemon(self, *options: str) -> subprocess.Popen[bytes]:
         address = ["--socket", f"unix:{self.socket}", "--log-file", self.log]
-        process = start_daemon(DIMER, *address, "--reconnect", *options)
+        patience = ["--reconnect", "--connect-timeout", "240"]
+        process = start_daemon(DIMER, *address, *patience, *options)
         self.processes.append(process)
         return process
 
@@ -95,7 +96,7 @@ def undisturbed(tmp_path_factory):
     ipi, daemon = run.ipi(), run.daemon()
     try:
         assert ipi.wait(WAIT_S) == 0
-        assert daemon.wait(20) == 0
+        assert daemon.wait(WAIT_S) == 0
     finally:
         for process in (ipi, daemon):
             process.kill()
@@ -128,7 +129,7 @@ def test_ipi_is_stopped_and_continued(run, undisturbed):
     assert cpu_s(daemon) - used < 0.1
     ipi.send_signal(signal.SIGCONT)
     assert_whole(it, ipi, undisturbed)
-    assert daemon.wait(20) == 0
+    assert daemon.wait(WAIT_S) == 0
     assert len(it.steps()) == STEPS + 1
     assert len(it.events("connected")) == 1
 
@@ -144,7 +145,7 @@ def test_ipi_is_killed_and_started_on_its_checkpoint(run, undisturbed):
     (it.directory / "run.out").rename(it.directory / "first.out")
     ipi = it.ipi(chosen.name)
     assert ipi.wait(WAIT_S) == 0
-    assert daemon.wait(20) == 0
+    assert daemon.wait(WAIT_S) == 0
     assert [event["times"] for event in it.events("connected")] == [1, 2]
     properties, energies = undisturbed
     np.testing.assert_allclose(it.properties(), properties[-len(it.properties()) :], rtol=1e-7)
@@ -174,7 +175,7 @@ def test_the_daemon_is_killed_in_the_middle_of_a_step(run, undisturbed, consolid
     ipi, daemon = it.ipi(), it.daemon()
     it.wait_for_steps(30)
     daemon.send_signal(signal.SIGTERM)
-    assert daemon.wait(20) == 0
+    assert daemon.wait(WAIT_S) == 0
     n_before = len(it.steps())
     with socket.socket(socket.AF_UNIX) as idle:
         idle.bind(str(it.directory / "idle"))
@@ -191,7 +192,7 @@ def test_the_daemon_is_killed_in_the_middle_of_a_step(run, undisturbed, consolid
     assert len(it.steps()) == n_before
     daemon = it.daemon()
     assert_whole(it, ipi, undisturbed)
-    assert daemon.wait(20) == 0
+    assert daemon.wait(WAIT_S) == 0
     energies = [step["energy_ev"] for step in it.steps()]
     np.testing.assert_allclose(energies, undisturbed[1], rtol=1e-9)  # none lost, none twice
 
@@ -205,10 +206,10 @@ def test_daemons_that_end_in_order_hand_the_run_over(run, undisturbed, consolida
         daemon = it.daemon()
         it.wait_for_steps(15 + 20 * k)
         daemon.send_signal(signal.SIGTERM)
-        assert daemon.wait(20) == 0
+        assert daemon.wait(WAIT_S) == 0
     daemon = it.daemon()
     assert_whole(it, ipi, undisturbed)
-    assert daemon.wait(20) == 0
+    assert daemon.wait(WAIT_S) == 0
     energies = [step["energy_ev"] for step in it.steps()]
     if consolidated == "False":
         # i-PI may send again what it has an answer to, when the client then ends.
@@ -228,7 +229,7 @@ def test_a_daemon_that_sleeps_too_long_comes_back(run, undisturbed):
         time.sleep(2.5)
         daemon.send_signal(signal.SIGCONT)
     assert_whole(it, ipi, undisturbed)
-    assert daemon.wait(20) == 0
+    assert daemon.wait(WAIT_S) == 0
     assert it.steps()[-1]["energy_ev"] == pytest.approx(undisturbed[1][-1], rel=1e-9)
     assert len(it.events("connected")) > 1
 
@@ -239,8 +240,8 @@ def test_ipi_that_ends_early_says_so(run):
     ipi, daemon = it.ipi(), it.daemon()
     it.wait_for_steps(20)
     ipi.send_signal(signal.SIGTERM)
-    assert daemon.wait(30) == 0
-    ipi.wait(30)
+    assert daemon.wait(WAIT_S) == 0
+    ipi.wait(WAIT_S)
     assert it.events("closed")[-1]["reason"] == "EXIT"
 
 
