@@ -78,7 +78,7 @@ class Peer:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.sock.settimeout(20.0)
+        self.sock.settimeout(60.0)
 
     def send(self, data: bytes) -> None:
         self.sock.sendall(data)
@@ -152,7 +152,7 @@ class ServerDouble:
         if send_buffer:
             self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, send_buffer)
         self.listener.listen(4)
-        self.listener.settimeout(20.0)
+        self.listener.settimeout(60.0)
         self.scripts = scripts
         self.result: Any = None
         self.error: BaseException | None = None
@@ -174,7 +174,7 @@ class ServerDouble:
 
     def finish(self) -> Any:
         """Wait for the script; return its result or raise what it raised."""
-        self.thread.join(30.0)
+        self.thread.join(60.0)
         assert not self.thread.is_alive()
         if self.error:
             raise self.error

@@ -61,7 +61,7 @@ def test_together_is_one_evaluation_and_the_same_reply(composite, batch):
 def test_a_window_waits_for_the_other_connection(composite, batch, tmp_path, window_s, sizes):
     model = Counting(composite)
     first_has_asked = threading.Event()
-    barrier = threading.Barrier(2, timeout=10)
+    barrier = threading.Barrier(2, timeout=50)
 
     def early(peer):
         peer.introduce()
@@ -76,7 +76,7 @@ def test_a_window_waits_for_the_other_connection(composite, batch, tmp_path, win
     def late(peer):
         peer.introduce()
         barrier.wait()
-        assert first_has_asked.wait(10)
+        assert first_has_asked.wait(50)
         threading.Event().wait(0.2)
         peer.send(posdata(batch[1]) + message("getforce"))
         reply = peer.reply()
@@ -107,7 +107,7 @@ def test_a_lone_connection_never_waits(composite, positions, tmp_path):
 
 
 def test_a_window_that_runs_out_ends_the_wait(composite, positions, tmp_path):
-    both_introduced = threading.Barrier(2, timeout=10)
+    both_introduced = threading.Barrier(2, timeout=50)
     done = threading.Event()
 
     def busy(peer):
@@ -120,7 +120,7 @@ def test_a_window_that_runs_out_ends_the_wait(composite, positions, tmp_path):
     def silent(peer):
         peer.introduce()
         both_introduced.wait()
-        assert done.wait(10)
+        assert done.wait(50)
 
     servers = [
         ServerDouble(f"unix:{tmp_path}/a", busy),

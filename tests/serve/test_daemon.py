@@ -43,7 +43,7 @@ from tests.serve.server_double import (
 def serve(model, *servers, **settings):
     """Run a daemon on the servers' addresses; return the events it logged."""
     addresses = tuple(parse_address(server.address) for server in servers)
-    settings = {"connect_timeout_s": 5.0} | settings
+    settings = {"connect_timeout_s": 60.0} | settings
     with structlog.testing.capture_logs() as events:
         Daemon(model, ServeSettings(addresses, **settings), StepLog(1, None)).run()
     return events
@@ -141,7 +141,7 @@ def test_batches_and_their_padding(composite, batch, unix, text):
 
 
 def test_two_sockets_with_different_components_on_one_daemon(composite, positions, unix):
-    barrier = threading.Barrier(2, timeout=10)
+    barrier = threading.Barrier(2, timeout=50)
 
     def script(component):
         def run(peer):
@@ -182,7 +182,7 @@ def test_one_server_leaves_and_the_other_is_served_on(composite, positions, unix
 
     def stay(peer):
         peer.introduce()
-        assert left.wait(10)
+        assert left.wait(50)
         return peer.forces(positions)
 
     servers = [ServerDouble(unix, leave), ServerDouble("inet", stay)]
@@ -315,7 +315,7 @@ def test_nobody_listens(composite, unix, timeout):
     began = time.monotonic()
     with structlog.testing.capture_logs(), pytest.raises(NoServerError) as caught:
         Daemon(composite, settings, StepLog(1, None)).run()
-    assert timeout <= time.monotonic() - began < timeout + 2.0
+    assert timeout <= time.monotonic() - began < timeout + 15.0
     assert f"{unix} after {timeout:g} s (no such file or directory)" in str(caught.value)
     assert caught.value.exit_code == 3
 
@@ -508,7 +508,7 @@ def test_a_signal_stops_it_while_it_waits_for_a_server(composite, unix):
     began = time.monotonic()
     with structlog.testing.capture_logs() as events:
         Daemon(composite, settings, StepLog(1, None)).run()
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < 30.0
     assert named(events, "stopped")[0]["reason"] == "SIGTERM"
 
 
@@ -521,11 +521,11 @@ def test_the_program_ends_well_on_a_signal(model_directory, tmp_path, number):
              f"unix:{path}"],
             stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
         )  # fmt: skip
-        listener.settimeout(15)
+        listener.settimeout(60)
         connection, _ = listener.accept()
         with connection:
             process.send_signal(number)
-            _, stderr = process.communicate(timeout=15)
+            _, stderr = process.communicate(timeout=60)
             assert connection.recv(1) == b""
     assert process.returncode == 0
     assert "Traceback" not in stderr

@@ -37,7 +37,7 @@ def leave(peer):
 
 def test_a_server_that_comes_back_is_served_on(composite, batch, unix):
     server = ServerDouble(unix, *[one_step(x) for x in batch], leave)
-    events = serve(composite, server, reconnect_limit_s=10.0)
+    events = serve(composite, server, reconnect_limit_s=60.0)
     for reply, x in zip(server.finish()[:3], batch, strict=True):
         assert_same(reply, composite.evaluate(x))
     assert [step["seq"] for step in named(events, "step")] == [0, 1, 2]  # one count for all
@@ -55,7 +55,7 @@ def test_without_being_asked_it_does_not_connect_again(composite, positions, uni
 def test_exit_is_the_end_also_when_it_may_connect_again(composite, unix):
     began = time.monotonic()
     events = serve(composite, ServerDouble(unix, leave), reconnect_limit_s=60.0)
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < 30.0
     assert named(events, "reconnecting") == []
 
 
@@ -64,7 +64,7 @@ def test_a_server_that_stays_away_ends_it_after_the_limit(composite, positions, 
     began = time.monotonic()
     with pytest.raises(NoServerError) as caught:
         serve(composite, server, reconnect_limit_s=0.3)
-    assert 0.3 <= time.monotonic() - began < 3.0
+    assert 0.3 <= time.monotonic() - began < 15.0
     assert f"{unix}: the server did not come back within 0.3 s (" in str(caught.value)
     assert "--reconnect-limit" in str(caught.value)
     assert caught.value.exit_code == 3
@@ -127,7 +127,7 @@ def test_the_others_are_served_on_when_one_stays_away(composite, positions, tmp_
 
     def stay(peer):
         peer.introduce()
-        assert gone.wait(10)
+        assert gone.wait(50)
         time.sleep(limit + 0.3)
         reply = peer.forces(positions)
         peer.send(message("exit"))
@@ -165,7 +165,7 @@ def test_exit_before_the_answer_means_that_ipi_gave_up_on_us(composite, batch, u
         peer.send(posdata(batch[0]) + message("getforce") + message("exit"))
 
     server = ServerDouble(unix if kind == "unix" else "inet", give_up, one_step(batch[1]), leave)
-    events = serve(composite, server, reconnect_limit_s=10.0)
+    events = serve(composite, server, reconnect_limit_s=60.0)
     assert_same(server.finish()[1], composite.evaluate(batch[1]))
     assert named(events, "closed")[-1]["reason"] == "EXIT"
     assert len(named(events, "connected")) == 3
@@ -178,7 +178,7 @@ def test_exit_with_positions_unanswered_is_no_end_either(composite, batch, unix)
         assert peer.ends()
 
     server = ServerDouble(unix, give_up, leave)
-    events = serve(composite, server, reconnect_limit_s=10.0)
+    events = serve(composite, server, reconnect_limit_s=60.0)
     server.finish()
     reasons = [event["reason"] for event in named(events, "closed")]
     assert reasons == ["EXIT before its answer: the server no longer waited", "EXIT"]
@@ -192,7 +192,7 @@ def test_each_connection_is_introduced_for_itself(composite, batch, unix):
         return peer.batch(batch)
 
     server = ServerDouble(unix, binding, one_step(batch[0]), leave)
-    serve(composite, server, reconnect_limit_s=10.0)
+    serve(composite, server, reconnect_limit_s=60.0)
     first, second, _ = server.finish()
     assert_same(first, composite.evaluate(batch[2], "binding"), 2)
     assert_same(second, composite.evaluate(batch[0]))
@@ -204,5 +204,5 @@ def test_half_a_request_of_one_connection_is_not_glued_to_the_next(composite, ba
         peer.send(posdata(batch[0])[:200])
 
     server = ServerDouble(unix, cut, one_step(batch[1]), leave)
-    serve(composite, server, reconnect_limit_s=10.0)
+    serve(composite, server, reconnect_limit_s=60.0)
     assert_same(server.finish()[1], composite.evaluate(batch[1]))

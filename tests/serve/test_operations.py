@@ -68,7 +68,7 @@ def test_the_program_with_every_option_of_a_long_run(model_directory, batch, tmp
     log, health, notify = (tmp_path / name for name in ("log", "health", "notify"))
     systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     systemd.bind(str(notify))
-    systemd.settimeout(15)
+    systemd.settimeout(60)
 
     def script(peer):
         peer.introduce()
@@ -98,7 +98,7 @@ def test_the_program_with_every_option_of_a_long_run(model_directory, batch, tmp
         stderr=subprocess.PIPE,
     )
     values = server.finish()
-    assert process.wait(15) == 0
+    assert process.wait(60) == 0
     heard = ""
     while "STOPPING=1" not in heard:
         heard += systemd.recv(4096).decode() + "\n"

@@ -26,7 +26,7 @@ def test_a_signal_wakes_the_selector_and_is_noted(number, stop, hangup):
         threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
         began = time.monotonic()
         assert selector.select(10.0)
-        assert time.monotonic() - began < 5.0
+        assert time.monotonic() - began < 9.0
         signals.woken()
         assert (signals.stop, signals.hangup) == (stop, hangup)
         assert selector.select(0.0) == []  # it can sleep again

@@ -50,7 +50,7 @@ class Noting:
 
 
 def serve(model, address, *watchers, **settings):
-    settings = ServeSettings((parse_address(address),), connect_timeout_s=5.0, **settings)
+    settings = ServeSettings((parse_address(address),), connect_timeout_s=60.0, **settings)
     with structlog.testing.capture_logs() as events:
         Daemon(model, settings, StepLog(1, None), watchers).run()
     return events
@@ -71,7 +71,7 @@ def test_a_life_as_watchers_hear_it(composite, batch, unix):
     servers = []
     timer = threading.Timer(0.2, lambda: servers.append(ServerDouble(unix, first, second)))
     timer.start()
-    serve(composite, unix, noting, reconnect_limit_s=5.0)
+    serve(composite, unix, noting, reconnect_limit_s=60.0)
     _, energy = servers[0].finish()
     assert noting.conditions == ["connecting", "serving", "reconnecting", "serving", "stopped"]
     assert [(n, component) for n, _, component in noting.steps] == [(1, "total"), (1, "binding")]
