@@ -6,6 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUN_DIR ?= run
 
 .PHONY: run test slow fuzz bench lint format clean help
+.PHONY: run test slow test-cluster fuzz lint format clean help
 
 help:
 	@echo "make run     i-PI drives C60@buckycatcher with the shipped models; a table and a plot"
@@ -14,6 +15,8 @@ help:
 	@echo "make fuzz    a million inputs to the wire parser, 50,000 to the loaders"
 	@echo "make bench   our evaluator against sgdml's, and steps a second under i-PI"
 	@echo "make lint    ruff and mypy"
+	@echo "make lint    ruff, mypy, hadolint and shellcheck"
+	@echo "make test-cluster    containers and Slurm, really run: as root, on Debian 12"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -46,10 +49,17 @@ fuzz: $(VENV)/.test
 	$(BIN)/python -m tests.fuzz.campaign model --inputs $$(($(FUZZ_INPUTS) / 20))
 	$(BIN)/python -m tests.fuzz.campaign manifest --inputs $$(($(FUZZ_INPUTS) / 20))
 
+# Installs podman, buildah, Slurm and the like from Debian's packages; see tests/cluster/.
+test-cluster: $(VENV)/.test
+	tests/cluster/install.sh
+	DELTASERVER_TEST_CLUSTER=1 $(BIN)/python -m pytest -s tests/cluster
+
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint docker/Dockerfile
+	$(BIN)/shellcheck .ci/run $$(git ls-files '*.sh' '*.sbatch')
 
 # One thread, nothing else running: the tables of docs/performance.md.
 bench: $(VENV)/.test
