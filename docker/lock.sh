@@ -13,8 +13,9 @@ lock() {
 }
 
 lock build docker/requirements/build.in
-lock cpu setup.cfg docker/requirements/cpu.in
+lock cpu setup.cfg docker/requirements/cpu.in --extra metrics
 lock ipi docker/requirements/ipi.in
-lock gpu setup.cfg docker/requirements/cpu.in docker/requirements/gpu.in --extra gpu
+lock gpu setup.cfg docker/requirements/cpu.in docker/requirements/gpu.in \
+    --extra metrics --extra gpu
 lock full setup.cfg docker/requirements/cpu.in docker/requirements/gpu.in \
-    --extra gpu --extra train --extra analysis --extra ipi --extra tblite --extra dft
+    --extra metrics --extra gpu --extra train --extra analysis --extra ipi --extra tblite --extra dft

@@ -82,7 +82,7 @@ def test_image_is_what_it_promises(engine: Engine):
     facts = engine.inspect("deltaserver:cpu")
     config = facts["Config"]
     assert config["User"] == "1000:1000"
-    assert config["Entrypoint"] == ["deltaserver"]  # exec form: SIGTERM reaches the daemon
+    assert config["Entrypoint"][0] == "deltaserver"  # exec form: SIGTERM reaches the daemon
     assert facts["Healthcheck"]["Test"] == ["CMD", "healthcheck"]
     assert config["Labels"]["org.opencontainers.image.title"] == "deltaserver"
     found = engine.podman(
@@ -174,6 +174,8 @@ def test_sigterm_reaches_the_daemon_and_health_is_told(engine: Engine, shared: P
             assert time.monotonic() < deadline
             time.sleep(0.1)
         assert engine.run("podman", "healthcheck", "run", name).returncode == 0
+        said = engine.podman("exec", name, "healthcheck")
+        assert said.startswith("connecting, ")  # from the daemon's own health file
         began = time.monotonic()
         engine.podman("stop", "--time=10", name)
         assert time.monotonic() - began < 5  # not killed after ten seconds
