@@ -24,20 +24,15 @@ def folder(tmp_path):
     return tmp_path
 
 
-def write_input(
-    path: Path, steps: int = STEPS, n_beads: int = 1, checkpoint: int = 10, batch: int = 1
-) -> Path:
-    """Write the shipped dimer's input with other numbers."""
-    text = (ROOT / "ipi_inputs" / f"{PREFIX}.xml").read_text()
-    for old, new in (
-        ("<total_steps>2000<", f"<total_steps>{steps}<"),
-        ('nbeads="1"', f'nbeads="{n_beads}"'),
-        ("<address>", f"<batch_size>{batch}</batch_size>\n    <address>"),
-        ('<checkpoint stride="500"/>', f'<checkpoint stride="{checkpoint}"/>'),
-    ):
-        assert old in text
-        text = text.replace(old, new)
-    path.write_text(text)
+def write_input(path: Path, steps: int = STEPS, n_beads: int = 1, checkpoint: int = 10) -> Path:
+    """Have deltaserver write an input for the dimer, as a user would."""
+    command = [
+        sys.executable, "-m", "deltaserver", "input", "--models", DIMER, "--output", path,
+        "--kind", "nvt" if n_beads == 1 else "pimd", "--temperature", "150",
+        "--beads", str(n_beads), "--steps", str(steps), "--energies-every", "1",
+        "--checkpoint-every", str(checkpoint),
+    ]  # fmt: skip
+    subprocess.run(command, check=True, timeout=60, cwd=ROOT)
     return path
 
 
@@ -88,7 +83,7 @@ def test_many_nodes_with_one_daemon_per_gpu(cluster: SlurmCluster, folder: Path)
     spy.chmod(0o755)
     number = submit(
         cluster, folder, "many_nodes", "--nodes=2", "--ntasks-per-node=2", DELTASERVER=spy,
-        INPUT=write_input(folder / "input.xml", n_beads=n_beads, batch=n_beads),
+        INPUT=write_input(folder / "input.xml", n_beads=n_beads),
     )  # fmt: skip
     assert cluster.wait_for(number) == ["COMPLETED"], output(cluster.job(number))
     assert "<batch_size>2</batch_size>" in (folder / "run" / "input.xml").read_text()
