@@ -19,7 +19,7 @@ import json
 import time
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -111,18 +111,23 @@ def geometries(n_atoms: int, n: int, rng: np.random.Generator) -> np.ndarray:
     )
 
 
-def measure(shape: Shape, bandwidth: float, gemm_rate: float) -> Result:
-    rng = np.random.default_rng(0)
-    x = geometries(shape.n_atoms, shape.n_train + 32, rng)
-    descriptors = PairDescriptor(shape.n_atoms).geometry(x).descriptor
-    parameters = ModelParameters(
+def parameters_of(shape: Shape, descriptors: np.ndarray) -> ModelParameters:
+    rng = np.random.default_rng(1)
+    return ModelParameters(
         numbers=np.full(shape.n_atoms, 6),
-        x=descriptors[32:],
-        a=rng.normal(size=descriptors[32:].shape),
+        x=descriptors,
+        a=rng.normal(size=descriptors.shape),
         perms=shape.perms,
         sigma=20.0,
         c=0.0,
     )
+
+
+def measure(shape: Shape, bandwidth: float, gemm_rate: float) -> Result:
+    rng = np.random.default_rng(0)
+    x = geometries(shape.n_atoms, shape.n_train + 32, rng)
+    descriptors = PairDescriptor(shape.n_atoms).geometry(x).descriptor
+    parameters = parameters_of(shape, descriptors[32:])
     SGDMLModel(parameters, UNITS).evaluate(x[:1])  # compiles, once and for all
     tracemalloc.start()
     ours = SGDMLModel(parameters, UNITS)
@@ -170,6 +175,28 @@ def _sgdml_torch_ms(parameters: ModelParameters, x: np.ndarray) -> float:
     model = GDMLTorchPredict({**as_sgdml(parameters), "sig": int(parameters.sigma)}).eval()
     positions = torch.tensor(x)
     return median_ms(lambda: model(positions))
+
+
+def growth() -> None:
+    """Print how the cost of one geometry grows with N, M, S and the batch, one at a time."""
+    start = Shape("", 148, 100, (1,))
+    cases = {
+        "N": [replace(start, n_atoms=n) for n in (24, 48, 96, 148, 200)],
+        "M": [replace(start, n_train=m) for m in (25, 50, 100, 200, 400)],
+        "S": [
+            replace(start, rings=rings) for rings in ((1,), (2,), (12,), (60,), (60, 2), (60, 8))
+        ],
+    }
+    print("\n| varied from N = 148, M = 100, S = 1 | value: ms |\n|---|---|")
+    for name, shapes in cases.items():
+        cells = []
+        for shape in shapes:
+            x = geometries(shape.n_atoms, shape.n_train, np.random.default_rng(0))
+            descriptors = PairDescriptor(shape.n_atoms).geometry(x).descriptor
+            model = SGDMLModel(parameters_of(shape, descriptors), UNITS)
+            value = {"N": shape.n_atoms, "M": shape.n_train, "S": len(shape.perms)}[name]
+            cells.append(f"{value}: {median_ms(lambda m=model, x=x: m.evaluate(x[:1])):.3f}")
+        print(f"| {name} | {', '.join(cells)} |", flush=True)
 
 
 def composite(path: Path) -> None:
@@ -222,6 +249,7 @@ def main() -> None:
             f"| {r.energy_difference:.0e}, {r.force_difference:.0e} |",
             flush=True,
         )
+    growth()
     composite(Path("models/c60"))
     if options.json:
         options.json.write_text(json.dumps([asdict(r) for r in results], indent=1) + "\n")
