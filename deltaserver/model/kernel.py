@@ -254,6 +254,8 @@ class FourierSum(TrainingSum):
     def contract(self, q: Floats) -> tuple[Floats, Floats]:
         """Return E (B,) and g (B, D)."""
         m, n_batch = self.n_train, len(q)
+        if n_batch == 1 and jit.AVAILABLE and self.weights.alphas_energy is None:
+            return self._contract_one(q)
         centred = q - self.centre
         q_squared = np.einsum("bd,bd->b", centred, centred)
         elements = self._correlate(self.fourier.forward(centred))
@@ -270,14 +272,27 @@ class FourierSum(TrainingSum):
         energy: Floats = terms.sum(axis=(0, 1))
         return energy, g
 
+    def _contract_one(self, q: Floats) -> tuple[Floats, Floats]:
+        """Do the same for one query: compiled loops read the training arrays, products do the rest.
+
+        Rows that fill up the arrays have no weight.
+        """
+        loops, (xa, components), fourier = jit.loops(), self._rows, self.fourier
+        centred = q - self.centre
+        elements = np.empty((fourier.n_elements, len(xa)))
+        loops.group_dots(xa, fourier.forward(centred)[0], components, elements)
+        w = fourier.at_elements(elements)  # [S, 2M and more]
+        at_q = float(centred[0] @ centred[0]) + self.x_squared[:, 0]
+        energy, w1_sum = loops.weigh(w, at_q, self.x_dot_a[:, 0], self.weights.sigma)
+        w[:, 2 * self.n_train :] = 0.0
+        slopes = np.zeros_like(q)
+        loops.group_axpys(xa, fourier.from_elements(w), components, slopes[0])
+        g: Floats = w1_sum * centred + fourier.backward(slopes)
+        return np.array([energy]), g
+
     def _correlate(self, y: Floats) -> Floats:
         """Z_ab = Σ_i X_ai Y_bi for queries y (B, D): shape (n_elements, 2M·B)."""
         n_batch, rows = len(y), 2 * self.n_train
-        if n_batch == 1 and jit.AVAILABLE:
-            xa, components = self._rows
-            padded = np.empty((self.fourier.n_elements, len(xa)))
-            jit.loops().group_dots(xa, y[0], components, padded)
-            return padded[:, :rows]
         z = np.empty((self.fourier.n_elements, rows * n_batch))
         for part, x in zip(self.fourier.components, self.parts, strict=True):
             d = part.dim
@@ -289,13 +304,6 @@ class FourierSum(TrainingSum):
     def _spread(self, z: Floats, n_batch: int) -> Floats:
         """Y_bi = Σ_a Z_ab X_ai: the adjoint of :meth:`_correlate`, shape (B, D)."""
         rows = 2 * self.n_train
-        if n_batch == 1 and jit.AVAILABLE:
-            xa, components = self._rows
-            padded = np.zeros((len(z), len(xa)))
-            padded[:, :rows] = z
-            minus_y = np.zeros((1, len(self.centre)))
-            jit.loops().group_axpys(xa, padded, components, minus_y[0])
-            return -minus_y
         y = np.empty((n_batch, len(self.centre)))
         for part, x in zip(self.fourier.components, self.parts, strict=True):
             d = part.dim

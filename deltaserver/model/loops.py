@@ -378,6 +378,28 @@ def group_axpys(xa: Floats, w: Floats, components: Ints, g: Floats) -> None:
 
 
 @_compile
+def weigh(products: Floats, at_q: Floats, x_dot_a: Floats, sigma: float) -> tuple[float, float]:
+    """Turn q_s·x, then q_s·a in (S, ≥ 2M) products into w₁, then w₂; return E and Σ w₁.
+
+    ``at_q`` (M,) holds |q|² + |x|².
+    """
+    n_train = len(at_q)
+    scale, rate = 5.0 / (3.0 * sigma**3), 1.0 / sigma
+    energy = w1_sum = 0.0
+    for s in range(len(products)):
+        x, a = products[s, :n_train], products[s, n_train : 2 * n_train]
+        for m in range(n_train):
+            delta_a = a[m] - x_dot_a[m]
+            r = math.sqrt(5.0 * max(at_q[m] - 2.0 * x[m], 0.0))
+            decay = scale * math.exp(-r * rate)
+            w1, w2 = 5.0 * rate * delta_a * decay, decay * (r + sigma)
+            energy += delta_a * w2
+            w1_sum += w1
+            x[m], a[m] = w1, w2
+    return energy, w1_sum
+
+
+@_compile
 def pair_displacements(
     positions: Floats, cell: Floats, inverse: Floats, periodic: bool, d: Floats, descriptor: Floats
 ) -> float:

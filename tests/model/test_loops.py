@@ -64,6 +64,17 @@ def test_one_geometry_in_one_call_equals_numpy(group, n_train, cell):
         np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-11)
 
 
+@needs_numba
+@pytest.mark.parametrize("n_train", [1, 3, 4, 5])
+def test_one_query_and_a_large_group_equal_matrix_products(monkeypatch, n_train):
+    total = sum_of(n_train, PairDescriptor(5).permutations(symmetric(5)), seed=n_train)
+    q = np.random.default_rng(n_train).uniform(0.3, 1.0, (1, 10))
+    fast = total(q)
+    monkeypatch.setattr(jit, "AVAILABLE", False)
+    for ours, theirs in zip(fast, total(q), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-12)
+
+
 def test_large_groups_and_energy_constraints_have_no_compiled_loop(monkeypatch):
     pair_perms = PairDescriptor(5).permutations(symmetric(5))
     assert sum_of(3, pair_perms).single() is None  # 120 × 120
