@@ -52,7 +52,7 @@ def _finish(
     return replace(
         one,
         surfaces=tuple(_surfaces(one, every, notes)) if "fes" in parts else (),
-        msads=_msads(one, options, notes) if "msad" in parts else {},
+        msads=_msads(one, options, notes, parts) if "msad" in parts else {},
         pairs=_pairs(one) if "rdf" in parts else (),
         thermo=_thermo(one, read, options, notes) if "thermo" in parts and read else None,
         contributions=_contributions(one, read, notes) if "contributions" in parts else {},
@@ -95,7 +95,10 @@ def shared_edges(spec: SurfaceSpec, every: Sequence[Found]) -> tuple[Floats, ...
     return tuple(edges)
 
 
-def _msads(one: Found, options: Options, notes: Notes) -> dict[str, msad.Msad]:
+def _msads(
+    one: Found, options: Options, notes: Notes, parts: Sequence[str]
+) -> dict[str, msad.Msad]:
+    """Return the guests' displacements; too short a run is a fault only if they were asked for."""
     label, found = one.run.label, {}
     for spec in one.definitions.rotations:
         if one.frame_ps is None:
@@ -116,7 +119,9 @@ def _msads(one: Found, options: Options, notes: Notes) -> dict[str, msad.Msad]:
                 options.longest_ps,
             )
         except DataError as error:
-            notes.problem(f"{label}: msad of {spec.guest}: {error}")
+            asked_for = tuple(parts) == ("msad",) or options.fit_window_ps is not None
+            tell = notes.problem if asked_for else notes.note
+            tell(f"{label}: msad of {spec.guest}: {error}")
             continue
         found[spec.guest] = result
         if result.aliased:

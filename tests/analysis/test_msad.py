@@ -84,7 +84,7 @@ def test_slope_unit():
 @pytest.mark.parametrize(
     ("n", "window", "message"),
     [
-        (20, None, "20 frames are too few"),
+        (15, None, "15 frames are too few"),
         (100, (10.0, 80.0), "a fit from 10 to 80 ps is not within"),
         (100, (3.0, 3.2), "is not within one frame"),
     ],

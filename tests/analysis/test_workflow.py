@@ -312,3 +312,12 @@ def test_beads_all_or_their_centroid(tmp_path):
     centroid, _ = analysed([directory], ("variables",), beads="centroid")
     assert centroid.runs[0].surveyed.values.shape == (100, 1, 1)
     assert free_energy.N_RESAMPLES == 200
+
+
+def test_a_run_too_short_for_an_msad_is_a_fault_only_if_it_was_asked_for(tmp_path):
+    directory = write_run(tmp_path / "r", moving(10), range(10))
+    analysis, told = analysed([directory])
+    assert not analysis.problems
+    assert any("10 frames are too few for an MSAD; expected 20 or more" in line for line in told)
+    analysis, _ = analysed([directory], ("msad",))
+    assert len(analysis.problems) == 1
