@@ -278,6 +278,8 @@ def _run_options(request: Request, kelvin: float) -> tuple[str, ...]:
         "--on-extrapolation": request.guard["on_extrapolation"],
         "--novelty-limit": request.guard["novelty_limit"],
         **{flag: request.options[name] for name, flag in RECIPE_FLAGS.items()},
+        # Equal noise would make runs follow one another, and their errors with them.
+        "--seed": request.options["seed"] + round(kelvin),
     }  # fmt: skip
     words = [f"{flag}={value}" for flag, value in options.items() if value is not None]
     words += [] if request.guard["structure_check"] else ["--no-structure-check"]

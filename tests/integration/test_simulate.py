@@ -209,6 +209,7 @@ def test_a_sweep_goes_on_past_a_run_that_blows_up(tmp_path, capsys):
     assert (cold.status, cold.step, cold.temperatures_k) == ("finished", 60, (100.0,))
     assert hot.status == "blown up"
     assert hot.step < 60
+    assert cold.seed != hot.seed  # equal noise would correlate the runs
     frame = read(tmp_path / "30000K" / hot.frame)
     assert len(frame) == 24
     assert frame.info["reason"] == hot.reason
