@@ -13,7 +13,7 @@ import click
 from deltaserver.cli import app
 
 PROGRAM = "deltaserver"
-ENDS = re.compile(r"^(&&|\|\||\||;|&|>|>>|2>|2>&1|<)$")  # the shell's, not ours
+ENDS = re.compile(r"^(&&|\|\||\||;|&|<|2?>>?.*)$")  # the shell's, not ours
 PLACEHOLDER = re.compile(r"…|\.\.\.$|^\.\.\.|\$")  # stands for more arguments or for a value
 
 
@@ -60,6 +60,8 @@ def check(command: str) -> None:
         if words[0].isupper():  # COMMAND in a sentence
             return
         found = group.get_command(context, words[0])
+        if found is None and "run" in group.commands:  # `analyze DIR` is `analyze run DIR`
+            found, words = group.commands["run"], ["run", *words]
         if found is None:
             raise click.UsageError(f"no command {words[0]!r}")
         group, words = found, words[1:]

@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import click
@@ -171,6 +171,11 @@ def exit_code(kind: str) -> int | None:
     return errors.EXIT_INPUT if hasattr(click, kind) else None
 
 
+@cache
+def _expression(pattern: str) -> re.Pattern[str]:
+    return re.compile(".*".join(map(re.escape, pattern.split(ANY))), re.DOTALL)
+
+
 @dataclass(frozen=True)
 class Entry:
     """One row of the documentation: a message or a pattern of messages, and what to do."""
@@ -181,8 +186,7 @@ class Entry:
 
     def explains(self, text: str) -> bool:
         """Whether the message is this one; … in the pattern is any text."""
-        parts = [re.escape(part) for part in self.pattern.split(ANY)]
-        return bool(re.fullmatch(".*".join(parts), text, re.DOTALL))
+        return bool(_expression(self.pattern).fullmatch(text))
 
     def covers(self, template: str) -> bool:
         """Whether the template is explained: a vague pattern explains only what it spells out."""
