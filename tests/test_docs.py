@@ -31,7 +31,10 @@ SCRIPTS = sorted(
     for path in ROOT.glob(pattern)
 )
 NOTEBOOK = ROOT / "docs" / "quickstart.ipynb"
-OUR_PAGES = ("README.md", "guide.md", "datasets.md", "training.md", "troubleshooting.md")
+OUR_PAGES = (
+    *("README.md", "guide.md", "serving.md", "simulations.md", "analysis.md", "datasets.md"),
+    *("training.md", "guards.md", "troubleshooting.md"),
+)
 OTHERS_OPTIONS = {"--help", "--strict", "--inplace"}  # click's, mypy's, jupyter's
 
 
@@ -103,6 +106,12 @@ def test_links_lead_somewhere(path):
         assert page.exists(), f"{target}: no such file"
         if anchor:
             assert anchor in anchors(page.read_text(encoding="utf-8")), f"{target}: no such heading"
+
+
+def test_every_page_is_reached_from_the_readme():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    lost = [page.name for page in ROOT.glob("docs/*.md") if f"(docs/{page.name}" not in readme]
+    assert not lost
 
 
 def anchors(text):
