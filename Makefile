@@ -14,7 +14,6 @@ help:
 	@echo "make slow    long physics: NVE drift and the like"
 	@echo "make fuzz    a million inputs to the wire parser, 50,000 to the loaders"
 	@echo "make bench   our evaluator against sgdml's, and steps a second under i-PI"
-	@echo "make lint    ruff and mypy"
 	@echo "make lint    ruff, mypy, hadolint and shellcheck"
 	@echo "make test-cluster    containers and Slurm, really run: as root, on Debian 12"
 
