@@ -23,7 +23,8 @@ from typing import Any
 from tests.fuzz.mutations import INPUTS
 from tests.fuzz.targets import TARGETS
 
-SLOWEST_S = 5.0  # one input; they are some kilobytes
+SLOWEST_S = 5.0  # of the processor, for one input; they are some kilobytes
+STUCK_S = 600.0  # of the clock: an input that waits for something that never comes
 GROWTH_BYTES = 256 << 20  # of the process, over the whole campaign
 
 
@@ -37,6 +38,7 @@ class Report:
     seed: int
     inputs: int = 0
     seconds: float = 0.0
+    processor_s: float = 0.0
     slowest_ms: float = 0.0
     peak_mib: float = 0.0
     growth_mib: float = 0.0
@@ -48,16 +50,19 @@ def run(target: str, seed: int, n_inputs: int | None, seconds: float | None) -> 
     call = TARGETS[target]()
     inputs = INPUTS[target](random.Random(seed))
     report = Report(target, seed)
-    old = signal.signal(signal.SIGALRM, _hangs)
-    began, memory = time.monotonic(), _peak()
+    numbers = (signal.SIGPROF, signal.SIGALRM)
+    old = [signal.signal(number, _hangs) for number in numbers]
+    began, busy, memory = time.monotonic(), time.process_time(), _peak()
     try:
         for data in itertools.islice(inputs, n_inputs):
             _one(call, data, report)
             report.seconds = time.monotonic() - began
+            report.processor_s = time.process_time() - busy
             if seconds is not None and report.seconds > seconds:
                 break
     finally:
-        signal.signal(signal.SIGALRM, old)
+        for number, handler in zip(numbers, old, strict=True):
+            signal.signal(number, handler)
         report.peak_mib = _peak() / 2**20
         report.growth_mib = (_peak() - memory) / 2**20
     assert report.growth_mib * 2**20 < GROWTH_BYTES, f"memory grew by {report.growth_mib:.0f} MiB"
@@ -65,25 +70,30 @@ def run(target: str, seed: int, n_inputs: int | None, seconds: float | None) -> 
 
 
 def _one(call: Any, data: bytes, report: Report) -> None:
-    began = time.perf_counter()
-    signal.setitimer(signal.ITIMER_REAL, SLOWEST_S)
+    began = time.process_time()
+    _limit(SLOWEST_S, STUCK_S)
     try:
         outcome = call(data)
     except BaseException as error:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        _limit(0.0, 0.0)
         if not isinstance(error, KeyboardInterrupt):
             path = Path(f"crash-{report.target}-{report.seed}-{report.inputs}")
             path.write_bytes(data)
             print(f"{path}: {type(error).__name__}: {error}", file=sys.stderr)
         raise
-    signal.setitimer(signal.ITIMER_REAL, 0.0)
+    _limit(0.0, 0.0)
     report.inputs += 1
-    report.slowest_ms = max(report.slowest_ms, 1e3 * (time.perf_counter() - began))
+    report.slowest_ms = max(report.slowest_ms, 1e3 * (time.process_time() - began))
     report.outcomes[outcome] += 1
 
 
+def _limit(busy_s: float, waiting_s: float) -> None:
+    signal.setitimer(signal.ITIMER_PROF, busy_s)
+    signal.setitimer(signal.ITIMER_REAL, waiting_s)
+
+
 def _hangs(number: int, frame: FrameType | None) -> None:
-    raise HangError(f"still busy after {SLOWEST_S:g} s")
+    raise HangError(f"{signal.Signals(number).name}: it takes too long")
 
 
 def _peak() -> int:
