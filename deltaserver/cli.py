@@ -27,6 +27,7 @@ from deltaserver.model.composite import BACKENDS, PRECISIONS
 from deltaserver.model.threads import blas_threads
 from deltaserver.serve import telemetry
 from deltaserver.serve.answer import EXTRAS
+from deltaserver.serve.check_command import register_check
 from deltaserver.serve.daemon import Daemon, ServeSettings
 from deltaserver.serve.guard_options import guard_options, guard_settings
 from deltaserver.serve.loading import announce, load_model
@@ -184,6 +185,7 @@ def serve(
 
 
 for register in (
+    register_check,
     register_simulate,
     register_dataset,
     register_train,

@@ -82,5 +82,6 @@ for name in "${@:-na_benzene benzene_water benzene_dimer methane_dimer no3_coron
             # shellcheck disable=SC2086  # the words are options
             system "$one" ${SYSTEMS[$one]}
         fi
+        deltaserver check --models "models/$one" --store --quiet
     done
 done

@@ -217,6 +217,12 @@ class CompositeModel:
         box = None if cell is None else as_cell(cell, self.name)
         ExpectedStructure.of(self).check(x, box)
 
+    def fingerprint(self) -> str:
+        """Return ``sha256:…`` of everything that is evaluated; ``deltaserver check`` prints it."""
+        from deltaserver.model.fingerprint import fingerprint
+
+        return fingerprint(self)
+
     def check_component(self, component: str) -> None:
         """Raise ComponentError unless this model has ``component``."""
         if component not in self.components:

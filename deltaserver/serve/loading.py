@@ -13,8 +13,11 @@ from typing import Any
 import structlog
 
 import deltaserver
-from deltaserver.errors import EXIT_OK, InputError
+from deltaserver.errors import EXIT_OK, GuardError, InputError
 from deltaserver.model.composite import CompositeModel
+
+# Forces of exactly trained models are small sums of large terms: float32 may keep none of them.
+MAX_FORCE_LOSS = 0.05
 
 
 def load_model(
@@ -24,12 +27,23 @@ def load_model(
     device: str = "auto",
     precision: Any = "float64",
 ) -> tuple[CompositeModel, list[str]]:
-    """Load a model directory; return it with the warnings that came up."""
+    """Load a model directory; return it with the warnings that came up.
+
+    Raises:
+        GuardError: single precision would lose more of the forces than is left of them.
+        InputError: see :meth:`CompositeModel.load`.
+    """
     with _stoppable(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         model = CompositeModel.load(models, backend, device, precision)
         model.warm_up()
     model.check_component(component)
+    loss = float(str(model.device_facts().get("relative_force_error", 0.0)))
+    if not loss <= MAX_FORCE_LOSS:
+        raise GuardError(
+            f"--precision {precision} loses {100 * loss:.2g} % of this model's forces, at its own "
+            f"training points; more than {100 * MAX_FORCE_LOSS:g} % is not served: use float64"
+        )
     if backend == "sgdml" and model.periodic:
         raise InputError(
             "--backend sgdml knows neither the virial nor a changing cell of periodic models; "
@@ -63,5 +77,6 @@ def announce(model: CompositeModel, models: Path, backend: str, notes: list[str]
         components=list(model.components),
         backend=backend,
         **model.device_facts(),
+        fingerprint=model.fingerprint(),
         version=deltaserver.__version__,
     )

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 
 from deltaserver.errors import DataError
+from deltaserver.model.check import CHECK_NAME, store
+from deltaserver.model.composite import CompositeModel
 from deltaserver.model.elements import SYMBOLS
 from deltaserver.model.manifest import FORMAT, MANIFEST_NAME, format_atoms
 from deltaserver.model.safe_yaml import dump_yaml
@@ -231,6 +233,8 @@ def _finish(
         text = dump_yaml(manifest)
         write_atomically(output / MANIFEST_NAME, text.encode())
         write_atomically(output / STRUCTURE_NAME, _start_structure(frames, split).encode())
+        stored = store(CompositeModel.load(output), frames.positions[split.train[0]])
+        write_atomically(output / CHECK_NAME, f"{stored}\n".encode())
     for component in choose(available, plan.component):
         shutil.rmtree(output / CHECKPOINTS / component.name, ignore_errors=True)
     if (output / CHECKPOINTS).is_dir() and not any((output / CHECKPOINTS).iterdir()):
