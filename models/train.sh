@@ -22,7 +22,8 @@ system() { # NAME DATASET OPTIONS…
     train "$data" "$compare-product" --symmetry product "$@"
     train "$data" "$compare-sgdml" --component full --symmetry sgdml "$@"
     mkdir -p "models/$name"
-    cp "$compare-product"/*.npz "$compare-product"/{model.yaml,structure.xyz} "models/$name/"
+    cp "$compare-product"/*.npz "$compare-product/model.yaml" "models/$name/"
+    cp -n "$compare-product/structure.xyz" "models/$name/" # a start structure of one's own stays
     cp "$compare-sgdml/full.npz" "models/$name/full.npz"
     # The report of what is shipped: full is the other directory's.
     python3 - "$compare"-{product,sgdml}/training.json >"models/$name/training.json" <<-'EOF'

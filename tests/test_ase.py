@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
+from ase.io import read
 
 from deltaserver import CompositeModel, SGDMLModel
 from deltaserver.ase import DeltaCalculator
-from deltaserver.errors import ComponentError, GeometryError
+from deltaserver.errors import ComponentError, GeometryError, StructureError
 from deltaserver.model.composite import Fragment
 from deltaserver.model.files import parse_parameters
 from deltaserver.model.sgdml import NativeUnits
@@ -21,6 +22,7 @@ from tests.builders import (
     numerical_gradient,
     water_model,
 )
+from tests.integration.conftest import ROOT
 
 
 def atoms_at(positions, calculator, **kwargs):
@@ -100,3 +102,19 @@ def test_other_elements_and_other_numbers_of_atoms_are_refused(composite, positi
 def test_an_unknown_component_is_refused_at_once(composite):
     with pytest.raises(ComponentError):
         DeltaCalculator(composite, "oxygen")
+
+
+def test_the_first_structure_is_compared_with_the_molecule_where_asked():
+    model = CompositeModel.load(ROOT / "models" / "methane_dimer")
+    good = read(ROOT / "models" / "methane_dimer" / "structure.xyz")
+    wrong = good.copy()
+    wrong.positions[[1, 6]] = wrong.positions[[6, 1]]
+    wrong.calc = DeltaCalculator(model)
+    wrong.get_potential_energy()  # anything is evaluated unless asked
+    wrong.calc = DeltaCalculator(model, check_structure=True)
+    with pytest.raises(StructureError, match=r"atom 1 .* and atom 6 .* are exchanged"):
+        wrong.get_potential_energy()
+    good.calc = DeltaCalculator(model, check_structure=True)
+    good.get_potential_energy()
+    good.positions *= 1.5  # later structures are the model's own affair
+    good.get_potential_energy()

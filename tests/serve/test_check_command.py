@@ -15,6 +15,11 @@ from tests.integration.conftest import ROOT
 SHIPPED = sorted(path.parent.name for path in ROOT.glob("models/*/model.yaml"))
 
 
+@pytest.fixture(autouse=True)
+def _no_hang():
+    """Nothing here waits for anybody: no limit of time, however busy the machine is."""
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_shipped_models_are_what_they_were_stored_as(capsys, name):
     """After a new training: deltaserver check --models DIR --store, as models/train.sh does."""

@@ -1,6 +1,7 @@
 """The shipped models behind a socket: wrong structures get no answer."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -10,6 +11,12 @@ from ase.io import read
 from deltaserver.cli import main
 from tests.integration.conftest import ROOT
 from tests.serve.server_double import ServerDouble, batch_posdata, init, message, posdata
+
+
+@pytest.fixture(autouse=True)
+def _longer(_no_hang):
+    """The shipped models take long to load where others compute as well."""
+    signal.alarm(120)
 
 
 @pytest.fixture(autouse=True)
