@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 BASE = "docker.io/library/debian:12-slim"
-BUILD_S, RUN_S = 1200, 180
+BUILD_S, RUN_S = 1800, 600
 
 CONTAINERS_CONF = """\
 [containers]

@@ -25,7 +25,7 @@ NETWORK = "10.83.0"  # seen in these namespaces only
 CONTROLLER = f"{NETWORK}.1"
 ADDRESSES = {node: f"{NETWORK}.{k}" for k, node in enumerate(NODES, start=2)}
 N_GPUS = 2
-COMMAND_S = 60
+COMMAND_S = 180
 
 SLURM_CONF = """\
 ClusterName=delta
@@ -85,7 +85,7 @@ class SlurmCluster:
             cluster._start(cluster.prefix, "slurmctld", "-D", "-f", directory / "slurm.conf")
             for node in NODES:
                 cluster.start_node(node)
-            cluster.wait_until(lambda: cluster.states() == ["idle", "idle"], 60, "idle nodes")
+            cluster.wait_until(lambda: cluster.states() == ["idle", "idle"], 120, "idle nodes")
             yield cluster
         finally:
             cluster._end()
@@ -120,7 +120,7 @@ class SlurmCluster:
         text = self.command("scontrol", "--oneliner", "show", "job", number)
         return dict(word.split("=", 1) for word in text.split() if "=" in word)
 
-    def wait_for(self, number: str, timeout_s: float = 180) -> list[str]:
+    def wait_for(self, number: str, timeout_s: float = 600) -> list[str]:
         """Wait until a job, or each task of an array, has ended; return the states."""
 
         def states() -> list[str]:

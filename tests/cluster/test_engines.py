@@ -17,7 +17,7 @@ from deltaserver.ase import DeltaCalculator
 ROOT = Path(__file__).parents[2]
 DIMER = ROOT / "models" / "benzene_dimer"
 START = ROOT / "ipi_inputs" / "benzene_dimer.xyz"
-INSTALL_S, RUN_S = 600, 120
+INSTALL_S, RUN_S = 1200, 600
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,7 @@ def test_a_failing_daemon_ends_the_job_and_says_why(cluster: SlurmCluster, folde
     number = submit(
         cluster, folder, "one_node", INPUT=write_input(folder / "input.xml"), MODELS=folder
     )
-    assert cluster.wait_for(number, timeout_s=60) == ["FAILED"]
+    assert cluster.wait_for(number, timeout_s=300) == ["FAILED"]
     job = cluster.job(number)
     assert job["ExitCode"] == "2:0"  # bad input
     assert "deltaserver: " in output(job)
@@ -125,11 +125,11 @@ def test_job_goes_on_after_its_time_limit(cluster: SlurmCluster, folder: Path):
         lambda: (
             cluster.job(number)["Restarts"] == "1" and cluster.job(number)["JobState"] == "RUNNING"
         ),
-        180,
+        600,
         "restart",
     )
     resumed_at = steps_in(run)
-    cluster.wait_until(lambda: steps_in(run) > resumed_at + 5, 60, "step after the restart")
+    cluster.wait_until(lambda: steps_in(run) > resumed_at + 5, 300, "step after the restart")
     (run / "EXIT").touch()  # i-PI ends after its step: we have seen enough
     assert cluster.wait_for(number) == ["COMPLETED"], output(cluster.job(number))
     assert "queued again" in output(cluster.job(number))
@@ -151,14 +151,14 @@ def test_killed_node_requeues_the_job_and_the_run_finishes(cluster: SlurmCluster
     number = submit(
         cluster, folder, "restart", INPUT=write_input(folder / "input.xml", steps=steps)
     )
-    cluster.wait_until(lambda: steps_in(run) >= 15, 90, "first steps")
+    cluster.wait_until(lambda: steps_in(run) >= 15, 300, "first steps")
     victim = cluster.job(number)["BatchHost"]
     cluster.kill_node(victim)
     try:
-        assert cluster.wait_for(number, timeout_s=240) == ["COMPLETED"]
+        assert cluster.wait_for(number, timeout_s=600) == ["COMPLETED"]
     finally:
         cluster.start_node(victim)
-        cluster.wait_until(lambda: cluster.states() == ["idle"] * 2, 60, "node that came back")
+        cluster.wait_until(lambda: cluster.states() == ["idle"] * 2, 120, "node that came back")
     job = cluster.job(number)
     assert job["Restarts"] == "1"
     assert job["BatchHost"] in set(NODES) - {victim}
