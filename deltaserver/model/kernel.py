@@ -44,6 +44,7 @@ Single = Callable[[Floats, Floats, Floats, bool, Floats, Floats], tuple[float, f
 
 SQRT5 = np.sqrt(5.0)
 CHUNK_ELEMENTS = 1 << 22  # numbers in the largest temporary array: 32 MiB of float64
+COLUMNS = 512  # descriptor entries of eight queries at a time in compiled loops
 SINGLE_ELEMENTS = 1 << 12  # S × matrix elements up to which a compiled loop beats products
 
 
@@ -178,6 +179,7 @@ class DirectSum(TrainingSum):
             self.x_squared[:, 0],
             self.x_dot_a[:, 0],
             self.weights.sigma,
+            COLUMNS,
             g,
             energy,
         )

@@ -7,22 +7,18 @@ calls would cost more than the arithmetic.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from deltaserver.model.jit import compiled
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 
-def _compile(function: Any) -> Any:
-    return njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})(function)
-
-
-@_compile
+@compiled
 def nearest_squared(
     positions: Floats,
     first: Ints,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from deltaserver.errors import GeometryError
-from deltaserver.model import jit
+from deltaserver.model import jit, kernel
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.kernel import TrainingSum
 from tests.builders import TRICLINIC, geometry, shaken
@@ -28,7 +28,7 @@ def sum_of(n_train, pair_perms, seed=0):
 @pytest.mark.parametrize("n_batch", [1, 7, 8, 9, 17])
 @pytest.mark.parametrize("n_train", [1, 2, 5])
 def test_eight_queries_in_one_pass_equal_matrix_products(monkeypatch, n_train, n_batch):
-    monkeypatch.setattr(jit.loops(), "COLUMNS", 16)  # several blocks of columns, the last short
+    monkeypatch.setattr(kernel, "COLUMNS", 16)  # several blocks of columns, the last short
     q = np.random.default_rng(n_batch).uniform(0.3, 1.0, (n_batch, 28))
     total = sum_of(n_train, np.arange(28)[None])
     fast = total(q)
