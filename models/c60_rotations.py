@@ -1,0 +1,44 @@
+"""Write the permutations that turn C60 and the catcher: models/c60_rotations.py OUTPUT.npz
+
+Of the 480 products of the two bonded graphs' automorphisms these are the 120 that a rotation of
+each molecule brings about. Of the others, 240 mirror one molecule alone, which no motion does, and
+120 mirror both. sgdml's predictor, which the served model is compared with, expands the
+training set in memory: 5 GB with 120 permutations, 21 GB with 480.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from deltaserver.training.components import choose, components, labelled_set
+from deltaserver.training.dataset_files import read_dataset
+from deltaserver.training.symmetry_modes import resolve
+
+DATASET = Path(__file__).parents[1] / "data" / "c60_buckycatcher_turned"
+
+
+def is_rotation(before, after):
+    """Whether turning fits ``before`` (N, 3) onto ``after`` better than turning and mirroring."""
+    covariance = (after - after.mean(axis=0)).T @ (before - before.mean(axis=0))
+    return np.linalg.det(covariance) > 0.0
+
+
+def main(output):
+    frames = read_dataset(DATASET)
+    parts = components(frames)
+    binding = choose(parts, "binding")[0]
+    data = labelled_set(frames, binding)
+    perms = resolve("product", frames, parts, binding, data, np.arange(1)).perms
+    for fragment in frames.fragments:
+        x = frames.positions[0]
+        atoms = np.array(fragment.atoms)
+        perms = perms[[is_rotation(x[atoms], x[p[atoms]]) for p in perms]]
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    np.savez(output, binding=perms)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
