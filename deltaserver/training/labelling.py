@@ -7,6 +7,7 @@ written to another journal with its reason, and its frame is left out of the dat
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -232,5 +233,10 @@ def _cluster(client: Any, local_cluster: Any, scheduler: str, workers: int) -> A
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
     return client(
-        local_cluster(n_workers=workers, threads_per_worker=1, dashboard_address=DASHBOARD)
+        local_cluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            dashboard_address=DASHBOARD,
+            silence_logs=logging.ERROR,  # a worker that is slow to end is nobody's concern
+        )
     )
