@@ -8,6 +8,7 @@ bin; bins that nothing has visited are NaN.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +24,7 @@ Jacobian = Literal["keep", "remove"]
 JACOBIANS: tuple[Jacobian, ...] = ("keep", "remove")
 N_RESAMPLES = 200
 SEED = 20251
+FARTHEST = 5.0  # interquartile ranges
 FEW = 5  # resamples that visit a bin, below which it has no error
 
 
@@ -63,6 +65,22 @@ def bin_edges(samples: Floats, n_bins: int, limits: tuple[float, float] | None =
         low, high = low - 0.5, high + 0.5
     margin = 0.0 if limits else 1e-9 * (high - low)
     return np.linspace(low - margin, high + margin, n_bins + 1)
+
+
+def usual_range(runs: Sequence[Floats]) -> tuple[float, float]:
+    """Return the range of several runs' samples, without a few that are very far from the rest.
+
+    It ends at most five interquartile ranges (of the run that has the widest) beyond the quartiles
+    of all: seven standard deviations of a well, which a guest that leaves its host goes beyond.
+    """
+    quartiles = np.array([np.percentile(samples, (25, 75)) for samples in runs])
+    reach = FARTHEST * float(np.diff(quartiles, axis=1).max())
+    low, high = float(quartiles[:, 0].min()) - reach, float(quartiles[:, 1].max()) + reach
+    least = min(float(samples.min()) for samples in runs)
+    most = max(float(samples.max()) for samples in runs)
+    if reach <= 0.0:
+        return least, most
+    return max(least, low), min(most, high)
 
 
 def free_energy(

@@ -80,6 +80,11 @@ def _surfaces(
         except DataError as error:
             notes.problem(f"{one.run.label}: {spec.name}: {error}")
             continue
+        if surface.kept < 1.0:
+            notes.note(
+                f"{one.run.label}: {spec.name}: {1.0 - surface.kept:.2%} of the samples lie "
+                "outside the bins; --range, or range in the definitions, sets where these end"
+            )
         if not surface.n_blocks:
             notes.note(f"{one.run.label}: {spec.name}: too short a run for errors")
         yield spec, surface
@@ -90,7 +95,7 @@ def shared_edges(spec: SurfaceSpec, every: Sequence[Found]) -> tuple[Floats, ...
     edges = []
     for name, n_bins, limits in zip(spec.variables, spec.bins, spec.ranges, strict=True):
         known = [f for f in every if name in {v.name for v in f.definitions.variables}]
-        ends = [(f.values_of(name).min(), f.values_of(name).max()) for f in known]
+        ends = free_energy.usual_range([f.values_of(name).ravel() for f in known])
         edges.append(free_energy.bin_edges(np.array(ends), n_bins, limits))
     return tuple(edges)
 

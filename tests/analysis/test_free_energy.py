@@ -105,3 +105,19 @@ def test_bin_edges_hold_all_samples():
 def test_temperature_is_needed():
     with pytest.raises(DataError, match="temperature 0 K"):
         free_energy.free_energy(np.ones((5, 1)), (np.array([0.0, 2.0]),), 0.0)
+
+
+def test_a_guest_that_leaves_does_not_stretch_the_bins():
+    well = np.random.default_rng(8).normal(4.8, 0.2, size=5000)
+    leaving = np.concatenate([well, np.linspace(5.0, 15.0, 300)])
+    low, high = free_energy.usual_range([well, leaving])
+    assert low == leaving.min()
+    assert well.max() < high < 7.0
+    assert free_energy.usual_range([well]) == (well.min(), well.max())
+    assert free_energy.usual_range([np.ones(4), np.full(2, 3.0)]) == (1.0, 3.0)
+
+
+def test_two_states_are_both_within():
+    rng = np.random.default_rng(9)
+    states = np.concatenate([rng.normal(4, 0.1, 3000), rng.normal(9, 0.1, 3000)])
+    assert free_energy.usual_range([states]) == (states.min(), states.max())
