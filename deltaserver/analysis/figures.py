@@ -125,7 +125,9 @@ def draw_planes(runs: Sequence[Found], spec: SurfaceSpec, unit: EnergyUnit, stem
         for row, line in enumerate(axes):
             group = next((f.run.group for f in grid[row] if f), "")
             named = f"{group}\n" if n_rows > 1 and _by_group(grid) else ""
-            line[0].set_ylabel(f"{named}{variables[1].label}")
+            first = next(panel for panel in line if panel.get_visible())
+            first.set_ylabel(f"{named}{variables[1].label}")
+            first.tick_params(labelleft=True)
         if image is not None:
             bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02, aspect=30)
             bar.set_label(f"$F$ / {unit.text}")
