@@ -60,8 +60,8 @@ def check(command: str) -> None:
         if words[0].isupper():  # COMMAND in a sentence
             return
         found = group.get_command(context, words[0])
-        if found is None and "run" in group.commands:  # `analyze DIR` is `analyze run DIR`
-            found, words = group.commands["run"], ["run", *words]
+        if found is None and "all" in group.commands:  # `analyze DIR` is `analyze all DIR`
+            found, words = group.commands["all"], ["all", *words]
         if found is None:
             raise click.UsageError(f"no command {words[0]!r}")
         group, words = found, words[1:]

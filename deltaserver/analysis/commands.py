@@ -14,15 +14,16 @@ from deltaserver.errors import DataError
 
 PATH = click.Path(path_type=Path)
 PROGRESS_EVERY_S = 0.25
+DEFAULT = "all"  # not "run": that is the directory that deltaserver simulate makes by default
 
 
 class DefaultToRun(click.Group):
-    """A group for which ``analyze DIR`` means ``analyze run DIR``."""
+    """A group for which ``analyze DIR`` means ``analyze all DIR``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put ``run`` before arguments that begin with no command."""
+        """Put ``all`` before arguments that begin with no command."""
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
-            args = ["run", *args]
+            args = [DEFAULT, *args]
         return super().parse_args(ctx, args)
 
 
@@ -104,10 +105,10 @@ WINDOW = click.option(
 )  # fmt: skip
 
 
-@analyze.command()
+@analyze.command(DEFAULT)
 @common
 @WINDOW
-def run(**given: Any) -> None:
+def everything(**given: Any) -> None:
     """Make everything: numbers, figures and the report of runs."""
     from deltaserver.analysis.workflow import PARTS
 

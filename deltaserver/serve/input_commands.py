@@ -27,8 +27,9 @@ def recipe_options(function: Function) -> Function:
         click.option("--temperature", "temperatures_k", multiple=True, type=POSITIVE,
                      metavar="K", help="May be repeated: replicas of remd, start and end of a "
                      "ramp; for other kinds simulate makes a sweep."),
-        click.option("--timestep", "timestep_fs", type=POSITIVE, default=d.timestep_fs,
-                     show_default=True, metavar="FS", help="Of mts the outer one."),
+        click.option("--timestep", "timestep_fs", type=POSITIVE, metavar="FS",
+                     help="Of mts the outer one. 0.5 if not given, of mts 0.5 for each inner "
+                     "step."),
         click.option("--steps", type=at_least_1, default=d.steps, show_default=True),
         click.option("--seed", type=click.IntRange(min=0), default=d.seed, show_default=True),
         click.option("--thermostat", type=click.Choice(THERMOSTATS), default=d.thermostat,
@@ -64,6 +65,14 @@ RECIPE_FLAGS = {
 }  # fmt: skip
 
 
+def recipe_of(kind: Any, temperatures_k: tuple[float, ...], options: dict[str, Any]) -> Recipe:
+    """Make the recipe of the options given; raise InputError where they do not fit."""
+    timestep_fs = options["timestep_fs"]
+    if timestep_fs is None:
+        timestep_fs = Recipe.timestep_fs * (options["n_inner"] if kind == "mts" else 1)
+    return Recipe(kind, temperatures_k, **{**options, "timestep_fs": timestep_fs})
+
+
 @click.command("input")
 @click.option("-m", "--models", type=PATH, required=True, help="Model directory.")
 @click.option("--kind", type=click.Choice(KINDS), required=True)
@@ -92,7 +101,7 @@ def input_command(
     from deltaserver.serve.loading import load_model
     from deltaserver.serve.recipe import render
 
-    recipe = Recipe(kind, temperatures_k or (300.0,), **options)
+    recipe = recipe_of(kind, temperatures_k or (300.0,), options)
     model, _ = load_model(models, component)
     text = render(recipe, subject_of(models, structure, model, component, kind), address)
     if output is None:

@@ -58,7 +58,7 @@ class Recipe:
     thermostat: Thermostat = "langevin"
     tau_fs: float = 100.0
     n_beads: int = 8
-    n_inner: int = 4
+    n_inner: int = 2
     swap_every: int = 10
     positions_every_fs: float = 10.0
     energies_every: int | None = None

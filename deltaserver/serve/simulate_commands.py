@@ -18,6 +18,7 @@ from deltaserver.serve.input_commands import (
     POSITIVE,
     RECIPE_FLAGS,
     input_command,
+    recipe_of,
     recipe_options,
     subject_of,
 )
@@ -203,7 +204,7 @@ def _ingredients(request: Request, temperatures: tuple[float, ...]) -> tuple[Rec
     from deltaserver.serve.loading import load_model
 
     models, component = _models(request), request.component or "total"
-    recipe = Recipe(request.kind, temperatures, **request.options)
+    recipe = recipe_of(request.kind, temperatures, request.options)
     model, _ = load_model(models, component)
     return recipe, subject_of(models, request.structure, model, component, request.kind)
 

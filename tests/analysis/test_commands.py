@@ -196,8 +196,15 @@ def test_every_error_is_one_line(tmp_path, capsys, arguments, message):
 def test_help_comes_without_arguments(capsys):
     assert main(["analyze", "--help"]) == 0
     said = capsys.readouterr().out
-    for command in ("run", "fes", "msad", "cv", "thermo", "rdf", "contributions"):
+    for command in ("all", "fes", "msad", "cv", "thermo", "rdf", "contributions"):
         assert f"\n  {command} " in said
+
+
+def test_the_directory_that_simulate_makes_by_default_is_no_command(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    assert main(["analyze", "run"]) == 2
+    assert "run: no run in it" in capsys.readouterr().err
 
 
 # -- memory ------------------------------------------------------------------------------------
@@ -229,7 +236,7 @@ def write_long(path, n_frames):
             some.tofile(file)
 
 
-def peak_mib(directory, n_frames, command="run"):
+def peak_mib(directory, n_frames, command="all"):
     """Peak resident memory of an analysis of ``n_frames`` frames, in MiB, by a new process."""
     write_run(directory, [], [])
     write_long(directory / "run.pos_0.xyz", n_frames)

@@ -68,6 +68,13 @@ def test_input_refuses_what_does_not_fit(capsys, model_directory, start, tmp_pat
     )
 
 
+def test_the_time_step_of_mts_is_that_of_its_inner_steps(capsys, model_directory, start):
+    words = ["input", "--models", model_directory, "--kind", "mts", "--structure", start]
+    for more, expected in (((), "1"), (("--inner-steps", 3), "1.5"), (("--timestep", 4), "4")):
+        assert cli.main([str(word) for word in (*words, *more)]) == 0
+        assert f'<timestep units="femtosecond">{expected}<' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("component", "parts"),
     [("total", ["water", "ammonia", "binding"]), ("fragments", ["water", "ammonia"]),
