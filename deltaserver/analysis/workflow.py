@@ -125,8 +125,10 @@ def _msads(
             )
         except DataError as error:
             asked_for = tuple(parts) == ("msad",) or options.fit_window_ps is not None
-            tell = notes.problem if asked_for else notes.note
-            tell(f"{label}: msad of {spec.guest}: {error}")
+            if asked_for:
+                notes.problem(f"{label}: msad of {spec.guest}: {error}")
+            else:
+                notes.note(f"{label}: msad of {spec.guest}: {error}")
             continue
         found[spec.guest] = result
         if result.aliased:
