@@ -177,7 +177,14 @@ def serve(
     single = precision == "float32"
     guard = guard_settings(structure_check, on_extrapolation, novelty_limit, log_file, single)
     settings = ServeSettings(
-        addresses, component, extras, connect_timeout, 1e-3 * batch_window, reconnect_limit, guard
+        addresses,
+        component,
+        extras,
+        connect_timeout,
+        1e-3 * batch_window,
+        reconnect_limit,
+        guard,
+        keeper=True,
     )
     watchers = make_watchers(health_file, metrics_port, metrics_host)
     with blas_threads(threads):

@@ -16,6 +16,7 @@ from deltaserver.model.composite import CompositeModel
 from deltaserver.serve import telemetry
 from deltaserver.serve.answer import Answer, Extras, answer_together
 from deltaserver.serve.guard import GuardSettings, ServingGuard
+from deltaserver.serve.keeper import Keeper
 from deltaserver.serve.link import Link, Patience, Unlogged
 from deltaserver.serve.protocol import Closed, ForceRequest, Introduced
 from deltaserver.serve.signals import Signals
@@ -37,6 +38,7 @@ SERVER_GAVE_UP = "EXIT before its answer: the server no longer waited"
 class ServeSettings:
     """What to serve and where, validated by whoever builds it.
 
+    With ``keeper`` a second process ends our connections in order if we are killed.
     With ``reconnect_limit_s`` a connection that ends without EXIT is made again, if the server
     is back within that time; without it, its end is the end of serving that address.
     """
@@ -48,6 +50,7 @@ class ServeSettings:
     batch_window_s: float = 0.0
     reconnect_limit_s: float | None = None
     guard: GuardSettings = field(default_factory=GuardSettings)
+    keeper: bool = False
 
 
 class Daemon:
@@ -78,6 +81,7 @@ class Daemon:
         self._selector = selectors.DefaultSelector()
         self._signals = Signals()
         self._watch = Watch(watchers)
+        self._keeper: Keeper | None = None
         self._links: list[Link] = []
         self._gave_up: NoServerError | None = None
 
@@ -92,6 +96,7 @@ class Daemon:
             GuardError: a structure is not the model's, or a result cannot be right.
         """
         with self._watch, self._selector, self._signals.handled(self._selector):
+            self._keeper = Keeper() if self.settings.keeper else None
             self._links = [self._new_link(address) for address in self.settings.addresses]
             try:
                 while self._links and not self._signals.stop:
@@ -100,6 +105,8 @@ class Daemon:
             finally:
                 for link in self._links:
                     link.close()
+                if self._keeper:
+                    self._keeper.close()
             reason = self._signals.stop or "every server has closed"
             self._log.info("stopped", reason=reason, structures=self.steps.n_structures)
             if self._gave_up and not self._signals.stop:
@@ -109,7 +116,8 @@ class Daemon:
         self._log.info("connecting", address=str(address))
         settings = self.settings
         patience = Patience(settings.connect_timeout_s, settings.reconnect_limit_s)
-        return Link(address, self.model.n_atoms, settings.component, patience, self._selector)
+        n_atoms, component = self.model.n_atoms, settings.component
+        return Link(address, n_atoms, component, patience, self._selector, self._keeper)
 
     @property
     def stopped_by_signal(self) -> bool:
@@ -238,6 +246,8 @@ class Daemon:
                     self._introduce(link, event)
                 elif isinstance(event, ForceRequest):
                     link.request, link.received = event, time.perf_counter()
+                    if event.step_by_step:  # of such an end i-PI makes less than of a reset
+                        link.unkeep()
                     return  # answered with what else has arrived by the end of this turn
                 elif isinstance(event, Closed):
                     self._exit(link, event.finished and not overtaken)

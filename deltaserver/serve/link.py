@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from deltaserver.errors import NoServerError
 from deltaserver.serve.answer import Answer
+from deltaserver.serve.keeper import Keeper
 from deltaserver.serve.protocol import ClientProtocol, ForceRequest
 from deltaserver.serve.transport import Address, Connector, close_quietly, delays
 
@@ -56,6 +57,7 @@ class Link:
         component: str,
         patience: Patience,
         selector: selectors.BaseSelector,
+        keeper: Keeper | None = None,
     ) -> None:
         self.address = address
         self.patience = patience
@@ -65,6 +67,8 @@ class Link:
         self.sock: socket.socket | None = None
         self._n_atoms = n_atoms
         self._selector = selector
+        self._keeper = keeper
+        self._kept: int | None = None  # the keeper's number of this connection
         self._watched = 0
         self._connector = Connector(address)
         self._pauses: Iterator[float] = delays()
@@ -118,6 +122,14 @@ class Link:
         self.connected = True
         self.n_connections += 1
         self._connected_at = time.monotonic()
+        if self._keeper and self.sock:
+            self._kept = self._keeper.hold(self.sock)
+
+    def unkeep(self) -> None:
+        """Let the end of our process be the end of the connection."""
+        if self._keeper and self._kept is not None:
+            self._keeper.let_go(self._kept)
+            self._kept = None
 
     def _nobody(self) -> str:
         if not self.n_connections:
@@ -200,6 +212,7 @@ class Link:
         if self.sock:
             self._watch(0)
             close_quietly(self.sock)
+            self.unkeep()
             self.sock = None
 
     def renew(self) -> None:

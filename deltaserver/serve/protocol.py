@@ -81,9 +81,13 @@ class Introduced:
 
 @dataclass(frozen=True)
 class ForceRequest:
-    """Positions are here and their forces are waited for."""
+    """Positions are here and their forces are waited for.
+
+    ``step_by_step``: it was STATUS that asked for them; GETFORCE follows.
+    """
 
     data: PosData
+    step_by_step: bool = False
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,7 @@ class ClientProtocol:
             ) from None
         if self.state is State.MUST_ANSWER and self._positions is not None:
             self._asked_first = isinstance(message, Status)
-            return ForceRequest(self._positions)
+            return ForceRequest(self._positions, self._asked_first)
         if isinstance(message, Status):
             self.outgoing += header(self.state.value)
         elif isinstance(message, Init):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
@@ -11,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from deltaserver.errors import InputError
+from deltaserver.serve.keeper import close_quietly as close_quietly
 
 DEFAULT_PREFIX = "/tmp/ipi_"  # i-PI's own default, ipi/interfaces/sockets.py
 MAX_UNIX_PATH = 107  # sun_path of Linux, less the closing NUL
 FIRST_DELAY_S, LAST_DELAY_S = 0.02, 1.0
-MAX_UNREAD_BYTES = 1 << 24  # of a peer that goes on sending while we part from it
 # A peer whose machine is gone sends nothing, ever: ask after a minute of silence, then every 15 s.
 KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 8}
 
@@ -181,20 +180,3 @@ def check_socket_file(path: str) -> None:
             f"unix:{path}: this socket belongs to another user (uid {found.st_uid}); use another "
             "name in i-PI's input and in --socket"
         )
-
-
-def close_quietly(sock: socket.socket) -> None:
-    """Close a socket whose peer may be gone already.
-
-    What the peer has sent is read first: to close over unread bytes resets the connection, and
-    i-PI's polling thread dies of a reset (of an end it does not). After ``shutdown`` a unix
-    socket takes no more, so that nothing can come in between.
-    """
-    with contextlib.suppress(OSError):
-        sock.setblocking(False)
-        sock.shutdown(socket.SHUT_RDWR)
-    with contextlib.suppress(OSError):
-        left = MAX_UNREAD_BYTES
-        while left > 0 and (data := sock.recv(1 << 18)):
-            left -= len(data)
-    sock.close()
