@@ -46,7 +46,9 @@ def check(
     quiet: bool,
     debug: bool,
 ) -> None:
-    """Verify a model directory: files, fit, forces, a stored frame; print its fingerprint.
+    """Verify a model directory and print its fingerprint.
+
+    Files, how they fit, forces as slopes of the energy, a stored frame.
 
     Exit code 0: all is well. 2: the directory cannot be used. 4: it computes something else than
     what was stored, or forces that are not the slope of the energy.
