@@ -3,7 +3,7 @@
 Of the 480 products of the two bonded graphs' automorphisms these are the 120 that a rotation of
 each molecule brings about. Of the others, 240 mirror one molecule alone, which no motion does, and
 120 mirror both. sgdml's predictor, which the served model is compared with, expands the
-training set in memory: 5 GB with 120 permutations, 21 GB with 480.
+training set in memory: 10 GB at the peak with 120 permutations, more than 20 GB with 480.
 """
 
 from __future__ import annotations
