@@ -66,6 +66,9 @@ def test_what_is_not_mentioned_is_as_without_a_file(tmp_path):
     assert read(tmp_path, "") == default_definitions(FRAGMENTS)
 
 
+DISTANCE = "{name: a, kind: distance, groups: [0, 1]}"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -83,7 +86,8 @@ def test_what_is_not_mentioned_is_as_without_a_file(tmp_path):
         ("variables: [{name: a, kind: distance, groups: [0, [1]]}]", "is no group"),
         ("variables: [{name: a, kind: distance, groups: [0, -1]}]", "neither atoms"),
         ("variables: [{name: a, kind: plane_angle, groups: [guest, '0-1']}]", "a plane of 2 atoms"),
-        ("variables: [&v {name: a, kind: distance, groups: [0, 1]}, *v]", "two variables have the"),
+        (f"variables: [{DISTANCE}, {DISTANCE}]", "two variables have the"),
+        ("variables: [&v {name: a, kind: distance, groups: [0, 1]}, *v]", "an alias"),
         ("fes: [{variables: [R_CM, q]}]", "no variable 'q'; there are: R_CM"),
         ("fes: [{variables: [R_CM, R_CM]}]", "expected one or two"),
         ("fes: [{variables: [R_CM], bins: 1}]", "bins is 1; expected a whole number from 2"),
