@@ -109,8 +109,6 @@ def _multiplies(perms: Ints, table: Ints, identity: int) -> bool:
             products = table[np.array(generators)[:, None], new].ravel()
             new = np.unique(products[~reached[products]])
             reached[new] = True
-            if not len(new) and not reached[table[generators[-1], np.flatnonzero(reached)]].all():
-                new = np.flatnonzero(reached)
     return all(np.array_equal(perms[g][perms], perms[table[g]]) for g in generators)
 
 
