@@ -5,8 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUN_DIR ?= run
 
-.PHONY: run test slow fuzz bench lint format clean help
-.PHONY: run test slow test-cluster fuzz lint format clean help
+.PHONY: run test slow test-cluster fuzz bench lint format clean help
 
 help:
 	@echo "make run     i-PI drives C60@buckycatcher with the shipped models; a table and a plot"
