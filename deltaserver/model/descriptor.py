@@ -25,16 +25,29 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
+_NO_CELL: Floats = np.eye(3)  # where there is no periodicity; never looked at
+
+
+def compiled_cell(cell: Floats | None) -> tuple[Floats, Floats, bool]:
+    """Return a cell as compiled loops take it: lattice, inverse, and whether to look at them."""
+    if cell is None:
+        return _NO_CELL, _NO_CELL, False
+    box = np.ascontiguousarray(cell)
+    return box, np.ascontiguousarray(np.linalg.inv(box)), True
+
+
 @dataclass(frozen=True)
 class Geometry:
-    """Pair displacements of a batch of geometries, and the descriptor they give.
+    """A batch of geometries and the descriptor they give.
 
     Attributes:
-        displacements: d_k = r_i − r_j, minimum image where periodic, shape (3, B, D).
-        descriptor: D_k = 1/|d_k|, shape (B, D), in 1/length.
+        positions: shape (B, N, 3), any length unit.
+        cell: lattice vectors in columns, same unit, or None.
+        descriptor: D_k = 1/|d_k|, d_k = r_i − r_j, shape (B, D), in 1/length.
     """
 
-    displacements: Floats
+    positions: Floats
+    cell: Floats | None
     descriptor: Floats
 
 
@@ -55,7 +68,7 @@ class PairDescriptor:
         return table
 
     def geometry(self, positions: Floats, cell: Floats | None = None) -> Geometry:
-        """Return displacements and descriptor of ``positions`` (B, N, 3).
+        """Return the descriptor of ``positions`` (B, N, 3).
 
         Args:
             positions: any length unit.
@@ -65,15 +78,15 @@ class PairDescriptor:
         Raises:
             GeometryError: two atoms coincide.
         """
-        find = self._find_compiled if self._compiled else self._find
-        geometry, smallest = find(positions, cell)
-        if not smallest > 0.0:
-            worst = np.argmax(geometry.descriptor.max(axis=0))
+        x = np.ascontiguousarray(positions)
+        descriptor = self._inverse_distances(x, cell)
+        if not np.isfinite(descriptor.sum()):
+            worst = np.argmax(descriptor.max(axis=0))
             raise GeometryError(
                 f"atoms {self.j[worst]} and {self.i[worst]} are at the same place; "
                 "expected a positive distance between any two atoms"
             )
-        return geometry
+        return Geometry(x, cell, descriptor)
 
     def pull_back(self, g: Floats, geometry: Geometry) -> tuple[Floats, Floats]:
         """Turn g = −∂E/∂D (B, D) into forces Jᵀg (B, N, 3) and the virial (B, 3, 3).
@@ -83,38 +96,32 @@ class PairDescriptor:
         """
         if self._compiled:
             forces, virial = np.empty((len(g), self.n_atoms, 3)), np.empty((len(g), 3, 3))
-            jit.loops().pull_back(
-                g, geometry.displacements, geometry.descriptor, self.n_atoms, forces, virial
-            )
+            x, box = geometry.positions, compiled_cell(geometry.cell)
+            jit.loops().pull_back(g, x, *box, geometry.descriptor, forces, virial)
             return forces, virial
         return self._pull_back(g, geometry)
 
-    def _find(self, positions: Floats, cell: Floats | None) -> tuple[Geometry, float]:
+    def _inverse_distances(self, positions: Floats, cell: Floats | None) -> Floats:
+        if self._compiled:
+            descriptor = np.empty((len(positions), self.dim))
+            jit.loops().pair_distances(positions, *compiled_cell(cell), descriptor)
+            return descriptor
+        d = self._displacements(positions, cell)
+        with np.errstate(divide="ignore"):
+            inverse: Floats = 1.0 / np.sqrt(np.einsum("abk,abk->bk", d, d))
+        return inverse
+
+    def _displacements(self, positions: Floats, cell: Floats | None) -> Floats:
+        """Return d_k, minimum image where periodic, shape (3, B, D)."""
         xyz = np.ascontiguousarray(positions.transpose(2, 0, 1))  # [3, B, N]
-        d = xyz.take(self.i, axis=2) - xyz.take(self.j, axis=2)  # [3, B, D]
+        d = xyz.take(self.i, axis=2) - xyz.take(self.j, axis=2)
         if cell is not None:
             images = np.rint(np.tensordot(np.linalg.inv(cell), d, axes=1))
             d -= np.tensordot(cell, images, axes=1)
-        squared = np.einsum("abk,abk->bk", d, d)
-        with np.errstate(divide="ignore"):
-            return Geometry(d, 1.0 / np.sqrt(squared)), float(squared.min(initial=np.inf))
-
-    def _find_compiled(self, positions: Floats, cell: Floats | None) -> tuple[Geometry, float]:
-        d = np.empty((3, len(positions), self.dim))
-        descriptor = np.empty((len(positions), self.dim))
-        box = np.eye(3) if cell is None else np.ascontiguousarray(cell)
-        smallest: float = jit.loops().pair_displacements(
-            np.ascontiguousarray(positions),
-            box,
-            np.linalg.inv(box),
-            cell is not None,
-            d,
-            descriptor,
-        )
-        return Geometry(d, descriptor), smallest
+        return d
 
     def _pull_back(self, g: Floats, geometry: Geometry) -> tuple[Floats, Floats]:
-        d = geometry.displacements
+        d = self._displacements(geometry.positions, geometry.cell)
         pulls = np.zeros((3, len(g), self.dim + 1))
         np.multiply(g * geometry.descriptor**3, d, out=pulls[..., :-1])
         virial: Floats = -np.einsum("abk,cbk->bac", pulls[..., :-1], d)

@@ -19,6 +19,7 @@ signs, divides the 2S² by their number (8 of C60@buckycatcher's 480).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,36 +116,55 @@ class GroupFourier:
         """Number of matrix elements: Σ_ρ d_ρ² over the components that occur."""
         return self.components[-1].end
 
+    @cached_property
+    def _sorted(self) -> Ints:
+        """Where the orbits' entries are in a descriptor: orbit by orbit, kind by kind, (D,)."""
+        return np.concatenate([kind.entries.T.ravel() for kind in self.kinds])
+
     def forward(self, values: Floats) -> Floats:
         """Return Qᵀv for rows v, shape (B, D)."""
-        parts = [
-            (values[:, kind.entries].swapaxes(1, 2) @ kind.basis).reshape(len(values), -1)
-            for kind in self.kinds
-        ]
-        return np.concatenate(parts, axis=1).take(self.gather, axis=1)
+        sorted_ = values.take(self._sorted, axis=1)
+        return self._transform(sorted_, [kind.basis for kind in self.kinds]).take(
+            self.gather, axis=1
+        )
 
     def backward(self, coefficients: Floats) -> Floats:
         """Return Q c for rows c, shape (B, D): the inverse and the adjoint of :meth:`forward`."""
-        mixed = np.empty_like(coefficients)
-        mixed[:, self.gather] = coefficients
-        values = np.empty_like(coefficients)
-        start = 0
-        for kind in self.kinds:
-            n_points, n_orbits = kind.entries.shape
-            part = mixed[:, start : start + kind.entries.size]
-            start += kind.entries.size
-            points = part.reshape(-1, n_orbits, n_points) @ kind.basis.T
-            values[:, kind.entries] = points.swapaxes(1, 2)
-        return values
+        mixed = coefficients.take(self._gather_back, axis=1)
+        points = self._transform(mixed, [kind.basis.T for kind in self.kinds])
+        return points.take(self._sorted_back, axis=1)
 
-    def sparse_basis(self) -> tuple[Ints, Ints, Floats]:
-        """Qᵀ row by row: where each row's entries start, which they are, and their factors."""
+    @cached_property
+    def _gather_back(self) -> Ints:
+        return np.argsort(self.gather)
+
+    @cached_property
+    def _sorted_back(self) -> Ints:
+        return np.argsort(self._sorted)
+
+    def _transform(self, values: Floats, matrices: list[Floats]) -> Floats:
+        """Multiply every orbit's part of rows (B, D) with its kind's matrix, from the right."""
+        result = np.empty_like(values)
+        start = 0
+        for kind, matrix in zip(self.kinds, matrices, strict=True):
+            here = slice(start, start + kind.entries.size)
+            start = here.stop
+            points = values[:, here].reshape(-1, len(kind.entries)) @ matrix
+            result[:, here] = points.reshape(len(values), -1)
+        return result
+
+    def sparse_basis(self, places: Ints, n_places: int) -> tuple[Ints, Ints, Floats]:
+        """Qᵀ row by row: where each row's entries start, which they are, and their factors.
+
+        Row k comes at ``places[k]`` of ``n_places``, in rising order; the other rows are empty.
+        """
         entries, factors = [], []
         for kind in self.kinds:
             n_points, n_orbits = kind.entries.shape
             entries += list(kind.entries.T.repeat(n_points, axis=0))
             factors += list(np.tile(kind.basis.T, (n_orbits, 1)))
-        lengths = [len(entries[row]) for row in self.gather]
+        lengths = np.zeros(n_places, dtype=np.int64)
+        lengths[places] = [len(entries[row]) for row in self.gather]
         return (
             np.concatenate([[0], np.cumsum(lengths)]),
             np.concatenate([entries[row] for row in self.gather]),

@@ -24,12 +24,27 @@ def novelty_loops() -> ModuleType:
     return importlib.import_module("deltaserver.model.novelty_loops")
 
 
-def compiled(function: Callable[..., Any], *, inline: str = "never") -> Callable[..., Any]:
+def compiled(
+    function: Callable[..., Any],
+    *,
+    inline: str = "never",
+    reorder: bool = True,
+    allocates: bool = True,
+) -> Callable[..., Any]:
     """Compile on the first call and keep the machine code beside the module.
 
-    Sums may be reordered, which is what makes them vector instructions.
+    A division by zero gives infinity, as in NumPy: a test for it would keep loops from becoming
+    vector instructions.
+
+    Args:
+        function: what to compile.
+        inline: ``"always"`` puts it into its callers before they are compiled.
+        reorder: sums may be reordered, which is what makes them vector instructions.
+        allocates: False for functions that make no arrays: views then cost nothing, which else
+            count their references, a locked instruction each.
     """
     njit = importlib.import_module("numba").njit
-    options = {"cache": True, "nogil": True, "fastmath": {"reassoc", "contract", "nsz"}}
-    result: Callable[..., Any] = njit(**options, inline=inline)(function)
+    fastmath = {"contract", "nsz"} | ({"reassoc"} if reorder else set())
+    options = {"cache": True, "nogil": True, "fastmath": fastmath, "error_model": "numpy"}
+    result: Callable[..., Any] = njit(**options, inline=inline, _nrt=allocates)(function)
     return result

@@ -40,12 +40,14 @@ from deltaserver.model.fourier import GroupFourier
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-Single = Callable[[Floats, Floats, Floats, bool, Floats, Floats], tuple[float, float]]
+# From positions (B, N, 3) in a cell to energies, forces and virials: see ``loops.direct``.
+Evaluator = Callable[[Floats, Floats, Floats, bool, float, float, Floats, Floats, Floats], float]
 
 SQRT5 = np.sqrt(5.0)
 CHUNK_ELEMENTS = 1 << 22  # numbers in the largest temporary array: 32 MiB of float64
-COLUMNS = 512  # descriptor entries of eight queries at a time in compiled loops
-SINGLE_ELEMENTS = 1 << 12  # S × matrix elements up to which a compiled loop beats products
+COLUMNS = 280  # descriptor entries of eight queries at a time in compiled loops
+FEW_ELEMENTS = 1 << 6  # S × matrix elements up to which they are gone through one by one
+LINE = 8  # float64 numbers in a cache line
 
 
 @dataclass(frozen=True)
@@ -122,8 +124,8 @@ class TrainingSum(ABC):
         energies, gradients = zip(*parts, strict=True)
         return np.concatenate(energies), np.concatenate(gradients)
 
-    def single(self) -> Single | None:
-        """Return the compiled evaluation of one geometry, None where matrix products are faster."""
+    def evaluator(self) -> Evaluator | None:
+        """Return the compiled way from positions to forces, None where there is none."""
         return None
 
     @abstractmethod
@@ -138,21 +140,22 @@ class DirectSum(TrainingSum):
         self.weights = weights
         self.n_train = len(x)
         self.centre = x.mean(axis=0)  # [D]
-        self.xa = np.concatenate([x - self.centre, a])  # [2M, D]
+        self._rows = aligned(2 * len(x), _round_up(x.shape[1], LINE))
+        self.xa = self._rows[:, : x.shape[1]]  # [2M, D]
+        np.subtract(x, self.centre, out=self.xa[: len(x)])
+        self.xa[len(x) :] = a
         self.x_squared, self.x_dot_a = _row_products(self.xa)  # [M, 1] each
         self.gather = np.argsort(pair_perms, axis=1)  # [S, D]: their inverses
+        self._scratch: list[Floats] = []
         self.per_query = max(self.gather.size, 2 * self.n_train * len(pair_perms))
 
-    def single(self) -> Single | None:
+    def evaluator(self) -> Evaluator | None:
         """Compiled, where there is but the identity."""
-        if not self._one_pass:
-            return None
-        return partial(jit.loops().single_direct, self.centre, self.xa, self.weights.sigma)
+        plain = self.weights.alphas_energy is None and len(self.gather) == 1
+        return self._evaluate if jit.AVAILABLE and plain else None
 
     def contract(self, q: Floats) -> tuple[Floats, Floats]:
         """Return E (B,) and g (B, D)."""
-        if self._one_pass and len(q) > 1:
-            return self._contract_at_once(q)
         m = self.n_train
         permuted = q.take(self.gather, axis=1)  # [B, S, D]
         permuted -= self.centre
@@ -166,24 +169,53 @@ class DirectSum(TrainingSum):
         energy: Floats = terms.reshape(m, len(q), -1).sum(axis=(0, 2))
         return energy, self._permute_back(permuted)
 
-    @property
-    def _one_pass(self) -> bool:
-        return jit.AVAILABLE and self.weights.alphas_energy is None and len(self.gather) == 1
+    def _evaluate(
+        self,
+        positions: Floats,
+        cell: Floats,
+        inverse: Floats,
+        periodic: bool,
+        scale: float,
+        shift: float,
+        energy: Floats,
+        forces: Floats,
+        virial: Floats,
+    ) -> float:
+        """Read the training arrays once for one geometry, or once for eight of many."""
+        sigma = self.weights.sigma
+        there = (positions, cell, inverse, periodic, scale, shift, energy, forces, virial)
+        total: float
+        if len(positions) == 1:
+            total = jit.loops().direct(self._row_centre, self._rows, sigma, *there)
+            return total
+        panels, centre = self._panels
+        known = (self.x_squared[:, 0], self.x_dot_a[:, 0])
+        scratch = self._scratch.pop() if self._scratch else aligned(3, 8 * len(centre))
+        try:
+            total = jit.loops().direct_by_eights(centre, panels, *known, sigma, scratch, *there)
+        finally:
+            self._scratch.append(scratch)  # new memory would cost a page fault for every 4 KiB
+        return total
 
-    def _contract_at_once(self, q: Floats) -> tuple[Floats, Floats]:
-        """Eight queries at a time share what a compiled loop reads."""
-        energy, g = np.empty(len(q)), np.empty_like(q)
-        jit.loops().fused_batch(
-            q - self.centre,
-            self.xa,
-            self.x_squared[:, 0],
-            self.x_dot_a[:, 0],
-            self.weights.sigma,
-            COLUMNS,
-            g,
-            energy,
-        )
-        return energy, g
+    @cached_property
+    def _row_centre(self) -> Floats:
+        centre = aligned(self._rows.shape[1])
+        centre[: len(self.centre)] = self.centre
+        return centre
+
+    @cached_property
+    def _panels(self) -> tuple[Floats, Floats]:
+        """The training arrays (P, R, C), C columns of all rows after the next C, and the centre."""
+        n_rows, n_desc = self.xa.shape
+        n_panels = max(1, -(-n_desc // COLUMNS))
+        columns = _round_up(-(-n_desc // n_panels), LINE)
+        panels = aligned(n_panels, _round_up(n_rows, 12), columns)
+        for p, panel in enumerate(panels):
+            part = self.xa[:, p * columns : (p + 1) * columns]
+            panel[:n_rows, : part.shape[1]] = part
+        centre = aligned(n_panels * columns)
+        centre[:n_desc] = self.centre
+        return panels, centre
 
     def _permute_back(self, values: Floats) -> Floats:
         """Sum ``values[b, s, k]`` into ``g[b, gather[s, k]]``."""
@@ -221,44 +253,40 @@ class FourierSum(TrainingSum):
         self.per_query = max(3 * len(xa) * fourier.order, len(self.centre))
 
     @cached_property
-    def _rows(self) -> tuple[Floats, Ints]:
-        """The training arrays as rows in Fourier space for compiled loops, and what is in them.
+    def _layout(self) -> _Layout:
+        return _Layout.of(self)
 
-        Zeros fill the (2M, D) array up to a multiple of eight rows.
-        """
-        n_rows = 2 * self.n_train
-        xa = np.zeros((n_rows + -n_rows % 8, len(self.centre)))
-        for part, x in zip(self.fourier.components, self.parts, strict=True):
-            rows = x.reshape(part.dim, n_rows, part.copies).swapaxes(0, 1)
-            xa[:n_rows, part.rows] = rows.reshape(n_rows, -1)
-        parts = [(p.rows.start, p.dim, p.copies, p.first) for p in self.fourier.components]
-        return xa, np.array(parts)
-
-    def single(self) -> Single | None:
-        """Compiled, unless the group is so large that matrix products pay even for one query."""
-        fourier = self.fourier
-        large = fourier.order * fourier.n_elements > SINGLE_ELEMENTS
-        if not jit.AVAILABLE or self.weights.alphas_energy is not None or large:
+    def evaluator(self) -> Evaluator | None:
+        """Compiled for small groups; of large ones only the sum is, behind :meth:`contract`."""
+        if not self._compiled or not self._few:
             return None
-        xa, components = self._rows
+        fourier, layout = self.fourier, self._layout
         return partial(
-            jit.loops().single_group,
+            jit.loops().small_group,
             self.centre,
-            *fourier.sparse_basis(),
-            xa[: 2 * self.n_train],
-            self.x_squared[:, 0],
-            self.x_dot_a[:, 0],
-            components,
+            *fourier.sparse_basis(layout.places, layout.xa.shape[2]),
+            layout.xa,
+            layout.x_squared,
+            layout.x_dot_a,
+            layout.components,
             fourier.at_elements(np.eye(fourier.n_elements)),
             self.weights.sigma,
         )
 
+    @property
+    def _compiled(self) -> bool:
+        return jit.AVAILABLE and self.weights.alphas_energy is None
+
+    @property
+    def _few(self) -> bool:
+        return self.fourier.order * self.fourier.n_elements <= FEW_ELEMENTS
+
     def contract(self, q: Floats) -> tuple[Floats, Floats]:
         """Return E (B,) and g (B, D)."""
-        m, n_batch = self.n_train, len(q)
-        if n_batch == 1 and jit.AVAILABLE and self.weights.alphas_energy is None:
-            return self._contract_one(q)
         centred = q - self.centre
+        if self._compiled and not self._few:
+            return self._contract_compiled(centred)
+        m, n_batch = self.n_train, len(q)
         q_squared = np.einsum("bd,bd->b", centred, centred)
         elements = self._correlate(self.fourier.forward(centred))
         products = self.fourier.at_elements(elements).reshape(-1, 2 * m, n_batch)  # [S, 2M, B]
@@ -274,23 +302,30 @@ class FourierSum(TrainingSum):
         energy: Floats = terms.sum(axis=(0, 1))
         return energy, g
 
-    def _contract_one(self, q: Floats) -> tuple[Floats, Floats]:
-        """Do the same for one query: compiled loops read the training arrays, products do the rest.
-
-        Rows that fill up the arrays have no weight.
-        """
-        loops, (xa, components), fourier = jit.loops(), self._rows, self.fourier
-        centred = q - self.centre
-        elements = np.empty((fourier.n_elements, len(xa)))
-        loops.group_dots(xa, fourier.forward(centred)[0], components, elements)
-        w = fourier.at_elements(elements)  # [S, 2M and more]
-        at_q = float(centred[0] @ centred[0]) + self.x_squared[:, 0]
-        energy, w1_sum = loops.weigh(w, at_q, self.x_dot_a[:, 0], self.weights.sigma)
-        w[:, 2 * self.n_train :] = 0.0
-        slopes = np.zeros_like(q)
-        loops.group_axpys(xa, fourier.from_elements(w), components, slopes[0])
-        g: Floats = w1_sum * centred + fourier.backward(slopes)
-        return np.array([energy]), g
+    def _contract_compiled(self, centred: Floats) -> tuple[Floats, Floats]:
+        """Do the same in compiled loops, which read the training arrays once."""
+        layout, fourier, n_batch = self._layout, self.fourier, len(centred)
+        queries, slopes = aligned(2, n_batch, layout.xa.shape[2])
+        queries[:, layout.places] = fourier.forward(centred)
+        energy, w1_sum = np.zeros(n_batch), np.zeros(n_batch)
+        jit.loops().group_sum(
+            queries,
+            layout.xa,
+            layout.x_squared,
+            layout.x_dot_a,
+            layout.components,
+            layout.values,
+            layout.transposed,
+            fourier.signs,
+            len(fourier.sectors[0].values),
+            self.weights.sigma,
+            slopes,
+            energy,
+            w1_sum,
+        )
+        g = w1_sum[:, None] * centred
+        g += fourier.backward(slopes[:, layout.places])
+        return energy, g
 
     def _correlate(self, y: Floats) -> Floats:
         """Z_ab = Σ_i X_ai Y_bi for queries y (B, D): shape (n_elements, 2M·B)."""
@@ -312,6 +347,74 @@ class FourierSum(TrainingSum):
             w = z[part.elements].reshape(d, d, rows, n_batch).transpose(3, 1, 0, 2)
             y[:, part.rows] = (w.reshape(n_batch * d, -1) @ x).reshape(n_batch, -1)
         return y
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """A :class:`FourierSum` as compiled loops take it: whole cache lines, zeros between.
+
+    Attributes:
+        xa: four x, then the four a, in Fourier space, shape (G, 8, W).
+        x_squared, x_dot_a: of these points, shape (4G,).
+        places: where in W each Fourier coefficient is, shape (D,).
+        components: start in W, dim, copies, first matrix element of each.
+        values: matrix elements at the cosets of the centre, shape (n_sectors, K, P).
+        transposed: the same, shape (n_sectors, P, K).
+    """
+
+    xa: Floats
+    x_squared: Floats
+    x_dot_a: Floats
+    places: Ints
+    components: Ints
+    values: Floats
+    transposed: Floats
+
+    @classmethod
+    def of(cls, total: FourierSum) -> _Layout:
+        fourier, m = total.fourier, total.n_train
+        n_elements = _round_up(max(s.values.shape[1] for s in fourier.sectors), LINE)
+        n_cosets = _round_up(len(fourier.sectors[0].values), LINE)
+        values = aligned(len(fourier.sectors), n_elements, n_cosets)
+        numbers = np.empty(fourier.n_elements, dtype=np.int64)
+        few = total._few
+        for k, sector in enumerate(fourier.sectors):
+            n = sector.values.shape[1]
+            values[k, :n, : len(sector.values)] = sector.values.T
+            first = sector.elements.start if few else k * n_elements
+            numbers[sector.elements] = first + np.arange(n)
+        components, places, width = [], [], 0
+        for part in fourier.components:
+            copies = _round_up(part.copies, 2 * LINE)
+            components.append((width, part.dim, copies, numbers[part.first]))
+            rows = width + copies * np.arange(part.dim)[:, None] + np.arange(part.copies)
+            places.append(rows.ravel())
+            width += part.dim * copies
+        xa = aligned(-(-m // 4), 8, width)
+        for part, x, place in zip(fourier.components, total.parts, places, strict=True):
+            rows = x.reshape(part.dim, 2, m, part.copies).transpose(1, 2, 0, 3)
+            for k, values_of in enumerate(rows.reshape(2, m, -1)):  # x, then a
+                for i in range(4):
+                    xa[: len(values_of[i::4]), 4 * k + i, place] = values_of[i::4]
+        known = aligned(2, 4 * len(xa))
+        known[:, :m] = total.x_squared[:, 0], total.x_dot_a[:, 0]
+        transposed = aligned(len(values), n_cosets, n_elements)
+        transposed[:] = values.swapaxes(1, 2)
+        return cls(
+            xa, known[0], known[1], np.concatenate(places), np.array(components), values, transposed
+        )
+
+
+def aligned(*shape: int) -> Floats:
+    """Return zeros from the start of a cache line: a vector across two lines costs two loads."""
+    size = int(np.prod(shape))
+    raw = np.zeros(size + LINE)
+    skip = -(raw.ctypes.data // raw.itemsize) % LINE
+    return raw[skip : skip + size].reshape(shape)
+
+
+def _round_up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
 
 
 def _row_products(xa: Floats) -> tuple[Floats, Floats]:

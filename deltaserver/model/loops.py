@@ -3,122 +3,138 @@
 Optional, behind :mod:`deltaserver.model.jit`: without numba (extra ``[fast]``) everything runs in
 NumPy with the same results; tests hold the two equal. Sums may be reordered (that is what makes
 them vector instructions); nothing else of IEEE arithmetic is given up: a NaN stays a NaN.
+
+A pair's displacement is worked out twice, on the way to the descriptor and on the way back: that
+costs less than to write it to memory and to read it again.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.model.jit import compiled
-from deltaserver.model.loops_sum import (
-    fused_batch,
-    fused_group_sum,
-    fused_sum,
-    group_axpys,
-    group_dots,
-    weigh,
-)
+from deltaserver.model.loops_group import group_sum, group_sum_of_few
+from deltaserver.model.loops_sum import aligned, fused_sum, sum_of_eight
 
 __all__ = [
-    "fused_batch",
-    "group_axpys",
-    "group_dots",
-    "pair_displacements",
+    "direct",
+    "direct_by_eights",
+    "group_sum",
+    "pair_distances",
     "pull_back",
-    "single_direct",
-    "single_group",
-    "weigh",
+    "small_group",
 ]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
+@partial(compiled, inline="always")
+def _nearest_image(
+    x: float, y: float, z: float, cell: Floats, inverse: Floats
+) -> tuple[float, float, float]:
+    u = np.rint(inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2] * z)
+    v = np.rint(inverse[1, 0] * x + inverse[1, 1] * y + inverse[1, 2] * z)
+    w = np.rint(inverse[2, 0] * x + inverse[2, 1] * y + inverse[2, 2] * z)
+    return (
+        x - (cell[0, 0] * u + cell[0, 1] * v + cell[0, 2] * w),
+        y - (cell[1, 0] * u + cell[1, 1] * v + cell[1, 2] * w),
+        z - (cell[2, 0] * u + cell[2, 1] * v + cell[2, 2] * w),
+    )
+
+
 @compiled
-def pair_displacements(
-    positions: Floats, cell: Floats, inverse: Floats, periodic: bool, d: Floats, descriptor: Floats
+def pair_distances(
+    positions: Floats, cell: Floats, inverse: Floats, periodic: bool, descriptor: Floats
 ) -> float:
-    """Fill d (3, B, D) and 1/|d| (B, D) for positions (B, N, 3); return the smallest |d|²."""
+    """Fill 1/|r_i − r_j| into (B, ≥ D) for positions (B, N, 3); return their sum.
+
+    The sum is not finite where two atoms coincide or a position is not finite.
+    """
     n_batch, n_atoms, _ = positions.shape
-    smallest = np.inf
+    x, y, z = np.empty(n_atoms), np.empty(n_atoms), np.empty(n_atoms)
+    total = 0.0
     for b in range(n_batch):
+        for i in range(n_atoms):
+            x[i], y[i], z[i] = positions[b, i, 0], positions[b, i, 1], positions[b, i, 2]
+            total += 0.0 * (x[i] + y[i] + z[i])  # no number where one of them is infinite
         k = 0
         for i in range(n_atoms):
-            x, y, z = positions[b, i, 0], positions[b, i, 1], positions[b, i, 2]
+            row = descriptor[b, k : k + i]
+            xi, yi, zi = x[i], y[i], z[i]
             for j in range(i):
-                d[0, b, k + j] = x - positions[b, j, 0]
-                d[1, b, k + j] = y - positions[b, j, 1]
-                d[2, b, k + j] = z - positions[b, j, 2]
+                dx, dy, dz = xi - x[j], yi - y[j], zi - z[j]
+                if periodic:
+                    dx, dy, dz = _nearest_image(dx, dy, dz, cell, inverse)
+                row[j] = 1.0 / math.sqrt(dx * dx + dy * dy + dz * dz)
+                total += row[j]
             k += i
-        if periodic:
-            _wrap(d[0, b], d[1, b], d[2, b], cell, inverse)
-        for k in range(d.shape[2]):
-            squared = d[0, b, k] ** 2 + d[1, b, k] ** 2 + d[2, b, k] ** 2
-            smallest = min(smallest, squared)
-            descriptor[b, k] = 1.0 / math.sqrt(squared) if squared > 0.0 else np.inf
-    return smallest
-
-
-@compiled
-def _wrap(x: Floats, y: Floats, z: Floats, cell: Floats, inverse: Floats) -> None:
-    for k in range(len(x)):
-        u = np.rint(inverse[0, 0] * x[k] + inverse[0, 1] * y[k] + inverse[0, 2] * z[k])
-        v = np.rint(inverse[1, 0] * x[k] + inverse[1, 1] * y[k] + inverse[1, 2] * z[k])
-        w = np.rint(inverse[2, 0] * x[k] + inverse[2, 1] * y[k] + inverse[2, 2] * z[k])
-        x[k] -= cell[0, 0] * u + cell[0, 1] * v + cell[0, 2] * w
-        y[k] -= cell[1, 0] * u + cell[1, 1] * v + cell[1, 2] * w
-        z[k] -= cell[2, 0] * u + cell[2, 1] * v + cell[2, 2] * w
+    return total
 
 
 @compiled
 def pull_back(
-    g: Floats, d: Floats, descriptor: Floats, n_atoms: int, forces: Floats, virial: Floats
+    g: Floats,
+    positions: Floats,
+    cell: Floats,
+    inverse: Floats,
+    periodic: bool,
+    descriptor: Floats,
+    forces: Floats,
+    virial: Floats,
 ) -> None:
     """Fill forces (B, N, 3) = Jᵀg and virial (B, 3, 3) = −Σ c d ⊗ d, c = g D³."""
-    for b in range(len(g)):
-        forces[b] = 0.0
-        virial[b] = 0.0
+    n_batch, n_atoms, _ = positions.shape
+    x, y, z = np.empty(n_atoms), np.empty(n_atoms), np.empty(n_atoms)
+    pull_x, pull_y, pull_z = np.empty(n_atoms), np.empty(n_atoms), np.empty(n_atoms)
+    for b in range(n_batch):
+        for i in range(n_atoms):
+            x[i], y[i], z[i] = positions[b, i, 0], positions[b, i, 1], positions[b, i, 2]
+        pull_x[:] = 0.0
+        pull_y[:] = 0.0
+        pull_z[:] = 0.0
+        xx = xy = xz = yy = yz = zz = 0.0
         k = 0
         for i in range(n_atoms):
+            slopes, inverses = g[b, k : k + i], descriptor[b, k : k + i]
+            xi, yi, zi = x[i], y[i], z[i]
             fx = fy = fz = 0.0
-            xx = xy = xz = yy = yz = zz = 0.0
             for j in range(i):
-                inverse = descriptor[b, k + j]
-                c = g[b, k + j] * inverse * inverse * inverse
-                x, y, z = d[0, b, k + j], d[1, b, k + j], d[2, b, k + j]
-                cx, cy, cz = c * x, c * y, c * z
-                forces[b, j, 0] += cx
-                forces[b, j, 1] += cy
-                forces[b, j, 2] += cz
+                dx, dy, dz = xi - x[j], yi - y[j], zi - z[j]
+                if periodic:
+                    dx, dy, dz = _nearest_image(dx, dy, dz, cell, inverse)
+                c = slopes[j] * inverses[j] * inverses[j] * inverses[j]
+                cx, cy, cz = c * dx, c * dy, c * dz
+                pull_x[j] += cx
+                pull_y[j] += cy
+                pull_z[j] += cz
                 fx += cx
                 fy += cy
                 fz += cz
-                xx += cx * x
-                xy += cx * y
-                xz += cx * z
-                yy += cy * y
-                yz += cy * z
-                zz += cz * z
+                xx += cx * dx
+                xy += cx * dy
+                xz += cx * dz
+                yy += cy * dy
+                yz += cy * dz
+                zz += cz * dz
+            pull_x[i] -= fx
+            pull_y[i] -= fy
+            pull_z[i] -= fz
             k += i
-            forces[b, i, 0] -= fx
-            forces[b, i, 1] -= fy
-            forces[b, i, 2] -= fz
-            virial[b, 0, 0] -= xx
-            virial[b, 1, 1] -= yy
-            virial[b, 2, 2] -= zz
-            virial[b, 0, 1] -= xy
-            virial[b, 0, 2] -= xz
-            virial[b, 1, 2] -= yz
-        virial[b, 1, 0] = virial[b, 0, 1]
-        virial[b, 2, 0] = virial[b, 0, 2]
-        virial[b, 2, 1] = virial[b, 1, 2]
+        for i in range(n_atoms):
+            forces[b, i, 0], forces[b, i, 1], forces[b, i, 2] = pull_x[i], pull_y[i], pull_z[i]
+        virial[b, 0, 0], virial[b, 1, 1], virial[b, 2, 2] = -xx, -yy, -zz
+        virial[b, 0, 1] = virial[b, 1, 0] = -xy
+        virial[b, 0, 2] = virial[b, 2, 0] = -xz
+        virial[b, 1, 2] = virial[b, 2, 1] = -yz
 
 
 @compiled
-def single_direct(
+def direct(
     centre: Floats,
     xa: Floats,
     sigma: float,
@@ -126,24 +142,86 @@ def single_direct(
     cell: Floats,
     inverse: Floats,
     periodic: bool,
+    scale: float,
+    shift: float,
+    energy: Floats,
     forces: Floats,
     virial: Floats,
-) -> tuple[float, float]:
-    """Evaluate one geometry (1, N, 3) in one call, with no permutations.
+) -> float:
+    """Evaluate geometries (B, N, 3) in one call, with no permutations, one after the other.
 
-    Fills forces (1, N, 3) and virial (1, 3, 3); returns E and the smallest squared distance.
+    ``xa`` (2M, ≥ D) and ``centre`` may end in zeros. Fills energy (B,) with ``scale`` · E +
+    ``shift``, and forces (B, N, 3) and virial (B, 3, 3) of that; returns what
+    :func:`pair_distances` does.
     """
-    n_desc = len(centre)
-    d, descriptor = np.empty((3, 1, n_desc)), np.empty((1, n_desc))
-    g = np.empty((1, n_desc))
-    smallest = pair_displacements(positions, cell, inverse, periodic, d, descriptor)
-    energy = fused_sum(descriptor[0] - centre, xa, sigma, g[0])
-    pull_back(g, d, descriptor, positions.shape[1], forces, virial)
-    return energy, smallest
+    size = len(centre)
+    descriptor, g = aligned(1, size), aligned(1, size)
+    query, scratch = aligned(1, size)[0], np.empty((4, 4))
+    total = 0.0
+    for b in range(len(positions)):
+        here = slice(b, b + 1)
+        total += pair_distances(positions[here], cell, inverse, periodic, descriptor)
+        for k in range(size):
+            query[k] = descriptor[0, k] - centre[k]
+        energy[b] = scale * fused_sum(query, xa, sigma, scratch, g[0]) + shift
+        g *= scale
+        pull_back(
+            g, positions[here], cell, inverse, periodic, descriptor, forces[here], virial[here]
+        )
+    return total
 
 
 @compiled
-def single_group(
+def direct_by_eights(
+    centre: Floats,
+    panels: Floats,
+    x_squared: Floats,
+    x_dot_a: Floats,
+    sigma: float,
+    scratch: Floats,
+    positions: Floats,
+    cell: Floats,
+    inverse: Floats,
+    periodic: bool,
+    scale: float,
+    shift: float,
+    energy: Floats,
+    forces: Floats,
+    virial: Floats,
+) -> float:
+    """Do :func:`direct` eight geometries at a time, with ``panels`` of :func:`sum_of_eight`.
+
+    ``centre`` has P·C numbers, ``scratch`` (3, 8·P·C).
+    """
+    n_panels, _, columns = panels.shape
+    size = len(centre)
+    descriptor, g = scratch[0].reshape((8, size)), scratch[1].reshape((8, size))
+    q = scratch[2].reshape((n_panels, 8, columns))
+    energies = np.empty(8)
+    descriptor[:] = centre  # where no descriptor comes, in the end and in a short last eight
+    total = 0.0
+    for first in range(0, len(positions), 8):
+        n = min(8, len(positions) - first)
+        here = slice(first, first + n)
+        total += pair_distances(positions[here], cell, inverse, periodic, descriptor)
+        for p in range(n_panels):
+            for i in range(8):
+                for k in range(columns):
+                    q[p, i, k] = descriptor[i, p * columns + k] - centre[p * columns + k]
+        sum_of_eight(q, panels, x_squared, x_dot_a, sigma, energies)
+        for p in range(n_panels):
+            for i in range(8):
+                for k in range(columns):
+                    g[i, p * columns + k] = scale * q[p, i, k]
+        energy[here] = scale * energies[:n] + shift
+        pull_back(
+            g, positions[here], cell, inverse, periodic, descriptor, forces[here], virial[here]
+        )
+    return total
+
+
+@compiled
+def small_group(
     centre: Floats,
     starts: Ints,
     entries: Ints,
@@ -158,29 +236,40 @@ def single_group(
     cell: Floats,
     inverse: Floats,
     periodic: bool,
+    scale: float,
+    shift: float,
+    energy: Floats,
     forces: Floats,
     virial: Floats,
-) -> tuple[float, float]:
-    """Do :func:`single_direct` for a group of permutations.
+) -> float:
+    """Do :func:`direct` for a small group of permutations.
 
     Fourier coefficient c is the sum of ``basis[k] · q[entries[k]]`` over k from ``starts[c]``.
     """
-    n_desc = len(centre)
-    d, descriptor = np.empty((3, 1, n_desc)), np.empty((1, n_desc))
-    g, coefficients, slopes = np.empty((1, n_desc)), np.empty(n_desc), np.empty(n_desc)
-    smallest = pair_displacements(positions, cell, inverse, periodic, d, descriptor)
-    query = descriptor[0] - centre
-    for c in range(n_desc):
-        total = 0.0
-        for k in range(starts[c], starts[c + 1]):
-            total += basis[k] * query[entries[k]]
-        coefficients[c] = total
-    energy, w1_sum = fused_group_sum(
-        coefficients, xa, x_squared, x_dot_a, components, values, sigma, slopes
-    )
-    g[0] = w1_sum * query
-    for c in range(n_desc):
-        for k in range(starts[c], starts[c + 1]):
-            g[0, entries[k]] += basis[k] * slopes[c]
-    pull_back(g, d, descriptor, positions.shape[1], forces, virial)
-    return energy, smallest
+    n_desc, n_coefficients = len(centre), len(starts) - 1
+    descriptor, g = np.empty((1, n_desc)), np.empty((1, n_desc))
+    coefficients, slopes = aligned(1, n_coefficients), aligned(1, n_coefficients)
+    total = 0.0
+    for b in range(len(positions)):
+        here = slice(b, b + 1)
+        total += pair_distances(positions[here], cell, inverse, periodic, descriptor)
+        query = descriptor[0] - centre
+        for c in range(n_coefficients):
+            coefficient = 0.0
+            for k in range(starts[c], starts[c + 1]):
+                coefficient += basis[k] * query[entries[k]]
+            coefficients[0, c] = coefficient
+        slopes[:] = 0.0
+        here_energy, w1_sum = group_sum_of_few(
+            coefficients, xa, x_squared, x_dot_a, components, values, sigma, slopes
+        )
+        energy[b] = scale * here_energy + shift
+        g[0] = scale * w1_sum * query
+        for c in range(n_coefficients):
+            slope = scale * slopes[0, c]
+            for k in range(starts[c], starts[c + 1]):
+                g[0, entries[k]] += basis[k] * slope
+        pull_back(
+            g, positions[here], cell, inverse, periodic, descriptor, forces[here], virial[here]
+        )
+    return total

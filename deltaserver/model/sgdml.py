@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from deltaserver import units
 from deltaserver.errors import GeometryError, UnitError
-from deltaserver.model.descriptor import PairDescriptor
+from deltaserver.model.descriptor import Geometry, PairDescriptor, compiled_cell
 from deltaserver.model.files import ModelParameters, read_parameters
 from deltaserver.model.kernel import TrainingSum
 
@@ -21,8 +22,6 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 Precision = Literal["float64", "float32"]
-
-_NO_CELL: Floats = np.eye(3)  # where there is no periodicity; never looked at
 
 DEFAULT_LENGTH_UNIT, DEFAULT_ENERGY_UNIT = "Ang", "kcal/mol"
 
@@ -114,17 +113,21 @@ def as_batch(positions: ArrayLike, n_atoms: int, what: str) -> Floats:
     Raises:
         GeometryError: the shape is another one or a coordinate is not finite.
     """
+    batch = _shaped(positions, n_atoms, what)
+    if not np.isfinite(batch).all():
+        frame, atom, _ = np.argwhere(~np.isfinite(batch))[0]
+        raise GeometryError(f"{what}: position of atom {atom} in geometry {frame} is not finite")
+    return batch
+
+
+def _shaped(positions: ArrayLike, n_atoms: int, what: str) -> Floats:
     batch = np.ascontiguousarray(positions, dtype=np.float64)
     if batch.ndim not in (2, 3) or batch.shape[-2:] != (n_atoms, 3):
         raise GeometryError(
             f"{what}: positions have shape {batch.shape}; "
             f"expected ({n_atoms}, 3) or (B, {n_atoms}, 3)"
         )
-    batch = batch.reshape(-1, n_atoms, 3)
-    if not np.isfinite(batch).all():
-        frame, atom, _ = np.argwhere(~np.isfinite(batch))[0]
-        raise GeometryError(f"{what}: position of atom {atom} in geometry {frame} is not finite")
-    return batch
+    return batch.reshape(-1, n_atoms, 3)
 
 
 def as_cell(cell: ArrayLike, what: str) -> Floats:
@@ -159,7 +162,9 @@ class SGDMLModel:
             self._pairs.permutations(parameters.perms),
             parameters.alphas_energy,
         )
-        self._single = self._sum.single()
+        self._compiled = self._sum.evaluator()
+        self._scale = parameters.std * native.energy_ev
+        self._shift = parameters.c * native.energy_ev
 
     @classmethod
     def load(
@@ -204,35 +209,35 @@ class SGDMLModel:
         Raises:
             GeometryError: wrong shape, non-finite coordinates, coinciding atoms, a flat cell.
         """
-        batch = as_batch(positions, len(self.numbers), self.parameters.source)
+        batch = _shaped(positions, len(self.numbers), self.parameters.source)
         box = self.lattice
         if box is not None and cell is not None:
             box = as_cell(cell, self.parameters.source)
-        unit = self.native
-        x = batch if unit.length_ang == 1.0 else batch / unit.length_ang
-        scaled: Floats | None = None if box is None else box / unit.length_ang
-        evaluate = self._evaluate_single if self._single and len(x) == 1 else self._evaluate
-        energy, forces, virial = evaluate(x, scaled)
-        scale = self.parameters.std * unit.energy_ev
-        return Evaluation(
-            energy=scale * energy + self.parameters.c * unit.energy_ev,
-            forces=forces * (scale / unit.length_ang),
-            virial=virial * scale,
-        )
+        length = self.native.length_ang
+        x = batch if length == 1.0 else batch / length
+        scaled: Floats | None = None if box is None else box / length
+        evaluate = self._evaluate if self._compiled is None else self._evaluate_compiled
+        result = evaluate(x, scaled)
+        if length != 1.0:
+            result.forces[:] /= length
+        return result
 
-    def _evaluate(self, x: Floats, cell: Floats | None) -> tuple[Floats, Floats, Floats]:
-        """Energy, forces and virial of a batch in the model's units, before ``std`` and ``c``."""
-        geometry = self._pairs.geometry(x, cell)
+    def _evaluate(self, x: Floats, cell: Floats | None) -> Evaluation:
+        """Energies in eV, forces and virials with them, all else in the model's units."""
+        geometry = self._geometry(x, cell)
         energy, g = self._sum(geometry.descriptor)
-        return energy, *self._pairs.pull_back(g, geometry)
+        forces, virial = self._pairs.pull_back(g * self._scale, geometry)
+        return Evaluation(energy * self._scale + self._shift, forces, virial)
 
-    def _evaluate_single(self, x: Floats, cell: Floats | None) -> tuple[Floats, Floats, Floats]:
-        """Do the same for one geometry in one compiled call."""
-        assert self._single is not None
-        forces, virial = np.empty_like(x), np.empty((1, 3, 3))
-        box = _NO_CELL if cell is None else np.ascontiguousarray(cell)
-        inverse = _NO_CELL if cell is None else np.asarray(np.linalg.inv(box), np.float64)
-        energy, smallest = self._single(x, box, inverse, cell is not None, forces, virial)
-        if not smallest > 0.0:
-            self._pairs.geometry(x, cell)  # says which atoms coincide
-        return np.array([energy]), forces, virial
+    def _evaluate_compiled(self, x: Floats, cell: Floats | None) -> Evaluation:
+        """Do the same in one compiled call."""
+        assert self._compiled is not None
+        energy, forces, virial = np.empty(len(x)), np.empty(x.shape), np.empty((len(x), 3, 3))
+        box = compiled_cell(cell)
+        total = self._compiled(x, *box, self._scale, self._shift, energy, forces, virial)
+        if not math.isfinite(total):
+            self._geometry(x, cell)  # says what is wrong
+        return Evaluation(energy, forces, virial)
+
+    def _geometry(self, x: Floats, cell: Floats | None) -> Geometry:
+        return self._pairs.geometry(as_batch(x, len(self.numbers), self.parameters.source), cell)

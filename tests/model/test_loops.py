@@ -8,7 +8,7 @@ import pytest
 
 from deltaserver.errors import GeometryError
 from deltaserver.model import jit, kernel
-from deltaserver.model.descriptor import PairDescriptor
+from deltaserver.model.descriptor import PairDescriptor, compiled_cell
 from deltaserver.model.kernel import TrainingSum
 from tests.builders import TRICLINIC, geometry, shaken
 
@@ -24,64 +24,70 @@ def sum_of(n_train, pair_perms, seed=0):
     return TrainingSum.prepare(0.7, x, a, pair_perms, None)
 
 
-@needs_numba
-@pytest.mark.parametrize("n_batch", [1, 7, 8, 9, 17])
-@pytest.mark.parametrize("n_train", [1, 2, 5])
-def test_eight_queries_in_one_pass_equal_matrix_products(monkeypatch, n_train, n_batch):
-    monkeypatch.setattr(kernel, "COLUMNS", 16)  # several blocks of columns, the last short
-    q = np.random.default_rng(n_batch).uniform(0.3, 1.0, (n_batch, 28))
-    total = sum_of(n_train, np.arange(28)[None])
-    fast = total(q)
-    monkeypatch.setattr(jit, "AVAILABLE", False)
-    for ours, theirs in zip(fast, total(q), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-12)
+LARGE = product(cyclic(2), cyclic(2), symmetric(3))  # its centre has four elements
+GROUPS = {
+    "none": np.arange(7)[None],
+    "C3": product(cyclic(3), np.arange(4)[None]),
+    "C2 x C4": product(cyclic(2), cyclic(4), np.arange(1)[None]),
+}
 
 
 @needs_numba
 @pytest.mark.parametrize("cell", [None, TRICLINIC])
+@pytest.mark.parametrize("n_batch", [0, 1, 7, 8, 9, 17])
 @pytest.mark.parametrize("n_train", [1, 3, 4, 9])
-@pytest.mark.parametrize("group", ["none", "C3", "C2 x C4", "S3"])
-def test_one_geometry_in_one_call_equals_numpy(group, n_train, cell):
-    perms = {
-        "none": np.arange(7)[None],
-        "C3": product(cyclic(3), np.arange(4)[None]),
-        "C2 x C4": product(cyclic(2), cyclic(4), np.arange(1)[None]),
-        "S3": product(symmetric(3), np.arange(4)[None]),
-    }[group]
+@pytest.mark.parametrize("group", GROUPS)
+def test_geometries_in_one_call_equal_numpy(monkeypatch, group, n_train, n_batch, cell):
+    monkeypatch.setattr(kernel, "COLUMNS", 16)  # several panels of columns
+    monkeypatch.setattr(kernel, "FEW_ELEMENTS", 1 << 10)
     pairs = PairDescriptor(7, compiled=False)
-    total = sum_of(n_train, pairs.permutations(perms), seed=n_train)
-    x = shaken(geometry(7), 1, seed=5)
-    forces, virial = np.empty((1, 7, 3)), np.empty((1, 3, 3))
-    box = np.eye(3) if cell is None else np.ascontiguousarray(cell)
-    single = total.single()
-    energy, smallest = single(x, box, np.linalg.inv(box), cell is not None, forces, virial)
-    assert smallest > 0.0
+    total = sum_of(n_train, pairs.permutations(GROUPS[group]), seed=n_train)
+    x = shaken(geometry(7), n_batch, seed=5)
+    energy, forces, virial = np.empty(n_batch), np.empty(x.shape), np.empty((n_batch, 3, 3))
+    finite = total.evaluator()(x, *compiled_cell(cell), 3.0, -2.0, energy, forces, virial)
+    assert np.isfinite(finite)
     here = pairs.geometry(x, cell)
     expected_energy, g = total(here.descriptor)
-    expected = pairs.pull_back(g, here)
-    assert energy == pytest.approx(float(expected_energy[0]), rel=1e-11)
+    expected = pairs.pull_back(3.0 * g, here)
+    np.testing.assert_allclose(energy, 3.0 * expected_energy - 2.0, rtol=1e-11)
     for ours, theirs in zip((forces, virial), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-11)
 
 
 @needs_numba
+@pytest.mark.parametrize("n_batch", [0, 1, 3])
 @pytest.mark.parametrize("n_train", [1, 3, 4, 5])
-def test_one_query_and_a_large_group_equal_matrix_products(monkeypatch, n_train):
-    total = sum_of(n_train, PairDescriptor(5).permutations(symmetric(5)), seed=n_train)
-    q = np.random.default_rng(n_train).uniform(0.3, 1.0, (1, 10))
+@pytest.mark.parametrize("perms", [symmetric(5), product(cyclic(2), cyclic(3)), LARGE])
+def test_queries_and_a_large_group_equal_matrix_products(monkeypatch, perms, n_train, n_batch):
+    pair_perms = PairDescriptor(perms.shape[1]).permutations(perms)
+    total = sum_of(n_train, pair_perms, seed=n_train)
+    q = np.random.default_rng(n_train).uniform(0.3, 1.0, (n_batch, pair_perms.shape[1]))
+    monkeypatch.setattr(kernel, "FEW_ELEMENTS", 1)
     fast = total(q)
     monkeypatch.setattr(jit, "AVAILABLE", False)
     for ours, theirs in zip(fast, total(q), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-12)
 
 
-def test_large_groups_and_energy_constraints_have_no_compiled_loop(monkeypatch):
+def test_large_groups_and_energy_constraints_have_no_compiled_evaluator(monkeypatch):
     pair_perms = PairDescriptor(5).permutations(symmetric(5))
-    assert sum_of(3, pair_perms).single() is None  # 120 × 120
+    assert sum_of(3, pair_perms).evaluator() is None  # 120 × 120
     x = np.random.default_rng(0).uniform(0.3, 1.0, (3, 10))
-    assert TrainingSum.prepare(0.7, x, x, np.arange(10)[None], np.ones(3)).single() is None
+    assert TrainingSum.prepare(0.7, x, x, np.arange(10)[None], np.ones(3)).evaluator() is None
     monkeypatch.setattr(jit, "AVAILABLE", False)
-    assert sum_of(3, np.arange(10)[None]).single() is None
+    assert sum_of(3, np.arange(10)[None]).evaluator() is None
+
+
+@needs_numba
+def test_the_exponential_is_the_c_librarys_to_two_last_places():
+    from deltaserver.model import loops_sum  # which needs numba
+
+    x = -np.concatenate([np.linspace(0.0, 40.0, 4001), np.geomspace(1e-12, 700.0, 999)])
+    ours = np.array([loops_sum.exponential(value) for value in x])
+    np.testing.assert_array_max_ulp(ours, np.exp(x), 2)
+    assert loops_sum.exponential(0.0) == 1.0
+    assert 0.0 < loops_sum.exponential(-1e9) < 1e-300
+    assert np.isnan(loops_sum.exponential(np.nan))
 
 
 @needs_numba
@@ -90,7 +96,6 @@ def test_geometry_and_pull_back_equal_numpy(cell):
     positions = shaken(geometry(7), 3, seed=1)
     fast, plain = PairDescriptor(7, compiled=True), PairDescriptor(7, compiled=False)
     here, there = fast.geometry(positions, cell), plain.geometry(positions, cell)
-    np.testing.assert_allclose(here.displacements, there.displacements, atol=1e-14)
     np.testing.assert_allclose(here.descriptor, there.descriptor, rtol=1e-14)
     g = np.random.default_rng(2).normal(size=here.descriptor.shape)
     for ours, theirs in zip(fast.pull_back(g, here), plain.pull_back(g, there), strict=True):
@@ -106,15 +111,18 @@ def test_coinciding_atoms_are_found_either_way(compiled):
 
 
 @needs_numba
-@pytest.mark.parametrize("perms", [np.arange(4)[None], symmetric(4)])
-def test_not_a_number_stays_not_a_number(perms):
+@pytest.mark.parametrize("perms", [np.arange(4)[None], product(cyclic(2), cyclic(2))])
+@pytest.mark.parametrize("nowhere", [np.nan, np.inf])
+def test_what_is_not_finite_does_not_look_finite(perms, nowhere):
     total = sum_of(5, PairDescriptor(4).permutations(perms))
-    forces, virial = np.empty((1, 4, 3)), np.empty((1, 3, 3))
-    nowhere = np.full((1, 4, 3), np.nan)
-    energy, smallest = total.single()(nowhere, np.eye(3), np.eye(3), False, forces, virial)
-    assert not smallest < np.inf or np.isnan(energy)
-    assert np.isnan(energy)
-    assert np.isnan(forces).all()
+    x = shaken(geometry(4), 2, seed=1)
+    x[1, 2, 0] = nowhere
+    energy, forces, virial = np.empty(2), np.empty((2, 4, 3)), np.empty((2, 3, 3))
+    found = total.evaluator()(x, *compiled_cell(None), 1.0, 0.0, energy, forces, virial)
+    assert not np.isfinite(found)
+    assert np.isfinite(energy[0])
+    assert np.isfinite(forces[0]).all()
+    assert np.isnan(forces[1]).any()
 
 
 def test_everything_works_without_numba():
