@@ -23,6 +23,7 @@ from deltaserver.errors import (
     InputError,
 )
 from deltaserver.help_page import ServeGroup
+from deltaserver.model import jit
 from deltaserver.model.composite import BACKENDS, PRECISIONS
 from deltaserver.model.threads import blas_threads
 from deltaserver.serve import telemetry
@@ -75,8 +76,8 @@ RECONNECT_LIMIT_S = 600.0
     help="Of the torch backend; what float32 costs is measured and told.",
 )  # fmt: skip
 @click.option(
-    "--threads", type=click.IntRange(min=1), default=1, show_default=True,
-    help="Threads of the matrix products: more pay from some hundred permutations on.",
+    "--threads", type=click.IntRange(min=1), default=None,
+    help="Threads of the evaluation; small models use one.  [the cores allowed, at most 2]",
 )  # fmt: skip
 @click.option(
     "--connect-timeout", type=click.FloatRange(min=0), default=60.0, show_default=True,
@@ -139,7 +140,7 @@ def serve(
     backend: Any,
     device: str | None,
     precision: Any,
-    threads: int,
+    threads: int | None,
     connect_timeout: float,
     reconnect: bool,
     reconnect_limit: float | None,
@@ -168,7 +169,7 @@ def serve(
         raise InputError("--device is for the torch backend; --backend sgdml runs on the CPU")
     if backend == "numpy" and (device or precision != "float64"):
         backend = "torch"  # what only torch can do was asked for
-    model, notes = load_model(models, component, backend, device or "auto", precision)
+    model, notes = load_model(models, component, backend, device or "auto", precision, threads)
     rotation = Rotation(log_max_size, log_keep) if log_max_size else None
     status = telemetry.configure(log_file, quiet=quiet, rotation=rotation)
     announce(model, models, backend, notes)
@@ -187,7 +188,8 @@ def serve(
         keeper=True,
     )
     watchers = make_watchers(health_file, metrics_port, metrics_host)
-    with blas_threads(threads):
+    # Without compiled loops there is nothing to share out but matrix products.
+    with blas_threads(1 if jit.AVAILABLE else threads or 1):
         Daemon(model, settings, telemetry.StepLog(log_every, status), watchers).run()
 
 

@@ -8,7 +8,7 @@ combination is found when it is built, not at step 40,000.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from deltaserver.errors import ComponentError, ManifestError, MissingExtraError
 from deltaserver.model.elements import SYMBOLS
 from deltaserver.model.files import read_parameters
+from deltaserver.model.kernel import SHARED_NUMBERS
 from deltaserver.model.manifest import IsolatedAtom, Manifest, read_manifest
 from deltaserver.model.sgdml import (
     Evaluation,
@@ -30,6 +31,7 @@ from deltaserver.model.sgdml import (
     concatenate,
     resolve_units,
 )
+from deltaserver.model.team import ALONE, Team
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -116,7 +118,10 @@ class CompositeModel:
         name: str = "model",
         reference: str = "not stated",
         source: str = "model",
+        team: Team = ALONE,
     ) -> None:
+        parts = [fragment.model for fragment in fragments] + [binding]
+        self._team = team if sum(map(_numbers, parts)) > SHARED_NUMBERS else ALONE
         self.fragments = fragments
         self.binding = binding
         self.full = full
@@ -131,6 +136,7 @@ class CompositeModel:
         backend: Backend = "numpy",
         device: str = "auto",
         precision: Precision = "float64",
+        threads: int = 1,
     ) -> CompositeModel:
         """Load a model directory.
 
@@ -140,6 +146,7 @@ class CompositeModel:
                 ``"sgdml"``, sgdml's own predictor, kept as a reference.
             device: of the torch backend: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
             precision: of the torch backend.
+            threads: of the numpy backend's compiled loops.
 
         Raises:
             ManifestError: ``model.yaml`` is wrong, or disagrees with the model files.
@@ -147,7 +154,8 @@ class CompositeModel:
             MissingExtraError: the backend is not installed.
         """
         manifest = read_manifest(path)
-        loader = _ModelLoader(manifest, backend, device, precision)
+        team = Team(threads) if threads > 1 and backend == "numpy" else ALONE
+        loader = _ModelLoader(manifest, backend, device, precision, team)
         fragments = tuple(
             Fragment(
                 entry.name,
@@ -163,6 +171,7 @@ class CompositeModel:
             name=manifest.name,
             reference=manifest.reference,
             source=str(manifest.path),
+            team=team,
         )
 
     @property
@@ -263,14 +272,19 @@ class CompositeModel:
     ) -> dict[str, Evaluation]:
         if component == "full" and self.full:
             return {"full": self.full.evaluate(batch, cell)}
-        parts = {
-            fragment.name: fragment.evaluate(batch, cell)
+        evaluate: dict[str, Callable[[Floats, Floats | None], Evaluation]] = {
+            fragment.name: fragment.evaluate
             for fragment in self.fragments
             if component in ("total", "fragments", fragment.name)
         }
         if component in ("total", "binding") and self.binding:
-            parts["binding"] = self.binding.evaluate(batch, cell)
-        return parts
+            evaluate["binding"] = self.binding.evaluate
+        names = list(evaluate)
+        # The binding model is the largest: the sooner begun, the more threads end up helping it.
+        largest_first = sorted(names, key=lambda name: name != "binding")
+        results = self._team.map(lambda name: evaluate[name](batch, cell), largest_first)
+        found = dict(zip(largest_first, results, strict=True))
+        return {name: found[name] for name in names}
 
 
 class _ModelLoader:
@@ -282,7 +296,9 @@ class _ModelLoader:
         backend: Backend,
         device: str,
         precision: Precision,
+        team: Team,
     ) -> None:
+        self.team = team
         self.manifest = manifest
         self.backend = backend
         self.device = device
@@ -309,7 +325,13 @@ class _ModelLoader:
         except ImportError as error:
             extra = {"torch": "gpu", "sgdml": "train"}[self.backend]
             raise MissingExtraError(f"the {self.backend} backend", extra) from error
-        return SGDMLModel(parameters, native)
+        return SGDMLModel(parameters, native, self.team)
+
+
+def _numbers(part: object) -> int:
+    """How many numbers a model's training arrays hold."""
+    parameters = getattr(part, "parameters", None)
+    return parameters.x.size + parameters.a.size if parameters else 0
 
 
 def _sum(parts: list[Floats]) -> Floats:

@@ -30,24 +30,61 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.model import jit
 from deltaserver.model.fourier import GroupFourier
+from deltaserver.model.team import ALONE, Team
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# From positions (B, N, 3) in a cell to energies, forces and virials: see ``loops.direct``.
-Evaluator = Callable[[Floats, Floats, Floats, bool, float, float, Floats, Floats, Floats], float]
+
+class Task(NamedTuple):
+    """What compiled loops take besides the model: see ``loops.direct``.
+
+    Attributes:
+        positions: shape (B, N, 3), the model's length.
+        cell, inverse, periodic: lattice vectors in columns, their inverse, whether to look at them.
+        scale, shift: from E to the energies that are asked for.
+        energy, forces, virial: to be filled, shape (B,), (B, N, 3), (B, 3, 3).
+    """
+
+    positions: Floats
+    cell: Floats
+    inverse: Floats
+    periodic: bool
+    scale: float
+    shift: float
+    energy: Floats
+    forces: Floats
+    virial: Floats
+
+    def part(self, some: slice) -> Task:
+        """Return the task of some of the geometries."""
+        filled = (self.energy[some], self.forces[some], self.virial[some])
+        return Task(self.positions[some], *self[1:6], *filled)
+
+    def addend(self) -> Task:
+        """Return a task whose results are to be added to this one's."""
+        filled = [np.empty_like(array) for array in self[6:]]
+        return Task(*self[:5], 0.0, *filled)
+
+
+Evaluator = Callable[[Task], float]
+Share = Callable[[slice, Task], float]
 
 SQRT5 = np.sqrt(5.0)
 CHUNK_ELEMENTS = 1 << 22  # numbers in the largest temporary array: 32 MiB of float64
 COLUMNS = 280  # descriptor entries of eight queries at a time in compiled loops
 FEW_ELEMENTS = 1 << 6  # S × matrix elements up to which they are gone through one by one
 LINE = 8  # float64 numbers in a cache line
+SHARED_NUMBERS = 1 << 20  # of the training arrays; with fewer, one thread is done before another
+SHARES = 3  # for each thread, so that one that comes late takes fewer
 
 
 @dataclass(frozen=True)
@@ -88,6 +125,7 @@ class TrainingSum(ABC):
 
     per_query: int  # numbers in the largest temporary array, for one query
     weights: Weights
+    team: Team
 
     @staticmethod
     def prepare(
@@ -96,6 +134,7 @@ class TrainingSum(ABC):
         a: Floats,
         pair_perms: Ints,
         alphas_energy: Floats | None,
+        team: Team = ALONE,
     ) -> TrainingSum:
         """Lay out the training arrays and precompute what does not depend on the query.
 
@@ -105,13 +144,14 @@ class TrainingSum(ABC):
             a: Jᵀα of each training point, shape (M, D).
             pair_perms: permutations of the descriptor entries, shape (S, D).
             alphas_energy: coefficients of energy constraints, shape (M,), or None.
+            team: the threads that compiled loops are shared out among.
         """
         weights = Weights(sigma, alphas_energy)
         if len(pair_perms) > 1 and pair_perms.shape[1]:
             fourier = GroupFourier.of(pair_perms)
             if fourier:
-                return FourierSum(weights, x, a, pair_perms, fourier)
-        return DirectSum(weights, x, a, pair_perms)
+                return FourierSum(weights, x, a, pair_perms, fourier, team)
+        return DirectSum(weights, x, a, pair_perms, team)
 
     def __call__(self, q: Floats) -> tuple[Floats, Floats]:
         """Return E (B,) and g = −∂E/∂q (B, D) for query descriptors q (B, D)."""
@@ -132,12 +172,33 @@ class TrainingSum(ABC):
     def contract(self, q: Floats) -> tuple[Floats, Floats]:
         """Return E and g of queries that fit into memory at once."""
 
+    def _shares(self, n: int, numbers: int) -> list[slice]:
+        """Cut n groups of training points, of so many numbers together, into threads' shares."""
+        team = self.team.n_threads
+        n_shares = min(n, SHARES * team) if team > 1 and numbers > SHARED_NUMBERS else 1
+        ends = [n * k // n_shares for k in range(n_shares + 1)]
+        return [slice(a, b) for a, b in pairwise(ends)]
+
+    def _by_points(self, run: Share, shares: list[slice], task: Task) -> float:
+        """Evaluate in shares of the training points: energies and forces are sums over them."""
+        if len(shares) == 1:
+            return run(shares[0], task)
+        tasks = [task] + [task.addend() for _ in shares[1:]]
+        totals = self.team.map(lambda pair: run(*pair), list(zip(shares, tasks, strict=True)))
+        for other in tasks[1:]:
+            for array, more in zip(task[6:], other[6:], strict=True):
+                array += more
+        return totals[0]
+
 
 class DirectSum(TrainingSum):
     """The sum by matrix products over permuted queries, for any set of permutations."""
 
-    def __init__(self, weights: Weights, x: Floats, a: Floats, pair_perms: Ints) -> None:
+    def __init__(
+        self, weights: Weights, x: Floats, a: Floats, pair_perms: Ints, team: Team = ALONE
+    ) -> None:
         self.weights = weights
+        self.team = team
         self.n_train = len(x)
         self.centre = x.mean(axis=0)  # [D]
         self._rows = aligned(2 * len(x), _round_up(x.shape[1], LINE))
@@ -169,32 +230,38 @@ class DirectSum(TrainingSum):
         energy: Floats = terms.reshape(m, len(q), -1).sum(axis=(0, 2))
         return energy, self._permute_back(permuted)
 
-    def _evaluate(
-        self,
-        positions: Floats,
-        cell: Floats,
-        inverse: Floats,
-        periodic: bool,
-        scale: float,
-        shift: float,
-        energy: Floats,
-        forces: Floats,
-        virial: Floats,
-    ) -> float:
+    def _evaluate(self, task: Task) -> float:
         """Read the training arrays once for one geometry, or once for eight of many."""
-        sigma = self.weights.sigma
-        there = (positions, cell, inverse, periodic, scale, shift, energy, forces, virial)
-        total: float
-        if len(positions) == 1:
-            total = jit.loops().direct(self._row_centre, self._rows, sigma, *there)
-            return total
+        n_batch = len(task.positions)
+        if n_batch == 1:
+            shares = self._shares(self.n_train, self.xa.size)
+            return self._by_points(self._evaluate_one, shares, task)
+        n_eights = -(-n_batch // 8)
+        n_parts = min(self.team.n_threads, n_eights)
+        ends = [8 * (n_eights * k // n_parts) for k in range(n_parts + 1)] if n_parts else []
+        return sum(
+            self.team.map(self._evaluate_eights, [task.part(slice(*ab)) for ab in pairwise(ends)])
+        )
+
+    def _evaluate_one(self, points: slice, task: Task) -> float:
+        m = self.n_train
+        total: float = jit.loops().direct(
+            self._row_centre, self._rows[:m][points], self._rows[m:][points],
+            self.weights.sigma, *task,
+        )  # fmt: skip
+        return total
+
+    def _evaluate_eights(self, task: Task) -> float:
         panels, centre = self._panels
         known = (self.x_squared[:, 0], self.x_dot_a[:, 0])
-        scratch = self._scratch.pop() if self._scratch else aligned(3, 8 * len(centre))
         try:
-            total = jit.loops().direct_by_eights(centre, panels, *known, sigma, scratch, *there)
-        finally:
-            self._scratch.append(scratch)  # new memory would cost a page fault for every 4 KiB
+            scratch = self._scratch.pop()
+        except IndexError:
+            scratch = aligned(3, 8 * len(centre))
+        total: float = jit.loops().direct_by_eights(
+            centre, panels, *known, self.weights.sigma, scratch, *task
+        )
+        self._scratch.append(scratch)  # new memory would cost a page fault for every 4 KiB
         return total
 
     @cached_property
@@ -232,11 +299,19 @@ class FourierSum(TrainingSum):
     """
 
     def __init__(
-        self, weights: Weights, x: Floats, a: Floats, pair_perms: Ints, fourier: GroupFourier
+        self,
+        weights: Weights,
+        x: Floats,
+        a: Floats,
+        pair_perms: Ints,
+        fourier: GroupFourier,
+        team: Team = ALONE,
     ) -> None:
         self.weights = weights
+        self.team = team
         self.fourier = fourier
         self.n_train = len(x)
+        self._kept: dict[tuple[int, int], tuple[object, ...]] = {}
         self.centre = x.mean(axis=0)[pair_perms].mean(axis=0)  # [D]
         xa = np.concatenate([x - self.centre, a])  # [2M, D]
         self.x_squared, self.x_dot_a = _row_products(xa)  # [M, 1] each
@@ -258,20 +333,42 @@ class FourierSum(TrainingSum):
 
     def evaluator(self) -> Evaluator | None:
         """Compiled for small groups; of large ones only the sum is, behind :meth:`contract`."""
-        if not self._compiled or not self._few:
-            return None
-        fourier, layout = self.fourier, self._layout
-        return partial(
-            jit.loops().small_group,
-            self.centre,
-            *fourier.sparse_basis(layout.places, layout.xa.shape[2]),
-            layout.xa,
-            layout.x_squared,
-            layout.x_dot_a,
-            layout.components,
-            fourier.at_elements(np.eye(fourier.n_elements)),
-            self.weights.sigma,
-        )
+        return self._evaluate_few if self._compiled and self._few else None
+
+    def _evaluate_few(self, task: Task) -> float:
+        n_batch = len(task.positions)
+        shares = self._shares(len(self._layout.xa), self._layout.xa.size)
+        if n_batch == 1:
+            return self._by_points(self._evaluate_groups, shares, task)
+        if len(shares) == 1:
+            return self._evaluate_groups(shares[0], task)
+        parts = [task.part(slice(k, k + 1)) for k in range(n_batch)]
+        return sum(self.team.map(partial(self._evaluate_groups, slice(None)), parts))
+
+    def _evaluate_groups(self, groups: slice, task: Task) -> float:
+        total: float = jit.loops().small_group(*self._arguments(groups), *task)
+        return total
+
+    def _arguments(self, groups: slice) -> tuple[object, ...]:
+        """What ``loops.small_group`` takes of the model; kept, where it is the same every time."""
+        key = (groups.start, groups.stop)
+        if key not in self._kept:
+            layout = self._layout
+            points = slice(4 * (groups.start or 0), 4 * (groups.stop or len(layout.xa)))
+            self._kept[key] = (
+                self.centre, *self._sparse_basis, layout.xa[groups], layout.x_squared[points],
+                layout.x_dot_a[points], layout.components, self._values, self.weights.sigma,
+            )  # fmt: skip
+        return self._kept[key]
+
+    @cached_property
+    def _sparse_basis(self) -> tuple[Ints, Ints, Floats]:
+        return self.fourier.sparse_basis(self._layout.places, self._layout.xa.shape[2])
+
+    @cached_property
+    def _values(self) -> Floats:
+        """Every permutation's matrix elements, (S, n_elements)."""
+        return self.fourier.at_elements(np.eye(self.fourier.n_elements))
 
     @property
     def _compiled(self) -> bool:
@@ -304,28 +401,27 @@ class FourierSum(TrainingSum):
 
     def _contract_compiled(self, centred: Floats) -> tuple[Floats, Floats]:
         """Do the same in compiled loops, which read the training arrays once."""
-        layout, fourier, n_batch = self._layout, self.fourier, len(centred)
-        queries, slopes = aligned(2, n_batch, layout.xa.shape[2])
+        layout, fourier = self._layout, self.fourier
+        queries = aligned(len(centred), layout.xa.shape[2])
         queries[:, layout.places] = fourier.forward(centred)
-        energy, w1_sum = np.zeros(n_batch), np.zeros(n_batch)
-        jit.loops().group_sum(
-            queries,
-            layout.xa,
-            layout.x_squared,
-            layout.x_dot_a,
-            layout.components,
-            layout.values,
-            layout.transposed,
-            fourier.signs,
-            len(fourier.sectors[0].values),
-            self.weights.sigma,
-            slopes,
-            energy,
-            w1_sum,
-        )
+        shares = self._shares(len(layout.xa), layout.xa.size)
+        parts = self.team.map(lambda groups: self._sum_of_groups(groups, queries), shares)
+        slopes, energy, w1_sum = (sum(arrays[1:], arrays[0]) for arrays in zip(*parts, strict=True))
         g = w1_sum[:, None] * centred
         g += fourier.backward(slopes[:, layout.places])
         return energy, g
+
+    def _sum_of_groups(self, groups: slice, queries: Floats) -> tuple[Floats, Floats, Floats]:
+        layout, fourier = self._layout, self.fourier
+        points = slice(4 * groups.start, 4 * groups.stop)
+        slopes, energy = aligned(*queries.shape), np.zeros(len(queries))
+        w1_sum = np.zeros(len(queries))
+        jit.loops().group_sum(
+            queries, layout.xa[groups], layout.x_squared[points], layout.x_dot_a[points],
+            layout.components, layout.values, layout.transposed, fourier.signs,
+            len(fourier.sectors[0].values), self.weights.sigma, slopes, energy, w1_sum,
+        )  # fmt: skip
+        return slopes, energy, w1_sum
 
     def _correlate(self, y: Floats) -> Floats:
         """Z_ab = Σ_i X_ai Y_bi for queries y (B, D): shape (n_elements, 2M·B)."""

@@ -136,7 +136,8 @@ def pull_back(
 @compiled
 def direct(
     centre: Floats,
-    xa: Floats,
+    x: Floats,
+    a: Floats,
     sigma: float,
     positions: Floats,
     cell: Floats,
@@ -150,7 +151,7 @@ def direct(
 ) -> float:
     """Evaluate geometries (B, N, 3) in one call, with no permutations, one after the other.
 
-    ``xa`` (2M, ≥ D) and ``centre`` may end in zeros. Fills energy (B,) with ``scale`` · E +
+    ``x``, ``a`` (M, ≥ D) and ``centre`` may end in zeros. Fills energy (B,) with ``scale`` · E +
     ``shift``, and forces (B, N, 3) and virial (B, 3, 3) of that; returns what
     :func:`pair_distances` does.
     """
@@ -163,7 +164,7 @@ def direct(
         total += pair_distances(positions[here], cell, inverse, periodic, descriptor)
         for k in range(size):
             query[k] = descriptor[0, k] - centre[k]
-        energy[b] = scale * fused_sum(query, xa, sigma, scratch, g[0]) + shift
+        energy[b] = scale * fused_sum(query, x, a, sigma, scratch, g[0]) + shift
         g *= scale
         pull_back(
             g, positions[here], cell, inverse, periodic, descriptor, forces[here], virial[here]

@@ -70,13 +70,14 @@ def weights(squared: float, delta_a: float, sigma: float) -> tuple[float, float]
 
 
 @partial(compiled, allocates=False)
-def fused_sum(query: Floats, xa: Floats, sigma: float, scratch: Floats, g: Floats) -> float:
-    """Sum over the training points in one pass, four at a time, for one query (D,).
+def fused_sum(
+    query: Floats, x: Floats, a: Floats, sigma: float, scratch: Floats, g: Floats
+) -> float:
+    """Sum over training points x and a (M, D) in one pass, four at a time, for one query (D,).
 
     Fills g (D,) with Σ_m (w₁ Δ − w₂ a) and returns E = Σ_m w₂ Δ·a. ``scratch`` is (4, 4).
     """
-    n_train = len(xa) // 2
-    n_desc = len(query)
+    n_train, n_desc = len(x), len(query)
     energy = 0.0
     squared, delta_a, w1, w2 = scratch[0], scratch[1], scratch[2], scratch[3]
     g[:] = 0.0
@@ -84,8 +85,8 @@ def fused_sum(query: Floats, xa: Floats, sigma: float, scratch: Floats, g: Float
         n = min(4, n_train - m)
         # A short last group repeats its last point with no weight.
         m1, m2, m3 = m + min(1, n - 1), m + min(2, n - 1), m + min(3, n - 1)
-        x0, x1, x2, x3 = xa[m], xa[m1], xa[m2], xa[m3]
-        a0, a1, a2, a3 = xa[n_train + m], xa[n_train + m1], xa[n_train + m2], xa[n_train + m3]
+        x0, x1, x2, x3 = x[m], x[m1], x[m2], x[m3]
+        a0, a1, a2, a3 = a[m], a[m1], a[m2], a[m3]
         s0 = s1 = s2 = s3 = 0.0
         t0 = t1 = t2 = t3 = 0.0
         for k in range(n_desc):

@@ -16,7 +16,8 @@ from deltaserver import units
 from deltaserver.errors import GeometryError, UnitError
 from deltaserver.model.descriptor import Geometry, PairDescriptor, compiled_cell
 from deltaserver.model.files import ModelParameters, read_parameters
-from deltaserver.model.kernel import TrainingSum
+from deltaserver.model.kernel import Task, TrainingSum
+from deltaserver.model.team import ALONE, Team
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -151,7 +152,9 @@ class SGDMLModel:
     F = −∂E/∂x analytically.
     """
 
-    def __init__(self, parameters: ModelParameters, native: NativeUnits) -> None:
+    def __init__(
+        self, parameters: ModelParameters, native: NativeUnits, team: Team = ALONE
+    ) -> None:
         self.parameters = parameters
         self.native = native
         self._pairs = PairDescriptor(len(parameters.numbers))
@@ -161,6 +164,7 @@ class SGDMLModel:
             parameters.a,
             self._pairs.permutations(parameters.perms),
             parameters.alphas_energy,
+            team,
         )
         self._compiled = self._sum.evaluator()
         self._scale = parameters.std * native.energy_ev
@@ -233,8 +237,8 @@ class SGDMLModel:
         """Do the same in one compiled call."""
         assert self._compiled is not None
         energy, forces, virial = np.empty(len(x)), np.empty(x.shape), np.empty((len(x), 3, 3))
-        box = compiled_cell(cell)
-        total = self._compiled(x, *box, self._scale, self._shift, energy, forces, virial)
+        filled = (energy, forces, virial)
+        total = self._compiled(Task(x, *compiled_cell(cell), self._scale, self._shift, *filled))
         if not math.isfinite(total):
             self._geometry(x, cell)  # says what is wrong
         return Evaluation(energy, forces, virial)

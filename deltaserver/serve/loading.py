@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import warnings
@@ -26,6 +27,7 @@ def load_model(
     backend: Any = "numpy",
     device: str = "auto",
     precision: Any = "float64",
+    threads: int | None = None,
 ) -> tuple[CompositeModel, list[str]]:
     """Load a model directory; return it with the warnings that came up.
 
@@ -35,7 +37,9 @@ def load_model(
     """
     with _stoppable(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        model = CompositeModel.load(models, backend, device, precision)
+        model = CompositeModel.load(
+            models, backend, device, precision, threads or default_threads()
+        )
         model.warm_up()
     model.check_component(component)
     loss = float(str(model.device_facts().get("relative_force_error", 0.0)))
@@ -50,6 +54,11 @@ def load_model(
             "use --backend numpy"
         )
     return model, [str(warning.message) for warning in caught]
+
+
+def default_threads() -> int:
+    """Two where two cores may be used: more than two wait for the same memory."""
+    return min(2, len(os.sched_getaffinity(0)))
 
 
 @contextlib.contextmanager

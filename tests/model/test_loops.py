@@ -9,7 +9,8 @@ import pytest
 from deltaserver.errors import GeometryError
 from deltaserver.model import jit, kernel
 from deltaserver.model.descriptor import PairDescriptor, compiled_cell
-from deltaserver.model.kernel import TrainingSum
+from deltaserver.model.kernel import Task, TrainingSum
+from deltaserver.model.team import ALONE, Team
 from tests.builders import TRICLINIC, geometry, shaken
 
 from .test_groups import cyclic, product, symmetric
@@ -17,11 +18,11 @@ from .test_groups import cyclic, product, symmetric
 needs_numba = pytest.mark.skipif(not jit.AVAILABLE, reason="numba is not installed")
 
 
-def sum_of(n_train, pair_perms, seed=0):
+def sum_of(n_train, pair_perms, seed=0, team=ALONE):
     rng = np.random.default_rng(seed)
     shape = (n_train, pair_perms.shape[1])
     x, a = rng.uniform(0.3, 1.0, shape), rng.normal(size=shape)
-    return TrainingSum.prepare(0.7, x, a, pair_perms, None)
+    return TrainingSum.prepare(0.7, x, a, pair_perms, None, team)
 
 
 LARGE = product(cyclic(2), cyclic(2), symmetric(3))  # its centre has four elements
@@ -44,7 +45,8 @@ def test_geometries_in_one_call_equal_numpy(monkeypatch, group, n_train, n_batch
     total = sum_of(n_train, pairs.permutations(GROUPS[group]), seed=n_train)
     x = shaken(geometry(7), n_batch, seed=5)
     energy, forces, virial = np.empty(n_batch), np.empty(x.shape), np.empty((n_batch, 3, 3))
-    finite = total.evaluator()(x, *compiled_cell(cell), 3.0, -2.0, energy, forces, virial)
+    task = Task(x, *compiled_cell(cell), 3.0, -2.0, energy, forces, virial)
+    finite = total.evaluator()(task)
     assert np.isfinite(finite)
     here = pairs.geometry(x, cell)
     expected_energy, g = total(here.descriptor)
@@ -52,6 +54,28 @@ def test_geometries_in_one_call_equal_numpy(monkeypatch, group, n_train, n_batch
     np.testing.assert_allclose(energy, 3.0 * expected_energy - 2.0, rtol=1e-11)
     for ours, theirs in zip((forces, virial), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-11)
+
+
+@needs_numba
+@pytest.mark.parametrize("n_threads", [2, 3])
+@pytest.mark.parametrize("n_batch", [1, 5, 24])
+@pytest.mark.parametrize("group", [*GROUPS, "large"])
+def test_threads_give_the_same_numbers(monkeypatch, group, n_batch, n_threads):
+    monkeypatch.setattr(kernel, "SHARED_NUMBERS", 1)
+    perms = GROUPS.get(group, LARGE)
+    n_atoms = perms.shape[1]
+    x = shaken(geometry(n_atoms), n_batch, seed=5)
+    found = []
+    for team in (ALONE, Team(n_threads)):
+        total = sum_of(13, PairDescriptor(n_atoms).permutations(perms), team=team)
+        parameters = (np.empty(n_batch), np.empty(x.shape), np.empty((n_batch, 3, 3)))
+        if evaluator := total.evaluator():
+            evaluator(Task(x, *compiled_cell(None), 2.0, 1.0, *parameters))
+            found.append(parameters)
+        else:
+            found.append(total(PairDescriptor(n_atoms).geometry(x).descriptor))
+    for alone, together in zip(*found, strict=True):
+        np.testing.assert_allclose(together, alone, rtol=1e-11, atol=1e-12)
 
 
 @needs_numba
@@ -118,7 +142,7 @@ def test_what_is_not_finite_does_not_look_finite(perms, nowhere):
     x = shaken(geometry(4), 2, seed=1)
     x[1, 2, 0] = nowhere
     energy, forces, virial = np.empty(2), np.empty((2, 4, 3)), np.empty((2, 3, 3))
-    found = total.evaluator()(x, *compiled_cell(None), 1.0, 0.0, energy, forces, virial)
+    found = total.evaluator()(Task(x, *compiled_cell(None), 1.0, 0.0, energy, forces, virial))
     assert not np.isfinite(found)
     assert np.isfinite(energy[0])
     assert np.isfinite(forces[0]).all()
