@@ -1,9 +1,11 @@
 """Steps a second under real i-PI: ``python benchmarks/end_to_end.py [MODELS] [--json FILE]``.
 
-The same NVT input three times: without any force field, with i-PI's own in-process ``dummy``
-(ffdirect), and served by the daemon over a unix socket. Two lengths of each run, taken from one
-another, leave the time of a step without start-up. The daemon's log splits a step: what it spends
-on receiving, evaluating and sending; the rest is i-PI's and the socket's.
+The same NVT input without any force field, with i-PI's own in-process ``dummy`` (ffdirect), and
+served by the daemon over a unix socket: with one thread, with two, and with one and all models
+stripped of their symmetry (S = 1: arithmetic of the same size, but no physics, so that the clock
+hardly goes on). Two lengths of each run, taken from one another, leave the time of a step without
+start-up. The daemon's log splits a
+step: what it spends on receiving, evaluating and sending; the rest is i-PI's and the socket's.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,7 +28,13 @@ from pathlib import Path
 
 import numpy as np
 
-KINDS = ("no force field", "ffdirect dummy", "deltaserver")
+KINDS = {  # and the daemon's threads
+    "no force field": 0,
+    "ffdirect dummy": 0,
+    "deltaserver": 1,
+    "deltaserver, 2 threads": 2,
+    "deltaserver, S = 1": 1,
+}
 
 
 def command(name: str) -> str:
@@ -48,13 +57,14 @@ def variant(text: str, kind: str, steps: int) -> str:
     """The input with another force field, or none; extras only where somebody sends them."""
     root = ElementTree.fromstring(text)
     root.find("total_steps").text = str(steps)
-    if kind != "deltaserver":
+    if kind.endswith("S = 1"):
+        root.find("system/motion/dynamics/timestep").text = "1e-6"
+    if not KINDS[kind]:
         output = root.find("output")
         for trajectory in output.findall("trajectory"):
             if trajectory.get("extra_type"):
                 output.remove(trajectory)
         root.remove(root.find("ffsocket"))
-    if kind != "deltaserver":
         field = ElementTree.SubElement(root, "ffdirect", name="delta")
         ElementTree.SubElement(field, "pes").text = "dummy"
     if kind == "no force field":
@@ -62,18 +72,35 @@ def variant(text: str, kind: str, steps: int) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def wall_s(text: str, models: Path, address: str | None, directory: Path) -> float:
-    """Time of i-PI's run; with an address the daemon serves it."""
+def without_symmetry(models: Path, to: Path) -> Path:
+    """A copy of a model directory whose models know of no permutation but the identity."""
+    shutil.copytree(models, to)
+    for path in to.glob("*.npz"):
+        arrays = dict(np.load(path, allow_pickle=False))
+        if "perms" in arrays:
+            arrays["perms"] = arrays["perms"][:1]
+            arrays.pop("tril_perms_lin", None)
+            np.savez(path, **arrays)
+    return to
+
+
+def wall_s(
+    text: str, models: Path, address: str, threads: int, directory: Path, options: list[str]
+) -> float:
+    """Time of i-PI's run; with threads the daemon serves it."""
     (directory / "input.xml").write_text(text)
     daemon = None
-    if address:
+    if threads:
         daemon = subprocess.Popen(
             [sys.executable, "-m", "deltaserver", "--models", str(models), "--socket",
-             f"unix:{address}", "--log-file", str(directory / "steps.jsonl"), "--quiet"],
+             f"unix:{address}", "--log-file", str(directory / "steps.jsonl"), "--quiet",
+             "--threads", str(threads), *options],
         )  # fmt: skip
         time.sleep(4.0)  # loaded and waiting: i-PI's time is to hold no loading
     start = time.perf_counter()
-    subprocess.run([command("i-pi"), "input.xml"], cwd=directory, check=True, capture_output=True)
+    subprocess.run(
+        [command("i-pi"), "input.xml"], cwd=directory, check=True, capture_output=True, timeout=300
+    )
     elapsed = time.perf_counter() - start
     if daemon:
         daemon.wait(timeout=30)
@@ -83,7 +110,7 @@ def wall_s(text: str, models: Path, address: str | None, directory: Path) -> flo
 def step_ms(kind: str, models: Path, steps: int, repeats: int) -> tuple[float, dict[str, float]]:
     """Median time of a step in ms, and how the daemon's log splits it."""
     times, split = [], {}
-    steps *= 1 if kind == "deltaserver" else 10  # short steps would drown in start-up's noise
+    steps *= 1 if KINDS[kind] else 10  # short steps would drown in start-up's noise
     for _ in range(repeats):
         walls = []
         for n in (steps // 5, steps):
@@ -91,9 +118,12 @@ def step_ms(kind: str, models: Path, steps: int, repeats: int) -> tuple[float, d
             with tempfile.TemporaryDirectory() as name:
                 directory = Path(name)
                 text = variant(template(models, address), kind, n)
-                served = address if kind == "deltaserver" else None
-                walls.append(wall_s(text, models, served, directory))
-                if served:
+                served, options = models, []
+                if kind.endswith("S = 1"):
+                    served = without_symmetry(models, directory / "models")
+                    options = ["--no-structure-check"]
+                walls.append(wall_s(text, served, address, KINDS[kind], directory, options))
+                if KINDS[kind]:
                     split = read_split(directory / "steps.jsonl")
         times.append(1e3 * (walls[1] - walls[0]) / (steps - steps // 5))
     return float(np.median(times)), split
@@ -111,18 +141,21 @@ def main() -> None:
     parser.add_argument("models", type=Path, nargs="?", default=Path("models/c60"))
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--kinds", nargs="*", choices=KINDS, metavar="KIND", help="only these")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
     found = {}
-    print(f"{options.models}, NVT, {options.steps} steps\n\n| force field | ms a step | steps/s |")
-    print("|---|---|---|")
-    for kind in KINDS:
+    print(
+        f"{options.models}, NVT, {options.steps} steps\n\n| force field | ms a step | steps/s "
+        "| of it evaluating | i-PI and the socket |"
+    )
+    print("|---|---|---|---|---|")
+    for kind in options.kinds or KINDS:
         ms, split = step_ms(kind, options.models, options.steps, options.repeats)
         found[kind] = {"step_ms": ms, **split}
-        print(f"| {kind} | {ms:.3f} | {1e3 / ms:.0f} |", flush=True)
-    ratio = found["deltaserver"]["step_ms"] / found["no force field"]["step_ms"]
-    print(f"\nserved / no force field: {ratio:.2f}")
-    print("of a served step:", {k: round(v, 3) for k, v in found["deltaserver"].items()})
+        evaluating = f"{split['evaluate_ms']:.3f}" if split else ""
+        others = f"{ms - split['wall_ms']:.3f}" if split else ""
+        print(f"| {kind} | {ms:.3f} | {1e3 / ms:.0f} | {evaluating} | {others} |", flush=True)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
 
