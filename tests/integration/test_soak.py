@@ -1,0 +1,80 @@
+"""Many requests to one daemon: neither its memory nor its latency grows."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.io import read
+
+from tests.serve.server_double import Peer, ServerDouble
+
+from .conftest import DIMER, ROOT, start_daemon
+
+WINDOWS = 10
+
+
+def resident_kib(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
+
+
+def soak(tmp_path: Path, models: Path, structure: Path, n_requests: int) -> np.ndarray:
+    """Return for each of ten windows the daemon's memory, KiB, and median latency, µs."""
+    base = read(structure).positions
+    shaken = base + np.random.default_rng(0).normal(scale=0.02, size=(64, *base.shape))
+    pid: list[int] = []
+
+    def script(peer: Peer) -> np.ndarray:
+        peer.introduce()
+        for x in shaken:  # compiled, and its structures looked at
+            peer.forces(x)
+        found = []
+        for _ in range(WINDOWS):
+            took = np.empty(n_requests // WINDOWS)
+            for k in range(len(took)):
+                began = time.perf_counter()
+                reply = peer.forces(shaken[k % len(shaken)])
+                took[k] = time.perf_counter() - began
+                assert np.isfinite(reply["forces"]).all()
+            found.append((resident_kib(pid[0]), 1e6 * np.median(took)))
+        peer.send(b"EXIT".ljust(12))
+        return np.array(found)
+
+    server = ServerDouble(f"unix:{tmp_path}/s", script)
+    log = tmp_path / "steps.jsonl"
+    daemon = start_daemon(models, "--socket", server.address, "--log-file", log)
+    pid.append(daemon.pid)
+    try:
+        server.thread.join(3600.0)
+        found = server.finish()
+        assert daemon.wait(30) == 0
+    finally:
+        daemon.kill()
+    assert sum('"step"' in line for line in log.open()) == n_requests // WINDOWS * WINDOWS + 64
+    return found
+
+
+def check(found: np.ndarray) -> None:
+    memory, latency = found.T
+    assert memory[-1] - memory[1] < 1024  # KiB: nothing is kept of a request
+    early, late = np.median(latency[1:4]), np.median(latency[-3:])
+    assert late < 1.3 * early
+
+
+def test_memory_and_latency_do_not_grow(tmp_path):
+    check(soak(tmp_path, DIMER, ROOT / "ipi_inputs" / "benzene_dimer.xyz", 3000))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "n_requests"), [("benzene_dimer", 200_000), ("c60_buckycatcher", 20_000)]
+)
+def test_two_hundred_thousand_requests(tmp_path, name, n_requests):
+    models = ROOT / "models" / {"c60_buckycatcher": "c60"}.get(name, name)
+    found = soak(tmp_path, models, ROOT / "ipi_inputs" / f"{name}.xyz", n_requests)
+    for memory, latency in found:
+        print(f"{memory:.0f} KiB, {latency:.0f} µs")
+    check(found)
