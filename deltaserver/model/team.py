@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Lock
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -31,13 +31,13 @@ class Team:
         if self._pool is None or len(items) < 2:
             return [function(item) for item in items]
         results: list[Any] = [None] * len(items)
-        queue, lock = enumerate(items), Lock()
+        queue = deque(enumerate(items))
         helpers = [
-            self._pool.submit(_work, function, queue, lock, results)
+            self._pool.submit(_work, function, queue, results)
             for _ in range(min(self.n_threads, len(items)) - 1)
         ]
         try:
-            _work(function, queue, lock, results)
+            _work(function, queue, results)
         finally:
             errors = [error for helper in helpers if (error := _end(helper))]
         if errors:
@@ -49,12 +49,12 @@ ALONE = Team()
 
 
 def _work(
-    function: Callable[[Any], Any], queue: Iterator[tuple[int, Any]], lock: Lock, results: list[Any]
+    function: Callable[[Any], Any], queue: deque[tuple[int, Any]], results: list[Any]
 ) -> None:
     while True:
-        with lock:
-            number, item = next(queue, (None, None))
-        if number is None:
+        try:
+            number, item = queue.popleft()  # of all threads only one gets it
+        except IndexError:
             return
         results[number] = function(item)
 
