@@ -77,7 +77,8 @@ RECONNECT_LIMIT_S = 600.0
 )  # fmt: skip
 @click.option(
     "--threads", type=click.IntRange(min=1), default=None,
-    help="Threads of the evaluation; small models use one.  [the cores allowed, at most 2]",
+    help="Threads of the evaluation; small models use one.  "
+    "[$OMP_NUM_THREADS, else 2 if two cores may be used]",
 )  # fmt: skip
 @click.option(
     "--connect-timeout", type=click.FloatRange(min=0), default=60.0, show_default=True,

@@ -57,7 +57,10 @@ def load_model(
 
 
 def default_threads() -> int:
-    """Two where two cores may be used: more than two wait for the same memory."""
+    """OMP_NUM_THREADS; without it two where two cores may be used: memory keeps few more busy."""
+    told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    if told.isdecimal() and int(told):
+        return int(told)
     return min(2, len(os.sched_getaffinity(0)))
 
 
