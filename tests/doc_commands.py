@@ -55,7 +55,7 @@ def check(command: str) -> None:
     """Raise click.UsageError unless the command line's parser takes the command."""
     words = arguments(command)
     group: click.Command = app
-    context = click.Context(app, info_name=PROGRAM)
+    context = click.Context(app, info_name=PROGRAM, **app.context_settings)
     while isinstance(group, click.Group) and words and words[0].isidentifier():
         if words[0].isupper():  # COMMAND in a sentence
             return
