@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import struct
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 
 from deltaserver.model.composite import CompositeModel
 
+from .apptainer import Apptainer
 from .containers import BASE, RUN_S, Engine
 
 ROOT = Path(__file__).parents[2]
@@ -244,3 +246,39 @@ def test_image_runs_without_privileges(engine: Engine, public: Path):
         check=False,
     )
     assert version.stdout.startswith("deltaserver, version"), version.stderr
+
+
+@pytest.fixture(scope="module")
+def apptainer(tmp_path_factory):
+    with tempfile.TemporaryDirectory() as name:
+        yield Apptainer.install(Path(name) / "root")
+
+
+def test_apptainer_serves_from_a_sif(apptainer: Apptainer, archive: Path, shared, inputs):
+    """``apptainer build`` makes the SIF from the saved image and the definition, and it serves."""
+    shutil.copy(archive, shared / "deltaserver-cpu.tar")
+    shutil.copy(ROOT / "docker" / "deltaserver.def", shared)
+    # Its %test as a user would run it: a machine's root may lack what Apptainer wants of a root.
+    apptainer(shared, "build", "--notest", "deltaserver-cpu.sif", "deltaserver.def")
+    apptainer(shared, "test", "--userns", "deltaserver-cpu.sif")
+    said = apptainer(shared, "run", "--userns", "deltaserver-cpu.sif", "--version")
+    assert said.startswith("deltaserver, version")
+    shutil.copytree(C60, shared / "models")
+    (shared / "ipi_inputs").symlink_to(inputs)
+    with (shared / "i-pi.log").open("w") as log:
+        ipi = subprocess.Popen(
+            [I_PI, "-S", f"{shared}/ipi_", inputs / "c60_nvt.xml"],
+            cwd=shared,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        apptainer(
+            shared, "run", "--userns", "--bind", "/mnt/models:/models", "--bind", "/mnt:/sockets",
+            "deltaserver-cpu.sif", "--models", "/models", "--socket", "unix:/sockets/ipi_delta",
+            "--log-file", "/sockets/deltaserver.jsonl",
+        )  # fmt: skip
+        assert ipi.wait(60) == 0, (shared / "i-pi.log").read_text()
+    finally:
+        ipi.kill()
+    check_run(shared, shared / "deltaserver.jsonl")
