@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -129,7 +131,9 @@ def seconds_to_ready(engine: Engine, path: Path) -> float:
     return taken
 
 
-def test_daemon_in_container_serves_ipi_outside(engine: Engine, shared: Path, inputs: Path):
+@contextlib.contextmanager
+def ipi_outside(shared: Path, inputs: Path) -> Iterator[None]:
+    """i-PI at ``shared/ipi_delta``, which ends well once it has been served."""
     (shared / "ipi_inputs").symlink_to(inputs)
     with (shared / "i-pi.log").open("w") as log:
         ipi = subprocess.Popen(
@@ -139,15 +143,20 @@ def test_daemon_in_container_serves_ipi_outside(engine: Engine, shared: Path, in
             stderr=subprocess.STDOUT,
         )
     try:
+        yield
+        assert ipi.wait(60) == 0, (shared / "i-pi.log").read_text()
+    finally:
+        ipi.kill()
+
+
+def test_daemon_in_container_serves_ipi_outside(engine: Engine, shared: Path, inputs: Path):
+    with ipi_outside(shared, inputs):
         engine.podman(
             "run", "--rm", "--network=none", f"--user={os.getuid()}:{os.getgid()}",
             "-v", f"{C60}:/models:ro", "-v", f"{shared}:/sockets", "deltaserver:cpu",
             "--models", "/models", "--socket", "unix:/sockets/ipi_delta",
             "--log-file", "/sockets/deltaserver.jsonl",
         )  # fmt: skip
-        assert ipi.wait(60) == 0, (shared / "i-pi.log").read_text()
-    finally:
-        ipi.kill()
     check_run(shared, shared / "deltaserver.jsonl")
 
 
@@ -264,21 +273,10 @@ def test_apptainer_serves_from_a_sif(apptainer: Apptainer, archive: Path, shared
     said = apptainer(shared, "run", "--userns", "deltaserver-cpu.sif", "--version")
     assert said.startswith("deltaserver, version")
     shutil.copytree(C60, shared / "models")
-    (shared / "ipi_inputs").symlink_to(inputs)
-    with (shared / "i-pi.log").open("w") as log:
-        ipi = subprocess.Popen(
-            [I_PI, "-S", f"{shared}/ipi_", inputs / "c60_nvt.xml"],
-            cwd=shared,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    try:
+    with ipi_outside(shared, inputs):
         apptainer(
             shared, "run", "--userns", "--bind", "/mnt/models:/models", "--bind", "/mnt:/sockets",
             "deltaserver-cpu.sif", "--models", "/models", "--socket", "unix:/sockets/ipi_delta",
             "--log-file", "/sockets/deltaserver.jsonl",
         )  # fmt: skip
-        assert ipi.wait(60) == 0, (shared / "i-pi.log").read_text()
-    finally:
-        ipi.kill()
     check_run(shared, shared / "deltaserver.jsonl")
