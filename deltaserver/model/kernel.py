@@ -255,13 +255,13 @@ class DirectSum(TrainingSum):
         panels, centre = self._panels
         known = (self.x_squared[:, 0], self.x_dot_a[:, 0])
         try:
-            scratch = self._scratch.pop()
+            descriptors = self._scratch.pop()
         except IndexError:
-            scratch = aligned(3, 8 * len(centre))
+            descriptors = aligned(len(panels), 8, panels.shape[2])
         total: float = jit.loops().direct_by_eights(
-            centre, panels, *known, self.weights.sigma, scratch, *task
+            centre, panels, *known, self.weights.sigma, descriptors, *task
         )
-        self._scratch.append(scratch)  # new memory would cost a page fault for every 4 KiB
+        self._scratch.append(descriptors)  # new memory would cost a page fault for every 4 KiB
         return total
 
     @cached_property
@@ -276,12 +276,12 @@ class DirectSum(TrainingSum):
         n_rows, n_desc = self.xa.shape
         n_panels = max(1, -(-n_desc // COLUMNS))
         columns = _round_up(-(-n_desc // n_panels), LINE)
-        panels = aligned(n_panels, _round_up(n_rows, 12), columns)
+        panels = aligned(n_panels, _round_up(n_rows, 3), columns)
         for p, panel in enumerate(panels):
             part = self.xa[:, p * columns : (p + 1) * columns]
             panel[:n_rows, : part.shape[1]] = part
-        centre = aligned(n_panels * columns)
-        centre[:n_desc] = self.centre
+        centre = aligned(n_panels, columns)
+        centre.ravel()[:n_desc] = self.centre
         return panels, centre
 
     def _permute_back(self, values: Floats) -> Floats:

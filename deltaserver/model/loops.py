@@ -3,14 +3,10 @@
 Optional, behind :mod:`deltaserver.model.jit`: without numba (extra ``[fast]``) everything runs in
 NumPy with the same results; tests hold the two equal. Sums may be reordered (that is what makes
 them vector instructions); nothing else of IEEE arithmetic is given up: a NaN stays a NaN.
-
-A pair's displacement is worked out twice, on the way to the descriptor and on the way back: that
-costs less than to write it to memory and to read it again.
 """
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
 import numpy as np
@@ -18,7 +14,21 @@ from numpy.typing import NDArray
 
 from deltaserver.model.jit import compiled
 from deltaserver.model.loops_group import group_sum, group_sum_of_few
-from deltaserver.model.loops_sum import aligned, fused_sum, sum_of_eight
+from deltaserver.model.loops_pairs import (
+    axes,
+    collect,
+    distances_between,
+    pair_distances,
+    pull_back,
+    pull_between,
+)
+from deltaserver.model.loops_sum import (
+    aligned,
+    axpys_of_eight,
+    dots_of_eight,
+    fused_sum,
+    weights_of_eight,
+)
 
 __all__ = [
     "direct",
@@ -31,106 +41,6 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-
-@partial(compiled, inline="always")
-def _nearest_image(
-    x: float, y: float, z: float, cell: Floats, inverse: Floats
-) -> tuple[float, float, float]:
-    u = np.rint(inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2] * z)
-    v = np.rint(inverse[1, 0] * x + inverse[1, 1] * y + inverse[1, 2] * z)
-    w = np.rint(inverse[2, 0] * x + inverse[2, 1] * y + inverse[2, 2] * z)
-    return (
-        x - (cell[0, 0] * u + cell[0, 1] * v + cell[0, 2] * w),
-        y - (cell[1, 0] * u + cell[1, 1] * v + cell[1, 2] * w),
-        z - (cell[2, 0] * u + cell[2, 1] * v + cell[2, 2] * w),
-    )
-
-
-@compiled
-def pair_distances(
-    positions: Floats, cell: Floats, inverse: Floats, periodic: bool, descriptor: Floats
-) -> float:
-    """Fill 1/|r_i − r_j| into (B, ≥ D) for positions (B, N, 3); return their sum.
-
-    The sum is not finite where two atoms coincide or a position is not finite.
-    """
-    n_batch, n_atoms, _ = positions.shape
-    x, y, z = np.empty(n_atoms), np.empty(n_atoms), np.empty(n_atoms)
-    total = 0.0
-    for b in range(n_batch):
-        for i in range(n_atoms):
-            x[i], y[i], z[i] = positions[b, i, 0], positions[b, i, 1], positions[b, i, 2]
-            total += 0.0 * (x[i] + y[i] + z[i])  # no number where one of them is infinite
-        k = 0
-        for i in range(n_atoms):
-            row = descriptor[b, k : k + i]
-            xi, yi, zi = x[i], y[i], z[i]
-            for j in range(i):
-                dx, dy, dz = xi - x[j], yi - y[j], zi - z[j]
-                if periodic:
-                    dx, dy, dz = _nearest_image(dx, dy, dz, cell, inverse)
-                row[j] = 1.0 / math.sqrt(dx * dx + dy * dy + dz * dz)
-                total += row[j]
-            k += i
-    return total
-
-
-@compiled
-def pull_back(
-    g: Floats,
-    positions: Floats,
-    cell: Floats,
-    inverse: Floats,
-    periodic: bool,
-    descriptor: Floats,
-    forces: Floats,
-    virial: Floats,
-) -> None:
-    """Fill forces (B, N, 3) = Jᵀg and virial (B, 3, 3) = −Σ c d ⊗ d, c = g D³."""
-    n_batch, n_atoms, _ = positions.shape
-    x, y, z = np.empty(n_atoms), np.empty(n_atoms), np.empty(n_atoms)
-    pull_x, pull_y, pull_z = np.empty(n_atoms), np.empty(n_atoms), np.empty(n_atoms)
-    for b in range(n_batch):
-        for i in range(n_atoms):
-            x[i], y[i], z[i] = positions[b, i, 0], positions[b, i, 1], positions[b, i, 2]
-        pull_x[:] = 0.0
-        pull_y[:] = 0.0
-        pull_z[:] = 0.0
-        xx = xy = xz = yy = yz = zz = 0.0
-        k = 0
-        for i in range(n_atoms):
-            slopes, inverses = g[b, k : k + i], descriptor[b, k : k + i]
-            xi, yi, zi = x[i], y[i], z[i]
-            fx = fy = fz = 0.0
-            for j in range(i):
-                dx, dy, dz = xi - x[j], yi - y[j], zi - z[j]
-                if periodic:
-                    dx, dy, dz = _nearest_image(dx, dy, dz, cell, inverse)
-                c = slopes[j] * inverses[j] * inverses[j] * inverses[j]
-                cx, cy, cz = c * dx, c * dy, c * dz
-                pull_x[j] += cx
-                pull_y[j] += cy
-                pull_z[j] += cz
-                fx += cx
-                fy += cy
-                fz += cz
-                xx += cx * dx
-                xy += cx * dy
-                xz += cx * dz
-                yy += cy * dy
-                yz += cy * dz
-                zz += cz * dz
-            pull_x[i] -= fx
-            pull_y[i] -= fy
-            pull_z[i] -= fz
-            k += i
-        for i in range(n_atoms):
-            forces[b, i, 0], forces[b, i, 1], forces[b, i, 2] = pull_x[i], pull_y[i], pull_z[i]
-        virial[b, 0, 0], virial[b, 1, 1], virial[b, 2, 2] = -xx, -yy, -zz
-        virial[b, 0, 1] = virial[b, 1, 0] = -xy
-        virial[b, 0, 2] = virial[b, 2, 0] = -xz
-        virial[b, 1, 2] = virial[b, 2, 1] = -yz
 
 
 @compiled
@@ -179,7 +89,7 @@ def direct_by_eights(
     x_squared: Floats,
     x_dot_a: Floats,
     sigma: float,
-    scratch: Floats,
+    descriptors: Floats,
     positions: Floats,
     cell: Floats,
     inverse: Floats,
@@ -190,35 +100,61 @@ def direct_by_eights(
     forces: Floats,
     virial: Floats,
 ) -> float:
-    """Do :func:`direct` eight geometries at a time, with ``panels`` of :func:`sum_of_eight`.
+    """Do :func:`direct` for eight geometries at a time: what is read serves all of them.
 
-    ``centre`` has P·C numbers, ``scratch`` (3, 8·P·C).
+    ``panels`` (P, R, C) holds the training arrays, C columns of all of them after the next C: few
+    enough for eight queries' C columns to stay in a core's first cache. Zeros fill R up to a
+    multiple of three. ``centre`` is (P, C), ``descriptors`` (P, 8, C) is scratch.
     """
-    n_panels, _, columns = panels.shape
-    size = len(centre)
-    descriptor, g = scratch[0].reshape((8, size)), scratch[1].reshape((8, size))
-    q = scratch[2].reshape((n_panels, 8, columns))
-    energies = np.empty(8)
-    descriptor[:] = centre  # where no descriptor comes, in the end and in a short last eight
+    n_panels, n_rows, columns = panels.shape
+    n_atoms = positions.shape[1]
+    n_desc = n_atoms * (n_atoms - 1) // 2
+    at, pull = np.empty((8, 3, n_atoms)), np.empty((8, 3, n_atoms))
+    stress = np.empty((8, 6))
+    sums, q = aligned(n_rows, 8), aligned(8, columns)
+    q_squared, w1_sum, energies = np.empty(8), np.empty(8), np.empty(8)
     total = 0.0
     for first in range(0, len(positions), 8):
         n = min(8, len(positions) - first)
-        here = slice(first, first + n)
-        total += pair_distances(positions[here], cell, inverse, periodic, descriptor)
+        for i in range(n):
+            total += axes(positions[first + i], at[i])
+        sums[:] = 0.0
+        q_squared[:] = 0.0
         for p in range(n_panels):
-            for i in range(8):
-                for k in range(columns):
-                    q[p, i, k] = descriptor[i, p * columns + k] - centre[p * columns + k]
-        sum_of_eight(q, panels, x_squared, x_dot_a, sigma, energies)
-        for p in range(n_panels):
-            for i in range(8):
-                for k in range(columns):
-                    g[i, p * columns + k] = scale * q[p, i, k]
-        energy[here] = scale * energies[:n] + shift
-        pull_back(
-            g, positions[here], cell, inverse, periodic, descriptor, forces[here], virial[here]
-        )
+            start, stop = p * columns, min((p + 1) * columns, n_desc)
+            for i in range(n):
+                row = descriptors[p, i]
+                total += distances_between(at[i], cell, inverse, periodic, start, stop, row)
+                row[stop - start :] = 0.0
+                q_squared[i] += _centred(row, centre[p], 1.0, q[i])
+            dots_of_eight(q, panels[p], sums)
+        weights_of_eight(sums, q_squared, x_squared, x_dot_a, sigma, scale, energies, w1_sum)
+        pull[:] = 0.0
+        stress[:] = 0.0
+        for p in range(n_panels - 1, -1, -1):  # the last ones are in the cache
+            start, stop = p * columns, min((p + 1) * columns, n_desc)
+            for i in range(n):
+                _centred(descriptors[p, i], centre[p], w1_sum[i], q[i])
+            axpys_of_eight(sums, panels[p], q)
+            for i in range(n):
+                pull_between(
+                    q[i], at[i], cell, inverse, periodic, start, stop, descriptors[p, i], pull[i],
+                    stress[i],
+                )  # fmt: skip
+        for i in range(n):
+            energy[first + i] = energies[i] + shift
+            collect(pull[i], stress[i], forces[first + i], virial[first + i])
     return total
+
+
+@partial(compiled, allocates=False)
+def _centred(descriptor: Floats, centre: Floats, factor: float, q: Floats) -> float:
+    """Fill q with the centred descriptor times a factor; return |q|²."""
+    squared = 0.0
+    for k in range(len(q)):
+        q[k] = factor * (descriptor[k] - centre[k])
+        squared += q[k] * q[k]
+    return squared
 
 
 @compiled

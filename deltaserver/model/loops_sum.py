@@ -120,7 +120,7 @@ def fused_sum(
 
 
 @partial(compiled, allocates=False)
-def _dots(q: Floats, rows: Floats, sums: Floats) -> None:
+def dots_of_eight(q: Floats, rows: Floats, sums: Floats) -> None:
     """Add the products of eight queries (8, C) with rows (R, C), R a multiple of 3, to (R, 8)."""
     q0, q1, q2, q3, q4, q5, q6, q7 = q[0], q[1], q[2], q[3], q[4], q[5], q[6], q[7]
     for r in range(0, len(rows), 3):
@@ -168,62 +168,58 @@ def _add_eight(
 
 
 @partial(compiled, allocates=False)
-def _axpys(w: Floats, rows: Floats, g: Floats) -> None:
-    """Subtract Σ_r w[r, i] rows[r] from g[i] for four queries; w (R, 4), R a multiple of 4."""
-    g0, g1, g2, g3 = g[0], g[1], g[2], g[3]
-    for r in range(0, len(rows), 4):
-        x0, x1, x2, x3 = rows[r], rows[r + 1], rows[r + 2], rows[r + 3]
-        p, q, s, t = w[r], w[r + 1], w[r + 2], w[r + 3]
-        p0, p1, p2, p3 = p[0], p[1], p[2], p[3]
-        q0, q1, q2, q3 = q[0], q[1], q[2], q[3]
-        s0, s1, s2, s3 = s[0], s[1], s[2], s[3]
-        t0, t1, t2, t3 = t[0], t[1], t[2], t[3]
-        for k in range(len(x0)):
-            a, b, c, d = x0[k], x1[k], x2[k], x3[k]
-            g0[k] -= (p0 * a + q0 * b) + (s0 * c + t0 * d)
-            g1[k] -= (p1 * a + q1 * b) + (s1 * c + t1 * d)
-            g2[k] -= (p2 * a + q2 * b) + (s2 * c + t2 * d)
-            g3[k] -= (p3 * a + q3 * b) + (s3 * c + t3 * d)
+def axpys_of_eight(w: Floats, rows: Floats, g: Floats) -> None:
+    """Subtract Σ_r w[r, i] rows[r] from g[i] for eight queries; w (R, 8), R a multiple of 3.
+
+    Three rows at a time: their 24 weights stay in registers.
+    """
+    g0, g1, g2, g3, g4, g5, g6, g7 = g[0], g[1], g[2], g[3], g[4], g[5], g[6], g[7]
+    for r in range(0, len(rows), 3):
+        x, y, z = rows[r], rows[r + 1], rows[r + 2]
+        p0, p1, p2, p3, p4, p5, p6, p7 = _eight(w[r])
+        s0, s1, s2, s3, s4, s5, s6, s7 = _eight(w[r + 1])
+        t0, t1, t2, t3, t4, t5, t6, t7 = _eight(w[r + 2])
+        for k in range(len(x)):
+            xk, yk, zk = x[k], y[k], z[k]
+            g0[k] = g0[k] - p0 * xk - s0 * yk - t0 * zk
+            g1[k] = g1[k] - p1 * xk - s1 * yk - t1 * zk
+            g2[k] = g2[k] - p2 * xk - s2 * yk - t2 * zk
+            g3[k] = g3[k] - p3 * xk - s3 * yk - t3 * zk
+            g4[k] = g4[k] - p4 * xk - s4 * yk - t4 * zk
+            g5[k] = g5[k] - p5 * xk - s5 * yk - t5 * zk
+            g6[k] = g6[k] - p6 * xk - s6 * yk - t6 * zk
+            g7[k] = g7[k] - p7 * xk - s7 * yk - t7 * zk
 
 
-@compiled
-def sum_of_eight(
-    q: Floats,
-    panels: Floats,
+@partial(compiled, inline="always")
+def _eight(w: Floats) -> tuple[float, float, float, float, float, float, float, float]:
+    return w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]
+
+
+@partial(compiled, allocates=False)
+def weights_of_eight(
+    sums: Floats,
+    q_squared: Floats,
     x_squared: Floats,
     x_dot_a: Floats,
     sigma: float,
+    scale: float,
     energy: Floats,
+    w1_sum: Floats,
 ) -> None:
-    """Do :func:`fused_sum` for eight queries: what is read serves all of them.
+    """Turn sums, q·x and then q·a (2M, 8), into w₁ and w₂, and fill energy and Σ w₁ (8,).
 
-    ``panels`` (P, R, C) holds the training arrays, C columns of all of them after the next C: few
-    enough for eight queries' C columns to stay in a core's first cache. Zeros fill R up to a
-    multiple of twelve. ``q`` (P, 8, C) holds the queries likewise and ends as their g; ``energy``
-    is (8,).
+    All of it times ``scale``.
     """
-    n_panels, n_rows, _ = panels.shape
     n_train = len(x_squared)
-    sums = aligned(n_rows, 8)  # q·x and q·a, then w₁ and w₂
-    halves = aligned(2 * n_rows, 4)  # these for four queries, and for the other four
-    q_squared, w1_sum = np.zeros(8), np.zeros(8)
-    for p in range(n_panels):
-        for i in range(8):
-            q_squared[i] += (q[p, i] * q[p, i]).sum()
-        _dots(q[p], panels[p], sums)
     energy[:] = 0.0
+    w1_sum[:] = 0.0
     for m in range(n_train):
         at_x, at_a = sums[m], sums[n_train + m]
         for i in range(8):
             delta_a = at_a[i] - x_dot_a[m]
             w1, w2 = weights(q_squared[i] + x_squared[m] - 2.0 * at_x[i], delta_a, sigma)
+            w1, w2 = scale * w1, scale * w2
             energy[i] += delta_a * w2
             w1_sum[i] += w1
             at_x[i], at_a[i] = w1, w2
-    halves[:n_rows] = sums[:, :4]
-    halves[n_rows:] = sums[:, 4:]
-    for p in range(n_panels):
-        for i in range(8):
-            q[p, i] *= w1_sum[i]
-        _axpys(halves[:n_rows], panels[p], q[p, :4])
-        _axpys(halves[n_rows:], panels[p], q[p, 4:])
