@@ -20,7 +20,10 @@ Ints = NDArray[np.int64]
 
 @partial(compiled, allocates=False)
 def _dots(rows: Floats, queries: Floats, components: Ints, z: Floats) -> None:
-    """Fill z (B, n_elements, 8) with Z_ab = Σ_i X_ai Y_bi of eight rows X and queries Y."""
+    """Fill z (B, n_elements, 8) with Z_ab = Σ_i X_ai Y_bi of eight rows X and queries Y.
+
+    Two b at a time: what is read of X serves both.
+    """
     for c in range(len(components)):
         start, dim, copies, first = components[c]
         for row in range(dim):
@@ -28,21 +31,61 @@ def _dots(rows: Floats, queries: Floats, components: Ints, z: Floats) -> None:
             x0, x1, x2, x3 = rows[0, i:j], rows[1, i:j], rows[2, i:j], rows[3, i:j]
             x4, x5, x6, x7 = rows[4, i:j], rows[5, i:j], rows[6, i:j], rows[7, i:j]
             for b in range(len(queries)):
-                for col in range(dim):
-                    q = queries[b, start + col * copies : start + (col + 1) * copies]
+                for col in range(0, dim - 1, 2):
+                    at = start + col * copies
+                    p, q = queries[b, at : at + copies], queries[b, at + copies : at + 2 * copies]
+                    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0.0
+                    t0 = t1 = t2 = t3 = t4 = t5 = t6 = t7 = 0.0
+                    for k in range(copies):
+                        pk, qk = p[k], q[k]
+                        s0, t0 = s0 + x0[k] * pk, t0 + x0[k] * qk
+                        s1, t1 = s1 + x1[k] * pk, t1 + x1[k] * qk
+                        s2, t2 = s2 + x2[k] * pk, t2 + x2[k] * qk
+                        s3, t3 = s3 + x3[k] * pk, t3 + x3[k] * qk
+                        s4, t4 = s4 + x4[k] * pk, t4 + x4[k] * qk
+                        s5, t5 = s5 + x5[k] * pk, t5 + x5[k] * qk
+                        s6, t6 = s6 + x6[k] * pk, t6 + x6[k] * qk
+                        s7, t7 = s7 + x7[k] * pk, t7 + x7[k] * qk
+                    place = first + row * dim + col
+                    _put_eight(z[b, place], s0, s1, s2, s3, s4, s5, s6, s7)
+                    _put_eight(z[b, place + 1], t0, t1, t2, t3, t4, t5, t6, t7)
+                if dim % 2:
+                    at = start + (dim - 1) * copies
+                    q = queries[b, at : at + copies]
                     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0.0
                     for k in range(copies):
-                        s0 += x0[k] * q[k]
-                        s1 += x1[k] * q[k]
-                        s2 += x2[k] * q[k]
-                        s3 += x3[k] * q[k]
-                        s4 += x4[k] * q[k]
-                        s5 += x5[k] * q[k]
-                        s6 += x6[k] * q[k]
-                        s7 += x7[k] * q[k]
-                    to = z[b, first + row * dim + col]
-                    to[0], to[1], to[2], to[3] = s0, s1, s2, s3
-                    to[4], to[5], to[6], to[7] = s4, s5, s6, s7
+                        qk = q[k]
+                        s0 += x0[k] * qk
+                        s1 += x1[k] * qk
+                        s2 += x2[k] * qk
+                        s3 += x3[k] * qk
+                        s4 += x4[k] * qk
+                        s5 += x5[k] * qk
+                        s6 += x6[k] * qk
+                        s7 += x7[k] * qk
+                    place = first + row * dim + dim - 1
+                    _put_eight(z[b, place], s0, s1, s2, s3, s4, s5, s6, s7)
+
+
+@partial(compiled, inline="always")
+def _put_eight(
+    to: Floats,
+    s0: float,
+    s1: float,
+    s2: float,
+    s3: float,
+    s4: float,
+    s5: float,
+    s6: float,
+    s7: float,
+) -> None:
+    to[0], to[1], to[2], to[3] = s0, s1, s2, s3
+    to[4], to[5], to[6], to[7] = s4, s5, s6, s7
+
+
+@partial(compiled, inline="always")
+def _eight(w: Floats) -> tuple[float, float, float, float, float, float, float, float]:
+    return w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]
 
 
 @partial(compiled, allocates=False)
@@ -55,12 +98,28 @@ def _axpys(rows: Floats, w: Floats, components: Ints, g: Floats) -> None:
             x0, x1, x2, x3 = rows[0, i:j], rows[1, i:j], rows[2, i:j], rows[3, i:j]
             x4, x5, x6, x7 = rows[4, i:j], rows[5, i:j], rows[6, i:j], rows[7, i:j]
             for b in range(len(g)):
-                for col in range(dim):
-                    h = g[b, start + col * copies : start + (col + 1) * copies]
-                    u = w[b, first + row * dim + col]
-                    u0, u1, u2, u3, u4, u5, u6, u7 = u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7]
+                for col in range(0, dim - 1, 2):
+                    at, place = start + col * copies, first + row * dim + col
+                    g0, g1 = g[b, at : at + copies], g[b, at + copies : at + 2 * copies]
+                    u0, u1, u2, u3, u4, u5, u6, u7 = _eight(w[b, place])
+                    v0, v1, v2, v3, v4, v5, v6, v7 = _eight(w[b, place + 1])
                     for k in range(copies):
-                        h[k] -= (u0 * x0[k] + u1 * x1[k] + u2 * x2[k] + u3 * x3[k]) + (
+                        a0, a1, a2, a3, a4, a5 = x0[k], x1[k], x2[k], x3[k], x4[k], x5[k]
+                        a6, a7 = x6[k], x7[k]
+                        g0[k] = (
+                            g0[k] - u0 * a0 - u1 * a1 - u2 * a2 - u3 * a3
+                            - u4 * a4 - u5 * a5 - u6 * a6 - u7 * a7
+                        )  # fmt: skip
+                        g1[k] = (
+                            g1[k] - v0 * a0 - v1 * a1 - v2 * a2 - v3 * a3
+                            - v4 * a4 - v5 * a5 - v6 * a6 - v7 * a7
+                        )  # fmt: skip
+                if dim % 2:
+                    at, place = start + (dim - 1) * copies, first + row * dim + dim - 1
+                    g0 = g[b, at : at + copies]
+                    u0, u1, u2, u3, u4, u5, u6, u7 = _eight(w[b, place])
+                    for k in range(copies):
+                        g0[k] -= (u0 * x0[k] + u1 * x1[k] + u2 * x2[k] + u3 * x3[k]) + (
                             u4 * x4[k] + u5 * x5[k] + u6 * x6[k] + u7 * x7[k]
                         )
 
@@ -148,13 +207,21 @@ def _multiply(a: Floats, v: Floats, out: Floats) -> None:
     for k in range(0, len(v), 8):
         v0, v1, v2, v3 = v[k], v[k + 1], v[k + 2], v[k + 3]
         v4, v5, v6, v7 = v[k + 4], v[k + 5], v[k + 6], v[k + 7]
-        for r in range(8):
-            p, to = a[r, k : k + 8], out[r]
-            p0, p1, p2, p3, p4, p5, p6, p7 = p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]
+        for r in range(0, 8, 2):  # two rows: what is read of v serves both
+            to, other = out[r], out[r + 1]
+            p0, p1, p2, p3, p4, p5, p6, p7 = _eight(a[r, k : k + 8])
+            q0, q1, q2, q3, q4, q5, q6, q7 = _eight(a[r + 1, k : k + 8])
             for n in range(len(to)):
-                to[n] += ((p0 * v0[n] + p1 * v1[n]) + (p2 * v2[n] + p3 * v3[n])) + (
-                    (p4 * v4[n] + p5 * v5[n]) + (p6 * v6[n] + p7 * v7[n])
-                )
+                b0, b1, b2, b3, b4, b5 = v0[n], v1[n], v2[n], v3[n], v4[n], v5[n]
+                b6, b7 = v6[n], v7[n]
+                to[n] = (
+                    to[n] + p0 * b0 + p1 * b1 + p2 * b2 + p3 * b3
+                    + p4 * b4 + p5 * b5 + p6 * b6 + p7 * b7
+                )  # fmt: skip
+                other[n] = (
+                    other[n] + q0 * b0 + q1 * b1 + q2 * b2 + q3 * b3
+                    + q4 * b4 + q5 * b5 + q6 * b6 + q7 * b7
+                )  # fmt: skip
 
 
 @partial(compiled, allocates=False)
@@ -240,7 +307,8 @@ def group_sum(
         _dots(xa[group], queries, components, z)
         for b in range(n_batch):
             for k in range(n_sectors):
-                one[:] = z[b, k * n_elements : (k + 1) * n_elements].T
+                sector = slice(k * n_elements, (k + 1) * n_elements)
+                one[:] = z[b, sector].T
                 _multiply(one, values[k], at[k])
             here, sums = _weigh_cosets(
                 at, signs, n_cosets, q_squared[b], x_squared[points], x_dot_a[points], sigma,
@@ -249,6 +317,7 @@ def group_sum(
             energy[b] += here
             w1_sum[b] += sums
             for k in range(n_sectors):
+                sector = slice(k * n_elements, (k + 1) * n_elements)
                 _multiply(w[k], transposed[k], one)
-                z[b, k * n_elements : (k + 1) * n_elements] = one.T
+                z[b, sector] = one.T
         _axpys(xa[group], z, components, g)

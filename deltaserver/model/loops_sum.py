@@ -123,8 +123,9 @@ def fused_sum(
 def dots_of_eight(q: Floats, rows: Floats, sums: Floats) -> None:
     """Add the products of eight queries (8, C) with rows (R, C), R a multiple of 3, to (R, 8)."""
     q0, q1, q2, q3, q4, q5, q6, q7 = q[0], q[1], q[2], q[3], q[4], q[5], q[6], q[7]
-    for r in range(0, len(rows), 3):
-        x, y, z = rows[r], rows[r + 1], rows[r + 2]
+    third = len(rows) // 3
+    for r in range(third):
+        x, y, z = rows[r], rows[r + third], rows[r + 2 * third]
         s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0.0
         t0 = t1 = t2 = t3 = t4 = t5 = t6 = t7 = 0.0
         u0 = u1 = u2 = u3 = u4 = u5 = u6 = u7 = 0.0
@@ -147,8 +148,8 @@ def dots_of_eight(q: Floats, rows: Floats, sums: Floats) -> None:
             qk = q7[k]
             s7, t7, u7 = s7 + qk * xk, t7 + qk * yk, u7 + qk * zk
         _add_eight(sums[r], s0, s1, s2, s3, s4, s5, s6, s7)
-        _add_eight(sums[r + 1], t0, t1, t2, t3, t4, t5, t6, t7)
-        _add_eight(sums[r + 2], u0, u1, u2, u3, u4, u5, u6, u7)
+        _add_eight(sums[r + third], t0, t1, t2, t3, t4, t5, t6, t7)
+        _add_eight(sums[r + 2 * third], u0, u1, u2, u3, u4, u5, u6, u7)
 
 
 @partial(compiled, inline="always")
@@ -174,11 +175,12 @@ def axpys_of_eight(w: Floats, rows: Floats, g: Floats) -> None:
     Three rows at a time: their 24 weights stay in registers.
     """
     g0, g1, g2, g3, g4, g5, g6, g7 = g[0], g[1], g[2], g[3], g[4], g[5], g[6], g[7]
-    for r in range(0, len(rows), 3):
-        x, y, z = rows[r], rows[r + 1], rows[r + 2]
+    third = len(rows) // 3
+    for r in range(third):
+        x, y, z = rows[r], rows[r + third], rows[r + 2 * third]
         p0, p1, p2, p3, p4, p5, p6, p7 = _eight(w[r])
-        s0, s1, s2, s3, s4, s5, s6, s7 = _eight(w[r + 1])
-        t0, t1, t2, t3, t4, t5, t6, t7 = _eight(w[r + 2])
+        s0, s1, s2, s3, s4, s5, s6, s7 = _eight(w[r + third])
+        t0, t1, t2, t3, t4, t5, t6, t7 = _eight(w[r + 2 * third])
         for k in range(len(x)):
             xk, yk, zk = x[k], y[k], z[k]
             g0[k] = g0[k] - p0 * xk - s0 * yk - t0 * zk
