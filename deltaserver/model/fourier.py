@@ -123,19 +123,25 @@ class GroupFourier:
 
     def forward(self, values: Floats) -> Floats:
         """Return Qᵀv for rows v, shape (B, D)."""
+        return self.mix(values).take(self.gather, axis=1)
+
+    def mix(self, values: Floats) -> Floats:
+        """Return Qᵀv before :attr:`gather` has sorted it."""
         sorted_ = values.take(self._sorted, axis=1)
-        return self._transform(sorted_, [kind.basis for kind in self.kinds]).take(
-            self.gather, axis=1
-        )
+        return self._transform(sorted_, [kind.basis for kind in self.kinds])
 
     def backward(self, coefficients: Floats) -> Floats:
         """Return Q c for rows c, shape (B, D): the inverse and the adjoint of :meth:`forward`."""
-        mixed = coefficients.take(self._gather_back, axis=1)
+        return self.unmix(coefficients.take(self.gather_back, axis=1))
+
+    def unmix(self, mixed: Floats) -> Floats:
+        """Return Q c of what :meth:`mix` returns: its inverse and its adjoint."""
         points = self._transform(mixed, [kind.basis.T for kind in self.kinds])
         return points.take(self._sorted_back, axis=1)
 
     @cached_property
-    def _gather_back(self) -> Ints:
+    def gather_back(self) -> Ints:
+        """The inverse of :attr:`gather`."""
         return np.argsort(self.gather)
 
     @cached_property

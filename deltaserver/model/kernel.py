@@ -403,12 +403,13 @@ class FourierSum(TrainingSum):
         """Do the same in compiled loops, which read the training arrays once."""
         layout, fourier = self._layout, self.fourier
         queries = aligned(len(centred), layout.xa.shape[2])
-        queries[:, layout.places] = fourier.forward(centred)
+        fourier.mix(centred).take(layout.gather, axis=1, out=queries, mode="clip")
+        queries *= layout.present
         shares = self._shares(len(layout.xa), layout.xa.size)
         parts = self.team.map(lambda groups: self._sum_of_groups(groups, queries), shares)
         slopes, energy, w1_sum = (sum(arrays[1:], arrays[0]) for arrays in zip(*parts, strict=True))
         g = w1_sum[:, None] * centred
-        g += fourier.backward(slopes[:, layout.places])
+        g += fourier.unmix(slopes.take(layout.gather_back, axis=1))
         return energy, g
 
     def _sum_of_groups(self, groups: slice, queries: Floats) -> tuple[Floats, Floats, Floats]:
@@ -453,6 +454,10 @@ class _Layout:
         xa: four x, then the four a, in Fourier space, shape (G, 8, W).
         x_squared, x_dot_a: of these points, shape (4G,).
         places: where in W each Fourier coefficient is, shape (D,).
+        gather: for every place in W the coefficient that is there, as :meth:`GroupFourier.mix`
+            numbers them, shape (W,).
+        present: 1 where there is one, 0 where zeros fill a line, shape (W,).
+        gather_back: where in W each of these coefficients is, shape (D,).
         components: start in W, dim, copies, first matrix element of each.
         values: matrix elements at the cosets of the centre, shape (n_sectors, K, P).
         transposed: the same, shape (n_sectors, P, K).
@@ -462,6 +467,9 @@ class _Layout:
     x_squared: Floats
     x_dot_a: Floats
     places: Ints
+    gather: Ints
+    present: Floats
+    gather_back: Ints
     components: Ints
     values: Floats
     transposed: Floats
@@ -496,9 +504,13 @@ class _Layout:
         known[:, :m] = total.x_squared[:, 0], total.x_dot_a[:, 0]
         transposed = aligned(len(values), n_cosets, n_elements)
         transposed[:] = values.swapaxes(1, 2)
+        place = np.concatenate(places)
+        gather, present = np.zeros(width, dtype=np.int64), np.zeros(width)
+        gather[place], present[place] = fourier.gather, 1.0
         return cls(
-            xa, known[0], known[1], np.concatenate(places), np.array(components), values, transposed
-        )
+            xa, known[0], known[1], place, gather, present, place[fourier.gather_back],
+            np.array(components), values, transposed,
+        )  # fmt: skip
 
 
 def aligned(*shape: int) -> Floats:
