@@ -12,12 +12,14 @@ that matters.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.errors import GuardError
+from deltaserver.model import jit
 from deltaserver.model.composite import CompositeEvaluation
 
 Floats = NDArray[np.float64]
@@ -81,17 +83,34 @@ def check_evaluation(
     parts = [result, *result.contributions.values()]
     energies = np.array([part.energy for part in parts])  # [K, B]
     forces = np.array([part.forces for part in parts])  # [K, B, N, 3]
-    left_over = _left_over(energies, forces, positions)
-    allowed = _allowed(energies, forces, left_over, tolerances)
+    left_over, allowed, rest = _inspect(energies, forces, positions, tolerances)
     if periodic:
         allowed[3] = np.inf
     # Not finite: every comparison with NaN is false, and no sum of something infinite is finite.
-    if (left_over <= allowed).all() and np.isfinite(energies.sum() + result.virial.sum()):
+    rest += float(energies.sum() + result.virial.sum())
+    if (left_over <= allowed).all() and math.isfinite(rest):
         return
     names = ("the total", *result.contributions)
     _refuse(_not_finite(result, energies, forces), names, first, NOT_FINITE)
     for bad, what in zip(~(left_over <= allowed), SHOULD_VANISH, strict=True):
         _refuse(bad, names, first, what)
+
+
+def _inspect(
+    energies: Floats, forces: Floats, positions: Floats, tolerances: Tolerances
+) -> tuple[Floats, Floats, float]:
+    """Return what should vanish, its limits, and a number that is finite where all forces are."""
+    if jit.AVAILABLE:
+        left_over, allowed = np.empty((2, 4, *energies.shape))
+        finite: float = jit.guard_loops().inspect(
+            energies, forces, np.ascontiguousarray(positions), SUM_RELATIVE, tolerances.relative,
+            tolerances.floor_ev_per_ang, left_over, allowed,
+        )  # fmt: skip
+        return left_over, allowed, finite
+    left_over = _left_over(energies, forces, positions)
+    allowed = _allowed(energies, forces, left_over, tolerances)
+    with np.errstate(invalid="ignore"):  # what is not finite is found by the caller
+        return left_over, allowed, float(forces.sum())
 
 
 def _left_over(energies: Floats, forces: Floats, positions: Floats) -> Floats:

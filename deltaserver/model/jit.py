@@ -24,6 +24,12 @@ def novelty_loops() -> ModuleType:
     return importlib.import_module("deltaserver.model.novelty_loops")
 
 
+@functools.cache
+def guard_loops() -> ModuleType:
+    """Import :mod:`deltaserver.model.guard_loops`, and numba with it."""
+    return importlib.import_module("deltaserver.model.guard_loops")
+
+
 def compiled(
     function: Callable[..., Any],
     *,

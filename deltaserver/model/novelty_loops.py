@@ -37,8 +37,35 @@ def nearest_squared(
         centre: of the training points' features, (F,).
         points: those features less the centre, (M, F).
     """
+    f = _features(_inverse_distances(positions, first, second), starts, size, centre)
+    best = np.float32(np.inf)
+    for m in range(len(points)):
+        point = points[m]
+        distance = np.float32(0.0)
+        for k in range(len(f)):
+            d = f[k] - point[k]
+            distance += d * d
+        best = min(best, distance)
+    return float(best)
+
+
+@compiled
+def _inverse_distances(positions: Floats, first: Ints, second: Ints) -> Floats:
+    at = positions.T.copy()
+    x, y, z = at[0], at[1], at[2]
+    values = np.empty(len(first))
+    for k in range(len(first)):
+        i, j = first[k], second[k]
+        dx, dy, dz = x[i] - x[j], y[i] - y[j], z[i] - z[j]
+        values[k] = 1.0 / math.sqrt(dx * dx + dy * dy + dz * dz)
+    return values
+
+
+@compiled
+def _features(values: Floats, starts: Ints, size: Ints, centre: Floats) -> Singles:
+    """Return the features, less the centre, of inverse distances, orbit by orbit."""
     n_orbits = len(size)
-    f = np.empty(len(centre))
+    f = np.empty(len(centre), dtype=np.float32)
     n_more = n_many = 0
     for o in range(n_orbits):
         n_more += size[o] > 1
@@ -47,11 +74,7 @@ def nearest_squared(
     for o in range(n_orbits):
         low, high, total, square = np.inf, -np.inf, 0.0, 0.0
         for k in range(starts[o], starts[o] + size[o]):
-            i, j = first[k], second[k]
-            dx = positions[i, 0] - positions[j, 0]
-            dy = positions[i, 1] - positions[j, 1]
-            dz = positions[i, 2] - positions[j, 2]
-            value = 1.0 / math.sqrt(dx * dx + dy * dy + dz * dz)
+            value = values[k]
             low, high = min(low, value), max(high, value)
             total += value
             square += value * value
@@ -68,12 +91,4 @@ def nearest_squared(
                 variance = (square - low * low - high * high) / rest - mean * mean
                 f[most] = math.sqrt(rest * max(variance, 0.0)) - centre[most]
                 most += 1
-    best = np.inf
-    for m in range(len(points)):
-        point = points[m]
-        distance = 0.0
-        for k in range(len(f)):
-            d = f[k] - point[k]
-            distance += d * d
-        best = min(best, distance)
-    return best
+    return f

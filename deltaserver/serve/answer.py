@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -119,15 +120,18 @@ def summarise(
     return Structure(
         float(result.energy),
         {
-            name: Contribution(float(part.energy), _rms(part.forces[atoms.get(name, slice(None))]))
+            name: Contribution(
+                float(part.energy), _rms(part.forces, len(atoms.get(name, part.forces)))
+            )
             for name, part in result.contributions.items()
         },
         novelty,
     )
 
 
-def _rms(forces: Floats) -> float:
-    return float(np.sqrt(np.mean(np.square(forces))))
+def _rms(forces: Floats, n_atoms: int) -> float:
+    """Return the RMS over the components of so many atoms; forces on others are zero."""
+    return math.sqrt(np.vdot(forces, forces) / (3 * n_atoms))
 
 
 def _count_padding(data: PosData) -> int:
