@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,13 +92,21 @@ class Fragment:
     def evaluate(self, positions: Floats, cell: Floats | None) -> Evaluation:
         """Evaluate the fragment alone inside (B, N, 3); forces come on all N atoms, Å and eV."""
         n_batch = len(positions)
-        forces = np.zeros_like(positions)
+        forces = np.zeros(positions.shape)
         if isinstance(self.model, IsolatedAtom):
             energy = np.full(n_batch, self.model.energy_ev)
             return Evaluation(energy, forces, np.zeros((n_batch, 3, 3)))
-        part = self.model.evaluate(positions[:, self.atoms], cell)
-        forces[:, self.atoms] = part.forces
+        part = self.model.evaluate(positions[:, self._place], cell)
+        forces[:, self._place] = part.forces
         return Evaluation(part.energy, forces, part.virial)
+
+    @cached_property
+    def _place(self) -> Ints | slice:
+        """Its atoms as an index; as a slice, which is quicker, where that does."""
+        first, n_atoms = int(self.atoms[0]), len(self.atoms)
+        if np.array_equal(self.atoms, np.arange(first, first + n_atoms)):
+            return slice(first, first + n_atoms)
+        return self.atoms
 
 
 class CompositeModel:
@@ -187,7 +196,7 @@ class CompositeModel:
         names += ["full"] if self.full else []
         return (*names, *(fragment.name for fragment in self.fragments))
 
-    @property
+    @cached_property
     def periodic(self) -> bool:
         """Whether any part takes minimum images."""
         parts = [fragment.model for fragment in self.fragments] + [self.binding, self.full]

@@ -102,13 +102,13 @@ def _reply(
         structure = summarise(one, atoms, novelty[row])
         structures.append(structure)
         texts.append(_encode_extras(structure, one, extras))
-    filled = [*range(len(rows)), *[len(rows) - 1] * (n_batch - len(rows))]
-    at = [rows[k] for k in filled]
+    padding = [len(rows) - 1] * (n_batch - len(rows))
+    at = [*rows, *(rows[k] for k in padding)] if padding else slice(rows.start, rows.stop)
     reply = force_ready(
         result.energy[at] / HARTREE_EV,
         result.forces[at] * (BOHR_ANG / HARTREE_EV),
         result.virial[at] / HARTREE_EV,
-        [texts[k] for k in filled],
+        texts + [texts[k] for k in padding],
     )
     return Answer(reply, tuple(structures))
 
