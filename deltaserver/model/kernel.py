@@ -80,7 +80,8 @@ Share = Callable[[slice, Task], float]
 
 SQRT5 = np.sqrt(5.0)
 CHUNK_ELEMENTS = 1 << 22  # numbers in the largest temporary array: 32 MiB of float64
-COLUMNS = 280  # descriptor entries of eight queries at a time in compiled loops
+HUGE_PAGE = 2**18  # float64 numbers in 2 MiB
+COLUMNS = 296  # descriptor entries of eight queries at a time in compiled loops
 FEW_ELEMENTS = 1 << 6  # S × matrix elements up to which they are gone through one by one
 LINE = 8  # float64 numbers in a cache line
 SHARED_NUMBERS = 1 << 20  # of the training arrays; with fewer, one thread is done before another
@@ -201,7 +202,7 @@ class DirectSum(TrainingSum):
         self.team = team
         self.n_train = len(x)
         self.centre = x.mean(axis=0)  # [D]
-        self._rows = aligned(2 * len(x), _round_up(x.shape[1], LINE))
+        self._rows = lasting(2 * len(x), _round_up(x.shape[1], LINE))
         self.xa = self._rows[:, : x.shape[1]]  # [2M, D]
         np.subtract(x, self.centre, out=self.xa[: len(x)])
         self.xa[len(x) :] = a
@@ -257,7 +258,7 @@ class DirectSum(TrainingSum):
         try:
             descriptors = self._scratch.pop()
         except IndexError:
-            descriptors = aligned(len(panels), 8, panels.shape[2])
+            descriptors = lasting(len(panels), 8, panels.shape[2])
         total: float = jit.loops().direct_by_eights(
             centre, panels, *known, self.weights.sigma, descriptors, *task
         )
@@ -276,7 +277,7 @@ class DirectSum(TrainingSum):
         n_rows, n_desc = self.xa.shape
         n_panels = max(1, -(-n_desc // COLUMNS))
         columns = _round_up(-(-n_desc // n_panels), LINE)
-        panels = aligned(n_panels, _round_up(n_rows, 3), columns)
+        panels = lasting(n_panels, _round_up(n_rows, 3), columns)
         for p, panel in enumerate(panels):
             part = self.xa[:, p * columns : (p + 1) * columns]
             panel[:n_rows, : part.shape[1]] = part
@@ -494,7 +495,7 @@ class _Layout:
             rows = width + copies * np.arange(part.dim)[:, None] + np.arange(part.copies)
             places.append(rows.ravel())
             width += part.dim * copies
-        xa = aligned(-(-m // 4), 8, width)
+        xa = lasting(-(-m // 4), 8, width)
         for part, x, place in zip(fourier.components, total.parts, places, strict=True):
             rows = x.reshape(part.dim, 2, m, part.copies).transpose(1, 2, 0, 3)
             for k, values_of in enumerate(rows.reshape(2, m, -1)):  # x, then a
@@ -515,9 +516,24 @@ class _Layout:
 
 def aligned(*shape: int) -> Floats:
     """Return zeros from the start of a cache line: a vector across two lines costs two loads."""
+    return _from_multiple_of(LINE, shape, LINE)
+
+
+def lasting(*shape: int) -> Floats:
+    """Do the same for what is kept; large arrays begin where a huge page may, and fill it.
+
+    Where they lie in memory, and how fast they are read, is then the same in every process.
+    """
     size = int(np.prod(shape))
-    raw = np.zeros(size + LINE)
-    skip = -(raw.ctypes.data // raw.itemsize) % LINE
+    if size < HUGE_PAGE // 4:
+        return aligned(*shape)
+    return _from_multiple_of(HUGE_PAGE, shape, 2 * HUGE_PAGE)  # less than 4 MiB gets none
+
+
+def _from_multiple_of(start: int, shape: tuple[int, ...], least: int) -> Floats:
+    size = int(np.prod(shape))
+    raw = np.zeros(max(size, least) + start)
+    skip = -(raw.ctypes.data // raw.itemsize) % start
     return raw[skip : skip + size].reshape(shape)
 
 
