@@ -23,7 +23,6 @@ from deltaserver.errors import (
     InputError,
 )
 from deltaserver.help_page import ServeGroup
-from deltaserver.model import jit
 from deltaserver.model.composite import BACKENDS, PRECISIONS
 from deltaserver.model.threads import blas_threads
 from deltaserver.serve import telemetry
@@ -189,8 +188,7 @@ def serve(
         keeper=True,
     )
     watchers = make_watchers(health_file, metrics_port, metrics_host)
-    # Without compiled loops there is nothing to share out but matrix products.
-    with blas_threads(1 if jit.AVAILABLE else threads or 1):
+    with blas_threads(1 if model.compiled else threads or 1):
         Daemon(model, settings, telemetry.StepLog(log_every, status), watchers).run()
 
 

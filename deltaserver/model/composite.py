@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from deltaserver.errors import ComponentError, ManifestError, MissingExtraError
 from deltaserver.model.elements import SYMBOLS
 from deltaserver.model.files import read_parameters
-from deltaserver.model.kernel import SHARED_NUMBERS
+from deltaserver.model.kernel_base import SHARED_NUMBERS
 from deltaserver.model.manifest import IsolatedAtom, Manifest, read_manifest
 from deltaserver.model.sgdml import (
     Evaluation,
@@ -201,6 +201,12 @@ class CompositeModel:
         """Whether any part takes minimum images."""
         parts = [fragment.model for fragment in self.fragments] + [self.binding, self.full]
         return any(getattr(part, "lattice", None) is not None for part in parts)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether no part is left to matrix products, which BLAS has threads of its own for."""
+        parts = [fragment.model for fragment in self.fragments] + [self.binding, self.full]
+        return all(getattr(part, "compiled", True) for part in parts)
 
     def warm_up(self) -> None:
         """Evaluate once, far from anything: compiles the loops before the first real step."""

@@ -188,7 +188,5 @@ def pull_back(
         axes(positions[b], at)
         pull[:] = 0.0
         stress[:] = 0.0
-        pull_between(
-            g[b], at, cell, inverse, periodic, 0, n_desc, descriptor[b], pull, stress
-        )
+        pull_between(g[b], at, cell, inverse, periodic, 0, n_desc, descriptor[b], pull, stress)
         collect(pull, stress, forces[b], virial[b])

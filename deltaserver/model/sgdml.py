@@ -16,7 +16,7 @@ from deltaserver import units
 from deltaserver.errors import GeometryError, UnitError
 from deltaserver.model.descriptor import Geometry, PairDescriptor, compiled_cell
 from deltaserver.model.files import ModelParameters, read_parameters
-from deltaserver.model.kernel import Task, TrainingSum
+from deltaserver.model.kernel import Task, training_sum
 from deltaserver.model.team import ALONE, Team
 
 Floats = NDArray[np.float64]
@@ -158,7 +158,7 @@ class SGDMLModel:
         self.parameters = parameters
         self.native = native
         self._pairs = PairDescriptor(len(parameters.numbers))
-        self._sum = TrainingSum.prepare(
+        self._sum = training_sum(
             parameters.sigma,
             parameters.x,
             parameters.a,
@@ -185,6 +185,11 @@ class SGDMLModel:
     def numbers(self) -> Ints:
         """Atomic numbers, shape (N,)."""
         return self.parameters.numbers
+
+    @property
+    def compiled(self) -> bool:
+        """Whether its sums are compiled loops, and not matrix products that BLAS shares out."""
+        return self._sum.compiled
 
     @property
     def n_train(self) -> int:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from deltaserver.errors import GeometryError, InputError
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.files import ModelParameters
-from deltaserver.model.kernel import TrainingSum
+from deltaserver.model.kernel import training_sum
 from deltaserver.model.sgdml import Evaluation, NativeUnits, Precision, as_batch, as_cell
 from deltaserver.model.torch_sum import on_device
 
@@ -65,7 +65,7 @@ class TorchModel:
         self._real = {"float64": torch.float64, "float32": torch.float32}[precision]
         self._pairs = PairDescriptor(len(parameters.numbers), compiled=False)
         self._i, self._j = self._tensor(self._pairs.i), self._tensor(self._pairs.j)
-        self._host = TrainingSum.prepare(
+        self._host = training_sum(
             parameters.sigma,
             parameters.x,
             parameters.a,

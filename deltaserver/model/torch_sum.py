@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from deltaserver.model.fourier import GroupFourier
-from deltaserver.model.kernel import SQRT5, DirectSum, FourierSum, TrainingSum, Weights
+from deltaserver.model.kernel import DirectSum, FourierSum, TrainingSum, Weights
+from deltaserver.model.kernel_base import SQRT5
 
 ToDevice = Callable[[NDArray[Any]], torch.Tensor]
 

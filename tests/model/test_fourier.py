@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from deltaserver.model import kernel
+from deltaserver.model import kernel_base
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.fourier import MAX_ORDER, GroupFourier
-from deltaserver.model.kernel import DirectSum, FourierSum, TrainingSum, Weights
+from deltaserver.model.kernel import DirectSum, FourierSum, Weights, training_sum
 
 from .test_groups import GROUPS, cyclic, product, symmetric
 from .test_kernel import literal_sum
@@ -64,7 +64,7 @@ def test_the_sum_is_the_literal_one(name, energy_constraints):
     x, a = rng.uniform(0.3, 1.0, (6, d)), rng.normal(size=(6, d))
     alphas = rng.normal(size=6) if energy_constraints else None
     q = rng.uniform(0.3, 1.0, (3, d))
-    total = TrainingSum.prepare(0.8, x, a, perms, alphas)
+    total = training_sum(0.8, x, a, perms, alphas)
     assert isinstance(total, FourierSum)
     energy, g = total(q)
     expected = [literal_sum(0.8, x, a, perms, alphas, row) for row in q]
@@ -78,7 +78,7 @@ def test_permutations_that_are_no_group_are_summed_as_given():
     perms = pair_perms(np.array([[0, 1, 2, 3, 4], [1, 2, 0, 3, 4], [0, 1, 2, 4, 3]]))
     rng = np.random.default_rng(5)
     x, a, q = rng.uniform(0.3, 1.0, (4, 10)), rng.normal(size=(4, 10)), rng.uniform(0.3, 1, (2, 10))
-    total = TrainingSum.prepare(0.8, x, a, perms, None)
+    total = training_sum(0.8, x, a, perms, None)
     assert isinstance(total, DirectSum)
     expected = [literal_sum(0.8, x, a, perms, None, row) for row in q]
     np.testing.assert_allclose(total(q)[0], expected, rtol=1e-11)
@@ -92,8 +92,8 @@ def test_chunks_do_not_change_the_result(monkeypatch):
     perms = pair_perms(symmetric(4))
     rng = np.random.default_rng(6)
     x, a, q = rng.uniform(0.3, 1.0, (4, 6)), rng.normal(size=(4, 6)), rng.uniform(0.3, 1, (5, 6))
-    total = TrainingSum.prepare(0.8, x, a, perms, None)
+    total = training_sum(0.8, x, a, perms, None)
     whole = total(q)
-    monkeypatch.setattr(kernel, "CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr(kernel_base, "CHUNK_ELEMENTS", 1)
     for one_by_one, at_once in zip(total(q), whole, strict=True):
         np.testing.assert_allclose(one_by_one, at_once, rtol=1e-11, atol=1e-12)

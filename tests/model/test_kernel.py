@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltaserver.model import kernel
+from deltaserver.model import kernel_base
 from deltaserver.model.descriptor import PairDescriptor
-from deltaserver.model.kernel import TrainingSum
+from deltaserver.model.kernel import training_sum
 from tests.builders import AMMONIA_PERMS, numerical_gradient
 
 PAIRS = PairDescriptor(4).permutations(AMMONIA_PERMS)
@@ -40,7 +40,7 @@ def arrays(seed, energy_constraints):
 @given(seed=st.integers(0, 10_000), sigma=st.floats(0.3, 50.0))
 def test_energy_is_the_literal_sum(energy_constraints, seed, sigma):
     x, a, alphas, q = arrays(seed, energy_constraints)
-    energy, _ = TrainingSum.prepare(sigma, x, a, PAIRS, alphas)(q)
+    energy, _ = training_sum(sigma, x, a, PAIRS, alphas)(q)
     expected = [literal_sum(sigma, x, a, PAIRS, alphas, row) for row in q]
     scale = np.abs(expected).max() + np.abs(a).sum() * 5.0 / (3.0 * sigma**2)
     np.testing.assert_allclose(energy, expected, rtol=0, atol=1e-13 * scale)
@@ -49,7 +49,7 @@ def test_energy_is_the_literal_sum(energy_constraints, seed, sigma):
 @pytest.mark.parametrize("energy_constraints", [False, True])
 def test_g_is_minus_the_gradient(energy_constraints):
     x, a, alphas, q = arrays(11, energy_constraints)
-    total = TrainingSum.prepare(0.9, x, a, PAIRS, alphas)
+    total = training_sum(0.9, x, a, PAIRS, alphas)
     _, g = total(q)
     for row, expected in zip(q, g, strict=True):
         slope = numerical_gradient(lambda y: float(total(y[None])[0][0]), row)
@@ -58,7 +58,7 @@ def test_g_is_minus_the_gradient(energy_constraints):
 
 def test_permuted_queries_have_the_same_energy_and_permuted_gradients():
     x, a, alphas, q = arrays(12, True)
-    total = TrainingSum.prepare(0.9, x, a, PAIRS, alphas)
+    total = training_sum(0.9, x, a, PAIRS, alphas)
     energy, g = total(q)
     for p in PAIRS:
         e_p, g_p = total(q[:, p])
@@ -71,7 +71,7 @@ def test_at_a_training_point_nothing_cancels():
     x, a, _, _ = arrays(13, False)
     x = 1000.0 + 1e-3 * x  # fluctuations of a millionth of the descriptor
     one = np.arange(6)[None]
-    total = TrainingSum.prepare(1e-3, x, a, one, None)
+    total = training_sum(1e-3, x, a, one, None)
     energy, _ = total(x)
     expected = [literal_sum(1e-3, x, a, one, None, row) for row in x]
     np.testing.assert_allclose(energy, expected, rtol=1e-8)
@@ -79,15 +79,15 @@ def test_at_a_training_point_nothing_cancels():
 
 def test_chunks_do_not_change_the_result(monkeypatch):
     x, a, alphas, q = arrays(14, True)
-    total = TrainingSum.prepare(0.9, x, a, PAIRS, alphas)
+    total = training_sum(0.9, x, a, PAIRS, alphas)
     whole = total(q)
-    monkeypatch.setattr(kernel, "CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr(kernel_base, "CHUNK_ELEMENTS", 1)
     for one_by_one, at_once in zip(total(q), whole, strict=True):
         np.testing.assert_allclose(one_by_one, at_once, rtol=1e-12, atol=1e-13)
 
 
 def test_an_empty_batch_gives_empty_results():
     x, a, _, _ = arrays(15, False)
-    energy, g = TrainingSum.prepare(0.9, x, a, PAIRS, None)(np.zeros((0, 6)))
+    energy, g = training_sum(0.9, x, a, PAIRS, None)(np.zeros((0, 6)))
     assert energy.shape == (0,)
     assert g.shape == (0, 6)
