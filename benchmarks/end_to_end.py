@@ -1,7 +1,8 @@
 """Steps a second under real i-PI: ``python benchmarks/end_to_end.py [MODELS] [--json FILE]``.
 
-The same NVT input without any force field, with i-PI's own in-process ``dummy`` (ffdirect), and
-served by the daemon over a unix socket: with one thread, with two, and with one and all models
+The same NVT input without any force field, with i-PI's own in-process ``dummy`` (ffdirect), with a
+client that answers at once (``empty_client.py``: what no client can be quicker than), and served
+by the daemon over a unix socket: with one thread, with two, and with one and all models
 stripped of their symmetry (S = 1: arithmetic of the same size, but no physics, so that the clock
 hardly goes on). Two lengths of each run, taken from one another, leave the time of a step without
 start-up. The daemon's log splits a
@@ -28,9 +29,13 @@ from pathlib import Path
 
 import numpy as np
 
-KINDS = {  # and the daemon's threads
+from deltaserver import CompositeModel
+
+EMPTY = "a client that answers at once"
+KINDS = {  # and the threads of who serves it
     "no force field": 0,
     "ffdirect dummy": 0,
+    EMPTY: 1,
     "deltaserver": 1,
     "deltaserver, 2 threads": 2,
     "deltaserver, S = 1": 1,
@@ -59,11 +64,12 @@ def variant(text: str, kind: str, steps: int) -> str:
     root.find("total_steps").text = str(steps)
     if kind.endswith("S = 1"):
         root.find("system/motion/dynamics/timestep").text = "1e-6"
-    if not KINDS[kind]:
+    if kind == EMPTY or not KINDS[kind]:
         output = root.find("output")
         for trajectory in output.findall("trajectory"):
             if trajectory.get("extra_type"):
                 output.remove(trajectory)
+    if not KINDS[kind]:
         root.remove(root.find("ffsocket"))
         field = ElementTree.SubElement(root, "ffdirect", name="delta")
         ElementTree.SubElement(field, "pes").text = "dummy"
@@ -84,18 +90,26 @@ def without_symmetry(models: Path, to: Path) -> Path:
     return to
 
 
-def wall_s(
-    text: str, models: Path, address: str, threads: int, directory: Path, options: list[str]
-) -> float:
-    """Time of i-PI's run; with threads the daemon serves it."""
+def server(kind: str, models: Path, address: str, directory: Path) -> list[str]:
+    """The command that serves this kind of run."""
+    if kind == EMPTY:
+        n_atoms = CompositeModel.load(models).n_atoms
+        return [str(Path(__file__).with_name("empty_client.py")), address, str(n_atoms)]
+    options = []
+    if kind.endswith("S = 1"):
+        models = without_symmetry(models, directory / "models")
+        options = ["--no-structure-check"]
+    return ["-m", "deltaserver", "--models", str(models), "--socket", f"unix:{address}",
+            "--log-file", str(directory / "steps.jsonl"), "--quiet",
+            "--threads", str(KINDS[kind]), *options]  # fmt: skip
+
+
+def wall_s(text: str, served: list[str], directory: Path) -> float:
+    """Time of i-PI's run, which the command ``served`` serves, if there is one."""
     (directory / "input.xml").write_text(text)
     daemon = None
-    if threads:
-        daemon = subprocess.Popen(
-            [sys.executable, "-m", "deltaserver", "--models", str(models), "--socket",
-             f"unix:{address}", "--log-file", str(directory / "steps.jsonl"), "--quiet",
-             "--threads", str(threads), *options],
-        )  # fmt: skip
+    if served:
+        daemon = subprocess.Popen([sys.executable, *served])
         time.sleep(4.0)  # loaded and waiting: i-PI's time is to hold no loading
     start = time.perf_counter()
     subprocess.run(
@@ -118,12 +132,9 @@ def step_ms(kind: str, models: Path, steps: int, repeats: int) -> tuple[float, d
             with tempfile.TemporaryDirectory() as name:
                 directory = Path(name)
                 text = variant(template(models, address), kind, n)
-                served, options = models, []
-                if kind.endswith("S = 1"):
-                    served = without_symmetry(models, directory / "models")
-                    options = ["--no-structure-check"]
-                walls.append(wall_s(text, served, address, KINDS[kind], directory, options))
-                if KINDS[kind]:
+                served = server(kind, models, address, directory) if KINDS[kind] else []
+                walls.append(wall_s(text, served, directory))
+                if (directory / "steps.jsonl").exists():
                     split = read_split(directory / "steps.jsonl")
         times.append(1e3 * (walls[1] - walls[0]) / (steps - steps // 5))
     return float(np.median(times)), split

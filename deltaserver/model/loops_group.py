@@ -91,9 +91,9 @@ def _eight(w: Floats) -> tuple[float, float, float, float, float, float, float, 
 @partial(compiled, allocates=False)
 def _axpys(rows: Floats, w: Floats, components: Ints, g: Floats) -> None:
     """Subtract Σ_a W_ab X_ai of eight rows X from g_bi (B, D): the adjoint of :func:`_dots`."""
-    for c in range(len(components)):
+    for c in range(len(components) - 1, -1, -1):  # the last ones are in the cache
         start, dim, copies, first = components[c]
-        for row in range(dim):
+        for row in range(dim - 1, -1, -1):
             i, j = start + row * copies, start + (row + 1) * copies
             x0, x1, x2, x3 = rows[0, i:j], rows[1, i:j], rows[2, i:j], rows[3, i:j]
             x4, x5, x6, x7 = rows[4, i:j], rows[5, i:j], rows[6, i:j], rows[7, i:j]

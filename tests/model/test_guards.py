@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 
 from deltaserver.errors import GuardError
-from deltaserver.model.guards import SINGLE, check_evaluation
+from deltaserver.model import jit
+from deltaserver.model.guards import DOUBLE, SINGLE, _inspect, check_evaluation
 from tests.builders import WATER_ATOMS, rotation
+
+needs_numba = pytest.mark.skipif(not jit.AVAILABLE, reason="numba is not installed")
+
+
+@pytest.fixture(params=["NumPy", pytest.param("compiled", marks=needs_numba)], autouse=True)
+def way(request, monkeypatch):
+    if request.param == "NumPy":
+        monkeypatch.setattr(jit, "AVAILABLE", False)
 
 
 @pytest.fixture
@@ -116,3 +125,32 @@ def test_results_are_left_as_they_were(result, batch):
     after = [part.forces for part in [result, *result.contributions.values()]]
     assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
     assert dataclasses.is_dataclass(result)
+
+
+@needs_numba
+@pytest.mark.parametrize("n_parts", [1, 2, 4])
+@pytest.mark.parametrize("n_batch", [1, 3])
+def test_compiled_and_numpy_see_the_same(monkeypatch, n_parts, n_batch):
+    rng = np.random.default_rng(n_parts)
+    energies, forces = (
+        rng.normal(size=(n_parts, n_batch)),
+        rng.normal(size=(n_parts, n_batch, 7, 3)),
+    )
+    positions = 5.0 * rng.normal(size=(n_batch, 7, 3)) + 20.0
+    found = []
+    for available in (True, False):
+        monkeypatch.setattr(jit, "AVAILABLE", available)
+        left_over, allowed, rest = _inspect(energies, forces, positions, DOUBLE)
+        assert np.isfinite(rest)
+        found.append((left_over, allowed))
+    for compiled, plain in zip(*found, strict=True):
+        np.testing.assert_allclose(compiled, plain, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("atom", [0, 3])
+def test_one_force_that_is_not_finite_is_seen_wherever_it_is(result, batch, atom, value):
+    result.forces[1, atom, 2] = value
+    assert "structure 1: energy, forces or virial of the total are not finite" in said(
+        result, batch
+    )
