@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.model.jit import compiled
-from deltaserver.model.loops_sum import aligned, weights
+from deltaserver.model.loops_sum import aligned, eight, weights
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -83,11 +83,6 @@ def _put_eight(
     to[4], to[5], to[6], to[7] = s4, s5, s6, s7
 
 
-@partial(compiled, inline="always")
-def _eight(w: Floats) -> tuple[float, float, float, float, float, float, float, float]:
-    return w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]
-
-
 @partial(compiled, allocates=False)
 def _axpys(rows: Floats, w: Floats, components: Ints, g: Floats) -> None:
     """Subtract Σ_a W_ab X_ai of eight rows X from g_bi (B, D): the adjoint of :func:`_dots`."""
@@ -101,8 +96,8 @@ def _axpys(rows: Floats, w: Floats, components: Ints, g: Floats) -> None:
                 for col in range(0, dim - 1, 2):
                     at, place = start + col * copies, first + row * dim + col
                     g0, g1 = g[b, at : at + copies], g[b, at + copies : at + 2 * copies]
-                    u0, u1, u2, u3, u4, u5, u6, u7 = _eight(w[b, place])
-                    v0, v1, v2, v3, v4, v5, v6, v7 = _eight(w[b, place + 1])
+                    u0, u1, u2, u3, u4, u5, u6, u7 = eight(w[b, place])
+                    v0, v1, v2, v3, v4, v5, v6, v7 = eight(w[b, place + 1])
                     for k in range(copies):
                         a0, a1, a2, a3, a4, a5 = x0[k], x1[k], x2[k], x3[k], x4[k], x5[k]
                         a6, a7 = x6[k], x7[k]
@@ -117,7 +112,7 @@ def _axpys(rows: Floats, w: Floats, components: Ints, g: Floats) -> None:
                 if dim % 2:
                     at, place = start + (dim - 1) * copies, first + row * dim + dim - 1
                     g0 = g[b, at : at + copies]
-                    u0, u1, u2, u3, u4, u5, u6, u7 = _eight(w[b, place])
+                    u0, u1, u2, u3, u4, u5, u6, u7 = eight(w[b, place])
                     for k in range(copies):
                         g0[k] -= (u0 * x0[k] + u1 * x1[k] + u2 * x2[k] + u3 * x3[k]) + (
                             u4 * x4[k] + u5 * x5[k] + u6 * x6[k] + u7 * x7[k]
@@ -209,8 +204,8 @@ def _multiply(a: Floats, v: Floats, out: Floats) -> None:
         v4, v5, v6, v7 = v[k + 4], v[k + 5], v[k + 6], v[k + 7]
         for r in range(0, 8, 2):  # two rows: what is read of v serves both
             to, other = out[r], out[r + 1]
-            p0, p1, p2, p3, p4, p5, p6, p7 = _eight(a[r, k : k + 8])
-            q0, q1, q2, q3, q4, q5, q6, q7 = _eight(a[r + 1, k : k + 8])
+            p0, p1, p2, p3, p4, p5, p6, p7 = eight(a[r, k : k + 8])
+            q0, q1, q2, q3, q4, q5, q6, q7 = eight(a[r + 1, k : k + 8])
             for n in range(len(to)):
                 b0, b1, b2, b3, b4, b5 = v0[n], v1[n], v2[n], v3[n], v4[n], v5[n]
                 b6, b7 = v6[n], v7[n]

@@ -61,6 +61,12 @@ def exponential(x: float) -> float:
 
 
 @partial(compiled, inline="always")
+def eight(w: Floats) -> tuple[float, float, float, float, float, float, float, float]:
+    """Return eight numbers, to be kept in registers."""
+    return w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]
+
+
+@partial(compiled, inline="always")
 def weights(squared: float, delta_a: float, sigma: float) -> tuple[float, float]:
     """Return w₁ and w₂ from |Δ|² and Δ·a; names as in :mod:`deltaserver.model.kernel`."""
     rate = 1.0 / sigma
@@ -178,9 +184,9 @@ def axpys_of_eight(w: Floats, rows: Floats, g: Floats) -> None:
     third = len(rows) // 3
     for r in range(third):
         x, y, z = rows[r], rows[r + third], rows[r + 2 * third]
-        p0, p1, p2, p3, p4, p5, p6, p7 = _eight(w[r])
-        s0, s1, s2, s3, s4, s5, s6, s7 = _eight(w[r + third])
-        t0, t1, t2, t3, t4, t5, t6, t7 = _eight(w[r + 2 * third])
+        p0, p1, p2, p3, p4, p5, p6, p7 = eight(w[r])
+        s0, s1, s2, s3, s4, s5, s6, s7 = eight(w[r + third])
+        t0, t1, t2, t3, t4, t5, t6, t7 = eight(w[r + 2 * third])
         for k in range(len(x)):
             xk, yk, zk = x[k], y[k], z[k]
             g0[k] = g0[k] - p0 * xk - s0 * yk - t0 * zk
@@ -191,11 +197,6 @@ def axpys_of_eight(w: Floats, rows: Floats, g: Floats) -> None:
             g5[k] = g5[k] - p5 * xk - s5 * yk - t5 * zk
             g6[k] = g6[k] - p6 * xk - s6 * yk - t6 * zk
             g7[k] = g7[k] - p7 * xk - s7 * yk - t7 * zk
-
-
-@partial(compiled, inline="always")
-def _eight(w: Floats) -> tuple[float, float, float, float, float, float, float, float]:
-    return w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]
 
 
 @partial(compiled, allocates=False)
