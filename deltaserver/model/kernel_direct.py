@@ -16,7 +16,8 @@ from deltaserver.model.team import ALONE, Team
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-COLUMNS = 296  # descriptor entries of eight queries at a time in compiled loops
+COLUMNS = 296  # descriptor entries of eight queries at a time in compiled loops: a panel
+TOGETHER = 4  # panels whose pairs are worked out in one go, while the atoms are at hand
 
 
 class DirectSum(TrainingSum):
@@ -91,7 +92,7 @@ class DirectSum(TrainingSum):
         except IndexError:
             descriptors = lasting(len(panels), 8, panels.shape[2])
         total: float = jit.loops().direct_by_eights(
-            centre, panels, *known, self.weights.sigma, descriptors, *task
+            centre, panels, *known, self.weights.sigma, descriptors, TOGETHER, *task
         )
         self._scratch.append(descriptors)  # new memory would cost a page fault for every 4 KiB
         return total

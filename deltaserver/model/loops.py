@@ -90,6 +90,7 @@ def direct_by_eights(
     x_dot_a: Floats,
     sigma: float,
     descriptors: Floats,
+    together: int,
     positions: Floats,
     cell: Floats,
     inverse: Floats,
@@ -104,14 +105,16 @@ def direct_by_eights(
 
     ``panels`` (P, R, C) holds the training arrays, C columns of all of them after the next C: few
     enough for eight queries' C columns to stay in a core's first cache. Zeros fill R up to a
-    multiple of three. ``centre`` is (P, C), ``descriptors`` (P, 8, C) is scratch.
+    multiple of three. ``centre`` is (P, C), ``descriptors`` (P, 8, C) is scratch. Pairs are worked
+    out for some panels ``together``: to change between pairs and products empties the first cache.
     """
     n_panels, n_rows, columns = panels.shape
     n_atoms = positions.shape[1]
     n_desc = n_atoms * (n_atoms - 1) // 2
     at, pull = np.empty((8, 3, n_atoms)), np.empty((8, 3, n_atoms))
     stress = np.empty((8, 6))
-    sums, q = aligned(n_rows, 8), aligned(8, columns)
+    sums = aligned(n_rows, 8)
+    q = aligned(8 * together, columns).reshape((together, 8, columns))
     q_squared, w1_sum, energies = np.empty(8), np.empty(8), np.empty(8)
     total = 0.0
     for first in range(0, len(positions), 8):
@@ -120,27 +123,33 @@ def direct_by_eights(
             total += axes(positions[first + i], at[i])
         sums[:] = 0.0
         q_squared[:] = 0.0
-        for p in range(n_panels):
-            start, stop = p * columns, min((p + 1) * columns, n_desc)
+        for block in range(0, n_panels, together):
+            some = range(block, min(block + together, n_panels))
             for i in range(n):
-                row = descriptors[p, i]
-                total += distances_between(at[i], cell, inverse, periodic, start, stop, row)
-                row[stop - start :] = 0.0
-                q_squared[i] += _centred(row, centre[p], 1.0, q[i])
-            dots_of_eight(q, panels[p], sums)
+                for p in some:
+                    start, stop = p * columns, min((p + 1) * columns, n_desc)
+                    row = descriptors[p, i]
+                    total += distances_between(at[i], cell, inverse, periodic, start, stop, row)
+                    row[stop - start :] = 0.0
+                    q_squared[i] += _centred(row, centre[p], 1.0, q[p - block, i])
+            for p in some:
+                dots_of_eight(q[p - block], panels[p], sums)
         weights_of_eight(sums, q_squared, x_squared, x_dot_a, sigma, scale, energies, w1_sum)
         pull[:] = 0.0
         stress[:] = 0.0
-        for p in range(n_panels - 1, -1, -1):  # the last ones are in the cache
-            start, stop = p * columns, min((p + 1) * columns, n_desc)
+        for block in range((n_panels - 1) // together * together, -1, -together):
+            some = range(block, min(block + together, n_panels))
+            for p in range(some.stop - 1, some.start - 1, -1):  # the last ones are in the cache
+                for i in range(n):
+                    _centred(descriptors[p, i], centre[p], w1_sum[i], q[p - block, i])
+                axpys_of_eight(sums, panels[p], q[p - block])
             for i in range(n):
-                _centred(descriptors[p, i], centre[p], w1_sum[i], q[i])
-            axpys_of_eight(sums, panels[p], q)
-            for i in range(n):
-                pull_between(
-                    q[i], at[i], cell, inverse, periodic, start, stop, descriptors[p, i], pull[i],
-                    stress[i],
-                )  # fmt: skip
+                for p in some:
+                    start, stop = p * columns, min((p + 1) * columns, n_desc)
+                    pull_between(
+                        q[p - block, i], at[i], cell, inverse, periodic, start, stop,
+                        descriptors[p, i], pull[i], stress[i],
+                    )  # fmt: skip
         for i in range(n):
             energy[first + i] = energies[i] + shift
             collect(pull[i], stress[i], forces[first + i], virial[first + i])
