@@ -16,8 +16,7 @@ from deltaserver.model.team import ALONE, Team
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-COLUMNS = 296  # descriptor entries of eight queries at a time in compiled loops: a panel
-TOGETHER = 4  # panels whose pairs are worked out in one go, while the atoms are at hand
+COLUMNS = 296  # descriptor entries of eight queries at a time in compiled loops
 
 
 class DirectSum(TrainingSum):
@@ -36,7 +35,6 @@ class DirectSum(TrainingSum):
         self.xa[len(x) :] = a
         self.x_squared, self.x_dot_a = row_products(self.xa)  # [M, 1] each
         self.gather = np.argsort(pair_perms, axis=1)  # [S, D]: their inverses
-        self._scratch: list[Floats] = []
         self.per_query = max(self.gather.size, 2 * self.n_train * len(pair_perms))
 
     @property
@@ -87,14 +85,9 @@ class DirectSum(TrainingSum):
     def _evaluate_eights(self, task: Task) -> float:
         panels, centre = self._panels
         known = (self.x_squared[:, 0], self.x_dot_a[:, 0])
-        try:
-            descriptors = self._scratch.pop()
-        except IndexError:
-            descriptors = lasting(len(panels), 8, panels.shape[2])
         total: float = jit.loops().direct_by_eights(
-            centre, panels, *known, self.weights.sigma, descriptors, TOGETHER, *task
+            centre, panels, *known, self.weights.sigma, *task
         )
-        self._scratch.append(descriptors)  # new memory would cost a page fault for every 4 KiB
         return total
 
     @cached_property

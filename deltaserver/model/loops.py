@@ -7,8 +7,6 @@ them vector instructions); nothing else of IEEE arithmetic is given up: a NaN st
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,11 +14,11 @@ from deltaserver.model.jit import compiled
 from deltaserver.model.loops_group import group_sum, group_sum_of_few
 from deltaserver.model.loops_pairs import (
     axes,
+    centred_between,
     collect,
-    distances_between,
     pair_distances,
     pull_back,
-    pull_between,
+    pull_of_centred_between,
 )
 from deltaserver.model.loops_sum import (
     aligned,
@@ -89,8 +87,6 @@ def direct_by_eights(
     x_squared: Floats,
     x_dot_a: Floats,
     sigma: float,
-    descriptors: Floats,
-    together: int,
     positions: Floats,
     cell: Floats,
     inverse: Floats,
@@ -105,16 +101,14 @@ def direct_by_eights(
 
     ``panels`` (P, R, C) holds the training arrays, C columns of all of them after the next C: few
     enough for eight queries' C columns to stay in a core's first cache. Zeros fill R up to a
-    multiple of three. ``centre`` is (P, C), ``descriptors`` (P, 8, C) is scratch. Pairs are worked
-    out for some panels ``together``: to change between pairs and products empties the first cache.
+    multiple of three. ``centre`` is (P, C).
     """
     n_panels, n_rows, columns = panels.shape
     n_atoms = positions.shape[1]
     n_desc = n_atoms * (n_atoms - 1) // 2
     at, pull = np.empty((8, 3, n_atoms)), np.empty((8, 3, n_atoms))
     stress = np.empty((8, 6))
-    sums = aligned(n_rows, 8)
-    q = aligned(8 * together, columns).reshape((together, 8, columns))
+    sums, q = aligned(n_rows, 8), aligned(8, columns)
     q_squared, w1_sum, energies = np.empty(8), np.empty(8), np.empty(8)
     total = 0.0
     for first in range(0, len(positions), 8):
@@ -123,47 +117,32 @@ def direct_by_eights(
             total += axes(positions[first + i], at[i])
         sums[:] = 0.0
         q_squared[:] = 0.0
-        for block in range(0, n_panels, together):
-            some = range(block, min(block + together, n_panels))
+        for p in range(n_panels):
+            start, stop = p * columns, min((p + 1) * columns, n_desc)
             for i in range(n):
-                for p in some:
-                    start, stop = p * columns, min((p + 1) * columns, n_desc)
-                    row = descriptors[p, i]
-                    total += distances_between(at[i], cell, inverse, periodic, start, stop, row)
-                    row[stop - start :] = 0.0
-                    q_squared[i] += _centred(row, centre[p], 1.0, q[p - block, i])
-            for p in some:
-                dots_of_eight(q[p - block], panels[p], sums)
+                here, squared = centred_between(
+                    at[i], cell, inverse, periodic, start, stop, centre[p], q[i]
+                )
+                total += here
+                q_squared[i] += squared
+                q[i, stop - start :] = 0.0
+            dots_of_eight(q, panels[p], sums)
         weights_of_eight(sums, q_squared, x_squared, x_dot_a, sigma, scale, energies, w1_sum)
         pull[:] = 0.0
         stress[:] = 0.0
-        for block in range((n_panels - 1) // together * together, -1, -together):
-            some = range(block, min(block + together, n_panels))
-            for p in range(some.stop - 1, some.start - 1, -1):  # the last ones are in the cache
-                for i in range(n):
-                    _centred(descriptors[p, i], centre[p], w1_sum[i], q[p - block, i])
-                axpys_of_eight(sums, panels[p], q[p - block])
+        for p in range(n_panels - 1, -1, -1):  # the last ones are in the cache
+            start, stop = p * columns, min((p + 1) * columns, n_desc)
+            q[:] = 0.0
+            axpys_of_eight(sums, panels[p], q)
             for i in range(n):
-                for p in some:
-                    start, stop = p * columns, min((p + 1) * columns, n_desc)
-                    pull_between(
-                        q[p - block, i], at[i], cell, inverse, periodic, start, stop,
-                        descriptors[p, i], pull[i], stress[i],
-                    )  # fmt: skip
+                pull_of_centred_between(
+                    q[i], w1_sum[i], centre[p], at[i], cell, inverse, periodic, start, stop,
+                    pull[i], stress[i],
+                )  # fmt: skip
         for i in range(n):
             energy[first + i] = energies[i] + shift
             collect(pull[i], stress[i], forces[first + i], virial[first + i])
     return total
-
-
-@partial(compiled, allocates=False)
-def _centred(descriptor: Floats, centre: Floats, factor: float, q: Floats) -> float:
-    """Fill q with the centred descriptor times a factor; return |q|²."""
-    squared = 0.0
-    for k in range(len(q)):
-        q[k] = factor * (descriptor[k] - centre[k])
-        squared += q[k] * q[k]
-    return squared
 
 
 @compiled

@@ -35,13 +35,11 @@ GROUPS = {
 
 @needs_numba
 @pytest.mark.parametrize("cell", [None, TRICLINIC])
-@pytest.mark.parametrize("together", [1, 2, 4])
 @pytest.mark.parametrize("n_batch", [0, 1, 7, 8, 9, 17])
 @pytest.mark.parametrize("n_train", [1, 3, 4, 9])
 @pytest.mark.parametrize("group", GROUPS)
-def test_geometries_in_one_call_equal_numpy(monkeypatch, group, n_train, n_batch, together, cell):
+def test_geometries_in_one_call_equal_numpy(monkeypatch, group, n_train, n_batch, cell):
     monkeypatch.setattr(kernel_direct, "COLUMNS", 8)  # three panels of columns
-    monkeypatch.setattr(kernel_direct, "TOGETHER", together)
     monkeypatch.setattr(kernel_fourier, "FEW_ELEMENTS", 1 << 10)
     pairs = PairDescriptor(7, compiled=False)
     total = sum_of(n_train, pairs.permutations(GROUPS[group]), seed=n_train)

@@ -72,3 +72,27 @@ def test_axes_tell_of_positions_that_are_not_finite(nowhere):
     positions = geometry(N_ATOMS).copy()
     positions[5, 1] = nowhere
     assert np.isnan(loops_pairs.axes(positions, np.empty((3, N_ATOMS))))
+
+
+@CELLS
+@CUTS
+def test_centred_distances_and_their_forces_by_ranges(axes, cell, size):
+    here = PAIRS.geometry(axes.T[None], cell)
+    rng = np.random.default_rng(2)
+    centre, g, w1_sum = rng.uniform(0.1, 0.5, PAIRS.dim), rng.normal(size=PAIRS.dim), 0.7
+    expected_q = here.descriptor[0] - centre
+    expected_forces, expected_virial = PAIRS.pull_back((g + w1_sum * expected_q)[None], here)
+    pull, stress = np.zeros((3, N_ATOMS)), np.zeros(6)
+    for start, stop in ranges(size):
+        q, where = np.empty(stop - start), (*compiled_cell(cell), start, stop)
+        total, squared = loops_pairs.centred_between(axes, *where, centre[start:stop], q)
+        np.testing.assert_allclose(q, expected_q[start:stop], rtol=1e-11, atol=1e-13)
+        assert total == pytest.approx(here.descriptor[0, start:stop].sum())
+        assert squared == pytest.approx(q @ q)
+        loops_pairs.pull_of_centred_between(
+            g[start:stop], w1_sum, centre[start:stop], axes, *where, pull, stress
+        )
+    forces, virial = np.empty((N_ATOMS, 3)), np.empty((3, 3))
+    loops_pairs.collect(pull, stress, forces, virial)
+    np.testing.assert_allclose(forces, expected_forces[0], rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(virial, expected_virial[0], rtol=1e-11, atol=1e-12)
