@@ -206,7 +206,8 @@ class CompositeModel:
     def compiled(self) -> bool:
         """Whether no part is left to matrix products, which BLAS has threads of its own for."""
         parts = [fragment.model for fragment in self.fragments] + [self.binding, self.full]
-        return all(getattr(part, "compiled", True) for part in parts)
+        models = [part for part in parts if part and not isinstance(part, IsolatedAtom)]
+        return all(getattr(model, "compiled", False) for model in models)
 
     def warm_up(self) -> None:
         """Evaluate once, far from anything: compiles the loops before the first real step."""

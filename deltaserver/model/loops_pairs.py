@@ -50,6 +50,47 @@ def axes(positions: Floats, at: Floats) -> float:
     return total
 
 
+@partial(compiled, inline="always")
+def _pair_loop(
+    at: Floats,
+    cell: Floats,
+    inverse: Floats,
+    periodic: bool,
+    start: int,
+    stop: int,
+    centred: bool,
+    centre: Floats,
+    row: Floats,
+) -> tuple[float, float]:
+    """Do :func:`distances_between`, or :func:`centred_between`.
+
+    Inlined with constants for both choices: a branch left in the loop would keep it from becoming
+    vector instructions.
+    """
+    x, y, z = at[0], at[1], at[2]
+    total = squared = 0.0
+    k, i = start, _row_of(start)
+    while k < stop:
+        first = k - i * (i - 1) // 2
+        n = min(i - first, stop - k)
+        to, origin = row[k - start : k - start + n], centre[k - start : k - start + n]
+        xj, yj, zj = x[first : first + n], y[first : first + n], z[first : first + n]
+        xi, yi, zi = x[i], y[i], z[i]
+        for j in range(n):
+            dx, dy, dz = xi - xj[j], yi - yj[j], zi - zj[j]
+            if periodic:
+                dx, dy, dz = _nearest_image(dx, dy, dz, cell, inverse)
+            value = 1.0 / math.sqrt(dx * dx + dy * dy + dz * dz)
+            total += value
+            if centred:
+                value -= origin[j]
+                squared += value * value
+            to[j] = value
+        k += n
+        i += 1
+    return total, squared
+
+
 @partial(compiled, allocates=False)
 def distances_between(
     at: Floats,
@@ -61,24 +102,11 @@ def distances_between(
     descriptor: Floats,
 ) -> float:
     """Fill descriptor (≥ stop − start,) with 1/|r_i − r_j| of these pairs; return their sum."""
-    x, y, z = at[0], at[1], at[2]
-    total = 0.0
-    k, i = start, _row_of(start)
-    while k < stop:
-        first = k - i * (i - 1) // 2
-        n = min(i - first, stop - k)
-        row = descriptor[k - start : k - start + n]
-        xj, yj, zj = x[first : first + n], y[first : first + n], z[first : first + n]
-        xi, yi, zi = x[i], y[i], z[i]
-        for j in range(n):
-            dx, dy, dz = xi - xj[j], yi - yj[j], zi - zj[j]
-            if periodic:
-                dx, dy, dz = _nearest_image(dx, dy, dz, cell, inverse)
-            row[j] = 1.0 / math.sqrt(dx * dx + dy * dy + dz * dz)
-            total += row[j]
-        k += n
-        i += 1
-    return total
+    if periodic:
+        total, _ = _pair_loop(at, cell, inverse, True, start, stop, False, descriptor, descriptor)
+    else:
+        total, _ = _pair_loop(at, cell, inverse, False, start, stop, False, descriptor, descriptor)
+    return float(total)
 
 
 @partial(compiled, allocates=False)
@@ -93,50 +121,15 @@ def centred_between(
     q: Floats,
 ) -> tuple[float, float]:
     """Fill q with 1/|r_i − r_j| of these pairs, less the centre; return their sum and |q|²."""
-    # By a constant, so that no branch is left in the loop: it becomes vector instructions.
-    found: tuple[float, float]
     if periodic:
-        found = _centred_between(at, cell, inverse, True, start, stop, centre, q)
+        total, squared = _pair_loop(at, cell, inverse, True, start, stop, True, centre, q)
     else:
-        found = _centred_between(at, cell, inverse, False, start, stop, centre, q)
-    return found
-
-
-@partial(compiled, allocates=False)
-def _centred_between(
-    at: Floats,
-    cell: Floats,
-    inverse: Floats,
-    periodic: bool,
-    start: int,
-    stop: int,
-    centre: Floats,
-    q: Floats,
-) -> tuple[float, float]:
-    x, y, z = at[0], at[1], at[2]
-    total = squared = 0.0
-    k, i = start, _row_of(start)
-    while k < stop:
-        first = k - i * (i - 1) // 2
-        n = min(i - first, stop - k)
-        row, origin = q[k - start : k - start + n], centre[k - start : k - start + n]
-        xj, yj, zj = x[first : first + n], y[first : first + n], z[first : first + n]
-        xi, yi, zi = x[i], y[i], z[i]
-        for j in range(n):
-            dx, dy, dz = xi - xj[j], yi - yj[j], zi - zj[j]
-            if periodic:
-                dx, dy, dz = _nearest_image(dx, dy, dz, cell, inverse)
-            inverse_distance = 1.0 / math.sqrt(dx * dx + dy * dy + dz * dz)
-            row[j] = inverse_distance - origin[j]
-            total += inverse_distance
-            squared += row[j] * row[j]
-        k += n
-        i += 1
+        total, squared = _pair_loop(at, cell, inverse, False, start, stop, True, centre, q)
     return total, squared
 
 
-@partial(compiled, allocates=False)
-def pull_between(
+@partial(compiled, inline="always")
+def _pull_loop(
     g: Floats,
     at: Floats,
     cell: Floats,
@@ -144,11 +137,16 @@ def pull_between(
     periodic: bool,
     start: int,
     stop: int,
-    descriptor: Floats,
+    centred: bool,
+    w1_sum: float,
+    known: Floats,
     pull: Floats,
     stress: Floats,
 ) -> None:
-    """Add Jᵀg of these pairs to pull (3, N), and Σ c d ⊗ d with c = g D³ to stress (6,)."""
+    """Do :func:`pull_between`, or :func:`pull_of_centred_between`; ``known`` is the descriptor.
+
+    Or its centre. Inlined with constants, as :func:`_pair_loop`.
+    """
     x, y, z = at[0], at[1], at[2]
     pull_x, pull_y, pull_z = pull[0], pull[1], pull[2]
     xx = xy = xz = yy = yz = zz = 0.0
@@ -156,7 +154,7 @@ def pull_between(
     while k < stop:
         first = k - i * (i - 1) // 2
         n = min(i - first, stop - k)
-        slopes, inverses = g[k - start : k - start + n], descriptor[k - start : k - start + n]
+        slopes, given = g[k - start : k - start + n], known[k - start : k - start + n]
         xj, yj, zj = x[first : first + n], y[first : first + n], z[first : first + n]
         to_x, to_y = pull_x[first : first + n], pull_y[first : first + n]
         to_z = pull_z[first : first + n]
@@ -166,7 +164,11 @@ def pull_between(
             dx, dy, dz = xi - xj[j], yi - yj[j], zi - zj[j]
             if periodic:
                 dx, dy, dz = _nearest_image(dx, dy, dz, cell, inverse)
-            c = slopes[j] * inverses[j] * inverses[j] * inverses[j]
+            slope, value = slopes[j], given[j]
+            if centred:
+                value = 1.0 / math.sqrt(dx * dx + dy * dy + dz * dz)
+                slope += w1_sum * (value - given[j])
+            c = slope * value * value * value
             cx, cy, cz = c * dx, c * dy, c * dz
             to_x[j] += cx
             to_y[j] += cy
@@ -191,6 +193,26 @@ def pull_between(
     stress[3] += yy
     stress[4] += yz
     stress[5] += zz
+
+
+@partial(compiled, allocates=False)
+def pull_between(
+    g: Floats,
+    at: Floats,
+    cell: Floats,
+    inverse: Floats,
+    periodic: bool,
+    start: int,
+    stop: int,
+    descriptor: Floats,
+    pull: Floats,
+    stress: Floats,
+) -> None:
+    """Add Jᵀg of these pairs to pull (3, N), and Σ c d ⊗ d with c = g D³ to stress (6,)."""
+    if periodic:
+        _pull_loop(g, at, cell, inverse, True, start, stop, False, 0.0, descriptor, pull, stress)
+    else:
+        _pull_loop(g, at, cell, inverse, False, start, stop, False, 0.0, descriptor, pull, stress)
 
 
 @partial(compiled, allocates=False)
@@ -212,69 +234,9 @@ def pull_of_centred_between(
     The descriptor is worked out again: that costs less than to have it out of the third cache.
     """
     if periodic:
-        _pull_of_centred(g, w1_sum, centre, at, cell, inverse, True, start, stop, pull, stress)
+        _pull_loop(g, at, cell, inverse, True, start, stop, True, w1_sum, centre, pull, stress)
     else:
-        _pull_of_centred(g, w1_sum, centre, at, cell, inverse, False, start, stop, pull, stress)
-
-
-@partial(compiled, allocates=False)
-def _pull_of_centred(
-    g: Floats,
-    w1_sum: float,
-    centre: Floats,
-    at: Floats,
-    cell: Floats,
-    inverse: Floats,
-    periodic: bool,
-    start: int,
-    stop: int,
-    pull: Floats,
-    stress: Floats,
-) -> None:
-    x, y, z = at[0], at[1], at[2]
-    pull_x, pull_y, pull_z = pull[0], pull[1], pull[2]
-    xx = xy = xz = yy = yz = zz = 0.0
-    k, i = start, _row_of(start)
-    while k < stop:
-        first = k - i * (i - 1) // 2
-        n = min(i - first, stop - k)
-        slopes, origin = g[k - start : k - start + n], centre[k - start : k - start + n]
-        xj, yj, zj = x[first : first + n], y[first : first + n], z[first : first + n]
-        to_x, to_y = pull_x[first : first + n], pull_y[first : first + n]
-        to_z = pull_z[first : first + n]
-        xi, yi, zi = x[i], y[i], z[i]
-        fx = fy = fz = 0.0
-        for j in range(n):
-            dx, dy, dz = xi - xj[j], yi - yj[j], zi - zj[j]
-            if periodic:
-                dx, dy, dz = _nearest_image(dx, dy, dz, cell, inverse)
-            inverse_j = 1.0 / math.sqrt(dx * dx + dy * dy + dz * dz)
-            c = slopes[j] + w1_sum * (inverse_j - origin[j])
-            c *= inverse_j * inverse_j * inverse_j
-            cx, cy, cz = c * dx, c * dy, c * dz
-            to_x[j] += cx
-            to_y[j] += cy
-            to_z[j] += cz
-            fx += cx
-            fy += cy
-            fz += cz
-            xx += cx * dx
-            xy += cx * dy
-            xz += cx * dz
-            yy += cy * dy
-            yz += cy * dz
-            zz += cz * dz
-        pull_x[i] -= fx
-        pull_y[i] -= fy
-        pull_z[i] -= fz
-        k += n
-        i += 1
-    stress[0] += xx
-    stress[1] += xy
-    stress[2] += xz
-    stress[3] += yy
-    stress[4] += yz
-    stress[5] += zz
+        _pull_loop(g, at, cell, inverse, False, start, stop, True, w1_sum, centre, pull, stress)
 
 
 @partial(compiled, allocates=False)
