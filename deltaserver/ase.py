@@ -5,6 +5,7 @@ Needs ASE (in the extras ``[train]`` and ``[analysis]``).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from deltaserver.errors import GeometryError
 from deltaserver.model.composite import CompositeModel
 from deltaserver.model.elements import SYMBOLS
+from deltaserver.model.sgdml import Evaluation
 
 
 class DeltaCalculator(Calculator):  # type: ignore[misc]
@@ -25,7 +27,9 @@ class DeltaCalculator(Calculator):  # type: ignore[misc]
         check_structure: refuse a first structure that is not the model's molecule; see
             :meth:`deltaserver.CompositeModel.check_structure`.
 
-    After a calculation ``results["contributions"]`` maps each part's name to its evaluation.
+    After a calculation :attr:`contributions` maps each part's name to its evaluation. It stands
+    beside ``results``, which hold what ASE knows and nothing else: ASE's own
+    ``SinglePointCalculator`` and ``export_properties`` refuse other keys.
     """
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]
@@ -41,7 +45,13 @@ class DeltaCalculator(Calculator):  # type: ignore[misc]
         self.model = model if isinstance(model, CompositeModel) else CompositeModel.load(model)
         self.model.check_component(component)
         self.component = component
+        self.contributions: Mapping[str, Evaluation] = {}
         self._structure_is_due = check_structure
+
+    def reset(self) -> None:
+        """Forget the last calculation; ASE calls this where atoms or parameters change."""
+        super().reset()
+        self.contributions = {}
 
     def calculate(
         self,
@@ -67,8 +77,8 @@ class DeltaCalculator(Calculator):  # type: ignore[misc]
             "energy": float(result.energy),
             "free_energy": float(result.energy),  # no electronic entropy: the same
             "forces": result.forces,
-            "contributions": result.contributions,
         }
+        self.contributions = result.contributions
         if periodic:
             stress = -result.virial / self.atoms.get_volume()
             self.results["stress"] = full_3x3_to_voigt_6_stress(stress)

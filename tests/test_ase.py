@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.calculator import PropertyNotImplementedError, all_properties
 from ase.io import read
 
 from deltaserver import CompositeModel, SGDMLModel
@@ -34,7 +34,7 @@ def test_the_numbers_are_the_model_s(composite, positions):
     expected = composite.evaluate(positions)
     assert atoms.get_potential_energy() == float(expected.energy)
     np.testing.assert_array_equal(atoms.get_forces(), expected.forces)
-    parts = atoms.calc.results["contributions"]
+    parts = atoms.calc.contributions
     assert sum(float(part.energy) for part in parts.values()) == pytest.approx(
         atoms.get_potential_energy(), abs=1e-10
     )
@@ -118,3 +118,20 @@ def test_the_first_structure_is_compared_with_the_molecule_where_asked():
     good.get_potential_energy()
     good.positions *= 1.5  # later structures are the model's own affair
     good.get_potential_energy()
+
+
+def test_results_are_what_ase_takes():
+    """SinglePointCalculator and export_properties refuse keys that ASE does not know."""
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    atoms = read(ROOT / "ipi_inputs" / "benzene_dimer.xyz")
+    atoms.calc = DeltaCalculator(ROOT / "models" / "benzene_dimer")
+    energy = atoms.get_potential_energy()
+    stored = SinglePointCalculator(atoms, **atoms.calc.results)
+    assert stored.get_potential_energy() == energy
+    assert atoms.calc.export_properties()["energy"] == energy
+    assert set(atoms.calc.results) <= set(all_properties)
+    parts = atoms.calc.contributions
+    assert sum(part.energy for part in parts.values()) == pytest.approx(energy, rel=1e-12)
+    atoms.calc.reset()
+    assert atoms.calc.contributions == {}

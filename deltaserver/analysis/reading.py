@@ -23,11 +23,13 @@ from deltaserver.analysis.results import Break, Found, Options
 from deltaserver.analysis.run_directory import Run
 from deltaserver.analysis.survey import Bonds, Survey, Task, find_bonds, molecules
 from deltaserver.analysis.trajectory import Trajectory
-from deltaserver.errors import DataError, MissingExtraError
+from deltaserver.errors import DataError
+from deltaserver.model.elements import ATOMIC_WEIGHT_U, NUMBER_OF
 from deltaserver.model.manifest import read_manifest
 from deltaserver.units import IPI_TIME_FS
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Tell = Callable[[str], None]
 Progress = Callable[[str, int], None]
 
@@ -66,7 +68,7 @@ def read(
         MissingExtraError: ASE is not installed.
     """
     trajectory = Trajectory(run.beads, notes.note)
-    masses, radii = _elements(trajectory.symbols, run.label)
+    masses, numbers = _elements(trajectory.symbols, run.label)
     blocks = trajectory.blocks()
     first = next(blocks, None)
     if first is None:
@@ -74,7 +76,7 @@ def read(
     reference = first.positions[0].mean(axis=0)
     if not np.isfinite(reference).all():
         raise DataError(f"{run.label}: the first frame has positions that are not numbers")
-    bonds = find_bonds(reference, radii)
+    bonds = find_bonds(reference, numbers)
     definitions = _within(_definitions(run, options, bonds, trajectory.n_atoms, notes),
                           trajectory.n_atoms, notes)  # fmt: skip
     definitions = _orientable(definitions, reference, masses, notes)
@@ -112,17 +114,13 @@ def read(
     )
 
 
-def _elements(symbols: Sequence[str], label: str) -> tuple[Floats, Floats]:
-    """Return masses (u) and covalent radii (Å) of element symbols."""
-    try:
-        from ase.data import atomic_masses, atomic_numbers, covalent_radii
-    except ImportError as error:
-        raise MissingExtraError("ase", "analysis") from error
-    unknown = sorted({symbol for symbol in symbols if symbol not in atomic_numbers})
+def _elements(symbols: Sequence[str], label: str) -> tuple[Floats, Ints]:
+    """Return masses (u) and atomic numbers of element symbols."""
+    unknown = sorted({symbol for symbol in symbols if symbol not in NUMBER_OF})
     if unknown:
         raise DataError(f"{label}: {', '.join(unknown)} is no element; expected symbols such as C")
-    numbers = [atomic_numbers[symbol] for symbol in symbols]
-    return np.array(atomic_masses[numbers]), np.array(covalent_radii[numbers])
+    numbers = np.array([NUMBER_OF[symbol] for symbol in symbols])
+    return np.array(ATOMIC_WEIGHT_U)[numbers], numbers
 
 
 def _definitions(

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from deltaserver.analysis import rotation, statistics
 from deltaserver.analysis.definitions import PairsSpec, RotationSpec
 from deltaserver.analysis.variables import Variable
+from deltaserver.model.bonds import bond_reach, bonded_pairs
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Number = TypeVar("Number", np.float64, np.int64)
 
 MAX_SAMPLED = 1000
-BOND_FACTOR = 1.25  # times the covalent radii: what counts as a bond in the first frame
 PAIRS_AT_ONCE = 1 << 21
 
 
@@ -43,14 +43,17 @@ class Bonds:
         return np.asarray(np.sqrt((squares / self.lengths**2).max(axis=1)))
 
 
-def find_bonds(positions: Floats, radii: Floats) -> Bonds:
-    """Return the bonds of (N, 3) positions by covalent radii (N,), Å."""
+def find_bonds(positions: Floats, numbers: Ints) -> Bonds:
+    """Return the bonds of (N, 3) positions, Å, of atoms with these atomic numbers (N,)."""
     from scipy.spatial import cKDTree
 
-    reach = 2.0 * BOND_FACTOR * float(radii.max())
-    pairs = cKDTree(positions).query_pairs(reach, output_type="ndarray").astype(np.int64)
-    lengths = np.linalg.norm(positions[pairs[:, 1]] - positions[pairs[:, 0]], axis=1)
-    bonded = (lengths < BOND_FACTOR * radii[pairs].sum(axis=1)) & (lengths > 0.0)
+    kinds = np.unique(numbers)
+    farthest = float(bond_reach(kinds[:, None], kinds).max())
+    pairs = cKDTree(positions).query_pairs(farthest, output_type="ndarray").astype(np.int64)
+    i, j = pairs.T
+    lengths = np.linalg.norm(positions[j] - positions[i], axis=1)
+    near = (lengths < bond_reach(numbers[i], numbers[j])) & (lengths > 0.0)
+    bonded = bonded_pairs(numbers, i, j, near)
     return Bonds(pairs[bonded], lengths[bonded])
 
 

@@ -1,8 +1,9 @@
-"""The bonded structure that a model's training geometries have in common.
+"""What counts as a bond, everywhere, and the bonds that a model's training geometries share.
 
-A model file keeps no bonds, but its training descriptors are all the pair distances of all its
-training geometries: a pair that is as close as a bond in every one of them is a bond [covalent
-radii of Cordero et al., Dalton Trans. 2008, 2832, DOI 10.1039/b801115j].
+Two atoms are bonded that are closer than 1.25 times the sum of their covalent radii [Cordero et
+al., Dalton Trans. 2008, 2832, DOI 10.1039/b801115j]. A model file keeps no bonds, but its training
+descriptors are all the pair distances of all its training geometries: a pair that is as close as a
+bond in every one of them is a bond.
 """
 
 from __future__ import annotations
@@ -16,9 +17,13 @@ from deltaserver.model.elements import COVALENT_RADIUS_ANG
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 BOND_FACTOR = 1.25  # of the covalent radii's sum: C-C up to 1.9 Å, C-H up to 1.34 Å
 HYDROGEN = 1
+# Hydrogen's radius makes 0.78 Å of that, which H2 (0.74 Å) leaves in every vibration. Two
+# hydrogens of one heavier atom are 1.5 Å apart or more, and never bonded in any case: see below.
+HYDROGEN_REACH_ANG = 1.1
 # How far a bond may leave the range that it has in training. Hydrogen's zero-point motion spreads
 # the beads of a path integral over some ±0.3 Å.
 SLACK, SLACK_HYDROGEN = 0.15, 0.30
@@ -54,6 +59,38 @@ class FragmentBonds:
         return len(self.i)
 
 
+def bond_reach(a: Ints, b: Ints) -> Floats:
+    """Return below which distance, in Å, atoms of elements ``a`` and ``b`` count as bonded."""
+    radii = np.array(COVALENT_RADIUS_ANG)
+    both_hydrogen = (a == HYDROGEN) & (b == HYDROGEN)
+    reach: Floats = np.where(both_hydrogen, HYDROGEN_REACH_ANG, BOND_FACTOR * (radii[a] + radii[b]))
+    return reach
+
+
+def bonded_pairs(numbers: Ints, i: Ints, j: Ints, near: Bools) -> Bools:
+    """Return which pairs (i, j) are bonds, of those that are ``near``, shape (n_pairs,).
+
+    A hydrogen that has a heavier neighbour is bonded to no other hydrogen, however near.
+    """
+    hydrogen = numbers == HYDROGEN
+    heavy = near & ~(hydrogen[i] & hydrogen[j])
+    has_heavy = np.zeros(len(numbers), dtype=np.bool_)
+    has_heavy[np.concatenate([i[heavy], j[heavy]])] = True
+    free = ~has_heavy & hydrogen
+    result: Bools = heavy | (near & free[i] & free[j])
+    return result
+
+
+def bonds_between(numbers: Ints, positions: Floats, atoms: Ints | None = None) -> tuple[Ints, Ints]:
+    """Return the bonds (i > j) of one structure (N, 3), Å, or of some of its atoms."""
+    some = np.arange(len(numbers)) if atoms is None else atoms
+    z, x = numbers[some], positions[some]
+    i, j = np.tril_indices(len(some), k=-1)
+    near = np.linalg.norm(x[i] - x[j], axis=-1) < bond_reach(z[i], z[j])
+    bonded = bonded_pairs(z, i, j, near)
+    return some[i[bonded]], some[j[bonded]]
+
+
 def training_distances(x: Floats, length_ang: float) -> Floats:
     """Turn training descriptors (M, D), 1/length, into distances in Å; ∞ where they are none."""
     with np.errstate(divide="ignore"):
@@ -74,9 +111,8 @@ def find_bonds(name: str, numbers: Ints, atoms: Ints, distances: Floats) -> Frag
     bonds: it comes back without any.
     """
     i, j = np.tril_indices(len(numbers), k=-1)
-    radii = np.array(COVALENT_RADIUS_ANG)[numbers]
-    reach = BOND_FACTOR * (radii[i] + radii[j])
-    bonded = (distances < reach).all(axis=0)
+    near = np.all(distances < bond_reach(numbers[i], numbers[j]), axis=0)
+    bonded = bonded_pairs(numbers, i, j, near)
     degree = np.bincount(np.concatenate([i[bonded], j[bonded]]), minlength=len(numbers))
     if (degree[numbers == HYDROGEN] > 1).any() or not _is_connected(
         i[bonded], j[bonded], len(atoms)

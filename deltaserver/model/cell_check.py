@@ -45,9 +45,7 @@ def check_cell(
     """
     if not np.isfinite(cell).all() or np.linalg.matrix_rank(cell) < 3:
         return  # the evaluation refuses it
-    parts = [*(fragment.model for fragment in model.fragments), model.binding, model.full]
-    lattices = [getattr(part, "lattice", None) for part in parts]
-    trained = max(float(heights(one).min()) for one in lattices if one is not None)
+    trained = max(float(heights(lattice).min()) for lattice in model.lattices)
     found = heights(cell)
     if found.min() >= TRAINED * trained:
         return

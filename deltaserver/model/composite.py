@@ -197,10 +197,16 @@ class CompositeModel:
         return (*names, *(fragment.name for fragment in self.fragments))
 
     @cached_property
-    def periodic(self) -> bool:
-        """Whether any part takes minimum images."""
+    def lattices(self) -> tuple[Floats, ...]:
+        """The lattice vectors, in columns, Å, of every part that takes nearest images."""
         parts = [fragment.model for fragment in self.fragments] + [self.binding, self.full]
-        return any(getattr(part, "lattice", None) is not None for part in parts)
+        found = [getattr(part, "lattice", None) for part in parts]
+        return tuple(lattice for lattice in found if lattice is not None)
+
+    @property
+    def periodic(self) -> bool:
+        """Whether any part takes nearest images."""
+        return bool(self.lattices)
 
     @property
     def compiled(self) -> bool:
@@ -211,8 +217,7 @@ class CompositeModel:
 
     def warm_up(self) -> None:
         """Evaluate once, far from anything: compiles the loops before the first real step."""
-        line = 10.0 * np.arange(self.n_atoms)
-        positions = np.stack([line, np.zeros_like(line), np.zeros_like(line)], axis=1)
+        positions = _spread(self.n_atoms, self.lattices)
         for component in ("total", "full"):
             if component in self.components:
                 self.evaluate(positions, component)
@@ -342,6 +347,22 @@ class _ModelLoader:
             extra = {"torch": "gpu", "sgdml": "train"}[self.backend]
             raise MissingExtraError(f"the {self.backend} backend", extra) from error
         return SGDMLModel(parameters, native, self.team)
+
+
+def _spread(n_atoms: int, lattices: Sequence[Floats]) -> Floats:
+    """Return positions (N, 3), Å, of which no two coincide, nor do images in any lattice.
+
+    In a cell: fractional coordinates of a Kronecker sequence, no two alike modulo 1 in any
+    direction. They fill half the cell, so that no pair is nearer through a face of it.
+    """
+    if not lattices:
+        return np.outer(10.0 * np.arange(n_atoms), [1.0, 0.0, 0.0])
+    smallest = min(lattices, key=lambda lattice: abs(np.linalg.det(lattice)))
+    # The root of x⁴ = x + 1: its powers fill three dimensions most evenly.
+    steps = 1.2207440846057596 ** -np.arange(1.0, 4.0)
+    fractional: Floats = 0.5 * (np.arange(n_atoms)[:, None] * steps % 1.0)
+    positions: Floats = fractional @ smallest.T
+    return positions
 
 
 def _numbers(part: object) -> int:

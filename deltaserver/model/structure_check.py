@@ -8,6 +8,7 @@ the structure. Relabelling equivalent atoms changes no bond and passes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,19 +18,28 @@ from numpy.typing import NDArray
 from deltaserver.errors import StructureError
 from deltaserver.model.bonds import FragmentBonds, find_bonds, training_distances
 from deltaserver.model.elements import SYMBOLS
-from deltaserver.model.structure_diagnosis import Names, Suspect, diagnose_bonds, diagnose_scale
+from deltaserver.model.structure_diagnosis import (
+    Names,
+    Suspect,
+    diagnose_bonds,
+    diagnose_scale,
+)
 
 if TYPE_CHECKING:
     from deltaserver.model.composite import CompositeModel
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 # Two atoms that no bond connects may come this much closer than any two of their elements do in
 # training, inside a fragment or between fragments, …
 CLOSEST = 0.75
 # … and the closest contact of two fragments may be this much longer than it ever is.
 FARTHEST = 1.35
+# How far the shortest distances of a molecule may be outside the range of its bonds in training.
+INTACT = 0.1
+WRAPPED_MARGIN = 1e-6  # of the cell: what i-PI wraps lies in it but for rounding
 WITH_BINDING = ("total", "binding", "full")
 
 
@@ -47,7 +57,8 @@ class ExpectedStructure:
         owner: the fragment of each atom, shape (N,).
         contacts: by fragment, the longest that its closest contact with the others ever is in
             training, Å; ∞ where training says nothing.
-        periodic: whether distances are those of nearest images.
+        images: by component, which pairs are judged by their nearest images, (N, N): those that
+            every part which is evaluated sees so.
     """
 
     names: Names
@@ -55,7 +66,7 @@ class ExpectedStructure:
     closest: Floats
     owner: Ints
     contacts: Floats
-    periodic: bool
+    images: Mapping[str, Bools]
 
     @classmethod
     def of(cls, model: CompositeModel) -> ExpectedStructure:
@@ -78,7 +89,9 @@ class ExpectedStructure:
         closest = _closest_by_elements(shortest, model.numbers, owner, bonds)
         fragment_names = tuple(fragment.name for fragment in model.fragments)
         names = Names(tuple(SYMBOLS[z] for z in model.numbers), tuple(owner), fragment_names)
-        return cls(names, tuple(bonds), closest, owner, contacts, model.periodic)
+        return cls(
+            names, tuple(bonds), closest, owner, contacts, _images(model, owner)
+        )  # fmt: skip
 
     @property
     def unchecked(self) -> tuple[str, ...]:
@@ -92,7 +105,7 @@ class ExpectedStructure:
 
         Args:
             positions: Å, shape (N, 3).
-            cell: lattice vectors in columns, Å. Periodic models take nearest images in it; for
+            cell: lattice vectors in columns, Å. Periodic parts take nearest images in it; for
                 others it only serves to recognise a molecule that was wrapped.
             component: what is to be served; fragments may lie anywhere if binding is not.
 
@@ -101,25 +114,76 @@ class ExpectedStructure:
         """
         if not any(len(bonds) for bonds in self.bonds):
             return  # training shows no molecule that could be told from another
-        distances = _all_distances(positions, cell if self.periodic else None)
+        distances = self.distances(positions, cell, component)
         suspect = Suspect(positions, distances, self.bonds, self.names)
         problem = diagnose_scale(suspect) or diagnose_bonds(suspect)
-        if problem and not self.periodic and cell is not None and self._is_wrapped(positions, cell):
-            problem = (
-                "the molecule is cut at the cell's boundary, as i-PI wraps it, and the model is "
-                'not periodic: set pbc="false" in the ffsocket of i-PI\'s input'
-            )
+        if problem:
+            problem = self._wrapped(positions, cell, component) or problem
         problem = problem or self._clash(distances)
         if component in WITH_BINDING:
             problem = problem or self._lost_contact(distances)
         if problem:
             raise StructureError(problem)
 
-    def _is_wrapped(self, positions: Floats, cell: Floats) -> bool:
-        if not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-6:
-            return False
+    def check_order(
+        self, positions: Floats, cell: Floats | None = None, component: str = "total"
+    ) -> None:
+        """Refuse a structure whose atoms stand in another order than the model's.
+
+        For what follows the first structure of a run: another bead or replica may have been read
+        from another file, but a minimiser's trial step may stretch and squeeze whatever it likes,
+        and takes itself back. So only what no step explains is refused: molecules like the
+        model's, whole, of which other atoms are bonded; and lengths in another unit.
+        """
+        distances = self.distances(positions, cell, component)
+        suspect = Suspect(positions, distances, self.bonds, self.names)
+        if not suspect.broken.any():
+            return
+        problem = diagnose_scale(suspect, only_units=True)
+        if not problem and self._is_intact(distances):
+            problem = diagnose_bonds(suspect)
+        if problem:
+            raise StructureError(problem)
+
+    def _is_intact(self, distances: Floats) -> bool:
+        """Return whether the shortest distances are those of the model's bonds, whoever has them.
+
+        Elements do not help: i-PI sends none.
+        """
+        low, high = (
+            np.sort(np.concatenate([getattr(bonds, end) for bonds in self.bonds]))
+            for end in ("shortest", "longest")
+        )
+        found = np.sort(distances[np.tril_indices(len(distances), k=-1)])[: len(low)]
+        return bool(((found > low * (1.0 - INTACT)) & (found < high * (1.0 + INTACT))).all())
+
+    def distances(self, positions: Floats, cell: Floats | None, component: str) -> Floats:
+        """Return all pair distances, Å, (N, N), as the parts of ``component`` see them."""
+        images = self.images.get(component, self.images["fragments"])
+        distances = _all_distances(positions, None)
+        if cell is None or not images.any():
+            return distances
+        return np.where(images, _all_distances(positions, cell), distances)
+
+    def _wrapped(self, positions: Floats, cell: Floats | None, component: str) -> str:
+        """Return what to do about molecules that would be whole as nearest images; else ""."""
+        if cell is None or not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-6:
+            return ""
         suspect = Suspect(positions, _all_distances(positions, cell), self.bonds, self.names)
-        return not diagnose_scale(suspect) and not suspect.broken.any()
+        if diagnose_scale(suspect) or suspect.broken.any():
+            return ""
+        fractional = positions @ np.linalg.inv(cell).T
+        inside = (fractional > -WRAPPED_MARGIN).all() and (fractional < 1.0 + WRAPPED_MARGIN).all()
+        if inside:
+            return (
+                "the molecule is cut at the cell's boundary, and the model is not periodic: make "
+                'the molecules whole in the start file, and set pbc="false" in the ffsocket of '
+                "i-PI's input"
+            )
+        return (
+            "the molecule is cut at the cell's boundary, and the model is not periodic: make the "
+            "molecules whole in the start file"
+        )
 
     def _clash(self, distances: Floats) -> str:
         # Atoms at one place are the evaluation's to refuse: no order of atoms explains them.
@@ -143,6 +207,18 @@ class ExpectedStructure:
                     "pulled apart, and the binding model knows nothing there"
                 )
         return ""
+
+
+def _images(model: CompositeModel, owner: Ints) -> dict[str, Bools]:
+    """Return which pairs are seen as nearest images by every part, by component; see above."""
+    same = owner[:, None] == owner
+    periodic = [getattr(f.model, "lattice", None) is not None for f in model.fragments]
+    inside = np.array(periodic)[owner][:, None] | ~same  # [N, N]
+    found = {"fragments": inside & same}
+    for name, part in (("binding", model.binding), ("full", model.full)):
+        found[name] = np.full(same.shape, getattr(part, "lattice", None) is not None)
+    found["total"] = inside & (found["binding"] | (model.binding is None))
+    return found
 
 
 def _distances(part: object) -> Floats | None:

@@ -96,7 +96,7 @@ class Suspect:
         return result
 
 
-def diagnose_scale(suspect: Suspect) -> str:
+def diagnose_scale(suspect: Suspect, only_units: bool = False) -> str:
     """Tell lengths in another unit and molecules that are stretched or squeezed as a whole."""
     for bonds in suspect.bonds:
         if not len(bonds):
@@ -114,6 +114,8 @@ def diagnose_scale(suspect: Suspect) -> str:
         for unit, value in (("Å taken for Bohr", BOHR_ANG), ("Bohr taken for Å", 1.0 / BOHR_ANG)):
             if abs(factor / value - 1.0) < UNIT_TOLERANCE:
                 return f"{told}: {unit}? Check the units of positions in i-PI's input"
+        if only_units:
+            continue
         return f"{told}: the structure is {'stretched' if factor > 1.0 else 'squeezed'}"
     return ""
 

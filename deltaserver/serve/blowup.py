@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.errors import GuardError
+from deltaserver.model.bonds import bonds_between
 from deltaserver.model.elements import COVALENT_RADIUS_ANG, SYMBOLS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-BOND_FACTOR = 1.25  # of the covalent radii's sum: what counts as a bond in the start structure
 SQUEEZE = 0.5  # of the covalent radii's sum: closer than this, nuclei would have met
 SEPARATION_EVERY = 10  # structures; a fragment needs many steps to leave
 
@@ -75,9 +75,8 @@ class GeometryWatch:
         radius = np.array(COVALENT_RADIUS_ANG)[self.numbers]
         found = [np.zeros((0, 2), dtype=np.int64)]
         for atoms in self.fragments:
-            i, j = (atoms[k] for k in np.triu_indices(len(atoms), 1))
-            near = _lengths(positions, i, j) < BOND_FACTOR * (radius[i] + radius[j])
-            found.append(np.stack([i[near], j[near]], axis=1))
+            later, earlier = bonds_between(self.numbers, positions, atoms)
+            found.append(np.stack([earlier, later], axis=1))
         self._bonds = np.concatenate(found)
         self._sums = radius[self._bonds[:, 0]] + radius[self._bonds[:, 1]]
 

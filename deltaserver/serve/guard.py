@@ -17,6 +17,7 @@ from deltaserver.model.composite import CompositeEvaluation, CompositeModel
 from deltaserver.model.guards import DOUBLE, SINGLE, check_evaluation
 from deltaserver.model.novelty import NoveltyMeasure
 from deltaserver.model.structure_check import ExpectedStructure
+from deltaserver.model.wrapping import WrappingCheck
 from deltaserver.serve.answer import Novelty
 from deltaserver.serve.extrapolation import ExtrapolationWatch, write_frame
 from deltaserver.serve.wire import PosData
@@ -24,7 +25,7 @@ from deltaserver.units import BOHR_ANG
 
 Floats = NDArray[np.float64]
 
-# Structures of a connection that are compared with the model's molecule: the first of every
+# Structures of a connection whose order of atoms is compared with the model's: the first of every
 # bead and replica that share it. What happens to a molecule later is the novelty's matter.
 FIRST_STRUCTURES = 64
 # Half as far again as 99 % of the training points are from each other.
@@ -60,6 +61,7 @@ class ServingGuard:
         self.settings = settings
         self.n_structures = 0
         self._expected = ExpectedStructure.of(model)
+        self._wrapping = WrappingCheck(self._expected)
         self._seen: WeakKeyDictionary[object, int] = WeakKeyDictionary()
         self._novelty = None if settings.extrapolation == "ignore" else NoveltyMeasure(model)
         self._watch = ExtrapolationWatch(settings.novelty_limit)
@@ -79,8 +81,6 @@ class ServingGuard:
             return
         seen = self._seen.get(connection, 0)
         self._seen[connection] = seen + len(data.positions)
-        if seen >= FIRST_STRUCTURES and not self.model.periodic:
-            return
         for k, (x, h) in enumerate(zip(data.positions, data.cells, strict=True)):
             positions, cell = BOHR_ANG * x, BOHR_ANG * h
             if not np.isfinite(positions).all():
@@ -88,12 +88,24 @@ class ServingGuard:
             try:
                 if self.model.periodic:
                     check_cell(self.model, self._expected.bonds, positions, cell)
-                if seen < FIRST_STRUCTURES:
-                    self._expected.check(positions, cell, component)
+                self._look(positions, cell, component, seen)
             except StructureError as error:
                 raise StructureError(
                     f"structure {seen + k} refused: {error} (--no-structure-check lets it through)"
                 ) from None
+
+    def _look(self, positions: Floats, cell: Floats, component: str, seen: int) -> None:
+        """Compare with the model's molecule; ``seen`` structures of the connection came before.
+
+        What is sent first, alone or in a batch, is what a user starts from. Later ones may be
+        trial steps of a minimiser, stretched at will, but also the first of another replica.
+        """
+        if seen == 0:
+            self._expected.check(positions, cell, component)
+            return
+        if seen < FIRST_STRUCTURES:
+            self._expected.check_order(positions, cell, component)
+        self._wrapping(positions, cell, component)
 
     def __call__(
         self, positions: Floats, cells: Floats, result: CompositeEvaluation

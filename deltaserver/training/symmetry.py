@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.errors import DataError, MissingExtraError
+from deltaserver.model.bonds import bonds_between
 from deltaserver.model.elements import SYMBOLS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-BOND_FACTOR = 1.25  # of the covalent radii's sum: C-C up to 1.9 Å, C-H up to 1.3 Å
 MAX_BOND_FRAMES = 200  # frames looked at: enough for a majority
 DEFAULT_CAP = 1000
 
@@ -52,24 +52,14 @@ class Symmetry:
         return cls(np.arange(n_atoms)[None, :], 1, note)
 
 
-def bonds(numbers: Ints, positions: Floats, factor: float = BOND_FACTOR) -> Bools:
-    """Return which pairs are bonded in the majority of frames ``positions`` (M, N, 3), (N, N).
-
-    Raises:
-        MissingExtraError: ase, which brings the radii, is not installed.
-    """
-    try:
-        from ase.data import covalent_radii
-    except ImportError:
-        raise MissingExtraError("ase", "train") from None
+def bonds(numbers: Ints, positions: Floats) -> Bools:
+    """Return which pairs are bonded in the majority of frames ``positions`` (M, N, 3), (N, N)."""
     some = positions[:: -(-len(positions) // MAX_BOND_FRAMES)]
-    reach = factor * (covalent_radii[numbers][:, None] + covalent_radii[numbers])
-    close = np.zeros(reach.shape, dtype=np.int64)
+    count = np.zeros((len(numbers), len(numbers)), dtype=np.int64)
     for frame in some:
-        close += np.linalg.norm(frame[:, None] - frame, axis=-1) < reach
-    bonded: Bools = 2 * close > len(some)
-    np.fill_diagonal(bonded, False)
-    return bonded
+        count[bonds_between(numbers, frame)] += 1
+    bonded: Bools = 2 * count > len(some)
+    return bonded | bonded.T
 
 
 def bonded_graph(numbers: Ints, bonded: Bools) -> Any:

@@ -9,7 +9,7 @@ from deltaserver.analysis.variables import Variable
 from tests.analysis.written import FRAGMENTS, POSITIONS, free_rotation, turned
 
 MASSES = np.array([16.0, 1, 1, 12, 1, 1, 1, 1])
-RADII = np.array([0.66, 0.31, 0.31, 0.76, 0.31, 0.31, 0.31, 0.31])
+NUMBERS = np.array([8, 1, 1, 6, 1, 1, 1, 1])
 WATER, METHANE = FRAGMENTS["water"], FRAGMENTS["methane"]
 
 
@@ -18,7 +18,7 @@ def task():
     return Task(
         reference=POSITIONS,
         masses=MASSES,
-        bonds=find_bonds(POSITIONS, RADII),
+        bonds=find_bonds(POSITIONS, NUMBERS),
         variables=(Variable("d", "distance", ((0,), (3,))),),
         rotations=(RotationSpec("methane", "water", METHANE, WATER),),
         pairs=(PairsSpec("w-m", WATER, METHANE, 10.0, 50),),
@@ -113,12 +113,12 @@ def test_no_frames(task):
 
 
 def test_bonds_and_molecules():
-    bonds = find_bonds(POSITIONS, RADII)
+    bonds = find_bonds(POSITIONS, NUMBERS)
     assert {tuple(pair) for pair in bonds.pairs.tolist()} == {
         (0, 1), (0, 2), (3, 4), (3, 5), (3, 6), (3, 7),
     }  # fmt: skip
     assert molecules(bonds, 8) == (WATER, METHANE)
-    lone = find_bonds(np.array([[0.0, 0, 0], [0, 0, 9]]), np.array([1.0, 1.0]))
+    lone = find_bonds(np.array([[0.0, 0, 0], [0, 0, 9]]), np.array([18, 18]))
     assert molecules(lone, 2) == ((0,), (1,))
     assert lone.stretch(np.zeros((3, 2, 3))).tolist() == [1, 1, 1]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deltaserver import CompositeModel
-from deltaserver.model.bonds import find_bonds, training_distances
+from deltaserver.model.bonds import bonds_between, find_bonds, training_distances
 from tests.builders import inverse_distances
 from tests.integration.conftest import ROOT
 
@@ -58,3 +58,28 @@ def test_a_hydrogen_has_one_bond():
 def test_descriptors_that_are_no_inverse_distance():
     found = training_distances(np.array([[0.5, 0.0, -1.0]]), 0.5)
     np.testing.assert_array_equal(found, [[1.0, np.inf, np.inf]])
+
+
+@pytest.mark.parametrize("length", [0.6, 0.74, 0.79, 1.0])
+def test_hydrogen_molecules_swing_beyond_the_covalent_radii(length):
+    found = bonds_of([1, 1], [[[0.0, 0.0, 0.0], [0.0, 0.0, length]]])
+    assert (found.i.tolist(), found.j.tolist()) == ([11], [10])
+
+
+def test_two_hydrogens_apart_are_two_atoms():
+    assert len(bonds_of([1, 1], [[[0.0, 0.0, 0.0], [0.0, 0.0, 1.2]]])) == 0
+
+
+def test_hydrogens_of_a_heavier_atom_are_not_bonded_to_each_other():
+    """As close as beads of a path integral bring them."""
+    squeezed = [[0.0, 0.0, 0.0], [0.85, 0.3, 0.0], [0.85, -0.3, 0.0]]
+    i, j = bonds_between(np.array([8, 1, 1]), np.array(squeezed))
+    assert set(zip(i.tolist(), j.tolist(), strict=True)) == {(1, 0), (2, 0)}
+
+
+def test_hydrogen_molecules_beside_water():
+    x = np.array([*WATER, [4.0, 0.0, 0.0], [4.78, 0.0, 0.0]])
+    i, j = bonds_between(np.array([8, 1, 1, 1, 1]), x)
+    assert set(zip(i.tolist(), j.tolist(), strict=True)) == {(1, 0), (2, 0), (4, 3)}
+    i, j = bonds_between(np.array([8, 1, 1, 1, 1]), x, np.array([3, 4]))
+    assert (i.tolist(), j.tolist()) == ([4], [3])

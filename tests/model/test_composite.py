@@ -13,7 +13,7 @@ from deltaserver.errors import (
     MissingExtraError,
     ModelFileError,
 )
-from deltaserver.model.composite import CompositeEvaluation, Fragment
+from deltaserver.model.composite import CompositeEvaluation, Fragment, _spread
 from deltaserver.model.files import parse_parameters
 from deltaserver.model.manifest import IsolatedAtom
 from deltaserver.model.sgdml import AssumedUnitsWarning, NativeUnits
@@ -26,6 +26,7 @@ from tests.builders import (
     ammonia_model,
     binding_model,
     geometry,
+    inverse_distances,
     manifest,
     numerical_gradient,
     rotation,
@@ -388,3 +389,21 @@ def test_a_backend_that_is_not_installed(directory, monkeypatch):
 def test_isolated_atoms_have_their_number():
     fragment = Fragment("ion", np.array([0]), IsolatedAtom(11, -1.0))
     assert fragment.numbers.tolist() == [11]
+
+
+@pytest.mark.parametrize("box", [3.0, 10.0, 12.0, 15.0, 20.0, 25.0, 30.0])
+@pytest.mark.parametrize("shape", [np.eye(3), TRICLINIC / 6.0])
+def test_periodic_models_warm_up_in_any_cell(tmp_path, box, shape):
+    directory = write_directory(tmp_path / "m")
+    lattice = box * shape
+    write_model(directory / "water.npz", water_model(lattice=lattice))
+    write_model(directory / "binding.npz", binding_model(lattice=2.0 * lattice))
+    model = CompositeModel.load(directory)
+    assert model.periodic
+    model.warm_up()
+
+
+def test_warming_up_148_atoms_in_a_cell():
+    x = _spread(148, (10.0 * np.eye(3),))
+    assert 1.0 / inverse_distances(x, 10.0 * np.eye(3)).min() < 10.0 * np.sqrt(3.0) / 2.0
+    assert 1.0 / inverse_distances(x, 10.0 * np.eye(3)).max() > 0.1

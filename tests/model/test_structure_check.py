@@ -157,8 +157,28 @@ def test_a_molecule_that_the_cell_has_cut():
     x = (structure("c60") + 15.0 - structure("c60")[3]) % 30.0
     EXPECTED["c60"].check(x, cell)
     x = (x + 15.0) % 30.0
-    assert 'set pbc="false"' in refusal("c60", x, cell)
+    said = refusal("c60", x, cell)
+    assert "make the molecules whole in the start file" in said
+    assert 'set pbc="false"' in said
     assert "pbc" not in refusal("c60", x)
+    outside = refusal("c60", x - 4.0, cell)  # i-PI has not wrapped that: the file was so
+    assert "make the molecules whole in the start file" in outside
+    assert "pbc" not in outside
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_after_the_first_structure_only_the_order_counts(name):
+    """A minimiser's trial steps may be anything; another replica's order of atoms may not."""
+    x = structure(name)
+    expected = EXPECTED[name]
+    rng = np.random.default_rng(3)
+    for trial in (x, 1.3 * x, 0.8 * x, x + rng.normal(0.0, 0.5, x.shape)):
+        expected.check_order(trial)
+    for wrong in (x[::-1], x[rng.permutation(len(x))]):
+        with pytest.raises(StructureError, match="should be bonded"):
+            expected.check_order(wrong)
+    with pytest.raises(StructureError, match="Bohr taken for Å"):
+        expected.check_order(x / 0.529177)
 
 
 def test_from_python():
