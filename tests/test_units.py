@@ -54,3 +54,49 @@ def test_an_unknown_unit_is_refused_with_those_that_are_known(look_up):
 
 def test_the_angstrom_sign_is_the_letter_too():
     assert units.length_in_ang("\u212b") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "unit", "value"),
+    [
+        ("energy", "kilocal/mol", 0.0433931242),  # the International Table calorie
+        ("energy", "j/mol", 1.03642696e-5),
+        ("energy", "kiloj/mol", 0.0103642696),
+        ("energy", "millielectronvolt", 1e-3),
+        ("energy", "ElectronVolt", 1.0),
+        ("energy", "kelvin", 8.617333e-5),
+        ("energy", "", 27.211386),
+        ("time", "femtosecond", 1.0),
+        ("time", "nanosecond", 1e6),
+        ("time", "atomic_unit", 0.0241888433),
+        ("time", "ase", 10.180505),  # 1 Å √(u/eV)
+        ("temperature", "millikelvin", 1e-3),
+        ("temperature", "automatic", 315775.02),
+        ("length", "picometer", 0.01),
+        ("length", "nanometer", 10.0),
+    ],
+)
+def test_units_as_ipi_spells_them(kind, unit, value):
+    assert units.from_ipi(kind, unit) == pytest.approx(value, rel=2e-7)
+
+
+@pytest.mark.parametrize("kind", sorted(units.IPI_UNITS))
+@pytest.mark.parametrize("prefix", ["", *units.IPI_PREFIXES])
+def test_every_unit_of_ipi_has_its_factor(kind, prefix):
+    ipi = pytest.importorskip("ipi.utils.units")
+    ours = units.from_ipi(kind, "atomic_unit")
+    for base in set(ipi.UnitMap[kind]) - {"radian", "degree"}:
+        theirs = ipi.unit_to_internal(kind, prefix + base, 1.0) * ours
+        # i-PI's factors are older ones: its kelvin is 1.2e-6 off, its Bohr 2e-8.
+        assert units.from_ipi(kind, prefix + base) == pytest.approx(theirs, rel=2e-6), base
+
+
+def test_i_pi_has_no_prefix_that_is_missing_here():
+    ipi = pytest.importorskip("ipi.utils.units")
+    assert ipi.UnitPrefix == {"": 1.0, **units.IPI_PREFIXES}
+
+
+@pytest.mark.parametrize("unit", ["furlong", "millifurlong", "angstrom", "kcal/mol"])
+def test_a_unit_that_ipi_does_not_know_is_refused(unit):
+    with pytest.raises(UnitError, match="is no unit of energy that i-PI knows; it has automatic"):
+        units.from_ipi("energy", unit)

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.errors import DataError
-from deltaserver.units import IPI_TIME_FS
+from deltaserver.units import PS_FS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -36,7 +36,6 @@ MIN_FRAMES = 20
 WINDOW_FROM, WINDOW_TO = 1 / 50, 1 / 10  # of the trajectory
 SAFE_RMS_RAD = 0.8  # beyond it, turns of more than π a frame, which alias, are no longer rare
 RANDOM_PLATEAU = np.pi**2 / 3 + 2  # ⟨θ²⟩ of a rotation drawn at random, rad²
-PS_FS = IPI_TIME_FS["picosecond"]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,24 +11,12 @@ from numpy.typing import NDArray
 
 from deltaserver.analysis.statistics import later_wins
 from deltaserver.analysis.trajectory import open_file
-from deltaserver.errors import DataError
-from deltaserver.units import IPI_ENERGY_EV, IPI_TEMPERATURE_K, IPI_TIME_FS
+from deltaserver.errors import DataError, UnitError
+from deltaserver.textio.columns import Column, columns_by_name
+from deltaserver.units import PS_FS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-COLUMN = re.compile(
-    r"#\s*(?:column\s+(\d+)|cols\.\s+(\d+)-(\d+))\s*-->\s*"
-    r"(\w+)(?:\{([^}]*)\})?(?:\([^)]*\))?(?:\{([^}]*)\})?"
-)
-
-
-@dataclass(frozen=True)
-class Column:
-    """One property: its first column from 0, and its unit as i-PI spells it."""
-
-    index: int
-    unit: str
 
 
 @dataclass(frozen=True)
@@ -53,24 +40,24 @@ class Properties:
 
     def time_ps(self) -> Floats | None:
         """Return the elapsed time in ps."""
-        return self._in("time", IPI_TIME_FS, 1.0 / IPI_TIME_FS["picosecond"])
+        return self._in("time", "time", 1.0 / PS_FS)
 
     def temperature_k(self, name: str = "temperature") -> Floats | None:
         """Return the kinetic temperature in K."""
-        return self._in(name, IPI_TEMPERATURE_K, 1.0)
+        return self._in(name, "temperature")
 
     def energy_ev(self, name: str) -> Floats | None:
         """Return an energy (``conserved``, ``potential``, …) in eV."""
-        return self._in(name, IPI_ENERGY_EV, 1.0)
+        return self._in(name, "energy")
 
-    def _in(self, name: str, table: dict[str, float], factor: float) -> Floats | None:
+    def _in(self, name: str, kind: str, factor: float = 1.0) -> Floats | None:
         values = self.raw(name)
         if values is None:
             return None
-        unit = self.columns[name].unit
-        if unit not in table:
-            raise DataError(f"{name} is in {unit!r}; known units: {', '.join(filter(None, table))}")
-        return values * (table[unit] * factor)
+        try:
+            return values * (self.columns[name].factor(kind) * factor)
+        except UnitError as error:
+            raise DataError(str(error)) from None
 
 
 def read_properties(pieces: Sequence[Path], tell: Callable[[str], None]) -> Properties:
@@ -104,12 +91,7 @@ def _read(path: Path, tell: Callable[[str], None]) -> tuple[dict[str, Column], F
             lines = file.read().decode("utf-8", "replace").splitlines()
         except (OSError, EOFError) as error:
             raise DataError(f"{path}: cannot be read ({error})") from error
-    columns = {}
-    for line in lines:
-        match = COLUMN.match(line)
-        if match:
-            first = int(match[1] or match[2]) - 1
-            columns[match[4]] = Column(first, match[5] or match[6] or "")
+    columns = columns_by_name(lines)
     body = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not body:
         raise DataError(f"{path}: no rows; expected an i-PI property file")

@@ -26,7 +26,7 @@ from deltaserver.analysis.trajectory import Trajectory
 from deltaserver.errors import DataError
 from deltaserver.model.elements import ATOMIC_WEIGHT_U, NUMBER_OF
 from deltaserver.model.manifest import read_manifest
-from deltaserver.units import IPI_TIME_FS
+from deltaserver.units import PS_FS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -34,7 +34,6 @@ Tell = Callable[[str], None]
 Progress = Callable[[str, int], None]
 
 BROKEN_STRETCH = 1.75  # of a bond's first length
-PS_FS = IPI_TIME_FS["picosecond"]
 
 
 @dataclass

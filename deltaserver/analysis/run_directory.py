@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from deltaserver.errors import DataError
-from deltaserver.units import IPI_TEMPERATURE_K, IPI_TIME_FS
+from deltaserver.errors import DataError, UnitError
+from deltaserver.units import from_ipi
 
 RUN_FILE = "run.json"
 INPUT_NAME = "input.xml"
@@ -218,7 +218,7 @@ def read_settings(path: Path) -> Settings:
         prefix=output.get("prefix", "i-pi"),
         positions=positions,
         properties=properties,
-        timestep_fs=_quantity(path, root.find(".//timestep"), IPI_TIME_FS),
+        timestep_fs=_quantity(path, root.find(".//timestep"), "time"),
         temperatures_k=_temperatures(path, root),
         ensemble=next((n.get("mode", "nve") for n in root.iter("dynamics")), ""),
         fixed_centre=(root.findtext(".//fixcom") or "True").strip().lower() == "true",
@@ -231,25 +231,22 @@ def read_settings(path: Path) -> Settings:
 def _temperatures(path: Path, root: ElementTree.Element) -> dict[str, float]:
     found = {}
     for system in root.iter("system"):
-        value = _quantity(path, system.find("ensemble/temperature"), IPI_TEMPERATURE_K)
+        value = _quantity(path, system.find("ensemble/temperature"), "temperature")
         if value is not None:
             found[system.get("prefix", "")] = value
     return found
 
 
-def _quantity(
-    path: Path, node: ElementTree.Element | None, table: dict[str, float]
-) -> float | None:
+def _quantity(path: Path, node: ElementTree.Element | None, kind: str) -> float | None:
     """Return a number of the input in our unit; None if it is a placeholder or not there."""
     if node is None:
         return None
-    unit = node.get("units", "").strip()
-    if unit not in table:
-        raise DataError(
-            f"{path}: <{node.tag}> is in {unit!r}; known units: {', '.join(filter(None, table))}"
-        )
     try:
-        return float(node.text or "") * table[unit]
+        factor = from_ipi(kind, node.get("units", ""))
+    except UnitError as error:
+        raise DataError(f"{path}: <{node.tag}>: {error}") from None
+    try:
+        return float(node.text or "") * factor
     except ValueError:
         return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 import time
@@ -11,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from deltaserver.serve.telemetry import show
-from deltaserver.units import HARTREE_EV
+import structlog
 
-COLUMN = re.compile(r"#\s*column\s+(\d+)\s+-->\s+(\w+)(?:\{(\w+)\})?")
-TO_EV = {"electronvolt": 1.0, "": HARTREE_EV, "atomic_unit": HARTREE_EV, "hartree": HARTREE_EV}
+from deltaserver.errors import UnitError
+from deltaserver.serve.telemetry import show
+from deltaserver.textio.columns import Column, parse_column, take
+from deltaserver.units import PS_FS
+
 UPDATE_EVERY_S = 0.5
 PLAIN_FIRST_S, PLAIN_LAST_S = 5.0, 300.0  # ever rarer: a batch log stays short
 BAR_WIDTH = 20
@@ -38,7 +39,8 @@ class PropertiesTail:
         self.path = path
         self.last: Point | None = None
         self._offset = 0
-        self._columns: dict[str, tuple[int, str]] = {}
+        self._columns: dict[str, Column] = {}
+        self._factors: dict[str, float | None] = {}
 
     def read(self) -> list[Point]:
         """Return the new points; a line that is not whole yet waits for the next look."""
@@ -54,8 +56,8 @@ class PropertiesTail:
         self._offset += whole
         points = []
         for line in data[:whole].decode("utf-8", "replace").splitlines():
-            if match := COLUMN.match(line.strip()):
-                self._columns[match[2]] = (int(match[1]) - 1, match[3] or "")
+            if column := parse_column(line):
+                take(self._columns, column)
             elif (point := self._parse(line)) is not None:
                 points.append(point)
         self.last = points[-1] if points else self.last
@@ -65,22 +67,30 @@ class PropertiesTail:
         try:
             values = [float(word) for word in line.split()]
             step = self._value(values, "step")
-            conserved = self._value(values, "conserved", TO_EV)
-            time_ps = self._value(values, "time", {"picosecond": 1.0})
-            kelvin = self._value(values, "temperature", {"kelvin": 1.0})
+            conserved = self._value(values, "conserved", "energy")
+            time_fs = self._value(values, "time", "time")
+            kelvin = self._value(values, "temperature", "temperature")
         except (ValueError, IndexError):
             return None
+        time_ps = None if time_fs is None else time_fs / PS_FS
         return None if step is None else Point(int(step), time_ps, kelvin, conserved)
 
-    def _value(
-        self, values: Sequence[float], name: str, units: dict[str, float] | None = None
-    ) -> float | None:
-        if name not in self._columns:
+    def _value(self, values: Sequence[float], name: str, kind: str = "") -> float | None:
+        column = self._columns.get(name)
+        if column is None:
             return None
-        column, unit = self._columns[name]
-        if units is None:
-            return values[column]
-        return values[column] * units[unit] if unit in units else None
+        if name not in self._factors:
+            self._factors[name] = self._factor(column, kind) if kind else 1.0
+        factor = self._factors[name]
+        return None if factor is None else values[column.index] * factor
+
+    def _factor(self, column: Column, kind: str) -> float | None:
+        try:
+            return column.factor(kind)
+        except UnitError as error:
+            reason = str(error)
+            structlog.get_logger().warning("a property is not followed", reason=reason)
+            return None
 
 
 class Progress:

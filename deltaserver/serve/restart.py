@@ -17,11 +17,11 @@ from typing import BinaryIO
 
 from deltaserver.errors import InputError
 from deltaserver.serve.ipi_input import IpiInput, set_child
+from deltaserver.textio.columns import columns_by_name
 
 RESTART_NAME = "RESTART"
 CONTINUED_INPUT = "restart.xml"
 STEP_IN_COMMENT = re.compile(rb"Step:\s*(\d+)")
-STEP_COLUMN = re.compile(rb"#\s*column\s+(\d+)\s+-->\s+step\b")
 
 
 @dataclass(frozen=True)
@@ -126,10 +126,10 @@ def _records_of(path: Path) -> Reader | None:
         head = file.read(4096)
     if b"#EXTRAS" in head[:64]:
         return _extras_records
-    match = STEP_COLUMN.search(head)
-    if match is None:
+    column = columns_by_name(head.decode("utf-8", "replace").splitlines()).get("step")
+    if column is None:
         return None
-    return lambda file: _column_records(file, int(match[1]) - 1)
+    return lambda file: _column_records(file, column.index)
 
 
 def _column_records(file: BinaryIO, column: int, shift: int = 0) -> Iterator[Record]:

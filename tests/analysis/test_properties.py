@@ -101,5 +101,16 @@ def test_refused(tmp_path, text, message):
 def test_unknown_unit(tmp_path):
     path = tmp_path / "run.out"
     path.write_text("# column   1     --> conserved{furlong} : .\n 1.0\n")
-    with pytest.raises(DataError, match="conserved is in 'furlong'"):
+    with pytest.raises(DataError, match="conserved: 'furlong' is no unit of energy"):
         read_properties([path], print).energy_ev("conserved")
+
+
+@pytest.mark.parametrize(
+    ("unit", "ev"), [("kilocal/mol", 0.0433931), ("millielectronvolt", 1e-3), ("kelvin", 8.617e-5)]
+)
+def test_every_unit_of_ipi(tmp_path, unit, ev):
+    path = tmp_path / "run.out"
+    path.write_text(f"# column   1     --> conserved{{{unit}}} : .\n 2.0\n")
+    assert read_properties([path], print).energy_ev("conserved") == pytest.approx(
+        [2 * ev], rel=1e-4
+    )

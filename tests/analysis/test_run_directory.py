@@ -116,7 +116,7 @@ def test_files_are_pieces_of_one_run(tmp_path):
         ("<input/>", "the root is <input>"),
         (
             '<simulation><timestep units="fortnight">1</timestep></simulation>',
-            "<timestep> is in 'fortnight'; known units",
+            "<timestep>: 'fortnight' is no unit of time that i-PI knows",
         ),
     ],
 )

@@ -1,6 +1,7 @@
 import io
 
 import pytest
+from structlog.testing import capture_logs
 
 from deltaserver.serve.progress import Point, Progress, ProgressLine, PropertiesTail, duration
 
@@ -35,15 +36,39 @@ def test_a_file_that_has_begun_again(tmp_path):
     assert [point.step for point in tail.read()] == [0]
 
 
-def test_units_that_are_not_known_are_left_out(tmp_path):
+@pytest.mark.parametrize(
+    ("unit", "ev"),
+    [
+        ("kilocal/mol", 0.0433931242),
+        ("j/mol", 1.03642696e-5),
+        ("millielectronvolt", 1e-3),
+        ("kelvin", 8.617333e-5),
+        ("", 27.211386),
+    ],
+)
+def test_the_conserved_quantity_in_every_unit(tmp_path, unit, ev):
     tail = PropertiesTail(tmp_path / "run.out")
+    unit = f"{{{unit}}}" if unit else ""
     tail.path.write_text(
-        "# column 1 --> conserved : x\n# column 2 --> step : y\n"
-        "# column 3 --> time{nanosecond} : z\n  1.0  7.0  3.0\n nonsense\n"
+        f"# column 1 --> conserved{unit} : x\n# column 2 --> step : y\n -2.0 7.0\n"
     )
     (point,) = tail.read()
-    assert (point.step, point.time_ps, point.temperature_k) == (7, None, None)
-    assert point.conserved_ev == pytest.approx(27.211386245988)
+    assert point.conserved_ev == pytest.approx(-2.0 * ev, rel=2e-7)
+
+
+def test_units_that_are_not_known_are_left_out_and_told(tmp_path):
+    tail = PropertiesTail(tmp_path / "run.out")
+    tail.path.write_text(
+        "# column 1 --> conserved{furlong} : x\n# column 2 --> step : y\n"
+        "# column 3 --> time{nanosecond} : z\n  1.0  7.0  3.0\n  1.0  8.0  4.0\n nonsense\n"
+    )
+    with capture_logs() as logs:
+        first, second = tail.read()
+    assert (first.step, first.conserved_ev, first.temperature_k) == (7, None, None)
+    assert (first.time_ps, second.time_ps) == pytest.approx((3000.0, 4000.0))
+    (told,) = logs
+    assert told["log_level"] == "warning"
+    assert "conserved: 'furlong' is no unit of energy" in told["reason"]
 
 
 class Clock:
