@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Quiet unless it fails: -qq leaves errors.
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 RUN_DIR ?= run
 
 .PHONY: run test slow test-cluster fuzz bench lint format clean help
@@ -17,16 +18,19 @@ help:
 	@echo "make test-cluster    containers and Slurm, really run: as root, on Debian 12"
 
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	@echo "making a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: setup.cfg | $(BIN)/python
-	$(PIP) install -e ".[ipi,analysis]"
+	@echo "installing deltaserver, i-PI and what they need, some minutes the first time"
+	@$(PIP) install -e ".[ipi,analysis,fast]"
 	@touch $@
 
 # torch first: sgdml needs it, and this exact version has a CPU wheel in many places.
 $(VENV)/.test: setup.cfg | $(BIN)/python
-	$(PIP) install "torch==2.13.0"
-	$(PIP) install -e ".[dev,train]"
+	@echo "installing deltaserver and all its extras, some minutes the first time"
+	@$(PIP) install "torch==2.13.0"
+	@$(PIP) install -e ".[dev,train]"
 	@touch $@
 
 run: $(VENV)/.run

@@ -169,7 +169,9 @@ def serve(
         raise InputError("--device is for the torch backend; --backend sgdml runs on the CPU")
     if backend == "numpy" and (device or precision != "float64"):
         backend = "torch"  # what only torch can do was asked for
-    model, notes = load_model(models, component, backend, device or "auto", precision, threads)
+    model, notes = load_model(
+        models, component, backend, device or "auto", precision, threads, quiet
+    )
     rotation = Rotation(log_max_size, log_keep) if log_max_size else None
     status = telemetry.configure(log_file, quiet=quiet, rotation=rotation)
     announce(model, models, backend, notes)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -30,6 +31,29 @@ def guard_loops() -> ModuleType:
     return importlib.import_module("deltaserver.model.guard_loops")
 
 
+@contextlib.contextmanager
+def tell_of_compilation(tell: Callable[[], None]) -> Iterator[None]:
+    """Call ``tell`` once, before the first loop that is in no cache is compiled."""
+    if not AVAILABLE:
+        yield
+        return
+    event = importlib.import_module("numba.core.event")
+    told = False
+
+    class FirstCompilation(event.Listener):  # type: ignore[misc, name-defined]
+        def on_start(self, event: Any) -> None:
+            nonlocal told
+            if not told:
+                told = True
+                tell()
+
+        def on_end(self, event: Any) -> None:
+            """Numba asks every listener for both."""
+
+    with event.install_listener("numba:compile", FirstCompilation()):
+        yield
+
+
 def compiled(
     function: Callable[..., Any],
     *,
@@ -38,6 +62,9 @@ def compiled(
     allocates: bool = True,
 ) -> Callable[..., Any]:
     """Compile on the first call and keep the machine code beside the module.
+
+    Where neither there nor in the user's cache directory anything can be written (a read-only
+    installation under systemd), it is compiled anew in every process.
 
     A division by zero gives infinity, as in NumPy: a test for it would keep loops from becoming
     vector instructions.
@@ -52,5 +79,10 @@ def compiled(
     njit = importlib.import_module("numba").njit
     fastmath = {"contract", "nsz"} | ({"reassoc"} if reorder else set())
     options = {"cache": True, "nogil": True, "fastmath": fastmath, "error_model": "numpy"}
-    result: Callable[..., Any] = njit(**options, inline=inline, _nrt=allocates)(function)
+    options |= {"inline": inline, "_nrt": allocates}
+    result: Callable[..., Any]
+    try:
+        result = njit(**options)(function)
+    except RuntimeError:  # "cannot cache function": numba found no directory for it
+        result = njit(**options | {"cache": False})(function)
     return result

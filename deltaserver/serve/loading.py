@@ -15,6 +15,7 @@ import structlog
 
 import deltaserver
 from deltaserver.errors import EXIT_OK, GuardError, InputError
+from deltaserver.model import jit
 from deltaserver.model.composite import CompositeModel
 
 # Forces of exactly trained models are small sums of large terms: float32 may keep none of them.
@@ -28,8 +29,11 @@ def load_model(
     device: str = "auto",
     precision: Any = "float64",
     threads: int | None = None,
+    quiet: bool = False,
 ) -> tuple[CompositeModel, list[str]]:
     """Load a model directory; return it with the warnings that came up.
+
+    ``quiet``: say nothing where loops must be compiled first, which takes many seconds once.
 
     Raises:
         GuardError: single precision would lose more of the forces than is left of them.
@@ -40,7 +44,8 @@ def load_model(
         model = CompositeModel.load(
             models, backend, device, precision, threads or default_threads()
         )
-        model.warm_up()
+        with jit.tell_of_compilation(_quiet if quiet else _tell_of_compilation):
+            model.warm_up()
     model.check_component(component)
     loss = float(str(model.device_facts().get("relative_force_error", 0.0)))
     if not loss <= MAX_FORCE_LOSS:
@@ -54,6 +59,17 @@ def load_model(
             "use --backend numpy"
         )
     return model, [str(warning.message) for warning in caught]
+
+
+def _tell_of_compilation() -> None:
+    print(
+        "deltaserver: compiling for this processor, some 20 s; later starts find it done",
+        file=sys.stderr, flush=True,
+    )  # fmt: skip
+
+
+def _quiet() -> None:
+    """Say nothing."""
 
 
 def default_threads() -> int:

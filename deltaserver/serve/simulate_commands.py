@@ -161,7 +161,7 @@ def _run(request: Request, ipi_input: Any, record: Any) -> None:
             click.echo(f"{request.directory}: finished at step {old.step}; nothing to do", err=True)
         return
     try:
-        model, notes = load_model(Path(record.models), record.component)
+        model, notes = load_model(Path(record.models), record.component, quiet=request.quiet)
     except SystemExit:  # a signal: for the daemon a clean end, for a run no end at all
         raise KeyboardInterrupt from None
     frame = request.directory / "deltaserver.jsonl"
@@ -205,7 +205,7 @@ def _ingredients(request: Request, temperatures: tuple[float, ...]) -> tuple[Rec
 
     models, component = _models(request), request.component or "total"
     recipe = recipe_of(request.kind, temperatures, request.options)
-    model, _ = load_model(models, component)
+    model, _ = load_model(models, component, quiet=request.quiet)
     return recipe, subject_of(models, request.structure, model, component, request.kind)
 
 

@@ -1,8 +1,23 @@
 import os
+import subprocess
+import sys
+from pathlib import Path
 
+import numba
 import pytest
 
+import deltaserver
+from deltaserver.model import jit
 from deltaserver.serve.loading import default_threads
+from tests.integration.conftest import DIMER
+
+LOAD = """
+import sys
+from pathlib import Path
+from deltaserver.serve.loading import load_model
+model, _ = load_model(Path(sys.argv[1]), "fragments")
+print(model.compiled)
+"""
 
 
 @pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 2), (64, 2)])
@@ -17,3 +32,40 @@ def test_omp_num_threads_is_obeyed(monkeypatch, told, threads):
     monkeypatch.setenv("OMP_NUM_THREADS", told)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     assert default_threads() == threads
+
+
+def load(cache):
+    """Load the dimer in a process of its own, numba's cache in ``cache``; return its stderr."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, str(DIMER)],
+        env=environment, capture_output=True, text=True, timeout=300,
+        cwd=Path(deltaserver.__file__).parents[1],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "True\n"
+    return done.stderr
+
+
+def test_compilation_is_told_in_one_line_and_kept(tmp_path):
+    told = load(tmp_path)
+    assert told.count("\n") == 1
+    assert told.startswith("deltaserver: compiling for this processor")
+    assert load(tmp_path) == ""
+
+
+def twice(x):
+    return 2.0 * x
+
+
+def test_where_nothing_can_be_written_it_is_compiled_all_the_same(monkeypatch):
+    """A read-only installation and HOME, as under the shipped systemd unit."""
+    caching = pytest.importorskip("numba.core.caching")
+    monkeypatch.setattr(caching._CacheImpl, "_locator_classes", [])
+    with pytest.raises(RuntimeError, match="cannot cache function"):
+        numba.njit(cache=True)(twice)
+    told = []
+    with jit.tell_of_compilation(lambda: told.append("compiling")):
+        assert jit.compiled(twice)(1.5) == 3.0
+        assert jit.compiled(twice)(2) == 4.0
+    assert told == ["compiling"]
