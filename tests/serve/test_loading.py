@@ -61,7 +61,7 @@ def twice(x):
 def test_where_nothing_can_be_written_it_is_compiled_all_the_same(monkeypatch):
     """A read-only installation and HOME, as under the shipped systemd unit."""
     caching = pytest.importorskip("numba.core.caching")
-    monkeypatch.setattr(caching._CacheImpl, "_locator_classes", [])
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
     with pytest.raises(RuntimeError, match="cannot cache function"):
         numba.njit(cache=True)(twice)
     told = []
