@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import selectors
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from deltaserver.errors import NoServerError, ProtocolError
+from deltaserver.errors import InputError, NoServerError, ProtocolError
 from deltaserver.model.composite import CompositeModel
 from deltaserver.serve import telemetry
 from deltaserver.serve.answer import Answer, Extras, answer_together
@@ -27,7 +28,9 @@ from deltaserver.units import BOHR_ANG
 
 Inspect = Callable[[NDArray[np.float64]], None]
 
+# What i-PI's input may say in an ffsocket's <parameters>; i-PI adds the last one itself.
 COMPONENT_PARAMETER = "component"
+PARAMETERS = (COMPONENT_PARAMETER, "batch_size")
 FINISH_S = 2.0  # how long a peer may take to ask for the forces of the step we stop in
 DRAIN_S = 5.0  # how long a peer may take to read the rest of a reply when we stop
 SERVER_CLOSED = "the server closed the connection"
@@ -264,6 +267,14 @@ class Daemon:
         self._drop(link)
 
     def _introduce(self, link: Link, event: Introduced) -> None:
+        unknown = [name for name in event.parameters if name not in PARAMETERS]
+        if unknown:
+            near = difflib.get_close_matches(unknown[0].lower(), PARAMETERS, n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            raise InputError(
+                f"{link.address}: <parameters> of the ffsocket has the unknown key "
+                f"{unknown[0][:40]!r}; known keys: {', '.join(PARAMETERS)}{meant}"
+            )
         link.component = event.parameters.get(COMPONENT_PARAMETER, self.settings.component)
         self.model.check_component(link.component)
         link.introduced = True

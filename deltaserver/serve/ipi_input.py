@@ -85,7 +85,7 @@ def parse_input(path: Path, text: str, prefix: str = DEFAULT_PREFIX) -> IpiInput
         raise InputError(f"{path}: not readable as XML ({error})") from error
     if root.tag != "simulation":
         raise InputError(f"{path}: the root is <{root.tag}>; expected <simulation>")
-    addresses = tuple(dict.fromkeys(_address(node, prefix) for node in root.iter("ffsocket")))
+    addresses = tuple(dict.fromkeys(_address(path, node, prefix) for node in root.iter("ffsocket")))
     if not addresses:
         raise InputError(f"{path}: no <ffsocket>; expected at least one for the daemon to serve")
     files = list(root.iter("file"))
@@ -148,9 +148,14 @@ def _count(path: Path, what: str, text: str) -> int:
     return int(text)
 
 
-def _address(node: ElementTree.Element, prefix: str) -> Address:
+def _address(path: Path, node: ElementTree.Element, prefix: str) -> Address:
     name = (node.findtext("address") or "localhost").strip()
-    if node.get("mode", "inet") == "unix":
+    mode = node.get("mode", "inet").strip()
+    if mode not in ("unix", "inet"):
+        raise InputError(
+            f'{path}: <ffsocket mode="{mode}"> is not supported; expected mode="unix" or "inet"'
+        )
+    if mode == "unix":
         return parse_address(f"unix:{name}", prefix)
     port = (node.findtext("port") or "65535").strip()
     # A server that listens on every interface is reached on this machine's own.

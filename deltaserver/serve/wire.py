@@ -27,6 +27,9 @@ HEADER_LENGTH = 12
 MAX_INIT_LENGTH = 1 << 16
 MAX_BATCH_SIZE = 1 << 12
 CELL_BYTES = 2 * 9 * 8  # h and its inverse
+# With mode="shm" i-PI 3.3 sends POSDATA, int32 nat and, the first time, int32 length and the name
+# of every segment, which begins so.
+SHARED_MEMORY = b"ipi_shm_"
 INT = np.dtype(np.int32)
 FLOAT = np.dtype(np.float64)
 
@@ -137,10 +140,12 @@ class MessageReader:
     def _posdata(self) -> Generator[None, None, PosData]:
         n_batch = self.batch_size or 1
         if self.batch_size is None:
+            yield from self._refuse_shared_memory(at=2 * INT.itemsize)
             cells = yield from self._read_exact(CELL_BYTES)
             yield from self._atom_count()
         else:
             yield from self._atom_count()
+            yield from self._refuse_shared_memory(at=INT.itemsize)
             cells = yield from self._read_exact(n_batch * CELL_BYTES)
         positions = yield from self._read_exact(n_batch * self.n_atoms * 3 * FLOAT.itemsize)
         return PosData(
@@ -154,6 +159,17 @@ class MessageReader:
             raise ProtocolError(
                 f"the peer sent {n_atoms} atoms; the model has {self.n_atoms}. "
                 "Check the structure in i-PI's input"
+            )
+
+    def _refuse_shared_memory(self, at: int) -> Generator[None, None, None]:
+        """Look ``at`` bytes on for a segment's name, which stands where a cell is expected."""
+        end = at + len(SHARED_MEMORY)
+        while len(self._buffer) < end:
+            yield None
+        if self._buffer[at:end] == SHARED_MEMORY:
+            raise ProtocolError(
+                "the peer sends positions through shared memory, which is not supported: set "
+                'mode="unix" in the ffsocket of i-PI\'s input in place of mode="shm"'
             )
 
     def _read_exact(self, n_bytes: int) -> Generator[None, None, bytes]:

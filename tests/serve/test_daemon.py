@@ -424,6 +424,22 @@ def test_a_server_that_breaks_the_protocol(composite, unix, sent, said):
     assert server.finish()
 
 
+@pytest.mark.parametrize("key", ["componet", "Component", "components", "model", "batchsize"])
+def test_unknown_parameters_are_refused(composite, unix, key):
+    """Else the total would be served to a force component that asked for the binding."""
+
+    def script(peer):
+        peer.send(init(f" {key} : binding , "))
+        return peer.ends()
+
+    server = ServerDouble(unix, script)
+    with pytest.raises(InputError, match=f"the unknown key '{key}'; known keys: component") as told:
+        serve(composite, server)
+    assert told.value.exit_code == 2
+    assert ("did you mean 'component'?" in str(told.value)) == key.lower().startswith("compo")
+    assert server.finish()
+
+
 def test_a_component_that_the_model_does_not_have(composite, unix):
     def script(peer):
         peer.send(init(" component : oxygen , "))

@@ -91,3 +91,11 @@ def test_files_that_are_no_text(path):
         read_input(path)
     with pytest.raises(InputError, match="no such file"):
         read_input(path.with_name("absent.xml"))
+
+
+def test_shared_memory_sockets_are_refused_by_name(tmp_path):
+    text = (
+        '<simulation><ffsocket mode="shm" name="d"><address>delta</address></ffsocket></simulation>'
+    )
+    with pytest.raises(InputError, match='mode="shm"> is not supported; expected mode="unix"'):
+        parse_input(tmp_path / "input.xml", text)

@@ -152,3 +152,19 @@ def test_arrays_of_any_memory_layout_go_out_row_by_row():
     forces = np.asfortranarray(np.arange(12.0).reshape(1, 4, 3))
     reply = wire.force_ready(np.zeros(1), forces, np.zeros((1, 3, 3)), [b"{}"])
     assert np.frombuffer(reply, np.float64, 12, 24).tolist() == list(range(12))
+
+
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_shared_memory_is_told_by_its_name(batch_size):
+    """As ``SHMDriver`` of i-PI 3.3.1 writes its first POSDATA."""
+    names = [f"ipi_shm_4711_9_{kind}".encode() for kind in ("pos", "h", "ih", "pot")]
+    data = message("posdata") + struct.pack("=i", 2)
+    data += b"".join(struct.pack("=i", len(name)) + name for name in names)
+    reader = MessageReader(2)
+    reader.batch_size = batch_size
+    for k in range(12 + 4 + 4 + 7):
+        reader.feed(data[k : k + 1])
+        assert reader.next_message() is None
+    reader.feed(data[27:])
+    with pytest.raises(ProtocolError, match='set mode="unix" in the ffsocket'):
+        reader.next_message()
