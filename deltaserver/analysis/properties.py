@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.analysis.statistics import later_wins
-from deltaserver.analysis.trajectory import open_file
 from deltaserver.errors import DataError, UnitError
 from deltaserver.textio.columns import Column, columns_by_name
+from deltaserver.textio.files import open_file
 from deltaserver.units import PS_FS
 
 Floats = NDArray[np.float64]

@@ -24,8 +24,8 @@ from deltaserver.analysis.run_directory import Run
 from deltaserver.analysis.survey import Bonds, Survey, Task, find_bonds, molecules
 from deltaserver.analysis.trajectory import Trajectory
 from deltaserver.errors import DataError
-from deltaserver.model.elements import ATOMIC_WEIGHT_U, NUMBER_OF
 from deltaserver.model.manifest import read_manifest
+from deltaserver.textio.species import parse_species
 from deltaserver.units import PS_FS
 
 Floats = NDArray[np.float64]
@@ -115,11 +115,11 @@ def read(
 
 def _elements(symbols: Sequence[str], label: str) -> tuple[Floats, Ints]:
     """Return masses (u) and atomic numbers of element symbols."""
-    unknown = sorted({symbol for symbol in symbols if symbol not in NUMBER_OF})
-    if unknown:
-        raise DataError(f"{label}: {', '.join(unknown)} is no element; expected symbols such as C")
-    numbers = np.array([NUMBER_OF[symbol] for symbol in symbols])
-    return np.array(ATOMIC_WEIGHT_U)[numbers], numbers
+    try:
+        species = [parse_species(symbol) for symbol in symbols]
+    except DataError as error:
+        raise DataError(f"{label}: {error}") from None
+    return np.array([s.mass_u for s in species]), np.array([s.number for s in species])
 
 
 def _definitions(

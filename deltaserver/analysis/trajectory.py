@@ -6,30 +6,23 @@ it, or files given one by one. A frame counts unless a later piece has begun at 
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.analysis.xyz_text import Frames, XyzText
 from deltaserver.errors import DataError, MissingExtraError
+from deltaserver.textio.files import is_pdb, is_xyz, open_file
+from deltaserver.textio.pdb import PdbText
+from deltaserver.textio.xyz_stream import Frames, XyzText
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Tell = Callable[[str], None]
 
-COMPRESSED: tuple[tuple[bytes, Callable[..., object]], ...] = (
-    (b"\x1f\x8b", gzip.open),
-    (b"BZh", bz2.open),
-    (b"\xfd7zXZ\x00", lzma.open),
-)
-XYZ_ENDINGS = (".xyz", ".extxyz")
 ASE_BLOCK = 128
 
 
@@ -41,32 +34,12 @@ class Block:
     positions: Floats
 
 
-def open_file(path: Path) -> BinaryIO:
-    """Open a file, decompressed by what its first bytes say.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    try:
-        file = path.open("rb")
-        start = file.read(8)
-        file.seek(0)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    for magic, opener in COMPRESSED:
-        if start.startswith(magic):
-            return cast(BinaryIO, opener(file))
-    return file
+def _text(path: Path, file: BinaryIO, tell: Tell) -> XyzText | PdbText:
+    return PdbText(file, str(path), tell) if is_pdb(path) else XyzText(file, str(path), tell)
 
 
-def is_xyz(path: Path) -> bool:
-    """Tell whether the name is an XYZ file's, a backup's or a compressed one's."""
-    name = path.name
-    if name.startswith("#") and name.endswith("#"):
-        name = name[1:].rsplit("#", 2)[0]
-    for ending in (".gz", ".bz2", ".xz"):
-        name = name.removesuffix(ending)
-    return name.endswith(XYZ_ENDINGS)
+def _is_text(path: Path) -> bool:
+    return is_xyz(path) or is_pdb(path)
 
 
 class Trajectory:
@@ -98,9 +71,9 @@ class Trajectory:
         return len(self.symbols)
 
     def _look_into(self, path: Path) -> None:
-        if is_xyz(path):
+        if _is_text(path):
             with open_file(path) as file:
-                text = XyzText(file, str(path), lambda _: None)
+                text = _text(path, file, lambda _: None)
                 symbols, step, has_steps = text.symbols, text.first_step, text.has_steps
         else:
             symbols, step, has_steps = _ase_symbols(path), 0, False
@@ -141,11 +114,11 @@ class Trajectory:
                     yield Frames(frames.steps[kept], frames.positions[kept])
 
     def _piece(self, path: Path) -> Iterator[Frames]:
-        if not is_xyz(path):
+        if not _is_text(path):
             yield from _ase_frames(path, self.tell)
             return
         with open_file(path) as file:
-            yield from XyzText(file, str(path), self.tell)
+            yield from _text(path, file, self.tell)
 
 
 def _together(streams: list[Iterator[Frames]]) -> Iterator[Block]:

@@ -5,8 +5,9 @@ import lzma
 import numpy as np
 import pytest
 
-from deltaserver.analysis.trajectory import Trajectory, is_xyz
+from deltaserver.analysis.trajectory import Trajectory
 from deltaserver.errors import DataError
+from deltaserver.textio.files import is_xyz
 from tests.analysis.written import POSITIONS, SYMBOLS, ipi_text
 
 

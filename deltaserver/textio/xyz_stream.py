@@ -16,8 +16,12 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.errors import DataError, UnitError
-from deltaserver.units import length_in_ang
+from deltaserver.errors import DataError
+from deltaserver.model.elements import SYMBOLS
+from deltaserver.textio import comment as comments
+from deltaserver.textio.files import decoded, is_damage
+from deltaserver.textio.species import ISOTOPES, parse_species
+from deltaserver.textio.xyz_frames import BOM, numbers_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -38,9 +42,11 @@ DIGITS = [column + k for column in NUMBERS_AT for k in (1, 3, 4, 5, 6, 7, 10, 11
 ZERO, MINUS, POINT, LETTER_E, NEWLINE = b"0-.e\n"
 POWERS = 10.0 ** np.arange(5 + 99, 5 - 100, -1)  # [99 + exponent]: what divides 6 digits
 
-UNIT = re.compile(rb"(\w+)\{(\w+)\}")
-STEP = re.compile(rb"[Ss]tep\s*[:=]\s*\"?(\d+)")
-POSITIONS = (b"positions", b"x_centroid")
+LABEL_BYTES = 8
+KNOWN = {*SYMBOLS, *ISOTOPES}
+CARRIAGE_RETURN = b"\r"
+BLANK = re.compile(rb"(?:[ \t]*\n)*[ \t]*(?=\Z)|(?:[ \t]*\n)*")
+UNLIMITED = 1 << 30
 
 
 def _place_values() -> NDArray[np.float32]:
@@ -90,11 +96,12 @@ class Header:
     comment: bytes
     step: int | None
     unit_ang: float
+    layout: comments.Layout
 
     @property
     def from_ipi(self) -> bool:
         """Whether i-PI has written it, or somebody who writes as i-PI does."""
-        return b"# CELL" in self.comment
+        return comments.from_ipi_itself(self.comment)
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,14 @@ class Frames:
 
     steps: Ints
     positions: Floats
+
+
+def _symbol(label: bytes) -> str:
+    """Return the element's symbol, or a label that is none: who needs elements says so."""
+    try:
+        return parse_species(decoded(label)).symbol
+    except DataError:
+        return decoded(label)
 
 
 class Malformed(Exception):  # noqa: N818  # a state of the text, which the caller mends
@@ -129,6 +144,9 @@ class XyzText:
         self._ended = False
         self._n_read = 0
         self._n_before = 0  # bytes that were let go
+        self._n_blank = 0  # lines between frames
+        self._try = UNLIMITED  # frames that are looked at together
+        self._labels: list[bytes] = []
         self._first = self._open()
 
     def _open(self) -> Header:
@@ -141,7 +159,10 @@ class XyzText:
             lines = self._lines(header)
         except Malformed as error:
             raise DataError(f"{self.name}: not an XYZ trajectory ({error})") from None
-        self.symbols = tuple(line.split()[0].decode("utf-8", "replace") for line in lines[2:])
+        self._labels = self._labels_of(header, lines)
+        labels = np.array([b"%8s" % label[:LABEL_BYTES] for label in self._labels])
+        self._label_bytes = labels.view(np.uint8).reshape(-1, LABEL_BYTES)
+        self.symbols = tuple(_symbol(label) for label in self._labels)
         self.has_steps = header.step is not None
         return header
 
@@ -163,18 +184,38 @@ class XyzText:
             if frames is not None:
                 self._n_read += len(frames.steps)
                 yield frames
+        if self._n_blank:
+            self.tell(f"{self.name}: {self._n_blank} blank lines between frames were passed over")
 
     def _available(self) -> bool:
-        """Tell whether there is more text than white space; let go of what has been read."""
-        self._n_before += self._at
-        self._data, self._at = self._data[self._at :], 0
+        """Tell whether there is another frame's text; let go of what has been read."""
+        if self._at and len(self._data) - self._at < CHUNK_BYTES // 2:
+            self._n_before += self._at
+            self._data, self._at = self._data[self._at :], 0
         self._fill(CHUNK_BYTES // 2)
-        return bool(self._data) and not (self._ended and self._data.isspace())
+        return self._skip_blank()
+
+    def _skip_blank(self) -> bool:
+        """Go past blank lines; tell whether anything follows them."""
+        while True:
+            text = BLANK.match(self._data, self._at)
+            assert text is not None
+            if text.end() < len(self._data):
+                self._n_blank += text[0].count(b"\n")
+                self._at = text.end()
+                return True
+            if self._ended:
+                self._at = len(self._data)
+                return False
+            self._fill(len(self._data) - self._at + CHUNK_BYTES)
 
     def _fill(self, n_bytes: int) -> None:
         """Have at least ``n_bytes`` after the current place, unless the file ends before."""
         while not self._ended and len(self._data) - self._at < n_bytes:
-            self._data += self._read()
+            more = self._read()
+            if not self._data and not self._n_before:
+                more = more.removeprefix(BOM)
+            self._data += more.replace(CARRIAGE_RETURN, b"") if CARRIAGE_RETURN in more else more
 
     def _read(self) -> bytes:
         """Read a chunk, in small parts: a damaged file gives up to the part that is damaged."""
@@ -183,9 +224,7 @@ class XyzText:
             try:
                 part = self.file.read(PART_BYTES)
             except Exception as error:
-                # gzip, bz2 and lzma raise these where a file ends too early or is damaged
-                known = isinstance(error, (OSError, EOFError, ValueError))
-                if not known and type(error).__name__ not in ("LZMAError", "error"):
+                if not is_damage(error):
                     raise
                 reason = " ".join(str(error).split())
                 self.tell(f"{self.name}: the file is cut short or damaged ({reason}); "
@@ -205,29 +244,19 @@ class XyzText:
         if not count.isdigit() or int(count) == 0:
             raise Malformed(f"{count[:20].decode('utf-8', 'replace')!r} is no number of atoms")
         comment = self._data[ends + 1 : comment_ends]
-        step = STEP.search(comment)
+        step = comments.find_step(comment)
+        try:
+            unit, layout = comments.length_unit(comment), comments.layout_of(comment)
+        except DataError as error:
+            raise DataError(f"{self.name}: {error}") from None
         return Header(
             n_atoms=int(count),
             n_bytes=comment_ends + 1 - self._at,
             comment=comment,
             step=int(step[1]) if step else None,
-            unit_ang=self._unit(comment),
+            unit_ang=unit,
+            layout=layout,
         )
-
-    def _unit(self, comment: bytes) -> float:
-        """Return how many Å the unit of a comment is: i-PI's own is Bohr, a plain file's Å."""
-        found = {match[1]: match[2].decode() for match in UNIT.finditer(comment)}
-        found.pop(b"cell", None)
-        for quantity, unit in found.items():
-            if quantity not in POSITIONS:
-                raise DataError(
-                    f"{self.name}: holds {quantity.decode()}; expected a trajectory of positions"
-                )
-            try:
-                return length_in_ang("angstrom" if unit == "ase" else unit)
-            except UnitError as error:
-                raise DataError(f"{self.name}: {error}") from None
-        return length_in_ang("atomic_unit" if b"# CELL" in comment else "angstrom")
 
     # -- by tables of bytes --------------------------------------------------------------------
 
@@ -238,14 +267,17 @@ class XyzText:
         except Malformed:
             return None
         n_bytes = header.n_bytes + LINE_BYTES * header.n_atoms
-        n_frames = (len(self._data) - self._at) // n_bytes
+        n_frames = min(self._try, (len(self._data) - self._at) // n_bytes)
         if not header.from_ipi or header.n_atoms != self.n_atoms or n_frames == 0:
             return None
         table = np.frombuffer(self._data, np.uint8, n_frames * n_bytes, self._at)
         table = table.reshape(n_frames, n_bytes)
         lines = table[:, header.n_bytes :].reshape(n_frames, header.n_atoms, LINE_BYTES)
         alike = _headers_alike(table[:, : header.n_bytes]) & well_formed(lines).all(axis=1)
+        alike &= (lines[:, :, :LABEL_BYTES] == self._label_bytes).all(axis=(1, 2))
         n_good = n_frames if alike.all() else int(np.argmin(alike))
+        # Where frames are not alike, few are looked at together: not a chunk for each of them.
+        self._try = min(4 * self._try, UNLIMITED) if n_good == n_frames else max(1, n_good)
         if n_good == 0:
             return None
         self._at += n_good * n_bytes
@@ -261,13 +293,13 @@ class XyzText:
         """Read up to some frames line by line; pass over what is no frame."""
         steps: list[int] = []
         positions: list[Floats] = []
-        while len(steps) < SLOW_FRAMES and not self._data[self._at :][:4096].isspace():
+        while len(steps) < SLOW_FRAMES and self._skip_blank():
             began = self._at
             try:
                 header = self._header()
                 if header.n_atoms != self.n_atoms:
                     raise Malformed(f"{header.n_atoms} atoms instead of {self.n_atoms}")
-                values = self._numbers(header)
+                values = self._numbers(header, self._n_read + len(steps))
             except Malformed as error:
                 self._at = began
                 self._pass_over(error)
@@ -279,16 +311,32 @@ class XyzText:
                 break  # back to the fast way, which may have stopped for one frame only
         return Frames(np.array(steps, np.int64), np.array(positions)) if steps else None
 
-    def _numbers(self, header: Header) -> Floats:
+    def _numbers(self, header: Header, index: int) -> Floats:
         lines = self._lines(header)
+        rows = [line.split() for line in lines[2:]]
         try:
-            values = np.array([line.split()[1:4] for line in lines[2:]], np.float64)
-        except ValueError:
-            raise Malformed("an atom's line has no three numbers") from None
-        if values.shape != (header.n_atoms, 3):
-            raise Malformed("an atom's line has no three numbers")
+            values = numbers_of(rows, header.layout.position)
+        except DataError as error:
+            raise Malformed(str(error)) from None
+        labels = [row[header.layout.species] for row in rows]
+        if labels != self._labels:
+            self._check_elements(labels, index)
         self._at += sum(len(line) + 1 for line in lines)
         return values
+
+    def _labels_of(self, header: Header, lines: list[bytes]) -> list[bytes]:
+        return [line.split()[header.layout.species] for line in lines[2:]]
+
+    def _check_elements(self, labels: list[bytes], index: int) -> None:
+        """Refuse a frame whose atoms are not the first one's, in its order (DataError)."""
+        for atom, (label, symbol) in enumerate(zip(labels, self.symbols, strict=True)):
+            if _symbol(label) != symbol:
+                if _symbol(label) not in KNOWN:
+                    raise Malformed(f"{decoded(label)[:20]!r} is no element")
+                raise DataError(
+                    f"{self.name}: frame {index}: atom {atom} is {_symbol(label)}; the first "
+                    f"frame has {symbol} there"
+                )
 
     def _lines(self, header: Header) -> list[bytes]:
         n_lines = header.n_atoms + 2
@@ -301,8 +349,13 @@ class XyzText:
             if self._ended and self._at + n_bytes >= len(self._data):
                 raise Malformed("the frame is cut short")
             n_bytes *= 2
-        if any(len(line.split()) < 4 for line in lines[2:n_lines]):
-            raise Malformed("an atom's line has no three numbers")
+        least = header.layout.least
+        if any(len(line.split()) < least for line in lines[2:n_lines]):
+            raise Malformed(
+                "an atom's line has no three numbers"
+                if header.layout is comments.PLAIN
+                else f"an atom's line has fewer than {least} columns"
+            )
         return lines[:n_lines]
 
     def _is_whole(self, header: Header, lines: list[bytes]) -> bool:
@@ -315,7 +368,9 @@ class XyzText:
         """Go to the next frame, past one that a kill cut short, and say so."""
         place = f"byte {self._n_before + self._at}"
         count = b"%d" % self.n_atoms
-        pattern = count + rb"\n# CELL" if self._first.from_ipi else rb"\n[ \t]*" + count + rb"\s*\n"
+        pattern = (
+            count + rb"\n[ \t]*#" if self._first.from_ipi else rb"\n[ \t]*" + count + rb"\s*\n"
+        )
         search = re.compile(pattern)
         while True:
             found = search.search(self._data, self._at + 1)
@@ -342,9 +397,10 @@ def _steps(headers: Bytes, header: Header) -> Ints | None:
     """Read the number after ``Step:`` in (B, n) headers alike; None if they have none."""
     if header.step is None:
         return None
-    match = STEP.search(headers[0].tobytes())
+    match = comments.find_step(header.comment)
     assert match is not None
-    begin, end = match.start(1), match.end(1)
+    before = header.n_bytes - len(header.comment) - 1
+    begin, end = before + match.start(1), before + match.end(1)
     while headers[0, begin - 1] == ord(" "):
         begin -= 1  # a longer number takes the blanks before it
     field = headers[:, begin:end]

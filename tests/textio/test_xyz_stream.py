@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltaserver.analysis import xyz_text
-from deltaserver.analysis.xyz_text import XyzText
 from deltaserver.errors import DataError
+from deltaserver.textio import xyz_stream
+from deltaserver.textio.xyz_stream import XyzText
 from deltaserver.units import BOHR_ANG
 from tests.analysis.written import POSITIONS, SYMBOLS, ipi_frame, ipi_text
 
@@ -162,9 +162,9 @@ def test_long_step_numbers(frames):
 
 
 def test_files_larger_than_a_chunk(frames, monkeypatch):
-    monkeypatch.setattr(xyz_text, "CHUNK_BYTES", 5000)
-    monkeypatch.setattr(xyz_text, "PART_BYTES", 999)
-    monkeypatch.setattr(xyz_text, "MAX_HEADER_BYTES", 200)
+    monkeypatch.setattr(xyz_stream, "CHUNK_BYTES", 5000)
+    monkeypatch.setattr(xyz_stream, "PART_BYTES", 999)
+    monkeypatch.setattr(xyz_stream, "MAX_HEADER_BYTES", 200)
     read = Read(ipi_text(frames, STEPS))
     assert read.n_blocks > 5
     assert np.array_equal(read.positions, as_written(frames))
