@@ -130,5 +130,6 @@ def subject_of(models: Path, structure: Path | None, model: Any, component: str,
     directory = models if models.is_dir() else models.parent
     slug = re.sub(r"[^A-Za-z0-9_+-]+", "_", directory.resolve().name) or "model"
     return Subject(
-        f"{slug}_{kind}", model.name, str(models), start.numbers, start.positions_ang, tuple(parts)
-    )
+        f"{slug}_{kind}", model.name, str(models), start.numbers, start.positions_ang,
+        tuple(parts), start.masses_u,
+    )  # fmt: skip

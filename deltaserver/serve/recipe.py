@@ -98,6 +98,7 @@ class Subject:
         numbers: atomic numbers, shape (N,).
         positions_ang: Å, shape (N, 3).
         parts: contributions to write, by the name that the daemon's extras give them.
+        masses_u: of the atoms, u; those of the elements if none are given.
     """
 
     slug: str
@@ -106,6 +107,7 @@ class Subject:
     numbers: Sequence[int]
     positions_ang: Floats
     parts: tuple[str, ...]
+    masses_u: tuple[float, ...] = ()
 
 
 def render(recipe: Recipe, subject: Subject, address: str = "delta") -> str:
@@ -230,7 +232,8 @@ def _system(recipe: Recipe, subject: Subject, kelvin: float, prefix: str) -> str
 def _start(subject: Subject, n_beads: int) -> str:
     n_atoms = len(subject.numbers)
     names = ", ".join(SYMBOLS[z] for z in subject.numbers)
-    masses = ", ".join(f"{ATOMIC_WEIGHT_U[z]:g}" for z in subject.numbers)
+    masses_u = subject.masses_u or [ATOMIC_WEIGHT_U[z] for z in subject.numbers]
+    masses = ", ".join(f"{mass:g}" for mass in masses_u)
     rows = [", ".join(f"{value:.8f}" for value in row) for row in subject.positions_ang]
     positions = ",\n        ".join(rows * n_beads)  # every bead starts there
     cell = ", ".join(f"{x:g}" for x in CELL_ANG * np.eye(3).ravel())

@@ -1,11 +1,10 @@
 """The structure a simulation starts from: read from a file, checked against the model.
 
-Plain XYZ is read here; anything else through ASE, where it is installed.
+XYZ and PDB are read by ourselves; anything else through ASE, where it is installed.
 """
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,22 +12,25 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.errors import InputError, MissingExtraError
+from deltaserver.errors import GeometryError, InputError, StructureError
 from deltaserver.model.composite import CompositeModel
-from deltaserver.model.elements import NUMBER_OF, SYMBOLS
+from deltaserver.model.elements import SYMBOLS
+from deltaserver.model.whole import Repeats, make_whole
+from deltaserver.textio.structures import read_structures
+from deltaserver.textio.xyz_frames import BadFrame
 
 Floats = NDArray[np.float64]
 STRUCTURE_NAME = "structure.xyz"
-MAX_ATOMS = 1_000_000
 
 
 @dataclass(frozen=True)
 class StartStructure:
-    """Atomic numbers and positions in Å, shape (N, 3), and where they come from."""
+    """Atomic numbers, positions in Å, shape (N, 3), where they come from, and masses in u."""
 
     numbers: tuple[int, ...]
     positions_ang: Floats
     source: Path
+    masses_u: tuple[float, ...]
 
 
 def start_structure(models: Path, given: Path | None, model: CompositeModel) -> StartStructure:
@@ -36,6 +38,7 @@ def start_structure(models: Path, given: Path | None, model: CompositeModel) -> 
 
     Raises:
         InputError: there is none, it cannot be read, or its elements are not the model's.
+        StructureError: the one given has not the model's bonds, as in another unit of length.
     """
     directory = models if models.is_dir() else models.parent
     path = given or directory / STRUCTURE_NAME
@@ -43,7 +46,17 @@ def start_structure(models: Path, given: Path | None, model: CompositeModel) -> 
         raise InputError(f"{directory} ships no {STRUCTURE_NAME}; give one with --structure FILE")
     structure = read_structure(path)
     check_elements(structure, model.numbers.tolist(), model.name)
+    if given is not None:
+        _check_bonds(structure, model)
     return structure
+
+
+def _check_bonds(structure: StartStructure, model: CompositeModel) -> None:
+    """Refuse a file in another unit or with torn molecules, before anything starts from it."""
+    try:
+        model.check_structure(structure.positions_ang)
+    except StructureError as error:
+        raise StructureError(f"{structure.source}: {error}") from None
 
 
 def check_elements(structure: StartStructure, expected: Sequence[int], model: str) -> None:
@@ -61,7 +74,9 @@ def check_elements(structure: StartStructure, expected: Sequence[int], model: st
 
 
 def read_structure(path: Path) -> StartStructure:
-    """Read the first frame of an XYZ file (also .gz), or of what ASE reads.
+    """Read the first frame of an XYZ or PDB file, compressed or not, or of what ASE reads.
+
+    Molecules that a cell has cut are made whole.
 
     Raises:
         InputError: no such file, or not readable.
@@ -69,50 +84,23 @@ def read_structure(path: Path) -> StartStructure:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a structure")
-    name = path.name.removesuffix(".gz")
-    if name.endswith((".xyz", ".extxyz")):
-        return _read_xyz(path)
-    return _read_with_ase(path)
-
-
-def _read_xyz(path: Path) -> StartStructure:
-    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rt", encoding="utf-8") as file:
-            n_atoms = int(file.readline())
-            if not 0 < n_atoms <= MAX_ATOMS:
-                raise ValueError(f"{n_atoms} atoms")
-            file.readline()
-            rows = [file.readline().split() for _ in range(n_atoms)]
-        numbers = tuple(_number(row[0]) for row in rows)
-        positions = np.array([[float(value) for value in row[1:4]] for row in rows])
-        if positions.shape != (n_atoms, 3) or not np.isfinite(positions).all():
-            raise ValueError("positions are missing or not finite")
-    except (OSError, EOFError, ValueError, KeyError, IndexError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(f"{path}: not readable as XYZ ({reason})") from error
-    return StartStructure(numbers, positions, path)
+        frames = read_structures(path, _silent, "analysis", first_only=True)
+    except BadFrame as error:
+        raise InputError(f"{path}: not readable as XYZ ({error.reason})") from None
+    if not frames or not np.isfinite(frames[0].positions).all():
+        raise InputError(
+            f"{path}: not readable as XYZ (no atoms, or positions that are not finite)"
+        )
+    frame = frames[0]
+    positions = frame.positions
+    if frame.cell is not None:
+        try:
+            positions = make_whole(frame.numbers, positions, Repeats(frame.cell, frame.pbc))
+        except GeometryError as error:
+            raise InputError(f"{path}: {error}") from None
+    return StartStructure(tuple(frame.numbers.tolist()), positions, path, tuple(frame.masses_u))
 
 
-def _number(label: str) -> int:
-    if label.isdecimal() and 0 < int(label) < len(SYMBOLS):
-        return int(label)
-    return NUMBER_OF[label.capitalize()]
-
-
-def _read_with_ase(path: Path) -> StartStructure:
-    try:
-        from ase.io import read
-    except ImportError as error:
-        raise MissingExtraError(f"{path.name} is no XYZ file and ASE, which may read it,",
-                                "analysis") from error  # fmt: skip
-    try:
-        atoms = read(path, index=0)
-        numbers = tuple(int(z) for z in atoms.numbers)
-        positions = np.array(atoms.positions, dtype=np.float64)
-    except Exception as error:  # ASE's readers raise anything
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise InputError(f"{path}: ASE cannot read it ({reason})") from error
-    if not numbers or not np.isfinite(positions).all():
-        raise InputError(f"{path}: no atoms, or positions that are not finite")
-    return StartStructure(numbers, positions, path)
+def _silent(_: str) -> None:
+    """Tell nobody: what lies between frames is no part of the first one."""

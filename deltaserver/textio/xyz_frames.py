@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from deltaserver.errors import DataError
 from deltaserver.textio import comment as comments
 from deltaserver.textio.files import decoded, is_damage, open_file
-from deltaserver.textio.species import parse_species
+from deltaserver.textio.species import ISOTOPES, parse_species
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -65,6 +65,12 @@ class Frame:
     def __len__(self) -> int:
         """Return the number of atoms."""
         return len(self.numbers)
+
+    @property
+    def isotopes_u(self) -> tuple[tuple[int, float], ...]:
+        """The atoms that are not of the natural weight, each with its mass in u."""
+        marked = [k for k, symbol in enumerate(self.symbols) if symbol in ISOTOPES]
+        return tuple((k, float(self.masses_u[k])) for k in marked)
 
 
 class _Lines:

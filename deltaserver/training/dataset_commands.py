@@ -180,7 +180,7 @@ def label_command(
             raise InputError(f"{frames}: no such file or directory of frames")
         if output is None or not fragments:
             raise InputError(f"{frames} is a file; expected --fragment and --output as well")
-        workplace = place.open_given(output, frames, _parse_fragments(fragments))
+        workplace = place.open_given(output, frames, _parse_fragments(fragments), _note)
     with _progress() as progress:
         _label(workplace, progress, options)
 
@@ -263,7 +263,7 @@ def check_command(source: Path, debug: bool) -> None:
     """Check DATASET, a directory or .xyz file; tell what is in it."""
     from deltaserver.training.dataset_files import read_dataset
 
-    _report(read_dataset(source), source)
+    _report(read_dataset(source, _note), source)
 
 
 @dataset.command("complex")
@@ -312,7 +312,7 @@ def _open_sampling(
         prepare_steps=options["prepare"],
         wall_distance=_wall(options["wall"], structures, fragments),
     )
-    return open_sampling(output, structures, fragments, plan)
+    return open_sampling(output, structures, fragments, plan, _note)
 
 
 def _wall(text: str, structures: tuple[Path, ...], fragments: tuple[Any, ...]) -> float | None:
@@ -401,6 +401,10 @@ def _progress() -> Progress:
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )
+
+
+def _note(line: str) -> None:
+    click.echo(f"note: {line}", err=True)
 
 
 def _report(frames: LabelledFrames, where: Path) -> None:

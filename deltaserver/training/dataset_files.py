@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from deltaserver import units
-from deltaserver.errors import DataError, MissingExtraError, UnitError
+from deltaserver.errors import DataError, UnitError
 from deltaserver.model.elements import NUMBER_OF, SYMBOLS
 from deltaserver.model.manifest import NAME_PATTERN, RESERVED_NAMES, format_atoms, parse_atoms
 from deltaserver.model.safe_yaml import BAD_YAML, MAX_YAML_BYTES, dump_yaml, load_yaml
+from deltaserver.textio.xyz_frames import BadFrame, Frame, Tell, read_frames
 from deltaserver.training.dataset_native import write_native_datasets
 from deltaserver.training.frames import FragmentSpec, Ints, LabelledFrames
 from deltaserver.training.journal import write_atomically
@@ -34,8 +35,14 @@ STEP_KEYS = ("step", "md_step", "frame_step")
 RESERVED_DATASET_NAMES = (*RESERVED_NAMES, "noninteracting", "frames", "dataset", "complex")
 
 
-def read_dataset(path: str | Path) -> LabelledFrames:
+def silent(_: str) -> None:
+    """Tell nobody."""
+
+
+def read_dataset(path: str | Path, tell: Tell = silent) -> LabelledFrames:
     """Read a dataset directory (or its ``dataset.yaml``), or a labelled extended XYZ file.
+
+    ``tell`` is called with one line for what was passed over, such as blank lines.
 
     Raises:
         DataError: no such dataset, or anything in it that is wrong, with the frame's number.
@@ -46,7 +53,7 @@ def read_dataset(path: str | Path) -> LabelledFrames:
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected a dataset directory or an .xyz file")
     if path.suffix not in (".yaml", ".yml"):
-        frames = _read_frames(path, path.name.split(".")[0], "", None, None)
+        frames = _read_frames(path, path.name.split(".")[0], "", None, None, tell)
         check_plausible(frames, str(path))
         return frames
     top = read_manifest(path)
@@ -55,7 +62,7 @@ def read_dataset(path: str | Path) -> LabelledFrames:
     if not frames_path.is_file():
         raise DataError(f"{frames_path}: no such file; {path.name} describes its frames")
     numbers = _stated_numbers(path, top["elements"]) if "elements" in top else None
-    frames = _read_frames(frames_path, top["name"], top["reference"], fragments, numbers)
+    frames = _read_frames(frames_path, top["name"], top["reference"], fragments, numbers, tell)
     if "frames" in top and top["frames"] != len(frames):
         raise DataError(
             f"{frames_path}: has {len(frames)} frames; {path.name} states {top['frames']}: "
@@ -226,18 +233,19 @@ def _read_frames(
     reference: str,
     fragments: tuple[FragmentSpec, ...] | None,
     numbers: Ints | None,
+    tell: Tell,
 ) -> LabelledFrames:
-    images = list(_images(path))
+    images = _images(path, tell)
     first = images[0]
     if numbers is None:
-        numbers = first.numbers.astype(np.int64)
+        numbers = first.numbers
     if fragments is None:
         fragments = _convention_fragments(path, first)
         reference = str(first.info.get("method", "not stated"))
     check_partition(fragments, len(numbers), str(path))
     for index, atoms in enumerate(images):
         _check_frame(f"{path}: frame {index}", atoms, numbers, len(fragments))
-    step_key = next((key for key in STEP_KEYS if key in first.info), None)
+    steps = np.array(stated_steps(images, str(path)), dtype=np.int64)
     energies = [
         [atoms.info[f"energy_frag{j}"] for j in range(1, len(fragments) + 1)] for atoms in images
     ]
@@ -251,47 +259,59 @@ def _read_frames(
         forces=np.array([atoms.arrays["forces_full"] for atoms in images]),
         fragment_energies=np.array(energies, dtype=np.float64),
         fragment_forces=np.array([atoms.arrays["forces_frag"] for atoms in images]),
-        trajectory=np.array([atoms.info.get("traj", 0) for atoms in images], dtype=np.int64),
-        step=np.array(
-            [atoms.info.get(step_key, m) for m, atoms in enumerate(images)], dtype=np.int64
-        ),
+        trajectory=steps[:, 0],
+        step=steps[:, 1],
     )
 
 
-def _images(path: Path) -> Iterator[Any]:
+def _images(path: Path, tell: Tell) -> list[Frame]:
     try:
-        from ase.io.extxyz import read_xyz
-    except ImportError:
-        raise MissingExtraError("ASE", "train") from None
-    index = 0
-    try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)  # whole: ASE's reader seeks back and forth
-        for atoms in read_xyz(io.StringIO(content.decode()), index=slice(None)):
-            yield atoms
-            index += 1
-    except DataError:
-        raise
-    except Exception as error:  # ASE's readers raise whatever the damage leads to
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise DataError(f"{path}: frame {index} cannot be read: {reason}") from None
-    if not index:
+        images = read_frames(path, tell)
+    except BadFrame as error:
+        raise DataError(f"{path}: frame {error.index} cannot be read: {error.reason}") from None
+    if not images:
         raise DataError(f"{path}: no frames in it")
+    return images
 
 
-def _convention_fragments(path: Path, atoms: Any) -> tuple[FragmentSpec, ...]:
+def stated_steps(images: list[Frame], where: str) -> list[list[int]]:
+    """Return (trajectory, step) of frames: what they state, else 0 and their number.
+
+    Raises:
+        DataError: a number that is none, naming frame and key.
+    """
+    steps = []
+    for index, frame in enumerate(images):
+        here = f"{where}: frame {index}"
+        key = next((key for key in STEP_KEYS if key in frame.info), None)
+        step = index if frame.step is None else frame.step
+        if key is not None:
+            step = _whole_number(frame.info[key], f"{here}: {key}")
+        steps.append([_whole_number(frame.info.get("traj", 0), f"{here}: traj"), step])
+    return steps
+
+
+def _whole_number(value: Any, where: str) -> int:
+    """Return a whole number that a frame's comment states; DataError, begun with ``where``."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))
+    if not whole and not (isinstance(value, float) and value.is_integer()):
+        raise DataError(f"{where} is {str(value)[:40]!r}; expected a whole number")
+    return int(value)
+
+
+def _convention_fragments(path: Path, atoms: Frame) -> tuple[FragmentSpec, ...]:
     """Two fragments from ``frag1=`` (atoms of the first), ``frag_charges`` and ``frag_names``."""
     count = atoms.info.get("frag1")
     if not isinstance(count, (int, np.integer)) or not 0 < count < len(atoms):
         raise DataError(
             f"{path}: frame 0: frag1 is {count}; expected the first fragment's number of atoms"
         )
-    charges = atoms.info.get("frag_charges", [0, 0])
-    try:
-        first, second = (int(charge) for charge in charges)
-    except (TypeError, ValueError):
-        raise DataError(f"{path}: frame 0: frag_charges is {charges!r}; expected two") from None
+    stated = np.atleast_1d(np.asarray(atoms.info.get("frag_charges", [0, 0])))
+    if stated.shape != (2,):
+        raise DataError(f"{path}: frame 0: frag_charges is {stated.tolist()!r}; expected two")
+    first, second = (
+        _whole_number(charge, f"{path}: frame 0: frag_charges") for charge in stated.tolist()
+    )
     names = str(atoms.info.get("frag_names", "fragment1 fragment2")).split()
     if len(names) != 2:
         raise DataError(f"{path}: frame 0: frag_names is {' '.join(names)!r}; expected two")
@@ -301,7 +321,7 @@ def _convention_fragments(path: Path, atoms: Any) -> tuple[FragmentSpec, ...]:
     return tuple(map(FragmentSpec, names, atoms_of, (first, second)))
 
 
-def _check_frame(where: str, atoms: Any, numbers: Any, n_fragments: int) -> None:
+def _check_frame(where: str, atoms: Frame, numbers: Any, n_fragments: int) -> None:
     if len(atoms) != len(numbers):
         raise DataError(f"{where} has {len(atoms)} atoms; expected {len(numbers)}")
     for index in np.flatnonzero(atoms.numbers != numbers)[:1]:

@@ -16,18 +16,21 @@ from typing import Any
 
 import numpy as np
 
-from deltaserver.errors import DataError, InputError, MissingExtraError
+from deltaserver.errors import DataError, InputError
 from deltaserver.model.elements import SYMBOLS
 from deltaserver.model.manifest import format_atoms, parse_atoms
-from deltaserver.training.calculators import calculator_factory
+from deltaserver.textio.xyz_frames import Frame, Tell
+from deltaserver.training.calculators import calculator_factory, molecule
 from deltaserver.training.complexes import place
 from deltaserver.training.dataset_files import (
-    STEP_KEYS,
     check_fragment_name,
     check_partition,
     parse_fragments,
+    silent,
+    stated_steps,
 )
 from deltaserver.training.frames import FragmentSpec, Ints
+from deltaserver.training.given import check_lengths, read_structures
 from deltaserver.training.journal import write_atomically
 from deltaserver.training.sampling import POSITION_DECIMALS, SamplingPlan, Start
 
@@ -83,34 +86,13 @@ def parse_fragment(text: str) -> FragmentSpec:
         raise InputError(f"{where}: {error}") from None
 
 
-def read_structures(path: Path) -> list[Any]:
-    """Return every structure of a file that ASE reads.
-
-    Raises:
-        DataError: no such file, not readable, or empty.
-    """
-    try:
-        from ase.io import read
-    except ImportError:
-        raise MissingExtraError("ASE", "train") from None
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; expected a structure that ASE reads")
-    try:
-        images = read(path, index=":")
-    except Exception as error:  # ASE's readers raise whatever the damage leads to
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise DataError(f"{path}: not a structure that ASE reads: {reason}") from None
-    if not images:
-        raise DataError(f"{path}: no structure in it")
-    return list(images)
-
-
-def read_start(path: Path, fragments: tuple[FragmentSpec, ...]) -> Start:
+def read_start(path: Path, fragments: tuple[FragmentSpec, ...], tell: Tell = silent) -> Start:
     """Return the last structure of a file, if the fragments fit it (DataError if not)."""
-    atoms = read_structures(path)[-1]
-    check_partition(fragments, len(atoms), str(path))
-    source = str(atoms.info.get("source", path.name))
-    return Start(atoms.numbers.astype(np.int64), atoms.positions, source)
+    last = read_structures(path, tell)[-1]
+    check_partition(fragments, len(last), str(path))
+    check_lengths(last.numbers, last.positions[None], fragments, str(path))
+    source = str(last.info.get("source", path.name))
+    return Start(last.numbers, last.positions, source, last.isotopes_u)
 
 
 def open_sampling(
@@ -118,6 +100,7 @@ def open_sampling(
     structures: tuple[Path, ...],
     fragments: tuple[FragmentSpec, ...],
     plan: SamplingPlan,
+    tell: Tell = silent,
 ) -> Workplace:
     """Set up the sampling of a complex, or continue it; the last structure of each file starts.
 
@@ -125,7 +108,7 @@ def open_sampling(
         InputError: structures that differ in elements, fragments that do not fit, a calculator
             that is not there, or a directory that was begun with other settings.
     """
-    starts = [read_start(path, fragments) for path in structures]
+    starts = [read_start(path, fragments, tell) for path in structures]
     for path, start in zip(structures, starts, strict=True):
         check_elements(str(path), start.numbers, starts[0].numbers)
     calculator_factory(plan.calculator)
@@ -136,17 +119,24 @@ def open_sampling(
     return workplace
 
 
-def open_given(directory: Path, path: Path, fragments: tuple[FragmentSpec, ...]) -> Workplace:
-    """Set up the labelling of frames that are given in a file."""
-    images = read_structures(path)
-    numbers = images[0].numbers.astype(np.int64)
+def open_given(
+    directory: Path, path: Path, fragments: tuple[FragmentSpec, ...], tell: Tell = silent
+) -> Workplace:
+    """Set up the labelling of frames that are given in a file.
+
+    Raises:
+        DataError: frames that differ in elements, are no molecules in Å, or do not fit.
+    """
+    images = read_structures(path, tell)
+    numbers = images[0].numbers
     check_partition(fragments, len(numbers), str(path))
-    starts = []
-    for index, atoms in enumerate(images):
-        check_elements(f"{path}: frame {index}", atoms.numbers, numbers)
-        starts.append(Start(numbers, atoms.positions.round(POSITION_DECIMALS), path.name))
-    workplace = Workplace(directory, tuple(starts), fragments, None)
-    _keep_settings(workplace, _given_steps(images))
+    for index, frame in enumerate(images):
+        check_elements(f"{path}: frame {index}", frame.numbers, numbers)
+    positions = np.array([frame.positions for frame in images]).round(POSITION_DECIMALS)
+    check_lengths(numbers, positions, fragments, str(path))
+    starts = tuple(Start(numbers, frame, path.name) for frame in positions)
+    workplace = Workplace(directory, starts, fragments, None)
+    _keep_settings(workplace, _given_steps(images, str(path)))
     return workplace
 
 
@@ -162,7 +152,12 @@ def reopen(directory: Path) -> Workplace:
         return Workplace(
             directory,
             tuple(
-                Start(numbers, np.array(start["positions"]), start["source"])
+                Start(
+                    numbers,
+                    np.array(start["positions"]),
+                    start["source"],
+                    tuple((int(k), float(u)) for k, u in start.get("isotopes_u", ())),
+                )
                 for start in settings["starts"]
             ),
             parse_fragments(settings["fragments"], str(path)),
@@ -182,11 +177,11 @@ def place_molecules(paths: tuple[Path, ...], gap: float, seed: int, output: Path
     """
     molecules = [read_structures(path)[-1] for path in paths]
     rng = np.random.default_rng(seed)
-    together = molecules[0][:0]
+    together = molecule(np.zeros(0, np.int64), np.zeros((0, 3)), np.zeros(0, np.int64))
     fragments, names = [], [path.stem for path in paths]
     for k, positions in enumerate(place([m.positions for m in molecules], gap, rng)):
-        part = molecules[k].copy()
-        part.positions = positions
+        charges = np.zeros(len(positions), np.int64)
+        part = molecule(molecules[k].numbers, positions, charges)
         name = names[k] if names.count(names[k]) == 1 else f"{names[k]}{k + 1}"
         check_fragment_name(name, str(paths[k]))
         atoms = tuple(range(len(together), len(together) + len(part)))
@@ -214,13 +209,9 @@ def check_elements(where: str, numbers: Ints, expected: Ints) -> None:
         )
 
 
-def _given_steps(images: list[Any]) -> list[list[int]]:
+def _given_steps(images: list[Frame], where: str) -> list[list[int]]:
     """Return (trajectory, step) of given frames: what they state, else 0 and their number."""
-    key = next((key for key in STEP_KEYS if key in images[0].info), None)
-    steps = [
-        [int(atoms.info.get("traj", 0)), int(atoms.info.get(key, index))]
-        for index, atoms in enumerate(images)
-    ]
+    steps = stated_steps(images, where)
     if len({tuple(step) for step in steps}) < len(steps):
         return [[0, index] for index in range(len(images))]
     return steps
@@ -231,7 +222,11 @@ def _settings(workplace: Workplace) -> dict[str, Any]:
         "plan": workplace.plan.describe() if workplace.plan else None,
         "numbers": workplace.numbers.tolist(),
         "starts": [
-            {"source": start.source, "positions": start.positions.tolist()}
+            {
+                "source": start.source,
+                "positions": start.positions.tolist(),
+                **({"isotopes_u": start.isotopes_u} if start.isotopes_u else {}),
+            }
             for start in workplace.starts
         ],
         "fragments": _describe_fragments(workplace.fragments),

@@ -37,11 +37,15 @@ PREPARE_INTERVAL = 100
 
 @dataclass(frozen=True)
 class Start:
-    """A structure that trajectories start from: elements and positions (Å), and its file."""
+    """A structure that trajectories start from: elements and positions (Å), and its file.
+
+    ``isotopes_u`` are the atoms of another mass than their element's, (atom, u): deuterium.
+    """
 
     numbers: Ints
     positions: Floats
     source: str
+    isotopes_u: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -210,6 +214,11 @@ class _Trajectory:
         charges = nominal_charges(len(start.numbers), fragments)
         self.rng = np.random.default_rng([plan.seed, index])
         self.atoms = molecule(start.numbers, start.positions, charges)
+        masses = self.atoms.get_masses()
+        for atom, mass in start.isotopes_u:
+            masses[atom] = mass
+        if start.isotopes_u:
+            self.atoms.set_masses(masses)
         self.reference = self.atoms.copy()
         if plan.wall_distance is not None:
             wall = FragmentWall(fragments, plan.wall_distance, plan.wall_constant)

@@ -1,4 +1,5 @@
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,6 +43,12 @@ def test_atoms_masses_and_cell_stand_in_every_system(kind):
         np.testing.assert_allclose(numbers(beads.findtext("m")), [15.999, 1.008, 1.008])
         assert beads.findtext("names").split() == ["[", "O,", "H,", "H", "]"]
         np.testing.assert_allclose(numbers(system.findtext("cell")), 300.0 * np.eye(3).ravel())
+
+
+def test_isotopes_keep_their_masses():
+    heavy = replace(WATER, masses_u=(15.999, 2.01410178, 1.008))
+    root = ElementTree.fromstring(render(recipe("nvt"), heavy))
+    np.testing.assert_allclose(numbers(root.findtext(".//m")), [15.999, 2.0141, 1.008], atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)

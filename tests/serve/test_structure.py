@@ -1,13 +1,17 @@
 import gzip
+from pathlib import Path
 
 import numpy as np
 import pytest
 from ase import Atoms
 
 from deltaserver import CompositeModel
-from deltaserver.errors import InputError
+from deltaserver.errors import InputError, StructureError
+from deltaserver.model.elements import SYMBOLS
 from deltaserver.serve.structure import read_structure, start_structure
+from deltaserver.units import BOHR_ANG
 from tests.builders import COMPLEX, geometry
+from tests.textio.written import ALIKE, CELL, FRAMES, as_bytes, text
 
 WATER = "3\nwater\nO 0 0 0.1\nH 0 0.76 -0.5 extra 1\nH 0 -0.76 -0.5\n"
 
@@ -32,6 +36,28 @@ def test_other_formats_through_ase(tmp_path):
     found = read_structure(tmp_path / "w.traj")
     assert found.numbers == (8, 1, 1)
     np.testing.assert_allclose(found.positions_ang, atoms.positions)
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_a_start_is_the_same_however_it_is_written(tmp_path, name):
+    path = tmp_path / "w.xyz"
+    path.write_bytes(as_bytes(ALIKE[name]))
+    found = read_structure(path)
+    assert found.numbers == (8, 1, 1, 8, 1, 1)
+    np.testing.assert_allclose(found.positions_ang, FRAMES[0], atol=2e-8)
+    heavy = found.masses_u[1] == pytest.approx(2.0141, abs=1e-4)
+    assert heavy == (name == "isotopes")
+
+
+def test_a_wrapped_start_is_made_whole(tmp_path):
+    path = tmp_path / "w.xyz"
+    lattice = 'Lattice="10 0 0 0 10 0 0 0 10" pbc="T T T"'
+    path.write_text(text(FRAMES % 10.0, comment=lattice))
+    moved = read_structure(path).positions_ang - FRAMES[0]
+    np.testing.assert_allclose(moved, np.tile(moved[0], (6, 1)), atol=2e-8)
+    path.write_text("2\nLattice='2 0 0 0 9 0 0 0 9'\nC 0 0 0\nC 1 0 0\n")
+    with pytest.raises(InputError, match=r"the cell is 2\.00 Å high, too small"):
+        read_structure(path)
 
 
 @pytest.mark.parametrize(
@@ -72,3 +98,19 @@ def test_elements_are_checked_against_the_model(tmp_path, model_directory):
         start_structure(model_directory, tmp_path / "short.xyz", model)
     with pytest.raises(InputError, match=r"ships no structure.xyz; give one with --structure"):
         start_structure(model_directory, None, model)
+
+
+def test_the_one_given_must_have_the_models_bonds(tmp_path):
+    directory = Path(__file__).parents[2] / "models" / "methane_dimer"
+    model = CompositeModel.load(directory)
+    start = read_structure(directory / "structure.xyz")
+    symbols = [SYMBOLS[z] for z in start.numbers]
+    for factor, comment in ((1.0, "Å"), (1.0 / BOHR_ANG, CELL + "positions{{atomic_unit}}")):
+        path = tmp_path / "good.xyz"
+        path.write_text(text([start.positions_ang * factor], symbols, comment))
+        found = start_structure(directory, path, model).positions_ang
+        np.testing.assert_allclose(found, start.positions_ang, atol=2e-8)
+    path = tmp_path / "bohr.xyz"
+    path.write_text(text([start.positions_ang / BOHR_ANG], symbols))
+    with pytest.raises(StructureError, match=r"bohr\.xyz: .*Bohr"):
+        start_structure(directory, path, model)

@@ -221,7 +221,9 @@ def test_bad_structures(cluster, tmp_path):
     assert "atom 2 is Ag; the first structure has Cu" in refused("build", cluster, other, *options)
     assert "no such file" in refused("build", tmp_path / "nowhere.xyz", *options)
     other.write_text("3\nnothing here\n")
-    assert "not a structure that ASE reads" in refused("build", other, *options)
+    assert "frame 0 cannot be read: line 1: the frame is cut short" in refused(
+        "build", other, *options
+    )
 
 
 def test_wall_is_the_start_and_two_angstrom(cheap, cluster, tmp_path):

@@ -222,3 +222,35 @@ def test_two_fragments_of_one_name():
     twice = (FragmentSpec("a", (0,)), FragmentSpec("a", (1,)))
     with pytest.raises(DataError, match="two fragments have the name 'a'"):
         check_partition(twice, 2, "here")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("traj=0", "traj=md1", "frame 0: traj is 'md1'; expected a whole number"),
+        ("step=", "step=x", "frame 0: step is 'x"),
+        ("step=", "step=0.5", "expected a whole number"),
+    ],
+)
+def test_numbers_that_are_none_are_named(directory, old, new, expected):
+    edit_frames(directory, old, new)
+    assert expected in refused(directory)
+
+
+@pytest.mark.parametrize(
+    ("charges", "expected"),
+    [
+        ("0.5 -0.5", "frame 0: frag_charges is '0.5'; expected a whole number"),
+        ("1", "frame 0: frag_charges is [1]; expected two"),
+        ("a b", "frame 0: frag_charges is ['a b']; expected two"),
+        ("1 0 0", "frame 0: frag_charges is [1, 0, 0]; expected two"),
+    ],
+)
+def test_charges_are_whole_numbers(tmp_path, charges, expected):
+    path = tmp_path / "pair.xyz"
+    path.write_text(
+        "2\nProperties=species:S:1:pos:R:3:forces_full:R:3:forces_frag:R:3 frag1=1 "
+        f'frag_charges="{charges}" energy_full=-2.0 energy_frag1=-1.5 energy_frag2=-0.25\n'
+        "Ar 0 0 0 0 0 0.5 0 0 0\nNa 0 0 3 0 0 -0.5 0 0 0\n"
+    )
+    assert expected in refused(path)
