@@ -49,12 +49,16 @@ class SurfaceSpec:
 
 @dataclass(frozen=True)
 class RotationSpec:
-    """A guest whose rotation is followed, in the frame of a host (None: of the laboratory)."""
+    """A guest whose rotation is followed, in the frame of a host (None: of the laboratory).
+
+    Of a ``linear`` guest only the axis is followed: a turn about it is none.
+    """
 
     guest: str
     host: str | None
     guest_atoms: tuple[int, ...]
     host_atoms: tuple[int, ...] = ()
+    linear: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ def default_rotations(fragments: Fragments) -> tuple[RotationSpec, ...]:
     return tuple(
         RotationSpec(name, host, atoms, fragments[host])
         for name, atoms in fragments.items()
-        if name != host and len(atoms) > 2
+        if name != host and len(atoms) > 1
     )
 
 

@@ -89,9 +89,11 @@ def draw_msad(runs: Sequence[Found], guest: str, stem: Path) -> Path:
             _fit(left, result, colour)
             _band(right, result, result.c1, colour, "-", None)
             _band(right, result, result.c2, colour, ":", None)
-        if top > 0.05 * RANDOM_PLATEAU:
-            left.axhline(RANDOM_PLATEAU, color=GREY, linewidth=0.6, linestyle=(0, (1, 2)))
-            left.annotate("net angle of random turns", (0.01, 1.1 * RANDOM_PLATEAU), fontsize=6.5,
+        n_dof = known[0].msads[guest].diffusion.n_dof
+        plateau = RANDOM_PLATEAU[n_dof]
+        if top > 0.05 * plateau:
+            left.axhline(plateau, color=GREY, linewidth=0.6, linestyle=(0, (1, 2)))
+            left.annotate("net angle of random turns", (0.01, 1.1 * plateau), fontsize=6.5,
                           xycoords=("axes fraction", "data"), color=GREY)  # fmt: skip
         left.set(xscale="log", yscale="log", xlabel="lag / ps",
                  ylabel=f"angular displacement of {guest} / rad$^2$")  # fmt: skip
@@ -99,7 +101,8 @@ def draw_msad(runs: Sequence[Found], guest: str, stem: Path) -> Path:
         right.set_ylim(top=1.02)
         if len(known) > 1:
             _legend(figure, left)
-        _key(left, (("integrated", "-"), ("net angle", "--"), ("$6Dt+c$ fitted", DASH_DOT)),
+        fitted = f"${2 * n_dof}Dt+c$ fitted"
+        _key(left, (("integrated", "-"), ("net angle", "--"), (fitted, DASH_DOT)),
              "lower right")  # fmt: skip
         _key(right, (("$C_1$", "-"), ("$C_2$", ":")), "lower left")
 
@@ -121,7 +124,7 @@ def _fit(panel: Any, result: Msad, colour: Any) -> None:
     if inside.sum() < 2:
         return
     lag = result.lag_ps[inside]
-    line = 6.0 * fit.d_rad2_per_ps * lag
+    line = fit.slope_rad2_per_ps * lag
     line += (result.integrated.value[inside] - line).mean()
     shown = line > 0
     panel.plot(lag[shown], 1.35 * line[shown], color=colour, linewidth=0.9,

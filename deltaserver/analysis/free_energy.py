@@ -108,7 +108,7 @@ def free_energy(
     if not temperature_k > 0.0:
         raise DataError(f"temperature {temperature_k:g} K; expected one above 0")
     by_frame = samples.reshape(len(samples), -1, samples.shape[-1])
-    length = statistics.block_length(by_frame.mean(axis=1)) if len(samples) else None
+    length = statistics.block_length(_memory(by_frame, kinds)) if len(samples) else None
     starts = np.arange(0, len(samples), length or max(1, len(samples)))
     counts = np.array(
         [
@@ -136,6 +136,19 @@ def free_energy(
         n_blocks=n_blocks,
         block_frames=length or 0,
     )
+
+
+def _memory(by_frame: Floats, kinds: tuple[str, ...]) -> Floats:
+    """Return the series (T, n) whose correlation sets the blocks: of dihedrals cosine and sine."""
+    columns = []
+    for k in range(by_frame.shape[-1]):
+        values = by_frame[..., k]
+        if kinds[k : k + 1] == ("dihedral",):
+            radians = np.radians(values)
+            columns += [np.cos(radians).mean(axis=1), np.sin(radians).mean(axis=1)]
+        else:
+            columns.append(values.mean(axis=1))
+    return np.stack(columns, axis=-1)
 
 
 def _minus_kt_ln(

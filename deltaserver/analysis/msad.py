@@ -13,6 +13,10 @@ turns is then not zero though it is back where it was: the integrated form grows
 as a diffusing body's does. That is why both stand side by side, with the reorientation functions
 C_l(t) = ⟨χ_l(θ)⟩/(2l+1) averaged over all axes of the body: C₁ = ⟨1 + 2 cos θ⟩/3 and
 C₂ = ⟨1 + 2 cos θ + 2 cos 2θ⟩/5, exp(−2Dt) and exp(−6Dt) for free diffusion.
+
+A linear body has an axis u and two degrees of freedom: φ(t) = Σ_k θ_k (u_k × u_{k+1})/sin θ_k with
+θ_k the angle between them, 4Dt for free diffusion; the net angle is that of u(t₀) and u(t₀+t), at
+random (π² − 4)/2; C₁ = ⟨cos θ⟩ and C₂ = ⟨3 cos² θ − 1⟩/2, exp(−2Dt) and exp(−6Dt) again.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from deltaserver.units import PS_FS
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+AXIS = 3  # numbers of an axis; a quaternion has four
 LAGS_A_DECADE = 20
 MAX_BLOCKS = 10
 MIN_BLOCKS = 4
@@ -35,13 +40,15 @@ N_FIT_BLOCKS = 8
 MIN_FRAMES = 20
 WINDOW_FROM, WINDOW_TO = 1 / 50, 1 / 10  # of the trajectory
 SAFE_RMS_RAD = 0.8  # beyond it, turns of more than π a frame, which alias, are no longer rare
-RANDOM_PLATEAU = np.pi**2 / 3 + 2  # ⟨θ²⟩ of a rotation drawn at random, rad²
+# ⟨θ²⟩ of an axis and of a rotation drawn at random, rad², by degrees of freedom
+RANDOM_PLATEAU = {2: (np.pi**2 - 4) / 2, 3: np.pi**2 / 3 + 2}
 
 
 @dataclass(frozen=True)
 class Diffusion:
-    """⟨|Δφ|²⟩ = 6Dt + c, fitted from ``begin_ps`` to ``end_ps``.
+    """⟨|Δφ|²⟩ = 2nDt + c of n degrees of freedom, fitted from ``begin_ps`` to ``end_ps``.
 
+    n is 3, of a linear body 2.
     ``exponent`` is d ln⟨|Δφ|²⟩ / d ln t there: 1 diffuses, 2 is inertial, less than 1 is hindered.
     """
 
@@ -51,6 +58,12 @@ class Diffusion:
     end_ps: float
     exponent: float
     n_blocks: int
+    n_dof: int = 3
+
+    @property
+    def slope_rad2_per_ps(self) -> float:
+        """2nD, of the fitted line."""
+        return 2.0 * self.n_dof * self.d_rad2_per_ps
 
     @property
     def slope_rad2_per_fs(self) -> float:
@@ -86,11 +99,19 @@ class Msad:
         return self.rms_per_frame_rad > SAFE_RMS_RAD
 
 
-def increments(quaternions: Floats) -> Floats:
-    """Return rotvec(R_k⁻¹ R_{k+1}), (T − 1, 3) in rad, of (T, 4) quaternions (x, y, z, w)."""
+def increments(orientations: Floats) -> Floats:
+    """Return rotvec(R_k⁻¹ R_{k+1}), (T − 1, 3) in rad, of (T, 4) quaternions (x, y, z, w).
+
+    Of (T, 3) axes the shortest turns from one to the next.
+    """
     from scipy.spatial.transform import Rotation
 
-    rotations = Rotation.from_quat(quaternions)
+    if orientations.shape[1] == AXIS:
+        normal = np.cross(orientations[:-1], orientations[1:])
+        sine = np.linalg.norm(normal, axis=1)
+        angle = np.arctan2(sine, (orientations[:-1] * orientations[1:]).sum(axis=1))
+        return np.asarray(normal * (angle / np.where(sine > 0.0, sine, 1.0))[:, None])
+    rotations = Rotation.from_quat(orientations)
     return np.asarray((rotations[:-1].inv() * rotations[1:]).as_rotvec())
 
 
@@ -107,26 +128,29 @@ def lags(n_frames: int, longest: int | None = None) -> Ints:
 
 
 def mean_squared_angular_displacement(
-    quaternions: Floats,
+    orientations: Floats,
     frame_ps: float,
     window_ps: tuple[float, float] | None = None,
     longest_ps: float | None = None,
 ) -> Msad:
     """Return the displacements of a body from its (T, 4) quaternions, ``frame_ps`` apart.
 
+    Of a linear body from its (T, 3) axes.
+
     The work is O(T log T): every origin, at lags on a logarithmic scale.
 
     Raises:
         DataError: too few frames, or a window that the trajectory does not hold.
     """
-    n_frames = len(quaternions)
+    n_frames = len(orientations)
+    n_dof = 2 if orientations.shape[1] == AXIS else 3
     if n_frames < MIN_FRAMES:
         raise DataError(f"{n_frames} frames are too few for an MSAD; expected {MIN_FRAMES} or more")
-    steps = increments(quaternions)
+    steps = increments(orientations)
     phi = np.concatenate([np.zeros((1, 3)), np.cumsum(steps, axis=0)])
     longest = round(longest_ps / frame_ps) if longest_ps else None
     every = lags(n_frames, longest)
-    rows = [_at_lag(phi, quaternions, int(lag)) for lag in every]
+    rows = [_at_lag(phi, orientations, int(lag)) for lag in every]
     integrated, net, c1, c2 = (Curve(*np.array(column).T) for column in zip(*rows, strict=True))
     return Msad(
         lag_ps=every.astype(np.float64) * frame_ps,
@@ -134,24 +158,25 @@ def mean_squared_angular_displacement(
         net=net,
         c1=c1,
         c2=c2,
-        diffusion=fit_diffusion(phi, frame_ps, window_ps),
+        diffusion=fit_diffusion(phi, frame_ps, window_ps, n_dof),
         rms_per_frame_rad=float(np.sqrt((steps**2).sum(axis=1).mean())),
         frame_ps=frame_ps,
         n_frames=n_frames,
     )
 
 
-def _at_lag(phi: Floats, quaternions: Floats, lag: int) -> tuple[tuple[float, float], ...]:
+def _at_lag(phi: Floats, orientations: Floats, lag: int) -> tuple[tuple[float, float], ...]:
     squares = ((phi[lag:] - phi[:-lag]) ** 2).sum(axis=1)
-    overlap = np.abs(np.einsum("ti,ti->t", quaternions[lag:], quaternions[:-lag]))
-    half = np.minimum(overlap, 1.0)
-    cosine = 2.0 * half**2 - 1.0
-    first = (1.0 + 2.0 * cosine) / 3.0
-    second = (1.0 + 2.0 * cosine + 2.0 * (2.0 * cosine**2 - 1.0)) / 5.0
-    return tuple(
-        _with_error(values, lag)
-        for values in (squares, (2.0 * np.arccos(half)) ** 2, first, second)
-    )
+    overlap = np.einsum("ti,ti->t", orientations[lag:], orientations[:-lag])
+    if orientations.shape[1] == AXIS:
+        first = np.clip(overlap, -1.0, 1.0)
+        angle, second = np.arccos(first), 1.5 * first**2 - 0.5
+    else:
+        half = np.minimum(np.abs(overlap), 1.0)
+        cosine = 2.0 * half**2 - 1.0
+        angle, first = 2.0 * np.arccos(half), (1.0 + 2.0 * cosine) / 3.0
+        second = (1.0 + 2.0 * cosine + 2.0 * (2.0 * cosine**2 - 1.0)) / 5.0
+    return tuple(_with_error(values, lag) for values in (squares, angle**2, first, second))
 
 
 def _with_error(values: Floats, lag: int) -> tuple[float, float]:
@@ -165,9 +190,12 @@ def _with_error(values: Floats, lag: int) -> tuple[float, float]:
 
 
 def fit_diffusion(
-    phi: Floats, frame_ps: float, window_ps: tuple[float, float] | None = None
+    phi: Floats,
+    frame_ps: float,
+    window_ps: tuple[float, float] | None = None,
+    n_dof: int = 3,
 ) -> Diffusion:
-    """Fit ⟨|Δφ|²⟩ = 6Dt + c in a window of lags, by default T/50 to T/10.
+    """Fit ⟨|Δφ|²⟩ = 2 n_dof Dt + c in a window of lags, by default T/50 to T/10.
 
     The error is the scatter of fits over blocks of time origins, each as long as the window's end
     at least.
@@ -195,12 +223,13 @@ def fit_diffusion(
     mean = rows.mean(axis=0)
     error = slopes.std(ddof=1) / np.sqrt(n_blocks) if n_blocks >= MIN_BLOCKS else np.nan
     return Diffusion(
-        d_rad2_per_ps=float(np.polyfit(times, mean, 1)[0] / 6.0),
-        error_rad2_per_ps=float(error / 6.0),
+        d_rad2_per_ps=float(np.polyfit(times, mean, 1)[0] / (2.0 * n_dof)),
+        error_rad2_per_ps=float(error / (2.0 * n_dof)),
         begin_ps=float(times[0]),
         end_ps=float(times[-1]),
         exponent=_exponent(times, mean),
         n_blocks=n_blocks,
+        n_dof=n_dof,
     )
 
 

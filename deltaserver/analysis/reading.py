@@ -78,7 +78,7 @@ def read(
     bonds = find_bonds(reference, numbers)
     definitions = _within(_definitions(run, options, bonds, trajectory.n_atoms, notes),
                           trajectory.n_atoms, notes)  # fmt: skip
-    definitions = _orientable(definitions, reference, masses, notes)
+    definitions = _orientable(definitions, first.positions.mean(axis=1), masses, notes)
     survey = Survey(
         Task(
             reference=reference,
@@ -211,19 +211,26 @@ def _within(definitions: Definitions, n_atoms: int, notes: Notes) -> Definitions
 
 
 def _orientable(
-    definitions: Definitions, reference: Floats, masses: Floats, notes: Notes
+    definitions: Definitions, frames: Floats, masses: Floats, notes: Notes
 ) -> Definitions:
-    """Leave out rotations of what stands on a line, and say so."""
+    """Follow the axis of linear guests; leave out what is turned about a line; say so.
+
+    ``frames`` are the first ones, (B, N, 3): a single one may be bent, or straight, by chance.
+    """
+    frames = frames[np.isfinite(frames).all(axis=(1, 2))]
     kept = []
     for spec in definitions.rotations:
-        try:
-            for name, atoms in ((spec.guest, spec.guest_atoms), (spec.host, spec.host_atoms)):
-                if atoms:
-                    some = list(atoms)
-                    rotation.check_orientable(reference[some], masses[some], f"msad: {name}")
-            kept.append(spec)
-        except DataError as error:
-            notes.problem(str(error))
+        guest, host = list(spec.guest_atoms), list(spec.host_atoms)
+        if host and rotation.is_linear(frames[:, host], masses[host]):
+            notes.problem(
+                f"msad of {spec.guest}: the atoms of {spec.host} stand on a line, so that its own "
+                "turns cannot be taken off; left out"
+            )
+            continue
+        linear = rotation.is_linear(frames[:, guest], masses[guest])
+        if linear:
+            notes.note(f"msad of {spec.guest}: a linear molecule; the rotation of its axis")
+        kept.append(replace(spec, linear=linear))
     return replace(definitions, rotations=tuple(kept))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.analysis import statistics
 from deltaserver.analysis.contributions import Series
 from deltaserver.analysis.definitions import Definitions, SurfaceSpec
 from deltaserver.analysis.distributions import PairDistribution
@@ -86,10 +87,20 @@ class Found:
         """The frames' times, in ps; their steps where no time step is known."""
         return self.surveyed.steps.astype(np.float64) * (self.step_ps or 1.0)
 
-    def values_of(self, name: str) -> Floats:
-        """Return (T, P) values of a variable."""
+    def values_of(self, name: str, centre: float | None = None) -> Floats:
+        """Return (T, P) values of a variable.
+
+        Dihedrals come without the jump at ±180°: their images nearest to ``centre``, by default
+        to the circular mean.
+        """
         names = [variable.name for variable in self.definitions.variables]
-        return self.surveyed.values[:, :, names.index(name)]
+        values = self.surveyed.values[:, :, names.index(name)]
+        period = self.definitions.variable(name).period
+        if period is None or not values.size:
+            return values
+        if centre is None:
+            centre = statistics.circular_mean(values, period)
+        return statistics.around(values, centre, period)
 
 
 @dataclass(frozen=True)

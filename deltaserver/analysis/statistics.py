@@ -62,11 +62,40 @@ class Mean:
 
 def mean_of(series: Floats) -> Mean:
     """Return ⟨x⟩ and its standard error √(g σ²/n); the error is NaN below four g."""
-    g = inefficiency(series)
+    return _mean_with(series, inefficiency(series))
+
+
+def _mean_with(series: Floats, g: float) -> Mean:
     n_independent = len(series) / g
     error = series.std(ddof=1) / np.sqrt(n_independent) if len(series) > 1 else np.nan
     return Mean(float(series.mean()), float(error if n_independent >= 4.0 else np.nan),
                 float(n_independent))  # fmt: skip
+
+
+def circular_mean(values: Floats, period: float) -> float:
+    """Return the direction of ⟨exp(2πi x/period)⟩, in (−period/2, period/2]."""
+    turns = np.exp(2j * np.pi * values / period).mean()
+    return float(np.angle(turns) * period / (2.0 * np.pi))
+
+
+def around(values: Floats, centre: float, period: float) -> Floats:
+    """Return the images of periodic values that are nearest to ``centre``."""
+    return np.asarray(values - period * np.rint((values - centre) / period))
+
+
+def circular_mean_of(values: Floats, period: float) -> Mean:
+    """Return the mean of a periodic series (T, P), P values a frame, and its standard error.
+
+    The mean is within half a period of the circular one, about which deviations are taken; the
+    correlation is that of cosine and sine, which know no seam.
+    """
+    centre = circular_mean(values, period)
+    deviation = (around(values, centre, period) - centre).mean(axis=1)
+    turns = np.exp(2j * np.pi * values / period).mean(axis=1)
+    g = max(inefficiency(turns.real), inefficiency(turns.imag))
+    mean = _mean_with(deviation, g)
+    value = float(around(np.array(centre + mean.value), 0.0, period))
+    return Mean(value, mean.error, mean.n_independent)
 
 
 def block_length(series: Floats) -> int | None:

@@ -96,7 +96,7 @@ class Surveyed:
 
     steps: Ints
     values: Floats
-    quaternions: Mapping[str, Floats]  # (T, 4) of every guest
+    quaternions: Mapping[str, Floats]  # (T, 4) of every guest; of a linear one its axis, (T, 3)
     fit_ang: Mapping[str, float]  # how far a guest, on average, is from its turned first frame
     stretch: Floats
     sampled: Sampled
@@ -159,6 +159,9 @@ class Survey:
         self._n += len(steps)
 
     def _turn(self, spec: RotationSpec, centroid: Floats) -> None:
+        if spec.linear:
+            self._turn_axis(spec, centroid)
+            return
         guest = self._aligned(spec.guest_atoms, centroid)
         turned = guest
         if spec.host_atoms:
@@ -169,6 +172,19 @@ class Survey:
         first = rotation.centred(self.task.reference[atoms], masses)
         rest = rotation.centred(centroid[:, atoms], masses) - first @ guest.swapaxes(-1, -2)
         self._squares[spec.guest] += float(((rest**2).sum(-1) @ masses).sum() / masses.sum())
+
+    def _turn_axis(self, spec: RotationSpec, centroid: Floats) -> None:
+        atoms = list(spec.guest_atoms)
+        masses = self.task.masses[atoms]
+        guest = centroid[:, atoms]
+        axis = rotation.axes(self.task.reference[atoms], guest, masses)
+        off = rotation.centred(guest, masses)
+        off -= np.einsum("bnc,bc->bn", off, axis)[..., None] * axis[:, None]
+        self._squares[spec.guest] += float(((off**2).sum(-1) @ masses).sum() / masses.sum())
+        if spec.host_atoms:
+            host = self._aligned(spec.host_atoms, centroid)
+            axis = np.einsum("bji,bj->bi", host, axis)
+        self._quaternions[spec.guest].append(axis)
 
     def _aligned(self, atoms: tuple[int, ...], centroid: Floats) -> Floats:
         some = list(atoms)

@@ -18,7 +18,7 @@ from deltaserver.analysis.free_energy import Surface
 from deltaserver.analysis.msad import SAFE_RMS_RAD, Msad
 from deltaserver.analysis.report_page import number, with_error
 from deltaserver.analysis.results import Analysis, Found
-from deltaserver.analysis.statistics import mean_of
+from deltaserver.analysis.statistics import circular_mean_of, mean_of
 from deltaserver.errors import DataError
 
 FORMAT = "deltaserver-analysis-result/1"
@@ -197,7 +197,11 @@ def summary_of(found: Found, unit: EnergyUnit) -> dict[str, Any]:
 def _variable(found: Found, name: str) -> dict[str, Any]:
     variable = found.definitions.variable(name)
     values = found.values_of(name)
-    mean = mean_of(values.mean(axis=1))
+    mean = (
+        circular_mean_of(values, variable.period)
+        if variable.period
+        else mean_of(values.mean(axis=1))
+    )
     return {
         "about": variable.about,
         "unit": variable.unit,
@@ -249,6 +253,7 @@ def msad_summary(result: Msad) -> dict[str, Any]:
         "d_error_rad2_per_ps": fit.error_rad2_per_ps,
         "slope_6d_rad2_per_fs": fit.slope_rad2_per_fs,
         "slope_6d_error_rad2_per_fs": 6e-3 * fit.error_rad2_per_ps,
+        "degrees_of_freedom": fit.n_dof,
         "fit_from_ps": fit.begin_ps,
         "fit_to_ps": fit.end_ps,
         "fit_blocks": fit.n_blocks,

@@ -36,6 +36,9 @@ UNIT: dict[Kind, str] = {
 }
 
 
+PERIOD: dict[Kind, float] = {"dihedral": 360.0}
+
+
 @dataclass(frozen=True)
 class Variable:
     """One collective variable: what it is called and which atoms it is of.
@@ -56,6 +59,11 @@ class Variable:
     def unit(self) -> str:
         """``Å`` or ``°``."""
         return UNIT[self.kind]
+
+    @property
+    def period(self) -> float | None:
+        """After how much a value is the same again; None for what is not periodic."""
+        return PERIOD.get(self.kind)
 
     @property
     def label(self) -> str:

@@ -16,6 +16,7 @@ from deltaserver.analysis.properties import Properties, read_properties
 from deltaserver.analysis.reading import Notes, Progress, Tell, read
 from deltaserver.analysis.results import Analysis, Found, Options, Thermo
 from deltaserver.analysis.run_directory import Run
+from deltaserver.analysis.statistics import circular_mean
 from deltaserver.errors import DataError, InputError
 
 Floats = NDArray[np.float64]
@@ -68,11 +69,14 @@ def _surfaces(
         return
     for spec in one.definitions.surfaces:
         variables = [one.definitions.variable(name) for name in spec.variables]
-        samples = np.stack([one.values_of(name) for name in spec.variables], axis=-1)
         try:
+            edges = shared_edges(spec, every)
+            middles = [float(ends[0] + ends[-1]) / 2.0 for ends in edges]
+            pairs = zip(spec.variables, middles, strict=True)
+            samples = np.stack([one.values_of(name, at) for name, at in pairs], axis=-1)
             surface = free_energy.free_energy(
                 samples,
-                shared_edges(spec, every),
+                edges,
                 one.run.temperature_k or 0.0,
                 tuple(variable.kind for variable in variables),
                 spec.jacobian,
@@ -95,9 +99,18 @@ def shared_edges(spec: SurfaceSpec, every: Sequence[Found]) -> tuple[Floats, ...
     edges = []
     for name, n_bins, limits in zip(spec.variables, spec.bins, spec.ranges, strict=True):
         known = [f for f in every if name in {v.name for v in f.definitions.variables}]
-        ends = free_energy.usual_range([f.values_of(name).ravel() for f in known])
+        centre = _shared_centre([f.values_of(name) for f in known], known[0], name)
+        ends = free_energy.usual_range([f.values_of(name, centre).ravel() for f in known])
         edges.append(free_energy.bin_edges(np.array(ends), n_bins, limits))
     return tuple(edges)
+
+
+def _shared_centre(values: Sequence[Floats], one: Found, name: str) -> float | None:
+    """Return the circular mean of all runs' values of a dihedral; None for what has no period."""
+    period = one.definitions.variable(name).period
+    if period is None:
+        return None
+    return circular_mean(np.concatenate([some.ravel() for some in values]), period)
 
 
 def _msads(

@@ -35,7 +35,7 @@ def test_free_diffusion_at_every_lag_and_its_reorientation():
 def test_net_angle_of_random_rotations_is_the_known_plateau():
     quaternions = Rotation.random(20000, rng=np.random.default_rng(3)).as_quat()
     result = msad.mean_squared_angular_displacement(quaternions, 1.0, (2, 20))
-    assert result.net.value[5] == pytest.approx(msad.RANDOM_PLATEAU, rel=0.02)
+    assert result.net.value[5] == pytest.approx(msad.RANDOM_PLATEAU[3], rel=0.02)
     assert result.c1.value[5] == pytest.approx(0.0, abs=0.02)
     assert result.aliased
 
@@ -92,3 +92,40 @@ def test_slope_unit():
 def test_refused(n, window, message):
     with pytest.raises(DataError, match=message):
         msad.mean_squared_angular_displacement(free_rotation(n, 0.01, 1), 1.0, window)
+
+
+def diffusing_axes(n_frames, d, seed):
+    """Brownian motion on the sphere: turns about axes across u, variance 2D a frame each."""
+    kicks = np.random.default_rng(seed).normal(0.0, np.sqrt(2.0 * d), (n_frames, 3))
+    axes = np.empty((n_frames, 3))
+    u = np.array([0.0, 0.0, 1.0])
+    for k, kick in enumerate(kicks):
+        u = u + np.cross(kick, u)
+        u /= np.linalg.norm(u)
+        axes[k] = u
+    return axes
+
+
+def test_free_diffusion_of_an_axis():
+    """⟨|Δφ|²⟩ = 4Dt, C₁ = exp(−2Dt), C₂ = exp(−6Dt)."""
+    d = 0.002
+    result = msad.mean_squared_angular_displacement(diffusing_axes(40_000, d, 5), 1.0, (10, 100))
+    fit = result.diffusion
+    assert fit.n_dof == 2
+    assert abs(fit.d_rad2_per_ps - d) < 4.0 * fit.error_rad2_per_ps + 0.01 * d
+    short = result.lag_ps < 100
+    lag = result.lag_ps[short]
+    pull = (result.integrated.value[short] - 4.0 * d * lag) / result.integrated.error[short]
+    assert np.abs(pull).max() < 4.5
+    for curve, rate in ((result.c1, 2.0), (result.c2, 6.0)):
+        pull = (curve.value[short] - np.exp(-rate * d * lag)) / curve.error[short]
+        assert np.abs(pull).max() < 4.5
+    assert fit.slope_rad2_per_ps == pytest.approx(4.0 * fit.d_rad2_per_ps)
+
+
+def test_net_angle_of_random_axes_is_the_known_plateau():
+    axes = np.random.default_rng(1).normal(size=(20_000, 3))
+    axes /= np.linalg.norm(axes, axis=1, keepdims=True)
+    result = msad.mean_squared_angular_displacement(axes, 1.0, (2, 20))
+    assert result.net.value[5] == pytest.approx(msad.RANDOM_PLATEAU[2], rel=0.02)
+    assert result.c2.value[5] == pytest.approx(0.0, abs=0.02)

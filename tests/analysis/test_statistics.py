@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 
 from deltaserver.analysis import statistics
 from tests.analysis.written import ornstein_uhlenbeck
@@ -61,3 +62,24 @@ def test_resampling_keeps_the_number_of_blocks():
 )
 def test_the_later_piece_wins(steps, kept):
     assert statistics.later_wins(np.array(steps, dtype=int)).tolist() == [bool(k) for k in kept]
+
+
+@pytest.mark.parametrize("centre", [0.0, 90.0, 179.0, 180.0, -179.0, -45.0])
+def test_the_mean_of_an_angle_knows_no_seam(centre):
+    """What is found at 0° is found, turned, at ±180°."""
+    rng = np.random.default_rng(4)
+    series = lfilter([1.0], [1.0, -0.9], rng.normal(0.0, 10.0 * np.sqrt(1 - 0.81), 5000))
+    plain = statistics.mean_of(series)
+    wrapped = statistics.around(series + centre, 0.0, 360.0)
+    assert np.abs(wrapped).max() <= 180.0
+    found = statistics.circular_mean_of(wrapped[:, None], 360.0)
+    difference = statistics.around(np.array(found.value - centre - plain.value), 0.0, 360.0)
+    assert abs(difference) < 1e-9
+    assert found.error == pytest.approx(plain.error, rel=0.05)
+    middle = statistics.circular_mean(wrapped, 360.0)
+    assert statistics.around(wrapped, middle, 360.0).std() == pytest.approx(series.std())
+
+
+def test_beads_on_both_sides_of_the_seam():
+    values = np.array([[179.0, -179.0], [178.0, -178.0]] * 20)
+    assert abs(statistics.circular_mean_of(values, 360.0).value) == pytest.approx(180.0)

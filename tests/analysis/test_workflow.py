@@ -2,18 +2,22 @@ import json
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from deltaserver.analysis import free_energy, workflow
 from deltaserver.analysis.contributions import Series
+from deltaserver.analysis.figures import EnergyUnit
 from deltaserver.analysis.reading import Notes
 from deltaserver.analysis.results import Options
 from deltaserver.analysis.run_directory import find_runs
+from deltaserver.analysis.tables import summary_of
 from deltaserver.errors import DataError
 from deltaserver.units import KB_EV_PER_K
 from tests.analysis.written import (
     FRAGMENTS,
     INPUT,
     POSITIONS,
+    SYMBOLS,
     free_rotation,
     ipi_text,
     ornstein_uhlenbeck,
@@ -137,13 +141,43 @@ def test_atoms_out_of_range_are_left_out_and_the_rest_is_done(tmp_path):
     assert set(analysis.problems) <= set(told)
 
 
-def test_what_stands_on_a_line_does_not_turn(tmp_path):
+def test_of_what_stands_on_a_line_the_axis_is_followed(tmp_path):
     definitions = tmp_path / "d.yaml"
     definitions.write_text("format: deltaserver-analysis/1\nmsad: [{guest: '0-1'}]\n")
+    directory = write_run(tmp_path / "r", moving(100), range(100))
+    analysis, told = analysed([directory], definitions=definitions)
+    (found,) = analysis.runs[0].msads.values()
+    assert found.diffusion.n_dof == 2
+    assert any("a linear molecule; the rotation of its axis" in line for line in told)
+
+
+def test_a_host_on_a_line_has_no_frame_of_its_own(tmp_path):
+    definitions = tmp_path / "d.yaml"
+    definitions.write_text("format: deltaserver-analysis/1\nmsad: [{guest: '3-7', host: '0-1'}]\n")
     directory = write_run(tmp_path / "r", moving(100), range(100))
     analysis, _ = analysed([directory], definitions=definitions)
     assert not analysis.runs[0].msads
     assert "stand on a line" in analysis.problems[0]
+
+
+def test_a_guest_that_spins_about_its_own_axis_does_not_turn(tmp_path):
+    """CO2 bends in every frame; turned about its axis at random it is where it was."""
+    rng = np.random.default_rng(7)
+    co2 = np.array([[0.0, 0.0, -1.16], [0.0, 0.0, 0.0], [0.0, 0.0, 1.16]])
+    complex_ = np.concatenate([POSITIONS, co2 + np.array([6.0, 0.0, 0.0])])
+    frames = np.repeat(complex_[None], 400, axis=0)
+    bent = co2 + rng.normal(0.0, 0.05, (400, 3, 3))
+    spin = Rotation.from_rotvec(np.outer(rng.uniform(0, 2 * np.pi, 400), [0.0, 0.0, 1.0]))
+    frames[:, 8:] = bent @ spin.as_matrix().swapaxes(-1, -2) + [6.0, 0.0, 0.0]
+    path = tmp_path / "co2.xyz"
+    path.write_text(ipi_text(frames, range(400), symbols=(*SYMBOLS, "O", "C", "O")))
+    definitions = tmp_path / "d.yaml"
+    definitions.write_text("format: deltaserver-analysis/1\nmsad: [{guest: '8-10', host: '0-7'}]\n")
+    analysis, _ = analysed([path], ("msad",), definitions=definitions, timestep_fs=1.0)
+    (found,) = analysis.runs[0].msads.values()
+    assert found.diffusion.n_dof == 2
+    # Two ends, each of 0.05 Å across at ±1.16 Å: 2·2·0.05²/2/1.16² rad² between two frames.
+    assert found.net.value == pytest.approx(2.0 * 2.0 * 0.05**2 / 2.0 / 1.16**2, rel=0.2)
 
 
 def test_frames_too_far_apart_are_told_with_what_to_do(tmp_path):
@@ -321,3 +355,48 @@ def test_a_run_too_short_for_an_msad_is_a_fault_only_if_it_was_asked_for(tmp_pat
     assert any("10 frames are too few for an MSAD; expected 20 or more" in line for line in told)
     analysis, _ = analysed([directory], ("msad",))
     assert len(analysis.problems) == 1
+
+
+PEROXIDE = ("H", "O", "O", "H")
+
+
+def turning(degrees):
+    """H2O2 whose dihedral is as given, frame by frame."""
+    phi = np.radians(degrees)
+    frames = np.zeros((len(phi), 4, 3))
+    frames[:, 0] = [1.0, 0.0, 0.9]
+    frames[:, 1, 2], frames[:, 2, 2] = 0.7, -0.7
+    frames[:, 3] = np.stack([np.cos(phi), -np.sin(phi), np.full(len(phi), -0.9)], axis=1)
+    return frames
+
+
+def dihedral_of(tmp_path, degrees):
+    path = tmp_path / f"{degrees[0]:.3f}.xyz"
+    path.write_text(ipi_text(turning(degrees), range(len(degrees)), symbols=PEROXIDE))
+    definitions = tmp_path / "phi.yaml"
+    definitions.write_text(
+        "format: deltaserver-analysis/1\nvariables:\n"
+        "  - {name: phi, kind: dihedral, groups: ['0', '1', '2', '3']}\n"
+        "fes:\n  - {variables: [phi]}\n"
+    )
+    analysis, _ = analysed([path], ("fes", "variables"), definitions=definitions,
+                           temperature_k=300.0, bins=20)  # fmt: skip
+    return analysis.runs[0]
+
+
+@pytest.mark.parametrize("centre", [180.0, -175.0, 120.0])
+def test_a_dihedral_across_the_seam_is_what_it_is_elsewhere(tmp_path, centre):
+    wobble = np.random.default_rng(2).normal(0.0, 10.0, 2000)
+    here, there = (dihedral_of(tmp_path, wobble + at) for at in (0.0, centre))
+    unit = EnergyUnit("eV")
+    told, expected = (summary_of(f, unit)["variables"]["phi"] for f in (there, here))
+    assert abs((told["mean"] - centre - expected["mean"] + 180.0) % 360.0 - 180.0) < 0.01
+    for key in ("std", "error", "independent_frames"):
+        assert told[key] == pytest.approx(expected[key], rel=0.02)
+    assert told["std"] == pytest.approx(10.0, rel=0.05)
+    assert told["max"] - told["min"] == pytest.approx(expected["max"] - expected["min"], abs=0.01)
+    surfaces = [found.surfaces[0][1] for found in (there, here)]
+    assert np.ptp(surfaces[0].edges[0]) == pytest.approx(np.ptp(surfaces[1].edges[0]), abs=0.01)
+    for surface in surfaces:
+        assert np.isfinite(surface.free_energy_ev[5:-5]).all()
+        assert surface.kept == 1.0
