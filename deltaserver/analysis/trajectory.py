@@ -14,9 +14,11 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.errors import DataError, MissingExtraError
+from deltaserver.errors import DataError, GeometryError, MissingExtraError
+from deltaserver.model.whole import Repeats, make_whole
 from deltaserver.textio.files import is_pdb, is_xyz, open_file
 from deltaserver.textio.pdb import PdbText
+from deltaserver.textio.species import parse_species
 from deltaserver.textio.xyz_stream import Frames, XyzText
 
 Floats = NDArray[np.float64]
@@ -118,7 +120,34 @@ class Trajectory:
             yield from _ase_frames(path, self.tell)
             return
         with open_file(path) as file:
-            yield from _text(path, file, self.tell)
+            n_changed = 0
+            for frames in _text(path, file, self.tell):
+                whole, n = self._whole(frames, path)
+                n_changed += n
+                yield whole
+            if n_changed:
+                self.tell(
+                    f"{path}: molecules that the cell had cut were made whole in {n_changed} frames"
+                )
+
+    def _whole(self, frames: Frames, path: Path) -> tuple[Frames, int]:
+        """Make whole what a stated cell has cut; return how many frames that were."""
+        if not frames.repeats:
+            return frames, 0
+        positions, n_changed = frames.positions.copy(), 0
+        numbers = np.array([parse_species(symbol).number for symbol in self.symbols])
+        for k, stated in enumerate(frames.repeats):
+            if stated is None or not np.isfinite(positions[k]).all():
+                continue
+            try:
+                found = make_whole(numbers, positions[k], Repeats(*stated))
+            except GeometryError as error:
+                raise DataError(
+                    f"{path}: the frame of step {frames.steps[k]} cannot be made whole: {error}"
+                ) from None
+            n_changed += not np.array_equal(found, positions[k])
+            positions[k] = found
+        return Frames(frames.steps, positions), n_changed
 
 
 def _together(streams: list[Iterator[Frames]]) -> Iterator[Block]:

@@ -18,6 +18,8 @@ from deltaserver.model.elements import SYMBOLS
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+HALF = 0.5 - 1e-9
+
 
 @dataclass(frozen=True)
 class Repeats:
@@ -31,6 +33,11 @@ class Repeats:
         fractional = between @ np.linalg.inv(self.cell)
         steps: Ints = np.where(self.pbc, np.rint(fractional), 0.0).astype(np.int64)
         return steps
+
+    def may_have_cut(self, positions: Floats) -> bool:
+        """Tell whether any two atoms (N, 3) are more than half a cell apart: quick to say."""
+        extent = np.ptp(positions @ np.linalg.inv(self.cell), axis=0)
+        return bool((extent[list(self.pbc)] > HALF).any())
 
     @property
     def lowest(self) -> float:
@@ -47,7 +54,7 @@ def make_whole(numbers: Ints, positions: Floats, repeats: Repeats) -> Floats:
     Raises:
         GeometryError: a molecule is bonded to its own image, or the cell is too small to tell.
     """
-    if not any(repeats.pbc):
+    if not any(repeats.pbc) or not repeats.may_have_cut(positions):
         return positions
     i, j = np.tril_indices(len(numbers), k=-1)
     between = positions[i] - positions[j]

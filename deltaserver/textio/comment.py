@@ -188,8 +188,10 @@ def periodic(comment: bytes) -> tuple[bool, bool, bool]:
     """Return along which vectors of the cell the frame is said to repeat.
 
     As extended XYZ has it: ``pbc``, else all of them where there is a ``Lattice``. i-PI's
-    comments always have a cell and never say.
+    comments always have a cell and never say; what it writes is not wrapped.
     """
+    if b"ipi_comment" in comment:
+        return False, False, False
     found = items(comment.decode("utf-8", "replace"))
     stated = found.get("pbc", found.get("PBC"))
     if stated is None:
@@ -200,6 +202,14 @@ def periodic(comment: bytes) -> tuple[bool, bool, bool]:
         raise DataError(f"pbc is {str(stated)[:40]!r}; expected three of T and F")
     x, y, z = np.broadcast_to(flags.astype(bool), 3).tolist()
     return x, y, z
+
+
+def repeats_of(comment: bytes) -> tuple[Floats, tuple[bool, bool, bool]] | None:
+    """Return the cell and along which of its vectors a frame repeats; None if it does not."""
+    if b"Lattice" not in comment:
+        return None
+    pbc, cell = periodic(comment), cell_of(comment)
+    return (cell, pbc) if cell is not None and any(pbc) else None
 
 
 def items(comment: str) -> dict[str, Any]:

@@ -106,10 +106,14 @@ class Header:
 
 @dataclass(frozen=True)
 class Frames:
-    """Consecutive frames: steps (B,), positions (B, N, 3) in Å."""
+    """Consecutive frames: steps (B,), positions (B, N, 3) in Å.
+
+    ``repeats`` tells of each, or of none, its cell and along which vectors it repeats.
+    """
 
     steps: Ints
     positions: Floats
+    repeats: tuple[tuple[Floats, tuple[bool, bool, bool]] | None, ...] = ()
 
 
 def _symbol(label: bytes) -> str:
@@ -293,6 +297,7 @@ class XyzText:
         """Read up to some frames line by line; pass over what is no frame."""
         steps: list[int] = []
         positions: list[Floats] = []
+        repeats = []
         while len(steps) < SLOW_FRAMES and self._skip_blank():
             began = self._at
             try:
@@ -307,9 +312,13 @@ class XyzText:
             n_here = self._n_read + len(steps)
             steps.append(header.step if header.step is not None else n_here)
             positions.append(values * header.unit_ang)
+            repeats.append(comments.repeats_of(header.comment))
             if self._at >= len(self._data) or header.from_ipi:
                 break  # back to the fast way, which may have stopped for one frame only
-        return Frames(np.array(steps, np.int64), np.array(positions)) if steps else None
+        if not steps:
+            return None
+        told = tuple(repeats) if any(repeats) else ()
+        return Frames(np.array(steps, np.int64), np.array(positions), told)
 
     def _numbers(self, header: Header, index: int) -> Floats:
         lines = self._lines(header)

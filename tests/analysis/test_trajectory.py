@@ -9,6 +9,7 @@ from deltaserver.analysis.trajectory import Trajectory
 from deltaserver.errors import DataError
 from deltaserver.textio.files import is_xyz
 from tests.analysis.written import POSITIONS, SYMBOLS, ipi_text
+from tests.textio.written import FRAMES, text
 
 
 def frames_at(steps, shift=0.0):
@@ -107,6 +108,28 @@ def test_what_ase_reads(tmp_path):
         steps, positions, _ = read([path])
         assert np.array_equal(steps, np.arange(200))
         assert np.allclose(positions[:, 0], frames_at(range(200)), atol=1e-7)
+
+
+@pytest.mark.parametrize("shift", [0.0, 3.3, 7.0])
+def test_wrapped_molecules_are_whole_again_and_told(tmp_path, shift):
+    path = tmp_path / "t.extxyz"
+    frames = FRAMES + shift
+    path.write_text(text(frames % 10.0, comment='Lattice="10 0 0 0 10 0 0 0 10" pbc="T T T"'))
+    _, positions, told = read([path])
+    moved = positions[:, 0] - frames
+    np.testing.assert_allclose(moved, np.repeat(moved[:, :1], 6, axis=1), atol=2e-8)
+    wrapped = np.ptp(frames % 10.0, axis=1).max(axis=1) > 5.0
+    expected = f"{path}: molecules that the cell had cut were made whole in {wrapped.sum()} frames"
+    assert told == ([expected] if wrapped.any() else [])
+
+
+def test_i_pi_s_extended_xyz_says_periodic_of_what_it_has_not_wrapped(tmp_path):
+    path = tmp_path / "t.extxyz"
+    comment = 'Lattice="4 0 0 0 4 0 0 0 4" ipi_comment="Step: {k} positions{{ase}}" pbc="T T T"'
+    path.write_text(text(FRAMES, comment=comment))
+    _, positions, told = read([path])
+    np.testing.assert_allclose(positions[:, 0], FRAMES)
+    assert not told
 
 
 def test_names():

@@ -29,6 +29,8 @@ def test_what_was_wrapped_is_whole_again(cell, pbc, seed):
 def test_what_is_whole_is_left_as_it_is():
     structure = START + 2.0
     assert make_whole(NUMBERS, structure, Repeats(CUBE, EVERYWHERE)) is structure
+    near = START + 4.0  # no two atoms are half a cell apart
+    assert not Repeats(CUBE, EVERYWHERE).may_have_cut(near)
     torn = wrapped(START, CUBE)
     assert make_whole(NUMBERS, torn, Repeats(CUBE, (False, False, False))) is torn
 
