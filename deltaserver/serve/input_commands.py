@@ -131,5 +131,5 @@ def subject_of(models: Path, structure: Path | None, model: Any, component: str,
     slug = re.sub(r"[^A-Za-z0-9_+-]+", "_", directory.resolve().name) or "model"
     return Subject(
         f"{slug}_{kind}", model.name, str(models), start.numbers, start.positions_ang,
-        tuple(parts), start.masses_u,
+        tuple(parts), start.symbols,
     )  # fmt: skip

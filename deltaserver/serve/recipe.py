@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.errors import InputError
-from deltaserver.model.elements import ATOMIC_WEIGHT_U, SYMBOLS
+from deltaserver.model.elements import SYMBOLS
+from deltaserver.textio.species import parse_species
 
 Floats = NDArray[np.float64]
 Kind = Literal["nvt", "nve", "pimd", "remd", "mts", "ramp"]
@@ -98,7 +99,7 @@ class Subject:
         numbers: atomic numbers, shape (N,).
         positions_ang: Å, shape (N, 3).
         parts: contributions to write, by the name that the daemon's extras give them.
-        masses_u: of the atoms, u; those of the elements if none are given.
+        symbols: of the atoms, ``D`` and ``T`` for isotopes; those of the numbers if none are given.
     """
 
     slug: str
@@ -107,7 +108,7 @@ class Subject:
     numbers: Sequence[int]
     positions_ang: Floats
     parts: tuple[str, ...]
-    masses_u: tuple[float, ...] = ()
+    symbols: tuple[str, ...] = ()
 
 
 def render(recipe: Recipe, subject: Subject, address: str = "delta") -> str:
@@ -231,9 +232,9 @@ def _system(recipe: Recipe, subject: Subject, kelvin: float, prefix: str) -> str
 
 def _start(subject: Subject, n_beads: int) -> str:
     n_atoms = len(subject.numbers)
-    names = ", ".join(SYMBOLS[z] for z in subject.numbers)
-    masses_u = subject.masses_u or [ATOMIC_WEIGHT_U[z] for z in subject.numbers]
-    masses = ", ".join(f"{mass:g}" for mass in masses_u)
+    symbols = subject.symbols or [SYMBOLS[z] for z in subject.numbers]
+    names = ", ".join(symbols)
+    masses = ", ".join(f"{parse_species(symbol).mass_u:g}" for symbol in symbols)
     rows = [", ".join(f"{value:.8f}" for value in row) for row in subject.positions_ang]
     positions = ",\n        ".join(rows * n_beads)  # every bead starts there
     cell = ", ".join(f"{x:g}" for x in CELL_ANG * np.eye(3).ravel())

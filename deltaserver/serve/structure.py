@@ -25,12 +25,12 @@ STRUCTURE_NAME = "structure.xyz"
 
 @dataclass(frozen=True)
 class StartStructure:
-    """Atomic numbers, positions in Å, shape (N, 3), where they come from, and masses in u."""
+    """Atomic numbers, positions in Å, shape (N, 3), where they come from, and symbols."""
 
     numbers: tuple[int, ...]
     positions_ang: Floats
     source: Path
-    masses_u: tuple[float, ...]
+    symbols: tuple[str, ...]
 
 
 def start_structure(models: Path, given: Path | None, model: CompositeModel) -> StartStructure:
@@ -99,7 +99,7 @@ def read_structure(path: Path) -> StartStructure:
             positions = make_whole(frame.numbers, positions, Repeats(frame.cell, frame.pbc))
         except GeometryError as error:
             raise InputError(f"{path}: {error}") from None
-    return StartStructure(tuple(frame.numbers.tolist()), positions, path, tuple(frame.masses_u))
+    return StartStructure(tuple(frame.numbers.tolist()), positions, path, frame.symbols)
 
 
 def _silent(_: str) -> None:

@@ -7,6 +7,7 @@ Properties=species:S:1:pos:R:3 key=value``, in Å. Anything else is a plain file
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -42,9 +43,10 @@ NUMBER_NAMES = ("Z", "numbers", "atomic_number", "atomic_numbers")
 CELL = re.compile(rb"CELL[(\[{](abcABC|H|GENH)[)\]}]:\s*((?:[-+0-9.eE]+(?:\s+|\Z))+)")
 ITEM = re.compile(
     r"(?<!\S)([^\s=\"'{}\[\]]+)\s*=\s*"
-    r"(\"[^\"]*\"|'[^']*'|\{[^{}]*\}|\[[^\]]*\]+|[^\s\"']+)"
+    r"(\"(?:[^\"\\]|\\.)*\"|'[^']*'|\{[^{}]*\}|\[[^\]]*\]+|[^\s\"']+)"
 )
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][-+]?\d+)?\Z|[-+]?(?:nan|inf)\Z", re.I)
+JSON = "_JSON "
 WHOLE = re.compile(r"[-+]?\d+\Z")
 BOOLEANS = {"T": True, "True": True, "true": True, "F": False, "False": False, "false": False}
 
@@ -218,7 +220,10 @@ def items(comment: str) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    bare = text.strip("\"'{}[]").strip()
+    inner = text[1:-1].replace('\\"', '"') if text[0] == '"' else text
+    if inner.startswith(JSON):
+        return _json(inner.removeprefix(JSON))
+    bare = inner.strip("'{}[]").strip()
     words = [word for word in re.split(r"[\s,]+", bare) if word]
     if words and all(word in BOOLEANS for word in words):
         truth = [BOOLEANS[word] for word in words]
@@ -228,6 +233,19 @@ def _value(text: str) -> Any:
     whole = all(WHOLE.match(word) and len(word) < 18 for word in words)
     numbers = [int(w) if whole else to_float(w) for w in words]
     return numbers[0] if len(numbers) == 1 else np.array(numbers)
+
+
+def _json(text: str) -> Any:
+    """Read what ASE writes of a list or a mapping; its text if that is none."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    try:
+        numbers = np.array(value)
+    except ValueError:  # lists of different lengths
+        return value
+    return numbers if numbers.dtype.kind in "bif" and numbers.ndim else value
 
 
 def to_float(word: str) -> float:

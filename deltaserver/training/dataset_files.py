@@ -23,6 +23,7 @@ from deltaserver.model.safe_yaml import BAD_YAML, MAX_YAML_BYTES, dump_yaml, loa
 from deltaserver.textio.xyz_frames import BadFrame, Frame, Tell, read_frames
 from deltaserver.training.dataset_native import write_native_datasets
 from deltaserver.training.frames import FragmentSpec, Ints, LabelledFrames
+from deltaserver.training.geometries import made_whole
 from deltaserver.training.journal import write_atomically
 from deltaserver.training.plausibility import check_plausible
 
@@ -235,7 +236,7 @@ def _read_frames(
     numbers: Ints | None,
     tell: Tell,
 ) -> LabelledFrames:
-    images = _images(path, tell)
+    images = made_whole(_images(path, tell), str(path), tell)
     first = images[0]
     if numbers is None:
         numbers = first.numbers

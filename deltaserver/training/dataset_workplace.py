@@ -30,7 +30,8 @@ from deltaserver.training.dataset_files import (
     stated_steps,
 )
 from deltaserver.training.frames import FragmentSpec, Ints
-from deltaserver.training.given import check_lengths, read_structures
+from deltaserver.training.geometries import check_lengths
+from deltaserver.training.given import read_structures
 from deltaserver.training.journal import write_atomically
 from deltaserver.training.sampling import POSITION_DECIMALS, SamplingPlan, Start
 

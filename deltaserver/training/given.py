@@ -1,31 +1,16 @@
-"""Structures that users give to be sampled or labelled: read, made whole, and looked at.
-
-A calculator labels whatever it gets: frames in Bohr that are taken for Å, a molecule that the cell
-has cut, two hydrogens exchanged. Such frames are refused before any is labelled.
-"""
+"""Structures that users give to be sampled or labelled: read, and made whole."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from deltaserver.errors import DataError, GeometryError
-from deltaserver.model.bonds import bond_reach, bonded_pairs
-from deltaserver.model.elements import COVALENT_RADIUS_ANG, SYMBOLS
-from deltaserver.model.whole import Repeats, make_whole
+from deltaserver.errors import DataError
 from deltaserver.textio.structures import read_structures as read_any
 from deltaserver.textio.xyz_frames import BadFrame, Frame, Tell
 from deltaserver.training.dataset_files import silent
-from deltaserver.training.frames import Floats, FragmentSpec, Ints
-from deltaserver.training.plausibility import NONMETALS
-
-APART = 1.4  # of what counts as a bond, 1.75 times the radii's sum: none is so long, however hot
-IN_BOHR = (1.5, 2.4)  # of the radii's sum: Å are 1.0, Bohr taken for Å 1.9
-SQUEEZED = 0.5  # of the covalent radii's sum: nuclei are never so close
-MONOVALENT = (1, 9, 17, 35, 53)  # alone they are no molecule, but one that has lost them is
+from deltaserver.training.geometries import made_whole
 
 
 def read_structures(path: Path, tell: Tell = silent) -> list[Frame]:
@@ -45,107 +30,4 @@ def read_structures(path: Path, tell: Tell = silent) -> list[Frame]:
     for index, frame in enumerate(frames):
         if not np.isfinite(frame.positions).all():
             raise DataError(f"{path}: frame {index} has positions that are not finite")
-    whole = [_whole(frame, f"{path}: frame {k}") for k, frame in enumerate(frames)]
-    n_changed = sum(new is not old for new, old in zip(whole, frames, strict=True))
-    if n_changed:
-        tell(f"{path}: molecules that the cell had cut were made whole in {n_changed} frames")
-    return whole
-
-
-def _whole(frame: Frame, where: str) -> Frame:
-    if frame.cell is None or not any(frame.pbc):
-        return frame
-    try:
-        positions = make_whole(frame.numbers, frame.positions, Repeats(frame.cell, frame.pbc))
-    except GeometryError as error:
-        raise DataError(f'{where}: {error}; give whole molecules and pbc="F F F"') from None
-    return frame if positions is frame.positions else replace(frame, positions=positions)
-
-
-def check_lengths(
-    numbers: Ints, positions: Floats, fragments: Sequence[FragmentSpec], where: str
-) -> None:
-    """Refuse frames (M, N, 3) in which a fragment is no molecule but in pieces, or squeezed.
-
-    Raises:
-        DataError: naming the first such frame and atom, and the unit that explains it, if one does.
-    """
-    for fragment in fragments:
-        atoms = np.array(fragment.atoms)
-        if len(atoms) < 2:
-            continue
-        _check_scale(numbers, positions, fragment, where)
-        lost = [_in_pieces(numbers, frame, atoms) for frame in positions]
-        whole = [k for k, pieces in enumerate(lost) if pieces is None]
-        for index, pieces in enumerate(lost):
-            if pieces is not None and (whole or _is_torn(numbers, pieces)):
-                _refuse(numbers, positions[index], pieces, f"{where}: frame {index}",
-                        fragment.name)  # fmt: skip
-
-
-def _check_scale(numbers: Ints, positions: Floats, fragment: FragmentSpec, where: str) -> None:
-    """Refuse lengths that no molecule has, but would have in another unit."""
-    atoms = np.array(fragment.atoms)
-    radii = np.array(COVALENT_RADIUS_ANG)[numbers[atoms]]
-    sums = radii[:, None] + radii
-    for index, frame in enumerate(positions[:, atoms]):
-        ratio = np.linalg.norm(frame[:, None] - frame, axis=-1) / sums
-        np.fill_diagonal(ratio, np.inf)
-        nearest = ratio.min(axis=1)
-        here = f"{where}: frame {index}"
-        if nearest.min() < SQUEEZED:
-            a = int(nearest.argmin())
-            i, j = sorted((a, int(ratio[a].argmin())))
-            raise DataError(
-                f"{here}: atoms {atoms[i]} ({SYMBOLS[numbers[atoms[i]]]}) and {atoms[j]} "
-                f"({SYMBOLS[numbers[atoms[j]]]}) are {ratio[i, j] * sums[i, j]:.3f} Å apart; are "
-                "the lengths in nm?"
-            )
-        low, high = IN_BOHR
-        if low < np.median(nearest) < high and np.isin(numbers[atoms], NONMETALS).all():
-            raise DataError(
-                f"{here}: the bonds of {fragment.name} are {np.median(nearest):.2f} times as long "
-                "as in Å; if the lengths are in Bohr, say so in the comment, as in "
-                "positions{atomic_unit}, or convert the file"
-            )
-
-
-def _in_pieces(numbers: Ints, positions: Floats, atoms: Ints) -> list[Ints] | None:
-    """Return the pieces of a fragment, the largest first; None if it is one."""
-    z, x = numbers[atoms], positions[atoms]
-    i, j = np.tril_indices(len(atoms), k=-1)
-    near = np.linalg.norm(x[i] - x[j], axis=-1) < APART * bond_reach(z[i], z[j])
-    bonded = bonded_pairs(z, i, j, near)
-    i, j = atoms[i[bonded]], atoms[j[bonded]]
-    label = {int(atom): int(atom) for atom in atoms}
-
-    def root(atom: int) -> int:
-        while label[atom] != atom:
-            label[atom] = label[label[atom]]
-            atom = label[atom]
-        return atom
-
-    for a, b in zip(i.tolist(), j.tolist(), strict=True):
-        label[root(a)] = root(b)
-    roots = np.array([root(int(atom)) for atom in atoms])
-    if (roots == roots[0]).all():
-        return None
-    pieces = [atoms[roots == r] for r in np.unique(roots)]
-    return sorted(pieces, key=lambda piece: (-len(piece), int(piece[0])))
-
-
-def _is_torn(numbers: Ints, pieces: Sequence[Ints]) -> bool:
-    """Tell whether pieces, as all frames have them, are no molecules of a cluster."""
-    return any(len(piece) == 1 and numbers[piece[0]] in MONOVALENT for piece in pieces)
-
-
-def _refuse(
-    numbers: Ints, positions: Floats, pieces: Sequence[Ints], where: str, name: str
-) -> None:
-    lost, rest = int(pieces[-1][0]), np.concatenate(pieces[:-1])
-    gaps = np.linalg.norm(positions[rest] - positions[lost], axis=-1)
-    raise DataError(
-        f"{where}: atom {lost} ({SYMBOLS[numbers[lost]]}) is {gaps.min():.2f} Å from the rest of "
-        f"{name}: the molecule is torn or wrapped, or its atoms stand in another order; mend that "
-        "frame or take it out"
-    )
+    return made_whole(frames, str(path), tell)

@@ -11,6 +11,7 @@ import numpy as np
 
 from deltaserver.errors import DataError, MissingExtraError
 from deltaserver.training.frames import Floats, LabelledFrames
+from deltaserver.training.geometries import NONMETALS, check_lengths
 
 # No bond is shorter than this in Å. Covalent bonds are as long as their radii's sum; 1.9 times
 # that in Bohr.
@@ -22,7 +23,11 @@ WORK_RATIO_LIMIT = 3.0
 # DOI 10.1007/978-1-4757-0961-2]; 23 times that in kcal/mol/Å², a 27th of it in Hartree/Å².
 STIFFNESS_EV_PER_ANG2 = (3.0, 300.0)
 PAIRS_NEEDED = 20
-NONMETALS = (1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 33, 34, 35, 53)
+# One frame's forces beside the others': hot frames' differ by a factor of two or three, and not
+# even a bond squeezed to half its length pulls with 50 eV/Å.
+FORCES_RATIO, FORCES_EV_PER_ANG = 10.0, 50.0
+# One frame's gap between fragments beside all others': no step of a scan is so wide.
+GAP_ANG = 5.0
 
 
 def check_plausible(frames: LabelledFrames, where: str) -> None:
@@ -33,6 +38,9 @@ def check_plausible(frames: LabelledFrames, where: str) -> None:
         MissingExtraError: ase, which brings the radii, is not installed.
     """
     _check_lengths(frames, where)
+    check_lengths(frames.numbers, frames.positions, frames.fragments, where)
+    _check_forces(frames, where)
+    _check_contacts(frames, where)
     ratio = work_ratio(frames)
     if ratio is not None and not 1 / WORK_RATIO_LIMIT < ratio < WORK_RATIO_LIMIT:
         raise DataError(
@@ -66,6 +74,44 @@ def _check_lengths(frames: LabelledFrames, where: str) -> None:
                 f"{where}: bonds of frame 0 are {ratio:.2f} times as long as in Å; "
                 "are the lengths in Bohr?"
             )
+
+
+def _check_forces(frames: LabelledFrames, where: str) -> None:
+    """Refuse a frame whose forces are unlike the others', by its number."""
+    for forces in (frames.forces, frames.fragment_forces):
+        size = np.sqrt((forces**2).mean(axis=(1, 2)))
+        largest = np.abs(forces).max(axis=(1, 2))
+        wrong = (size > FORCES_RATIO * np.median(size)) & (largest > FORCES_EV_PER_ANG)
+        if wrong.any() and not wrong.all():
+            k = int(np.argmax(wrong))
+            raise DataError(
+                f"{where}: frame {k} has forces up to {largest[k]:.3g} eV/Å, "
+                f"{size[k] / np.median(size):.3g} times the others'; label it again or take it out"
+            )
+
+
+def _check_contacts(frames: LabelledFrames, where: str) -> None:
+    """Refuse a frame in which a fragment is far from where all other frames have it."""
+    if len(frames.fragments) < 2 or len(frames) < 3:
+        return
+    for fragment in frames.fragments:
+        atoms = np.array(fragment.atoms)
+        others = np.setdiff1d(np.arange(len(frames.numbers)), atoms)
+        contacts = np.array([_nearest(x[atoms], x[others]) for x in frames.positions])
+        order = np.argsort(contacts)
+        gaps = np.diff(contacts[order])
+        k = int(np.argmax(gaps))
+        if gaps[k] > GAP_ANG and len(gaps) - k <= max(1, len(frames) // 10):
+            index = int(order[k + 1 :].min())
+            raise DataError(
+                f"{where}: frame {index}: {fragment.name} is {contacts[index]:.1f} Å from the "
+                f"other fragments; in the others at most {contacts[order[k]]:.1f} Å; take the "
+                "frame out, or add some between"
+            )
+
+
+def _nearest(some: Floats, others: Floats) -> float:
+    return float(np.linalg.norm(some[:, None] - others[None], axis=-1).min())
 
 
 def _separations(positions: Floats) -> Floats:

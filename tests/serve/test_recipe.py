@@ -46,9 +46,10 @@ def test_atoms_masses_and_cell_stand_in_every_system(kind):
 
 
 def test_isotopes_keep_their_masses():
-    heavy = replace(WATER, masses_u=(15.999, 2.01410178, 1.008))
+    heavy = replace(WATER, symbols=("O", "D", "H"))
     root = ElementTree.fromstring(render(recipe("nvt"), heavy))
     np.testing.assert_allclose(numbers(root.findtext(".//m")), [15.999, 2.0141, 1.008], atol=1e-4)
+    assert root.findtext(".//names").split() == ["[", "O,", "D,", "H", "]"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

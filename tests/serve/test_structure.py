@@ -7,11 +7,11 @@ from ase import Atoms
 
 from deltaserver import CompositeModel
 from deltaserver.errors import InputError, StructureError
-from deltaserver.model.elements import SYMBOLS
+from deltaserver.model import elements
 from deltaserver.serve.structure import read_structure, start_structure
 from deltaserver.units import BOHR_ANG
 from tests.builders import COMPLEX, geometry
-from tests.textio.written import ALIKE, CELL, FRAMES, as_bytes, text
+from tests.textio.written import ALIKE, CELL, FRAMES, SYMBOLS, as_bytes, text
 
 WATER = "3\nwater\nO 0 0 0.1\nH 0 0.76 -0.5 extra 1\nH 0 -0.76 -0.5\n"
 
@@ -45,8 +45,7 @@ def test_a_start_is_the_same_however_it_is_written(tmp_path, name):
     found = read_structure(path)
     assert found.numbers == (8, 1, 1, 8, 1, 1)
     np.testing.assert_allclose(found.positions_ang, FRAMES[0], atol=2e-8)
-    heavy = found.masses_u[1] == pytest.approx(2.0141, abs=1e-4)
-    assert heavy == (name == "isotopes")
+    assert found.symbols == (("O", "D", "H", "O", "T", "D") if name == "isotopes" else SYMBOLS)
 
 
 def test_a_wrapped_start_is_made_whole(tmp_path):
@@ -104,7 +103,7 @@ def test_the_one_given_must_have_the_models_bonds(tmp_path):
     directory = Path(__file__).parents[2] / "models" / "methane_dimer"
     model = CompositeModel.load(directory)
     start = read_structure(directory / "structure.xyz")
-    symbols = [SYMBOLS[z] for z in start.numbers]
+    symbols = [elements.SYMBOLS[z] for z in start.numbers]
     for factor, comment in ((1.0, "Å"), (1.0 / BOHR_ANG, CELL + "positions{{atomic_unit}}")):
         path = tmp_path / "good.xyz"
         path.write_text(text([start.positions_ang * factor], symbols, comment))

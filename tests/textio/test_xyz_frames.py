@@ -81,6 +81,27 @@ def test_what_stands_beside_the_positions(path):
     assert frame.pbc == (True, True, True)
 
 
+def test_what_ase_writes_is_read_as_ase_reads_it(path):
+    from ase import Atoms
+    from ase.io import read
+
+    atoms = Atoms("OHHOHH", FRAMES[0], cell=[9, 10, 11], pbc=[True, False, True])
+    atoms.info = {
+        "numbers": [0, -1], "mixed": [1, "two"], "text": 'a word "quoted"', "matrix": np.eye(2),
+        "flag": True, "energy_full": -1.25e-3, "names": "one two", "mapping": {"a": 1}, "n": 7,
+    }  # fmt: skip
+    atoms.arrays["forces_full"] = FRAMES[1]
+    atoms.write(path, format="extxyz")
+    theirs, (ours,) = read(path), read_frames(path, print)
+    np.testing.assert_array_equal(ours.positions, theirs.positions)
+    np.testing.assert_array_equal(ours.arrays["forces_full"], theirs.arrays["forces_full"])
+    np.testing.assert_array_equal(ours.cell, theirs.cell[:])
+    assert ours.pbc == tuple(theirs.pbc)
+    for key in ("numbers", "mixed", "text", "flag", "energy_full", "names", "mapping", "n"):
+        np.testing.assert_array_equal(ours.info[key], theirs.info[key], err_msg=key)
+    np.testing.assert_array_equal(np.ravel(ours.info["matrix"]), np.ravel(theirs.info["matrix"]))
+
+
 @pytest.mark.parametrize(
     ("stated", "expected"),
     [

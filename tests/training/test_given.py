@@ -4,7 +4,8 @@ import pytest
 from deltaserver.errors import DataError
 from deltaserver.training.dataset_workplace import open_given, open_sampling, read_start, reopen
 from deltaserver.training.frames import FragmentSpec
-from deltaserver.training.given import check_lengths, read_structures
+from deltaserver.training.geometries import check_lengths
+from deltaserver.training.given import read_structures
 from deltaserver.training.sampling import SamplingPlan, _Trajectory
 from deltaserver.units import BOHR_ANG
 from tests.textio.written import ALIKE, CELL, FRAMES, SYMBOLS, as_bytes, text

@@ -8,7 +8,12 @@ import pytest
 
 from deltaserver.errors import DataError
 from deltaserver.training.dataset_files import read_dataset, write_dataset
-from deltaserver.training.plausibility import bond_stiffness, check_plausible, work_ratio
+from deltaserver.training.plausibility import (
+    _check_contacts,
+    bond_stiffness,
+    check_plausible,
+    work_ratio,
+)
 from deltaserver.units import BOHR_ANG, HARTREE_EV, KCAL_PER_MOL_EV
 
 pytest.importorskip("ase")
@@ -129,3 +134,47 @@ def test_rigid_bonds_say_nothing(frames):
 def test_few_frames_say_nothing(frames):
     assert bond_stiffness(frames) is None
     assert work_ratio(frames) is None
+
+
+@pytest.fixture(scope="module")
+def real():
+    return read_dataset(DATA / "methane_dimer")
+
+
+def with_frame(frames, k, **arrays):
+    """The frames with one frame's arrays replaced."""
+    changed = {}
+    for name, value in arrays.items():
+        changed[name] = getattr(frames, name).copy()
+        changed[name][k] = value
+    return replace(frames, **changed)
+
+
+@pytest.mark.parametrize("k", [0, 17])
+@pytest.mark.parametrize("name", ["forces", "fragment_forces"])
+def test_one_frame_with_forces_of_another_size_is_named(real, k, name):
+    said = refused(with_frame(real, k, **{name: 1e3 * getattr(real, name)[k]}))
+    assert f"frame {k} has forces up to " in said
+    assert "times the others'; label it again or take it out" in said
+
+
+@pytest.mark.parametrize("k", [0, 17])
+def test_one_frame_with_a_torn_atom_or_a_molecule_far_away_is_named(real, k):
+    positions = real.positions[k].copy()
+    positions[4] += [0.0, 0.0, 3.0]
+    assert f"frame {k}: atom 4 (H) is " in refused(with_frame(real, k, positions=positions))
+    positions = real.positions[k].copy()
+    last = list(real.fragments[1].atoms)
+    centre = real.positions[k].mean(axis=0)
+    away = positions[last].mean(axis=0) - centre
+    positions[last] += 10.0 * away / np.linalg.norm(away)
+    said = refused(with_frame(real, k, positions=positions))
+    assert f"frame {k}: " in said
+    assert "Å from the other fragments; in the others at most " in said
+
+
+def test_a_scan_of_the_distance_is_no_fault(real):
+    positions = real.positions.copy()
+    last = list(real.fragments[1].atoms)
+    positions[:, last] += np.linspace(0.0, 30.0, len(real))[:, None, None] * [0.0, 0.0, 1.0]
+    _check_contacts(replace(real, positions=positions), "here")
