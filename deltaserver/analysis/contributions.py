@@ -26,6 +26,11 @@ class Series:
     energy: Floats
     force_rms: Floats
 
+    def before(self, seq: int) -> Series:
+        """Return the structures whose number is below ``seq``."""
+        kept = self.seq < seq
+        return Series(self.seq[kept], self.energy[kept], self.force_rms[kept])
+
 
 def read_log(path: Path) -> dict[str, Series]:
     """Read every part's series, and ``"total"``, from a daemon's JSON-lines log.

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.analysis import rotation
+from deltaserver.analysis.blown_up import BROKEN_STRETCH, sound_frames
 from deltaserver.analysis.definitions import (
     DEFAULT_BINS,
     FILE_NAME,
@@ -32,8 +33,6 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Tell = Callable[[str], None]
 Progress = Callable[[str, int], None]
-
-BROKEN_STRETCH = 1.75  # of a bond's first length
 
 
 @dataclass
@@ -243,16 +242,19 @@ def _trimmed(found: Found, options: Options, notes: Notes) -> Found:
             "restart; the later ones count"
         )
     broken = None
-    end = len(surveyed.steps)
-    apart = np.flatnonzero(surveyed.stretch > BROKEN_STRETCH)
-    if len(apart):
-        end = int(apart[0])
+    end = sound_frames(surveyed, found.run.blew_up)
+    if end < len(surveyed.steps):
         step = int(surveyed.steps[end])
         time = step * found.step_ps if found.step_ps else None
-        broken = Break(step, time, float(surveyed.stretch[end]))
+        broken = Break(step, time, float(surveyed.stretch[end:].max()))
         when = f"step {step}" + (f" ({time:.3f} ps)" if time is not None else "")
+        why = (
+            f"a bond is {broken.stretch:.2f} times its first length"
+            if broken.stretch > BROKEN_STRETCH
+            else "the run blew up"
+        )
         notes.note(
-            f"{label}: a bond is {broken.stretch:.2f} times its first length at {when}; "
+            f"{label}: {why} at {when}; "
             f"the {len(surveyed.steps) - end} frames from there on are left out"
         )
     times = found.time_ps[:end]
@@ -266,4 +268,5 @@ def _trimmed(found: Found, options: Options, notes: Notes) -> Found:
     surveyed = surveyed.between(begin, end)
     spacing = np.diff(surveyed.steps)
     frame_ps = float(np.median(spacing)) * found.step_ps if found.step_ps and len(spacing) else None
-    return replace(found, surveyed=surveyed, frame_ps=frame_ps, broken=broken)
+    return replace(found, surveyed=surveyed, frame_ps=frame_ps, broken=broken,
+                   last_step=int(found.surveyed.steps[-1]))  # fmt: skip

@@ -60,7 +60,9 @@ def write_report(
 
 
 def _notes(analysis: Analysis) -> str:
-    lines = [(text, "problem") for text in analysis.problems]
+    """Return how runs ended that did not finish, then what could not be done, then notes."""
+    lines = [(f"{f.run.label}: {f.run.fate}", "problem") for f in analysis.runs if f.run.fate]
+    lines += [(text, "problem") for text in analysis.problems]
     lines += [(text, "note") for text in analysis.notes]
     if not lines:
         return ""
@@ -124,7 +126,7 @@ def _row(found: Found, data: dict[str, Any]) -> dict[str, str]:
 
 def _intact(found: Found) -> str:
     if found.broken is None:
-        return html.escape(found.run.reason) if found.run.status == "blown up" else "yes"
+        return html.escape(found.run.reason) if found.run.blew_up else "yes"
     when = found.broken.time_ps
     return f"broke at {when:.2f} ps" if when is not None else f"broke at step {found.broken.step}"
 

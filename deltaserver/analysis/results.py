@@ -76,6 +76,7 @@ class Found:
     frame_ps: float | None  # time between frames
     step_ps: float | None
     broken: Break | None
+    last_step: int = 0  # of all frames that were written
     surfaces: tuple[tuple[SurfaceSpec, Surface], ...] = ()
     msads: Mapping[str, Msad] = field(default_factory=dict)
     pairs: tuple[PairDistribution, ...] = ()

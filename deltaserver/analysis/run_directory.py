@@ -63,6 +63,18 @@ class Run:
     reason: str = ""
     is_exchange: bool = False  # temperatures change along the trajectory
 
+    @property
+    def blew_up(self) -> bool:
+        """Whether its record says that it did."""
+        return self.status == "blown up"
+
+    @property
+    def fate(self) -> str:
+        """How it ended, where its record says anything but that it finished."""
+        if self.status in ("", "finished"):
+            return ""
+        return f"{self.status}: {self.reason}" if self.reason else self.status
+
 
 def find_runs(paths: list[Path]) -> list[Run]:
     """Return the runs in directories; trajectory files given by themselves are one more run.

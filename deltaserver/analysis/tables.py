@@ -330,6 +330,10 @@ def text_of(analysis: Analysis, unit: EnergyUnit) -> str:
         data = summary_of(found, unit)
         length = f", {data['length_ps']:.4g} ps" if data["length_ps"] is not None else ""
         lines.append(f"{label_of(found)}: {data['frames']} frames{length}")
+        if found.run.fate:
+            lines.append(f"  {found.run.fate}")
+        if found.broken:
+            lines.append(f"  what follows is of the frames before step {found.broken.step}")
         for name, values in data["variables"].items():
             lines.append(
                 f"  {name} = {with_error(values['mean'], values['error'])} {values['unit']}, "

@@ -234,7 +234,18 @@ def _contributions(
                 "energies are i-PI's at that step; is it another run's? Contributions are left out"
             )
             return {}
-    return series
+    return _before_break(one, series)
+
+
+def _before_break(
+    one: Found, series: Mapping[str, contributions.Series]
+) -> dict[str, contributions.Series]:
+    """Leave out the structures from the step on at which a run came apart."""
+    if one.broken is None:
+        return dict(series)
+    last = max(int(part.seq[-1]) for part in series.values() if len(part.seq))
+    share = min(1.0, one.broken.step / max(1, one.last_step))
+    return {name: part.before(round(share * last)) for name, part in series.items()}
 
 
 def whole_steps(series: Mapping[str, contributions.Series]) -> bool:

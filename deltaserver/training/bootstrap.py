@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,9 +96,11 @@ class BlockBootstrap:
 
         Percentiles know nothing of how few blocks they come from; this does.
         """
-        z = NormalDist().inv_cdf(0.5 + 0.5 * self.confidence)
-        freedom = max(self.n_blocks - 1, 1)
-        return float(np.sqrt(1.0 + 1.0 / freedom)) * student_t(z, freedom) / z
+        from scipy import stats
+
+        quantile, freedom = 0.5 + 0.5 * self.confidence, max(self.n_blocks - 1, 1)
+        wider = stats.t.ppf(quantile, freedom) / stats.norm.ppf(quantile)
+        return float(np.sqrt(1.0 + 1.0 / freedom) * wider)
 
     def means(self, values: Floats) -> Floats:
         """Return the mean of per-frame ``values`` (T,) in every resample, shape (B,)."""
@@ -113,22 +114,21 @@ class BlockBootstrap:
         below, above = self.widening * (value - low), self.widening * (high - value)
         return Estimate(float(value), float(value - below), float(value + above))
 
+    def estimate_positive(self, value: float, replicates: Floats) -> Estimate:
+        """Return what cannot be negative, a mean error or a ratio, with its interval.
+
+        The interval is that of the logarithm: it ends above zero, and widened it stays there.
+        """
+        if not (value > 0.0 and (replicates > 0.0).all()):
+            interval = self.estimate(value, replicates)
+            return Estimate(interval.value, max(interval.low, 0.0), interval.high)
+        of_log = self.estimate(float(np.log(value)), np.log(replicates))
+        with np.errstate(over="ignore"):  # of two blocks it may end at infinity: nothing is known
+            return Estimate(float(value), float(np.exp(of_log.low)), float(np.exp(of_log.high)))
+
     def mean(self, values: Floats) -> Estimate:
         """Return the mean of per-frame ``values`` (T,) with its interval."""
         return self.estimate(float(values.mean()), self.means(values))
-
-
-def student_t(z: float, freedom: int) -> float:
-    """Return the quantile of Student's t that belongs to the normal quantile ``z``.
-
-    Expansion in 1/ν [Abramowitz & Stegun, 26.7.5], within 1 % for ν ≥ 4 at 95 %.
-    """
-    return (
-        z
-        + (z**3 + z) / (4 * freedom)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
-    )
 
 
 def correlation_time(values: Floats) -> float:

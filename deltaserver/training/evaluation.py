@@ -224,10 +224,12 @@ def metrics(errors: FrameErrors, bootstrap: BlockBootstrap) -> Metrics:
     squared, signed = bootstrap.means(errors.squared), bootstrap.means(errors.signed)
     mean_squared, offset = float(errors.squared.mean()), float(errors.signed.mean())
     return Metrics(
-        mae=bootstrap.mean(errors.absolute),
-        rmse=bootstrap.estimate(np.sqrt(mean_squared), np.sqrt(squared)),
+        mae=bootstrap.estimate_positive(
+            float(errors.absolute.mean()), bootstrap.means(errors.absolute)
+        ),
+        rmse=bootstrap.estimate_positive(np.sqrt(mean_squared), np.sqrt(squared)),
         offset=bootstrap.estimate(offset, signed),
-        rmse_about_offset=bootstrap.estimate(
+        rmse_about_offset=bootstrap.estimate_positive(
             np.sqrt(max(mean_squared - offset**2, 0.0)),
             np.sqrt(np.maximum(squared - signed**2, 0.0)),
         ),
@@ -246,15 +248,21 @@ def improvement(
     errors: FrameErrors, baseline: FrameErrors, bootstrap: BlockBootstrap
 ) -> Improvement:
     """Return 100 (1 − error/baseline) of MAE and RMSE; both errors resampled together."""
-
     absolute = bootstrap.means(errors.absolute) / bootstrap.means(baseline.absolute)
     squared = bootstrap.means(errors.squared) / bootstrap.means(baseline.squared)
     mae = float(errors.absolute.mean() / baseline.absolute.mean())
     rmse = float(np.sqrt(errors.squared.mean() / baseline.squared.mean()))
-    return Improvement(
-        bootstrap.estimate(100.0 * (1.0 - mae), 100.0 * (1.0 - absolute)),
-        bootstrap.estimate(100.0 * (1.0 - rmse), 100.0 * (1.0 - np.sqrt(squared))),
+    ratios = (
+        bootstrap.estimate_positive(mae, absolute),
+        bootstrap.estimate_positive(rmse, np.sqrt(squared)),
     )
+    return Improvement(*(_gain(ratio) for ratio in ratios))
+
+
+def _gain(ratio: Estimate) -> Estimate:
+    """Return 100 (1 − ratio): never above 100 %, as a ratio of errors is never below zero."""
+    low, high = 100.0 * (1.0 - ratio.high), 100.0 * (1.0 - ratio.low)
+    return Estimate(100.0 * (1.0 - ratio.value), low, high)
 
 
 def wholes(results: Iterable[ComponentErrors]) -> dict[tuple[str, str], ComponentErrors]:

@@ -10,7 +10,7 @@ from deltaserver.analysis.figures import EnergyUnit
 from deltaserver.analysis.reading import Notes
 from deltaserver.analysis.results import Options
 from deltaserver.analysis.run_directory import find_runs
-from deltaserver.analysis.tables import summary_of
+from deltaserver.analysis.tables import summary_of, text_of
 from deltaserver.errors import DataError
 from deltaserver.units import KB_EV_PER_K
 from tests.analysis.written import (
@@ -400,3 +400,51 @@ def test_a_dihedral_across_the_seam_is_what_it_is_elsewhere(tmp_path, centre):
     for surface in surfaces:
         assert np.isfinite(surface.free_energy_ev[5:-5]).all()
         assert surface.kept == 1.0
+
+
+def blown_up(tmp_path, n_sound=400, n_wild=12):
+    """A run whose last frames drift apart, its bonds stretching until they break."""
+    frames = moving(n_sound + n_wild)
+    grown = 0.02 * np.arange(1.0, n_wild + 1)[:, None] ** 2
+    frames[n_sound:, 4] += grown
+    frames[n_sound:, 3:, 2] += 5.0 * grown
+    n = len(frames)
+    directory = write_run(tmp_path / "r", frames, range(n))
+    record = {"status": "blown up", "reason": "the bond C3–H4 is 2.95 Å long", "step": n - 1}
+    (directory / "run.json").write_text(json.dumps(record))
+    energies = np.where(np.arange(n) < n_sound + 4, 1.0, 1e4)
+    lines = [
+        {"event": "step", "seq": k, "energy_ev": e, "force_rms_ev_per_ang": 1.0,
+         "fragments": {"water": {"energy_ev": e, "force_rms_ev_per_ang": 1.0}}}
+        for k, e in enumerate(energies)
+    ]  # fmt: skip
+    log = directory / "deltaserver.jsonl"
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return directory
+
+
+def test_no_mean_holds_the_explosion_of_a_run_that_blew_up(tmp_path):
+    analysis, _ = analysed([blown_up(tmp_path)])
+    (found,) = analysis.runs
+    assert found.broken.step in range(400, 404)
+    sound, _ = analysed([write_run(tmp_path / "s", moving(412)[:400], range(400))])
+    unit = EnergyUnit("eV")
+    told, expected = (summary_of(f, unit) for f in (found, sound.runs[0]))
+    for name, values in expected["variables"].items():
+        for key in ("mean", "std"):
+            assert told["variables"][name][key] == pytest.approx(values[key], rel=0.05)
+        # the explosion goes on to 4 + 14 Å
+        assert told["variables"][name]["max"] < values["max"] + 4.0 * values["std"]
+    assert found.contributions["total"].energy.max() == 1.0
+    assert told["status"] == "blown up"
+    text = text_of(analysis, unit).splitlines()
+    assert text[1].strip() == "blown up: the bond C3–H4 is 2.95 Å long"
+    assert f"before step {found.broken.step}" in text[2]
+
+
+def test_a_sound_run_is_left_whole(tmp_path):
+    directory = write_run(tmp_path / "r", moving(500), range(500))
+    for status in ("finished", "blown up"):
+        (directory / "run.json").write_text(json.dumps({"status": status, "reason": "drift"}))
+        analysis, _ = analysed([directory], ("variables",))
+        assert len(analysis.runs[0].surveyed.steps) == 500

@@ -8,6 +8,7 @@ from deltaserver.training.bootstrap import (
     choose_block_length,
     correlation_time,
 )
+from deltaserver.training.evaluation import _gain
 
 
 def autoregressive(n_series, length, phi, seed=0):
@@ -93,3 +94,30 @@ def test_estimates_scale_and_seeds_repeat():
 def test_senseless_requests_are_refused(n_frames, block, resamples):
     with pytest.raises(DataError):
         BlockBootstrap.draw(np.zeros(n_frames, dtype=int), block, resamples)
+
+
+@pytest.mark.parametrize("n_blocks", [2, 3, 5, 20])
+def test_intervals_of_errors_stay_above_zero(n_blocks):
+    """A few large errors among many small ones, in few blocks: percentiles widened go below."""
+    rng = np.random.default_rng(n_blocks)
+    values = rng.lognormal(0.0, 2.0, 5 * n_blocks)
+    drawn = BlockBootstrap.draw(np.zeros(len(values), dtype=int), 5, 500)
+    found = drawn.estimate_positive(float(values.mean()), drawn.means(values))
+    assert 0.0 < found.low < found.value == values.mean() < found.high
+    gain = _gain(found)
+    assert gain.low < gain.value < gain.high < 100.0
+
+
+def test_the_interval_of_a_logarithm_covers_as_stated():
+    inside = []
+    for seed in range(200):
+        values = np.random.default_rng(seed).gamma(0.5, 2.0, 40)  # mean 1, skewed
+        drawn = BlockBootstrap.draw(np.zeros(40, dtype=int), 4, 300, 0.9, seed)
+        found = drawn.estimate_positive(float(values.mean()), drawn.means(values))
+        inside.append(found.low <= 1.0 <= found.high)
+    assert 0.83 <= np.mean(inside) <= 0.97
+
+
+def test_errors_of_zero_have_an_interval_that_begins_there():
+    drawn = BlockBootstrap.draw(np.zeros(40, dtype=int), 4, 300)
+    assert drawn.estimate_positive(0.0, np.zeros(300)) == Estimate(0.0, 0.0, 0.0)
