@@ -22,13 +22,13 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: setup.cfg | $(BIN)/python
-	@echo "installing deltaserver, i-PI and what they need, some minutes the first time"
+	@echo "installing the package, i-PI and what they need, some minutes the first time"
 	@$(PIP) install -e ".[ipi,analysis,fast]"
 	@touch $@
 
 # torch first: sgdml needs it, and this exact version has a CPU wheel in many places.
 $(VENV)/.test: setup.cfg | $(BIN)/python
-	@echo "installing deltaserver and all its extras, some minutes the first time"
+	@echo "installing the package and all its extras, some minutes the first time"
 	@$(PIP) install "torch==2.13.0"
 	@$(PIP) install -e ".[dev,train]"
 	@touch $@
@@ -39,7 +39,8 @@ run: $(VENV)/.run
 	    --plot $(RUN_DIR)/contributions.png --csv $(RUN_DIR)/contributions.csv
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term --cov-fail-under=90
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist worksteal \
+	    --cov --cov-report=term --cov-fail-under=93
 
 slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow

@@ -54,20 +54,22 @@ def decode_positions(stream: bytes, n_atoms: int) -> list[np.ndarray]:
 
 
 def thinned(models: Path, directory: Path, n_train: int) -> Path:
-    """A model of so many training points of binding, its forces scaled to some eV/Å.
+    """C60@buckycatcher of so many training points a part, forces scaled to 1 eV/Å.
 
-    sgdml writes out every permutation of every point: 145 s and 10 GB for all of C60's.
+    sgdml writes out every permutation of every point: 145 s and 10 GB for all of them.
     """
     shutil.copytree(models, directory)
-    with np.load(directory / "binding.npz") as file:
-        raw = dict(file)
-    raw["R_desc"] = raw["R_desc"][:, :n_train]
-    raw["R_d_desc_alpha"] = raw["R_d_desc_alpha"][:n_train]
-    np.savez(directory / "binding.npz", **raw)
     x = read(models / "structure.xyz").positions
-    # Without the others a point's terms of 10⁷ eV/Å no longer cancel.
-    raw["std"] /= np.abs(CompositeModel.load(directory).evaluate(x, "binding").forces).max()
-    np.savez(directory / "binding.npz", **raw)
+    for part in ("binding", "c60", "buckycatcher"):
+        path = directory / f"{part}.npz"
+        with np.load(path) as file:
+            raw = dict(file)
+        raw["R_desc"] = raw["R_desc"][:, :n_train]
+        raw["R_d_desc_alpha"] = raw["R_d_desc_alpha"][:n_train]
+        np.savez(path, **raw)
+        # Without the others a point's terms of 10⁷ eV/Å no longer cancel.
+        raw["std"] /= np.abs(CompositeModel.load(directory).evaluate(x, part).forces).max()
+        np.savez(path, **raw)
     return directory
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.builders import geometry
 
-SECONDS = 60
+SECONDS = 120  # two cores may be shared by four tests and their daemons
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -92,7 +92,8 @@ def test_waiting_for_a_server_costs_nothing(composite, unix):
     used = time.process_time()
     with structlog.testing.capture_logs():
         Daemon(composite, settings, StepLog(1, None)).run()
-    assert time.process_time() - used < 0.1
+    # A loop that does not sleep uses 1.5 s; beside other tests a processor's seconds are shorter.
+    assert time.process_time() - used < 0.3
 
 
 # -- what is wrong ----------------------------------------------------------------------------

@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,13 @@ def load(cache):
     return done.stderr
 
 
+@pytest.fixture
+def _longer(_no_hang):
+    """Compiling everything takes long where others compute as well."""
+    signal.alarm(300)
+
+
+@pytest.mark.usefixtures("_longer")
 def test_compilation_is_told_in_one_line_and_kept(tmp_path):
     told = load(tmp_path)
     assert told.count("\n") == 1
