@@ -25,9 +25,10 @@ from deltaserver.analysis.run_directory import Run
 from deltaserver.analysis.survey import Bonds, Survey, Task, find_bonds, molecules
 from deltaserver.analysis.trajectory import Trajectory
 from deltaserver.errors import DataError
+from deltaserver.model.bonds import NONMETALS
 from deltaserver.model.manifest import read_manifest
 from deltaserver.textio.species import parse_species
-from deltaserver.units import PS_FS
+from deltaserver.units import BOHR_ANG, PS_FS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -75,6 +76,7 @@ def read(
     if not np.isfinite(reference).all():
         raise DataError(f"{run.label}: the first frame has positions that are not numbers")
     bonds = find_bonds(reference, numbers)
+    _look_at_lengths(reference, numbers, bonds, run.label, notes)
     definitions = _within(_definitions(run, options, bonds, trajectory.n_atoms, notes),
                           trajectory.n_atoms, notes)  # fmt: skip
     definitions = _orientable(definitions, first.positions.mean(axis=1), masses, notes)
@@ -110,6 +112,21 @@ def read(
         options,
         notes,
     )
+
+
+def _look_at_lengths(
+    reference: Floats, numbers: Ints, bonds: Bonds, label: str, notes: Notes
+) -> None:
+    """Tell of a first frame that has bonds only if its lengths are in Bohr."""
+    some = np.isin(numbers, NONMETALS)
+    if len(bonds.pairs) or some.sum() < 2:
+        return
+    in_bohr = find_bonds(reference[some] * BOHR_ANG, numbers[some])
+    if 2 * len(in_bohr.pairs) >= some.sum():
+        notes.problem(
+            f"{label}: no two atoms are as near as a bond, but would be if the lengths were in "
+            "Bohr; if so, say it in the comment, as in positions{atomic_unit}"
+        )
 
 
 def _elements(symbols: Sequence[str], label: str) -> tuple[Floats, Ints]:

@@ -21,6 +21,7 @@ Bools = NDArray[np.bool_]
 
 BOND_FACTOR = 1.25  # of the covalent radii's sum: C-C up to 1.9 Å, C-H up to 1.34 Å
 HYDROGEN = 1
+NONMETALS = (1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 33, 34, 35, 53)  # whose bonds are that long
 # Hydrogen's radius makes 0.78 Å of that, which H2 (0.74 Å) leaves in every vibration. Two
 # hydrogens of one heavier atom are 1.5 Å apart or more, and never bonded in any case: see below.
 HYDROGEN_REACH_ANG = 1.1

@@ -93,7 +93,8 @@ def train(dataset: Path, output: Path, **options: Any) -> None:
     options["threads"] = options["threads"] or len(os.sched_getaffinity(0))
     plan = TrainingPlan(max_bytes=None if limit is None else parse_bytes(limit), **options)
     terminal = Terminal(quiet)
-    train_directory(read_dataset(dataset), plan, output, terminal.say, terminal.progress)
+    frames = read_dataset(dataset, terminal.say)
+    train_directory(frames, plan, output, terminal.say, terminal.progress)
     terminal.say(f"written: {output}")
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from deltaserver.errors import DataError, GeometryError
-from deltaserver.model.bonds import bond_reach, bonded_pairs
+from deltaserver.model.bonds import NONMETALS, bond_reach, bonded_pairs
 from deltaserver.model.elements import COVALENT_RADIUS_ANG, SYMBOLS
 from deltaserver.model.whole import Repeats, make_whole
 from deltaserver.textio.xyz_frames import Frame, Tell
@@ -22,7 +22,6 @@ APART = 1.4  # of what counts as a bond, 1.75 times the radii's sum: none is so 
 IN_BOHR = (1.5, 2.4)  # of the radii's sum: Å are 1.0, Bohr taken for Å 1.9
 SQUEEZED = 0.5  # of the covalent radii's sum: nuclei are never so close
 MONOVALENT = (1, 9, 17, 35, 53)  # alone they are no molecule, but one that has lost them is
-NONMETALS = (1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 33, 34, 35, 53)
 
 
 def made_whole(frames: list[Frame], where: str, tell: Tell) -> list[Frame]:

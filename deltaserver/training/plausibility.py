@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from deltaserver.errors import DataError, MissingExtraError
+from deltaserver.model.bonds import NONMETALS
 from deltaserver.training.frames import Floats, LabelledFrames
-from deltaserver.training.geometries import NONMETALS, check_lengths
+from deltaserver.training.geometries import check_lengths
 
 # No bond is shorter than this in Å. Covalent bonds are as long as their radii's sum; 1.9 times
 # that in Bohr.

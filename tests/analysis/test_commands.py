@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from deltaserver.cli import main
+from deltaserver.units import BOHR_ANG
 from tests.analysis.test_workflow import moving
 from tests.analysis.written import ipi_frame, write_properties, write_run
+from tests.textio.written import FRAMES, text
 
 ROOT = Path(__file__).parents[2]
 
@@ -191,6 +193,43 @@ def test_every_error_is_one_line(tmp_path, capsys, arguments, message):
     assert message in said
     assert said.startswith("deltaserver: ")
     assert said.count("\n") == 1
+
+
+def centre_distance(path, capsys, code=0):
+    """Mean distance of two waters' centres of mass by ``analyze cv``, and what it said."""
+    output = path.parent / "analysis"
+    assert main(["analyze", "cv", str(path), "--timestep", "1", "--output", str(output)]) == code
+    (run,) = json.loads((output / "summary.json").read_text())["runs"]
+    found = run["variables"].get("R_CM", {"mean": None})
+    return found["mean"], capsys.readouterr().err
+
+
+def test_centres_of_mass_know_isotopes_and_wrapped_molecules(tmp_path, capsys):
+    expected = {}
+    for name, masses in (("plain", [15.999, 1.008, 1.008]), ("heavy", [15.999, 2.0141, 1.008])):
+        weights = np.array(masses)[:, None] / sum(masses)
+        centres = [(frame[k : k + 3] * weights).sum(axis=0) for frame in FRAMES for k in (0, 3)]
+        expected[name] = np.linalg.norm(np.array(centres[::2]) - centres[1::2], axis=1).mean()
+    lattice = 'Lattice="10 0 0 0 10 0 0 0 10" pbc="T T T"'
+    contents = {
+        "plain": text(),
+        "heavy": text(symbols=["O", "D", "H"] * 2),
+        "wrapped": text(FRAMES % 10.0, comment=lattice),
+    }
+    for name, content in contents.items():
+        path = tmp_path / name / "t.xyz"
+        path.parent.mkdir()
+        path.write_text(content)
+        found, _ = centre_distance(path, capsys)
+        assert found == pytest.approx(expected["heavy" if name == "heavy" else "plain"], abs=1e-6)
+    assert abs(expected["heavy"] - expected["plain"]) > 1e-3
+
+
+def test_lengths_in_bohr_that_nothing_says_are_told(tmp_path, capsys):
+    path = tmp_path / "t.xyz"
+    path.write_text(text(FRAMES / BOHR_ANG))
+    _, said = centre_distance(path, capsys, code=2)
+    assert "would be if the lengths were in Bohr" in said
 
 
 def test_help_comes_without_arguments(capsys):
