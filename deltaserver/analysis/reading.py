@@ -66,6 +66,8 @@ def read(
         DataError: a trajectory cannot be read at all, or a definition is wrong.
         MissingExtraError: ASE is not installed.
     """
+    for remark in run.remarks:
+        notes.note(f"{run.label}: {remark}")
     trajectory = Trajectory(run.beads, notes.note)
     masses, numbers = _elements(trajectory.symbols, run.label)
     blocks = trajectory.blocks()

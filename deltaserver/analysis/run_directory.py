@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,33 @@ PACKED = re.compile(r"\.(gz|bz2|xz)\Z")
 
 
 @dataclass(frozen=True)
+class Output:
+    """A trajectory that an i-PI input asks for: the positions of beads, or their centroids."""
+
+    name: str
+    is_centroid: bool = False
+    stride: int = 1
+
+    def __str__(self) -> str:
+        """Say what it is."""
+        what = "the centroids" if self.is_centroid else "the positions"
+        return f"{what} in {self.name!r}, every {self.stride} steps, are"
+
+    def pattern(self, prefix: str) -> re.Pattern[str]:
+        """Return what its files' names are like; i-PI numbers beads, and no centroids."""
+        bead = "(?P<bead>(?!))?" if self.is_centroid else r"_(?P<bead>\d+)"
+        return re.compile(
+            rf"(?:(?P<system>.+)_)?{re.escape(prefix)}\.{re.escape(self.name)}{bead}"
+            r"\.(?:xyz|extxyz|pdb)\Z"
+        )
+
+
+@dataclass(frozen=True)
 class Settings:
     """What an i-PI input says of a run; None where it says nothing that we can read."""
 
     prefix: str
-    positions: tuple[str, ...]
+    positions: tuple[Output, ...]
     properties: tuple[str, ...]
     timestep_fs: float | None
     temperatures_k: dict[str, float]  # by the systems' prefixes
@@ -62,6 +84,7 @@ class Run:
     status: str = ""
     reason: str = ""
     is_exchange: bool = False  # temperatures change along the trajectory
+    remarks: tuple[str, ...] = ()  # on which of several outputs is read
 
     @property
     def blew_up(self) -> bool:
@@ -153,7 +176,7 @@ def read_run(directory: Path) -> list[Run]:
     logs = sorted(directory.glob("*.jsonl"))
     log = logs[0] if logs else None
     runs = []
-    for system, beads in _trajectories(directory, settings).items():
+    for system, (beads, remarks) in _trajectories(directory, settings).items():
         name = directory.resolve().name
         runs.append(
             Run(
@@ -172,6 +195,7 @@ def read_run(directory: Path) -> list[Run]:
                 status=str(record.get("status", "")),
                 reason=str(record.get("reason") or ""),
                 is_exchange=settings.is_exchange,
+                remarks=remarks,
             )
         )
     return runs
@@ -221,9 +245,9 @@ def read_settings(path: Path) -> Settings:
     output = root.find("output")
     output = root if output is None else output
     positions = tuple(
-        node.get("filename", "pos")
+        Output(node.get("filename", "pos"), what == POSITIONS[1], int(node.get("stride", "1")))
         for node in output.findall("trajectory")
-        if re.split(r"[{(]", (node.text or "").strip())[0] in POSITIONS
+        if (what := re.split(r"[{(]", (node.text or ""))[0].strip()) in POSITIONS
     )
     properties = tuple(node.get("filename", "out") for node in output.findall("properties"))
     return Settings(
@@ -273,23 +297,40 @@ def _temperature(settings: Settings, system: str) -> float | None:
 # -- files -------------------------------------------------------------------------------------
 
 
-def _trajectories(directory: Path, settings: Settings) -> dict[str, tuple[tuple[Path, ...], ...]]:
-    """Return for every system the pieces of its beads."""
-    names = "|".join(re.escape(name) for name in settings.positions or ("pos",))
-    pattern = re.compile(
-        rf"(?:(?P<system>.+)_)?{re.escape(settings.prefix)}\.(?:{names})"
-        r"(?:_(?P<bead>\d+))?\.(?:xyz|extxyz|pdb)\Z"
-    )
-    found: dict[str, dict[int, list[Path]]] = {}
-    for path in directory.iterdir():
-        match = pattern.match(original_name(path))
-        if match and path.is_file() and path.stat().st_size:
-            beads = found.setdefault(match["system"] or "", {})
-            beads.setdefault(int(match["bead"] or 0), []).append(path)
+Beads = tuple[tuple[Path, ...], ...]
+Found = dict[Output, dict[int, list[Path]]]  # of every output the pieces of its beads
+
+
+def _trajectories(directory: Path, settings: Settings) -> dict[str, tuple[Beads, tuple[str, ...]]]:
+    """Return for every system the pieces of its beads, and what is to be told of the choice."""
+    outputs = settings.positions or (Output("pos"),)
+    found: dict[str, Found] = {}
+    for path in sorted(directory.iterdir()):
+        for output in outputs:
+            match = output.pattern(settings.prefix).match(original_name(path))
+            if match and path.is_file() and path.stat().st_size:
+                system = found.setdefault(match["system"] or "", {})
+                beads = system.setdefault(output, {})
+                beads.setdefault(int(match["bead"] or 0), []).append(path)
     return {
-        system: tuple(tuple(sorted(beads[k], key=age)) for k in sorted(beads))
-        for system, beads in sorted(found.items(), key=lambda item: natural(Path(item[0] or "0")))
+        system: _chosen(of_system, outputs, settings.n_beads)
+        for system, of_system in sorted(
+            found.items(), key=lambda item: natural(Path(item[0] or "0"))
+        )
     }
+
+
+def _chosen(found: Found, outputs: Sequence[Output], n_beads: int) -> tuple[Beads, tuple[str, ...]]:
+    """Choose one output of several: beads before centroids, more beads, more frames."""
+    there = [output for output in outputs if output in found]
+    best = max(there, key=lambda o: (not o.is_centroid, len(found[o]), -o.stride))
+    beads = tuple(tuple(sorted(found[best][k], key=age)) for k in sorted(found[best]))
+    remarks = [f"{output} not used; {best}" for output in dict.fromkeys(there) if output != best]
+    if best.is_centroid and n_beads > 1:
+        remarks.append(
+            "only the centroids of the beads are written: they spread less than the positions"
+        )
+    return beads, tuple(remarks)
 
 
 def _properties(directory: Path, settings: Settings, system: str) -> tuple[Path, ...]:

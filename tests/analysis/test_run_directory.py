@@ -77,6 +77,61 @@ def test_beads_and_systems(tmp_path):
     assert found[1].properties[0].name == "1_200K_run.out"
 
 
+TRAJECTORY = '<trajectory stride="{stride}" filename="{name}"> {what} </trajectory>'
+
+
+def with_outputs(directory, outputs, beads=1):
+    """A run with these trajectory outputs: (file name, quantity, stride)."""
+    write_run(directory, FRAMES, range(3), beads=beads)
+    path = directory / "input.xml"
+    text = path.read_text()
+    start, end = text.index("    <trajectory"), text.index("  </output>")
+    more = "".join(TRAJECTORY.format(name=n, what=w, stride=s) for n, w, s in outputs)
+    path.write_text(text[:start] + more + text[end:])
+    content = (directory / "run.pos_0.xyz").read_text()
+    (directory / "run.pos_0.xyz").unlink()
+    for name, what, _ in outputs:
+        numbers = [""] if "centroid" in what else [f"_{k}" for k in range(beads)]
+        for number in numbers:
+            quantity = what.split("{")[0].strip()
+            (directory / f"run.{name}{number}.xyz").write_text(
+                content.replace("positions", quantity)
+            )
+    (run,) = find_runs([directory])
+    return [piece.name for pieces in run.beads for piece in pieces], run.remarks
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("name", ["xc", "pos"])
+def test_centroids_are_kept_apart_from_beads(tmp_path, order, name):
+    outputs = [("pos", "positions{angstrom}", 10), (name, "x_centroid{angstrom}", 5)][::order]
+    files, remarks = with_outputs(tmp_path / "r", outputs, beads=3)
+    assert files == ["run.pos_0.xyz", "run.pos_1.xyz", "run.pos_2.xyz"]
+    assert remarks == (
+        f"the centroids in {name!r}, every 5 steps, are not used; the positions in 'pos', every "
+        "10 steps, are",
+    )
+
+
+def test_centroids_alone_are_read_and_told(tmp_path):
+    files, remarks = with_outputs(tmp_path / "r", [("xc", "x_centroid {angstrom}", 5)], beads=3)
+    assert files == ["run.xc.xyz"]
+    assert remarks == (
+        "only the centroids of the beads are written: they spread less than the positions",
+    )
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_outputs_that_with_more_frames_is_used_and_named(tmp_path, order):
+    outputs = [("pos", "positions{angstrom}", 100), ("fine", "positions", 2)][::order]
+    files, remarks = with_outputs(tmp_path / "r", outputs)
+    assert files == ["run.fine_0.xyz"]
+    assert remarks == (
+        "the positions in 'pos', every 100 steps, are not used; the positions in 'fine', every 2 "
+        "steps, are",
+    )
+
+
 def test_the_record_tells_models_and_how_it_ended(tmp_path):
     directory = write_run(tmp_path / "r", FRAMES, range(3))
     record = {
