@@ -1,7 +1,7 @@
 """The command line: ``deltaserver --models DIR --socket ADDRESS``, and the subcommands.
 
 Users see one line when something is wrong, and an exit code that tells what kind of thing:
-0 clean, 2 bad input, 3 no connection, 4 refused by a guard, 5 internal.
+0 clean, 2 bad input, 3 no connection, 4 refused by a guard, 5 internal, 6 a run ended early.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ def app(context: click.Context, /, **options: Any) -> None:
     Both from one command:
         deltaserver simulate ipi_inputs/c60_nvt.xml --models models/c60 --directory run
 
-    Exit codes: 0 done, 2 bad input, 3 no connection, 4 refused, 5 our fault.
+    Exit codes: 0 done, 2 bad input, 3 no connection, 4 refused, 5 our fault, 6 a run ended
+    early.
     """
     if context.invoked_subcommand is None:
         if not options["models"] and not options["sockets"]:

@@ -12,9 +12,10 @@ DeltaserverError
 ├── ConnectionLostError (exit 3)   the network or the peer
 │   ├── NoServerError              nobody listens at the address
 │   └── ProtocolError              the peer sent what the protocol does not allow
-└── GuardError (exit 4)            we refuse to send a result that cannot be right
-    ├── StructureError             a structure that is not the model's molecule
-    └── NoveltyError               a structure too far from what the model was trained on
+├── GuardError (exit 4)            we refuse to send a result that cannot be right
+│   ├── StructureError             a structure that is not the model's molecule
+│   └── NoveltyError               a structure too far from what the model was trained on
+└── EndedEarlyError (exit 6)       a run has ended in order, but before its last step
 
 Users see one line: what is wrong, where, what to do. Any other exception is our fault
 (exit 5) and is the only kind that may show a traceback.
@@ -27,6 +28,7 @@ EXIT_INPUT = 2
 EXIT_CONNECTION = 3
 EXIT_GUARD = 4
 EXIT_INTERNAL = 5
+EXIT_ENDED_EARLY = 6
 EXIT_INTERRUPTED = 130  # Ctrl-C in a command that was not done: what shells expect
 
 
@@ -99,3 +101,9 @@ class StructureError(GuardError):
 
 class NoveltyError(GuardError):
     """A structure is too far from what the model was trained on (``--on-extrapolation stop``)."""
+
+
+class EndedEarlyError(DeltaserverError):
+    """A run has ended in order, but before its last step; it can be continued."""
+
+    exit_code = EXIT_ENDED_EARLY

@@ -73,7 +73,7 @@ def answer_together(
     i-PI fills a short batch by repeating its last structure: the repeats at the end are computed
     once, answered each, and not counted as structures.
     """
-    n_real = [len(data.positions) - _count_padding(data) for data in requests]
+    n_real = [len(data.positions) - count_padding(data.positions, data.cells) for data in requests]
     pairs = list(zip(requests, n_real, strict=True))
     positions = BOHR_ANG * np.concatenate([data.positions[:n] for data, n in pairs])
     cells = BOHR_ANG * np.concatenate([data.cells[:n] for data, n in pairs])
@@ -134,13 +134,13 @@ def _rms(forces: Floats, n_atoms: int) -> float:
     return math.sqrt(np.vdot(forces, forces) / (3 * n_atoms))
 
 
-def _count_padding(data: PosData) -> int:
+def count_padding(positions: Floats, cells: Floats) -> int:
     """Count the structures at the end that repeat, to the last bit, the one before them."""
-    n_batch, padding = len(data.positions), 0
+    n_batch, padding = len(positions), 0
     while (
         padding < n_batch - 1
-        and np.array_equal(data.positions[-1], data.positions[-2 - padding])
-        and np.array_equal(data.cells[-1], data.cells[-2 - padding])
+        and np.array_equal(positions[-1], positions[-2 - padding])
+        and np.array_equal(cells[-1], cells[-2 - padding])
     ):
         padding += 1
     return padding

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.errors import GuardError
-from deltaserver.model.bonds import bonds_between
+from deltaserver.model.bonds import bond_reach, bonded_pairs
 from deltaserver.model.elements import COVALENT_RADIUS_ANG, SYMBOLS
 
 Floats = NDArray[np.float64]
@@ -48,42 +48,57 @@ class Limits:
 class GeometryWatch:
     """Looks at every structure that is served.
 
-    Bonds are the pairs of one fragment that are bonded in the first structure seen.
+    Bonds are the pairs of one fragment that are bonded in the first structure seen. For a
+    ``periodic`` model distances are those of nearest images: i-PI may wrap atoms into the cell.
     """
 
-    def __init__(self, numbers: Ints, fragments: Sequence[Ints], limits: Limits) -> None:
+    def __init__(
+        self, numbers: Ints, fragments: Sequence[Ints], limits: Limits, periodic: bool = False
+    ) -> None:
         self.numbers = numbers
         self.fragments = fragments
         self.limits = limits
+        self.periodic = periodic
         self._bonds: Ints | None = None
         self._sums: Floats = np.zeros(0)
         self._seen = 0
 
-    def check(self, positions_ang: Floats) -> None:
-        """Raise BlowUpError if a structure of (B, N, 3) has come apart."""
-        for one in positions_ang:
+    def check(self, positions_ang: Floats, cells_ang: Floats | None = None) -> None:
+        """Raise BlowUpError if a structure has come apart.
+
+        Args:
+            positions_ang: Å, shape (B, N, 3).
+            cells_ang: vectors in columns, Å, shape (B, 3, 3); looked at for a periodic model.
+        """
+        for k, one in enumerate(positions_ang):
             if not np.isfinite(one).all():
                 raise BlowUpError("positions are not finite", one)
+            cell = cells_ang[k] if self.periodic and cells_ang is not None else None
+            if cell is not None and not abs(np.linalg.det(cell)) > 0.0:
+                cell = None  # the evaluation refuses it
             if self._bonds is None:
-                self._learn(one)
-            self._check_bonds(one)
+                self._learn(one, cell)
+            self._check_bonds(one, cell)
             if self._seen % SEPARATION_EVERY == 0:
-                self._check_separation(one)
+                self._check_separation(one, cell)
             self._seen += 1
 
-    def _learn(self, positions: Floats) -> None:
+    def _learn(self, positions: Floats, cell: Floats | None) -> None:
         radius = np.array(COVALENT_RADIUS_ANG)[self.numbers]
         found = [np.zeros((0, 2), dtype=np.int64)]
         for atoms in self.fragments:
-            later, earlier = bonds_between(self.numbers, positions, atoms)
-            found.append(np.stack([earlier, later], axis=1))
+            later, earlier = (atoms[k] for k in np.tril_indices(len(atoms), k=-1))
+            length = _lengths(positions[later] - positions[earlier], cell)
+            near = length < bond_reach(self.numbers[later], self.numbers[earlier])
+            bonded = bonded_pairs(self.numbers, later, earlier, near)
+            found.append(np.stack([earlier, later], axis=1)[bonded])
         self._bonds = np.concatenate(found)
         self._sums = radius[self._bonds[:, 0]] + radius[self._bonds[:, 1]]
 
-    def _check_bonds(self, positions: Floats) -> None:
+    def _check_bonds(self, positions: Floats, cell: Floats | None) -> None:
         assert self._bonds is not None
         i, j = self._bonds.T
-        length = _lengths(positions, i, j)
+        length = _lengths(positions[i] - positions[j], cell)
         wrong = (length > self.limits.stretch * self._sums) | (length < SQUEEZE * self._sums)
         if wrong.any():
             k = int(np.argmax(np.abs(np.log(length / self._sums)) * wrong))
@@ -93,13 +108,13 @@ class GeometryWatch:
                 f"({length[k] / self._sums[k]:.2f} covalent radii)", positions,
             )  # fmt: skip
 
-    def _check_separation(self, positions: Floats) -> None:
+    def _check_separation(self, positions: Floats, cell: Floats | None) -> None:
         if len(self.fragments) < 2:
             return
         for k, atoms in enumerate(self.fragments):
             others = np.concatenate([o for n, o in enumerate(self.fragments) if n != k])
             between = positions[atoms][:, None] - positions[others]
-            nearest = float(np.sqrt((between**2).sum(axis=-1).min()))
+            nearest = float(_lengths(between.reshape(-1, 3), cell).min())
             if nearest > self.limits.separation_ang:
                 raise BlowUpError(
                     f"fragment {k + 1} is {nearest:.1f} Å away from the others", positions
@@ -125,7 +140,9 @@ class DriftWatch:
             )
 
 
-def _lengths(positions: Floats, i: Ints, j: Ints) -> Floats:
-    between = positions[i] - positions[j]
+def _lengths(between: Floats, cell: Floats | None) -> Floats:
+    """Return the lengths of vectors (n, 3), Å, of nearest images if there is a cell."""
+    if cell is not None:
+        between = between - np.rint(between @ np.linalg.inv(cell).T) @ cell.T
     lengths: Floats = np.sqrt(np.einsum("ij,ij->i", between, between))
     return lengths

@@ -26,7 +26,8 @@ from deltaserver.serve.transport import Address
 from deltaserver.serve.watch import Condition, Watch, Watcher
 from deltaserver.units import BOHR_ANG
 
-Inspect = Callable[[NDArray[np.float64]], None]
+Floats = NDArray[np.float64]
+Inspect = Callable[[Floats, Floats], None]
 
 # What i-PI's input may say in an ffsocket's <parameters>; i-PI adds the last one itself.
 COMPONENT_PARAMETER = "component"
@@ -62,8 +63,8 @@ class Daemon:
     A single thread runs everything: the models are shared without copies or locks, and a stop
     request takes effect between two requests, never inside one.
 
-    ``inspect`` sees every request's positions, (B, N, 3) in Å, before they are evaluated; what it
-    raises ends the run.
+    ``inspect`` sees every request's positions, (B, N, 3), and cells, (B, 3, 3) with the vectors in
+    columns, both in Å, before they are evaluated; what it raises ends the run.
     """
 
     def __init__(
@@ -308,7 +309,7 @@ class Daemon:
         data = [link.request.data for link in links if link.request]
         if self.inspect:
             for one in data:
-                self.inspect(one.positions * BOHR_ANG)
+                self.inspect(one.positions * BOHR_ANG, one.cells * BOHR_ANG)
         for link, request in zip(links, data, strict=True):
             self._guard.admit(link, request, component)
         replies = answer_together(self.model, data, component, self.settings.extras, self._guard)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -24,17 +26,85 @@ from deltaserver.errors import ConnectionLostError, InputError, MissingExtraErro
 from deltaserver.serve.transport import Address, InetAddress, close_quietly
 
 IPI_LOG = "i-pi.log"
+EXIT_FILE = "EXIT"  # where it is, i-PI ends in order within a second
 GRACE_S = 30.0
+ASKED_S = 10.0  # how long it may take to end once asked to
+
+
+# What i-PI says when it has done what it was to do, in any number of steps, and says no more.
+DONE = re.compile(r"converged|finished successfully|is calculated|Finished reading|Read single")
+SOFT_EXIT = re.compile(r"SOFTEXIT CALLED FROM THREAD <[^>]*> *([^\n]*)")
+
+
+@dataclass(frozen=True)
+class Farewell:
+    """How i-PI ended, in its own words.
+
+    Attributes:
+        message: one line; empty if it said nothing.
+        done: it has done what it was to do, in fewer steps than it had.
+        problem: it could not.
+    """
+
+    message: str = ""
+    done: bool = False
+    problem: bool = False
+
+
+class IpiProcess(subprocess.Popen[bytes]):
+    """A running i-PI; ``log`` is where its output goes, from the byte ``log_start`` on.
+
+    ``ended`` is set when it has ended and the daemon was told so by a signal.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path, keep_open: Sequence[int]) -> None:
+        self.log = log
+        self.ended = threading.Event()
+        with log.open("ab") as file:
+            self.log_start = file.tell()
+            # A session of its own: Ctrl-C reaches us, and we end i-PI in order.
+            super().__init__(
+                command,
+                cwd=log.parent,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                pass_fds=tuple(keep_open),
+                preexec_fn=end_with_parent if sys.platform == "linux" else None,
+            )
+
+    def farewell(self) -> Farewell:
+        """Return how it ended."""
+        with self.log.open("rb") as file:
+            file.seek(self.log_start)
+            return read_farewell(file.read().decode("utf-8", "replace"))
+
+
+def read_farewell(text: str) -> Farewell:
+    """Read i-PI's output; how much it says at its end depends on its verbosity."""
+    match = SOFT_EXIT.search(text)
+    if match is None:
+        return Farewell()
+    message, rest = match[1].strip(), text[match.start() :]
+    if "I-PI reports a problem" in rest:
+        return Farewell(message, problem=True)
+    return Farewell(message, done=bool(DONE.search(message)))
 
 
 @contextlib.contextmanager
 def ipi_process(
-    directory: Path, input_name: str, addresses: Sequence[Address], keep_open: Sequence[int] = ()
-) -> Iterator[subprocess.Popen[bytes]]:
+    directory: Path,
+    input_name: str,
+    addresses: Sequence[Address],
+    keep_open: Sequence[int] = (),
+    ending: threading.Event | None = None,
+) -> Iterator[IpiProcess]:
     """Run i-PI in ``directory`` for the time of the ``with`` block, then make sure it has ended.
 
     While the block runs, the end of i-PI makes itself known to the daemon by SIGTERM, in case
-    it never opened its sockets. i-PI inherits the file descriptors ``keep_open``.
+    it never opened its sockets. i-PI inherits the file descriptors ``keep_open``. ``ending`` is
+    set when the block is left: from there on no signal may come between.
 
     Raises:
         MissingExtraError: i-PI is not installed.
@@ -42,38 +112,30 @@ def ipi_process(
         InputError: another i-PI listens at an address.
     """
     program = _find_ipi()
-    (directory / "EXIT").unlink(missing_ok=True)
+    (directory / EXIT_FILE).unlink(missing_ok=True)
     for address in addresses:
         remove_stale_socket(address)
-    log_path = directory / IPI_LOG
-    with log_path.open("ab") as log:
-        # A session of its own: Ctrl-C reaches us, and we end i-PI in order.
-        process = subprocess.Popen(
-            [*program, input_name],
-            cwd=directory,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            pass_fds=tuple(keep_open),
-            preexec_fn=end_with_parent if sys.platform == "linux" else None,
-        )
-    structlog.get_logger().info("i-pi", pid=process.pid, log=str(log_path))
-    done = threading.Event()
-    threading.Thread(target=_report_end, args=(process, done), daemon=True).start()
+    ipi = IpiProcess([*program, input_name], directory / IPI_LOG, keep_open)
+    structlog.get_logger().info("i-pi", pid=ipi.pid, log=str(ipi.log))
+    done, patience_s = threading.Event(), GRACE_S
+    threading.Thread(target=_report_end, args=(ipi, done), daemon=True).start()
     try:
-        yield process
+        yield ipi
     except BaseException:
-        # Once: it writes its RESTART file and ends. A second SIGTERM would not let it.
-        process.terminate()
+        # Not by SIGTERM: it may have had one from a batch system, and a second one would end it
+        # before it has written its RESTART file.
+        (directory / EXIT_FILE).touch()
+        patience_s = ASKED_S
         raise
     finally:
+        if ending:
+            ending.set()
         done.set()
-        with _deaf_to_interrupts():
-            _end(process)
-    if process.returncode not in (0, -signal.SIGTERM):
+        _end(ipi, patience_s)
+        (directory / EXIT_FILE).unlink(missing_ok=True)
+    if ipi.returncode not in (0, -signal.SIGTERM):
         raise ConnectionLostError(
-            f"i-PI ended with code {process.returncode}: {_last_line(log_path)} (see {log_path})"
+            f"i-PI ended with code {ipi.returncode}: {_last_line(ipi.log)} (see {ipi.log})"
         )
 
 
@@ -81,16 +143,6 @@ def end_with_parent() -> None:
     """In the child: have the kernel end it if we are killed."""
     pr_set_pdeathsig = 1  # linux/prctl.h
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-
-
-@contextlib.contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Let no second Ctrl-C leave i-PI behind."""
-    old = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, old)
 
 
 def _find_ipi() -> list[str]:
@@ -124,20 +176,21 @@ def remove_stale_socket(address: Address) -> None:
     )
 
 
-def _report_end(process: subprocess.Popen[bytes], done: threading.Event) -> None:
+def _report_end(ipi: IpiProcess, done: threading.Event) -> None:
     """Wake the daemon if i-PI ends and its sockets do not tell."""
-    process.wait()
+    ipi.wait()
     if not done.wait(timeout=2.0):
+        ipi.ended.set()
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Wait for i-PI to end; after a while ask it to, then make it."""
-    for ask in (None, process.terminate, process.kill):
-        if ask:
-            ask()
+def _end(process: subprocess.Popen[bytes], patience_s: float) -> None:
+    """Wait for i-PI to end; after a while make it."""
+    for force, wait_s in ((None, patience_s), (process.terminate, GRACE_S), (process.kill, None)):
+        if force:
+            force()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=GRACE_S)
+            process.wait(timeout=wait_s)
             return
 
 

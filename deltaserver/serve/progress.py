@@ -33,12 +33,17 @@ class Point:
 
 
 class PropertiesTail:
-    """Reads what has been added to an i-PI properties file since the last look."""
+    """Reads what has been added to an i-PI properties file since the last look.
 
-    def __init__(self, path: Path) -> None:
+    Lines without a step are counted: ``steps`` holds the first one's and the stride.
+    """
+
+    def __init__(self, path: Path, steps: tuple[int, int] | None = None) -> None:
         self.path = path
+        self.steps = steps
         self.last: Point | None = None
         self._offset = 0
+        self._n_lines = 0
         self._columns: dict[str, Column] = {}
         self._factors: dict[str, float | None] = {}
 
@@ -47,7 +52,7 @@ class PropertiesTail:
         try:
             with self.path.open("rb") as file:
                 if file.seek(0, 2) < self._offset:
-                    self._offset = 0  # another run has begun
+                    self._offset = self._n_lines = 0  # another run has begun
                 file.seek(self._offset)
                 data = file.read()
         except OSError:
@@ -66,7 +71,7 @@ class PropertiesTail:
     def _parse(self, line: str) -> Point | None:
         try:
             values = [float(word) for word in line.split()]
-            step = self._value(values, "step")
+            step = self._step(values)
             conserved = self._value(values, "conserved", "energy")
             time_fs = self._value(values, "time", "time")
             kelvin = self._value(values, "temperature", "temperature")
@@ -74,6 +79,13 @@ class PropertiesTail:
             return None
         time_ps = None if time_fs is None else time_fs / PS_FS
         return None if step is None else Point(int(step), time_ps, kelvin, conserved)
+
+    def _step(self, values: Sequence[float]) -> float | None:
+        if "step" in self._columns or self.steps is None or not values:
+            return self._value(values, "step")
+        first, stride = self.steps
+        self._n_lines += 1
+        return first + (self._n_lines - 1) * stride
 
     def _value(self, values: Sequence[float], name: str, kind: str = "") -> float | None:
         column = self._columns.get(name)

@@ -7,21 +7,17 @@ together with a last record that the kill left half written.
 
 from __future__ import annotations
 
-import json
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from deltaserver.errors import InputError
 from deltaserver.serve.ipi_input import IpiInput, set_child
-from deltaserver.textio.columns import columns_by_name
+from deltaserver.serve.ipi_records import Reader, log_records, records_of
 
 RESTART_NAME = "RESTART"
 CONTINUED_INPUT = "restart.xml"
-STEP_IN_COMMENT = re.compile(rb"Step:\s*(\d+)")
 
 
 @dataclass(frozen=True)
@@ -68,9 +64,10 @@ def continued_input(state: RestartState, ipi_input: IpiInput) -> str:
         raise InputError(
             f"{state.path}: the run has all its {state.step} steps; ask for more to continue it"
         )
-    original = {
-        node.get("name"): node for node in ElementTree.fromstring(ipi_input.text).iter("ffsocket")
-    }
+    root = ElementTree.fromstring(ipi_input.text)
+    if prefix := root.get("sockets_prefix"):
+        state.root.set("sockets_prefix", prefix)
+    original = {node.get("name"): node for node in root.iter("ffsocket")}
     for node in state.root.iter("ffsocket"):
         ours = original.get(node.get("name"))
         for key in ("address", "port"):
@@ -81,28 +78,26 @@ def continued_input(state: RestartState, ipi_input: IpiInput) -> str:
 
 
 def cut_outputs(directory: Path, ipi_input: IpiInput, step: int) -> dict[str, int]:
-    """Cut every i-PI output back to ``step``; return the bytes cut off, by file name.
-
-    Formats whose records do not tell their step (pdb, binary) are left as they are.
-    """
+    """Cut every i-PI output back to ``step``; return the bytes cut off, by file name."""
     cut: dict[str, int] = {}
-    for stem in ipi_input.outputs(""):
-        for path in directory.glob(f"{stem}*"):
-            if path.name.startswith(ipi_input.checkpoints) or not path.is_file():
-                continue
-            removed = _cut(path, step, _records_of(path))
-            if removed:
-                cut[path.name] = removed
+    for path, output in ipi_input.written(directory):
+        removed = _cut(path, step, records_of(path, output, ipi_input.first_step))
+        if removed:
+            cut[path.name] = removed
     return cut
 
 
 def cut_log(path: Path, first_seq: int) -> int:
     """Cut a daemon's log back to the structures before ``first_seq``; return the bytes cut off."""
-    return _cut(path, first_seq - 1, _log_records) if path.is_file() else 0
+    return _cut(path, first_seq - 1, log_records) if path.is_file() else 0
 
 
-Record = tuple[int, int | None]  # where it begins, and its step; None: it is not whole
-Reader = Callable[[BinaryIO], Iterator[Record]]
+def next_seq(path: Path) -> int:
+    """Return the number of the structure behind the last one of a daemon's log."""
+    if not path.is_file():
+        return 0
+    with path.open("rb") as file:
+        return 1 + max((seq for _, seq in log_records(file) if seq is not None), default=-1)
 
 
 def _cut(path: Path, last: int, records: Reader | None) -> int:
@@ -115,82 +110,3 @@ def _cut(path: Path, last: int, records: Reader | None) -> int:
                 file.truncate(begin)
                 return size - begin
     return 0
-
-
-def _records_of(path: Path) -> Reader | None:
-    if path.suffix == ".xyz":
-        return _xyz_records
-    if path.name.endswith(".remd_idx"):
-        return _swap_records
-    with path.open("rb") as file:
-        head = file.read(4096)
-    if b"#EXTRAS" in head[:64]:
-        return _extras_records
-    column = columns_by_name(head.decode("utf-8", "replace").splitlines()).get("step")
-    if column is None:
-        return None
-    return lambda file: _column_records(file, column.index)
-
-
-def _column_records(file: BinaryIO, column: int, shift: int = 0) -> Iterator[Record]:
-    begin = 0
-    for line in file:
-        if line.strip() and not line.lstrip().startswith(b"#"):
-            try:
-                step = int(float(line.split()[column])) + shift
-                yield begin, step if line.endswith(b"\n") else None
-            except (ValueError, IndexError):
-                yield begin, None
-        begin += len(line)
-
-
-def _swap_records(file: BinaryIO) -> Iterator[Record]:
-    return _column_records(file, 0, shift=1)  # it counts steps from 0
-
-
-def _extras_records(file: BinaryIO) -> Iterator[Record]:
-    begin, step = 0, None
-    position = 0
-    whole = True
-    for line in file:
-        if line.lstrip().startswith(b"#EXTRAS"):
-            match = STEP_IN_COMMENT.search(line)
-            begin, step = position, int(match[1]) if match else None
-            whole = False
-        elif step is not None:
-            whole = line.endswith(b"\n")
-            if whole:
-                yield begin, step
-        position += len(line)
-    if not whole:
-        yield begin, None
-
-
-def _xyz_records(file: BinaryIO) -> Iterator[Record]:
-    begin = 0
-    while count := file.readline():
-        comment = file.readline()
-        lines = [count, comment]
-        try:
-            lines += [file.readline() for _ in range(int(count))]
-        except ValueError:
-            yield begin, None
-            return
-        match = STEP_IN_COMMENT.search(comment)
-        whole = lines[-1].endswith(b"\n")
-        if match is None and whole:
-            return  # not a trajectory that tells its steps
-        yield begin, int(match[1]) if match and whole else None
-        begin += sum(map(len, lines))
-
-
-def _log_records(file: BinaryIO) -> Iterator[Record]:
-    begin = 0
-    for line in file:
-        try:
-            record = json.loads(line)
-            if record["event"] == "step":
-                yield begin, int(record["seq"])
-        except (ValueError, KeyError, TypeError):
-            yield begin, None
-        begin += len(line)

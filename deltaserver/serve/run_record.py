@@ -39,10 +39,15 @@ class RunRecord:
         prefix: of i-PI's output files.
         status: how the run ended, or "running".
         step: the last step written.
-        reason: one line: why it ended, if not by being finished.
+        reason: one line: why it ended; of a finished run, what i-PI said if it was done before its
+            last step.
         frame: extended XYZ of the structure at which it blew up.
         restarts: where it was continued, in order.
         version: of deltaserver.
+        serve: names of the sockets that are served, where not all are.
+        device, threads, extras: what the daemon was told; see its options.
+        first_missing: structures that the first evaluation sent fewer than a step does, because
+            all beads began at the same place and were sent as one.
     """
 
     models: str
@@ -59,6 +64,11 @@ class RunRecord:
     frame: str | None = None
     restarts: tuple[Restart, ...] = field(default=())
     version: str = ""
+    serve: tuple[str, ...] = ()
+    device: str | None = None
+    threads: int | None = None
+    extras: str = "summary"
+    first_missing: int = 0
 
 
 def write_record(record: RunRecord, directory: Path) -> None:
@@ -115,6 +125,7 @@ def _parse(data: dict[str, Any]) -> RunRecord:
     values = {key: value for key, value in data.items() if key in known}
     if values["status"] not in STATUSES:
         raise ValueError(values["status"])
+    values["serve"] = tuple(str(name) for name in values.get("serve", ()))
     values["temperatures_k"] = tuple(float(t) for t in values["temperatures_k"])
     values["restarts"] = tuple(
         Restart(int(r["step"]), str(r["source"])) for r in values.get("restarts", ())

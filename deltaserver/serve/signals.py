@@ -6,6 +6,7 @@ import contextlib
 import selectors
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from types import FrameType
 
@@ -50,3 +51,25 @@ class Signals:
             self.stop = signal.Signals(number).name
         else:
             self.hangup = True
+
+
+@contextlib.contextmanager
+def stoppable_once() -> Iterator[threading.Event]:
+    """Let the first SIGTERM or SIGINT raise KeyboardInterrupt, and nothing after it.
+
+    A batch system signals every process of a job, and more than once: what ends in order must not
+    be ended while it does. Whoever sets the event has begun to end, and hears no signal any more.
+    """
+    ending = threading.Event()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if not ending.is_set():
+            ending.set()
+            raise KeyboardInterrupt
+
+    old = [signal.signal(number, interrupt) for number in STOPPING]
+    try:
+        yield ending
+    finally:
+        for number, handler in zip(STOPPING, old, strict=True):
+            signal.signal(number, handler)

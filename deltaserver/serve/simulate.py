@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import time
-from collections.abc import Iterator
+import threading
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,29 +13,46 @@ import structlog
 from numpy.typing import NDArray
 
 import deltaserver
-from deltaserver.errors import DeltaserverError, GeometryError, GuardError, InputError
+from deltaserver.errors import (
+    ConnectionLostError,
+    DeltaserverError,
+    EndedEarlyError,
+    GeometryError,
+    GuardError,
+)
 from deltaserver.model.composite import CompositeModel
 from deltaserver.model.elements import SYMBOLS
-from deltaserver.model.threads import one_blas_thread
+from deltaserver.model.threads import blas_threads
 from deltaserver.serve import telemetry
-from deltaserver.serve.blowup import BlowUpError, DriftWatch, GeometryWatch, Limits
+from deltaserver.serve.answer import EXTRAS, Extras
+from deltaserver.serve.blowup import BlowUpError, Limits
 from deltaserver.serve.daemon import Daemon, ServeSettings
 from deltaserver.serve.guard import GuardSettings
 from deltaserver.serve.ipi_input import IpiInput
-from deltaserver.serve.ipi_process import IPI_LOG, ipi_process
+from deltaserver.serve.ipi_process import Farewell, ipi_process
 from deltaserver.serve.loading import announce
-from deltaserver.serve.progress import UPDATE_EVERY_S, Progress, ProgressLine, PropertiesTail
+from deltaserver.serve.monitor import FirstRound, Monitor
+from deltaserver.serve.progress import ProgressLine
 from deltaserver.serve.restart import (
     CONTINUED_INPUT,
-    RESTART_NAME,
     RestartState,
     continued_input,
     cut_log,
     cut_outputs,
     find_restart,
+    next_seq,
+)
+from deltaserver.serve.run_files import (
+    FRAME_NAME,
+    INPUT_NAME,
+    LOG_NAME,
+    keep_old_input,
+    link_files,
+    lock,
+    refuse_strangers,
+    set_old_files_aside,
 )
 from deltaserver.serve.run_record import (
-    RUN_FILE,
     Restart,
     RunRecord,
     make_directory,
@@ -44,13 +60,9 @@ from deltaserver.serve.run_record import (
     write_record,
     write_whole,
 )
+from deltaserver.serve.signals import stoppable_once
 
 Floats = NDArray[np.float64]
-INPUT_NAME = "input.xml"
-LOG_NAME = "deltaserver.jsonl"
-FRAME_NAME = "blow_up.xyz"
-LOCK_NAME = "run.lock"
-LOCK_PATIENCE_S = 60.0  # how long an i-PI whose daemon was killed may take to end
 LONG_RUN_STEPS = 10_000
 LONG_RUN_LOG_EVERY = 10
 
@@ -68,6 +80,7 @@ class RunPlan:
             runs, every tenth in long ones.
         limits: beyond which the run has blown up.
         guard: what the daemon refuses.
+        backend: the model's.
     """
 
     ipi_input: IpiInput
@@ -77,48 +90,15 @@ class RunPlan:
     log_every: int | None
     limits: Limits
     guard: GuardSettings
+    backend: str = "numpy"
 
 
-class Monitor:
-    """What is looked at between two structures: their geometry, and what i-PI has written."""
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins: the state to continue from, if any, and its first structure's number."""
 
-    def __init__(self, plan: RunPlan, model: CompositeModel, line: ProgressLine | None) -> None:
-        fragments = [fragment.atoms for fragment in model.fragments]
-        self.geometry = GeometryWatch(model.numbers, fragments, plan.limits)
-        names = plan.ipi_input.outputs(plan.ipi_input.properties)
-        self.tails = [PropertiesTail(plan.directory / name) for name in names]
-        self.drifts = [DriftWatch(model.n_atoms, plan.limits) for _ in names]
-        self.progress = Progress(plan.ipi_input.total_steps)
-        self.line = line
-        self.last_positions: Floats | None = None
-        self.n_seen = 0  # requests
-        self._looked_at = 0.0
-
-    def __call__(self, positions_ang: Floats) -> None:
-        """Take in a request's structures; raise BlowUpError where the run has blown up."""
-        self.last_positions = positions_ang[-1]
-        self.n_seen += 1
-        self.geometry.check(positions_ang)
-        if time.monotonic() - self._looked_at >= UPDATE_EVERY_S:
-            self.look()
-
-    def look(self, final: bool = False) -> None:
-        """Read what i-PI has written since the last look, and show it."""
-        self._looked_at = time.monotonic()
-        for k, (tail, drift) in enumerate(zip(self.tails, self.drifts, strict=True)):
-            points = tail.read()
-            if k == 0:
-                self.progress.add(points)
-            for point in points:
-                if point.conserved_ev is not None:
-                    drift.check(point.step, point.conserved_ev)
-        if self.line and self.progress.point:
-            self.line.show([("", self.progress)], now=final)
-
-    @property
-    def step(self) -> int:
-        """The last step that i-PI has written."""
-        return max((tail.last.step for tail in self.tails if tail.last), default=0)
+    state: RestartState | None
+    first_seq: int
 
 
 def run(plan: RunPlan, model: CompositeModel, notes: list[str], quiet: bool) -> RunRecord:
@@ -126,20 +106,27 @@ def run(plan: RunPlan, model: CompositeModel, notes: list[str], quiet: bool) -> 
 
     Raises:
         GuardError: the run has blown up; the frame is written and the record says so.
+        EndedEarlyError: i-PI has ended in order, before the last step.
         KeyboardInterrupt: a signal has stopped it.
+        InputError: the directory holds other files than a run's.
         DeltaserverError: anything else that ended it; the record's status is "failed".
     """
+    refuse_strangers(plan.directory, plan.ipi_input)
     make_directory(plan.directory)
-    with lock(plan.directory) as lock_fd:
+    with stoppable_once() as ending, lock(plan.directory) as lock_fd:
         state = find_restart(plan.directory, plan.ipi_input) if plan.resume else None
-        record = _prepare(plan, state)
+        start = Start(state, _first_seq(plan, state))
+        record = _prepare(plan, start)
         line = None if quiet else ProgressLine()
         telemetry.configure(plan.directory / LOG_NAME, quiet=quiet, other_status=line)
-        announce(model, Path(plan.record.models), "numpy", notes)
-        _tell_resumed(plan, state)
-        monitor = Monitor(plan, model, line)
+        announce(model, Path(plan.record.models), plan.backend, notes)
+        _tell_resumed(plan, start)
+        monitor = Monitor(plan.ipi_input, plan.directory, model, plan.limits, line)
+        if state is None:
+            per_step = plan.ipi_input.structures_per_step
+            monitor.first_round = FirstRound(per_step, partial(_note_missing, plan, record))
         try:
-            _serve(plan, model, monitor, state, lock_fd)
+            farewell = _serve(plan, model, monitor, start, (lock_fd, ending))
         except (GuardError, GeometryError) as error:
             if monitor.n_seen <= 1:  # it never ran: the start structure is at fault
                 _conclude(plan, record, monitor, "failed", " ".join(str(error).split()))
@@ -151,96 +138,124 @@ def run(plan: RunPlan, model: CompositeModel, notes: list[str], quiet: bool) -> 
         except DeltaserverError as error:
             _conclude(plan, record, monitor, "failed", " ".join(str(error).split()))
             raise
-        with contextlib.suppress(BlowUpError):
-            monitor.look(final=True)
-        if max(monitor.step, _restart_step(plan)) < (plan.ipi_input.total_steps or 0):
-            return _conclude(plan, record, monitor, "stopped", "i-PI ended before the last step")
-        return _conclude(plan, record, monitor, "finished", None)
+        return _part(plan, record, monitor, farewell)
+
+
+def _part(plan: RunPlan, record: RunRecord, monitor: Monitor, farewell: Farewell) -> RunRecord:
+    """Conclude a run whose i-PI has ended in order: done, or not yet."""
+    with contextlib.suppress(BlowUpError):
+        monitor.look(final=True)
+    step, last = max(monitor.step, _restart_step(plan)), plan.ipi_input.last_step
+    if farewell.problem:
+        _conclude(plan, record, monitor, "failed", farewell.message)
+        raise ConnectionLostError(
+            f"{plan.directory}: i-PI gave up at step {step}: {farewell.message}"
+        )
+    if farewell.done or step >= last:
+        reason = farewell.message if farewell.done and step < last else None
+        return _conclude(plan, record, monitor, "finished", reason)
+    _conclude(plan, record, monitor, "stopped", "i-PI ended before the last step")
+    raise EndedEarlyError(
+        f"{plan.directory}: i-PI ended at step {step} of {last}; continue with: "
+        f"deltaserver simulate --resume --directory {plan.directory}"
+    )
 
 
 def _serve(
     plan: RunPlan,
     model: CompositeModel,
     monitor: Monitor,
-    state: RestartState | None,
-    lock_fd: int,
-) -> None:
-    total = (plan.ipi_input.total_steps or 0) * plan.ipi_input.structures_per_step
+    start: Start,
+    held: tuple[int, threading.Event],
+) -> Farewell:
+    """Serve i-PI to its end; ``held`` is the lock's descriptor, and what silences signals."""
+    ipi_input, record = plan.ipi_input, plan.record
+    total = ipi_input.last_step * ipi_input.structures_per_step
     log_every = plan.log_every or (LONG_RUN_LOG_EVERY if total > LONG_RUN_STEPS else 1)
     # What is continued was compared with the model's molecule when it began.
-    check = plan.guard.structure_check and state is None
+    check = plan.guard.structure_check and start.state is None
     settings = ServeSettings(
-        plan.ipi_input.addresses,
-        plan.record.component,
+        ipi_input.addresses,
+        record.component,
+        extras=_extras(record.extras),
         guard=replace(plan.guard, structure_check=check),
     )
-    steps = telemetry.StepLog(log_every, None, _first_seq(plan, state))
+    steps = telemetry.StepLog(log_every, None, start.first_seq)
     daemon = Daemon(model, settings, steps, inspect=monitor)
-    name = INPUT_NAME if state is None else CONTINUED_INPUT
-    addresses = plan.ipi_input.addresses
-    with ipi_process(plan.directory, name, addresses, (lock_fd,)) as ipi, one_blas_thread():
+    name = INPUT_NAME if start.state is None else CONTINUED_INPUT
+    lock_fd, ending = held
+    threads = 1 if model.compiled else record.threads or 1
+    with (
+        ipi_process(plan.directory, name, ipi_input.all_addresses, (lock_fd,), ending) as ipi,
+        blas_threads(threads),
+    ):
         daemon.run()
-        if daemon.stopped_by_signal and ipi.poll() is None:
+        if daemon.stopped_by_signal and not ipi.ended.is_set():
             structlog.get_logger().info("stopping i-pi", pid=ipi.pid)
             raise KeyboardInterrupt  # the run is not done: no script should go on
+    return ipi.farewell()
+
+
+def _extras(name: str) -> Extras:
+    return next((known for known in EXTRAS if known == name), "summary")
 
 
 def _first_seq(plan: RunPlan, state: RestartState | None) -> int:
-    """Number of the first structure: that of a run which had gone straight through."""
-    return state.step * plan.ipi_input.structures_per_step if state else 0
+    """Number of the first structure: that of a run which had gone straight through.
+
+    Where steps differ in their structures, what comes is numbered behind what is there.
+    """
+    if state is None:
+        return 0
+    if not plan.ipi_input.even:
+        return next_seq(plan.directory / LOG_NAME)
+    n_steps = state.step - plan.ipi_input.first_step
+    old = read_record(plan.directory)
+    missing = old.first_missing if old and n_steps else 0
+    return max(0, n_steps * plan.ipi_input.structures_per_step - missing)
 
 
-def _prepare(plan: RunPlan, state: RestartState | None) -> RunRecord:
+def _prepare(plan: RunPlan, start: Start) -> RunRecord:
     """Make the directory ready for i-PI, and write the record."""
     record = replace(plan.record, status="running", version=deltaserver.__version__)
+    directory, state = plan.directory, start.state
     if state is None:
-        _set_old_files_aside(plan)
-        record = replace(record, restarts=(), step=0, reason=None, frame=None)
+        set_old_files_aside(directory, plan.ipi_input)
+        record = replace(record, restarts=(), step=0, reason=None, frame=None, first_missing=0)
     else:
         text = continued_input(state, plan.ipi_input)
-        cut_outputs(plan.directory, plan.ipi_input, state.step)
-        cut_log(plan.directory / LOG_NAME, _first_seq(plan, state))
-        write_whole(plan.directory / CONTINUED_INPUT, text)
-        old = read_record(plan.directory)
+        cut_outputs(directory, plan.ipi_input, state.step)
+        cut_log(directory / LOG_NAME, start.first_seq)
+        write_whole(directory / CONTINUED_INPUT, text)
+        old = read_record(directory)
         restarts = (*(old.restarts if old else ()), Restart(state.step, state.path.name))
-        record = replace(record, step=state.step, restarts=restarts, reason=None, frame=None)
-    write_whole(plan.directory / INPUT_NAME, plan.ipi_input.text)
-    write_record(record, plan.directory)
+        record = replace(record, step=state.step, restarts=restarts, reason=None, frame=None,
+                         first_missing=old.first_missing if old else 0)  # fmt: skip
+    write_record(record, directory)  # first: what else is here is a run's from now on
+    keep_old_input(directory, plan.ipi_input.text)
+    write_whole(directory / INPUT_NAME, plan.ipi_input.text)
+    link_files(directory, plan.ipi_input)
     return record
 
 
-def _tell_resumed(plan: RunPlan, state: RestartState | None) -> None:
-    log = structlog.get_logger()
+def _note_missing(plan: RunPlan, record: RunRecord, missing: int) -> None:
+    """Write at once what a resumed run must know, however this one ends."""
+    write_record(replace(record, first_missing=missing), plan.directory)
+
+
+def _tell_resumed(plan: RunPlan, start: Start) -> None:
+    log, state = structlog.get_logger(), start.state
     if state is not None:
-        log.info("resumed", step=state.step, state=state.path.name, seq=_first_seq(plan, state))
+        log.info("resumed", step=state.step, state=state.path.name, seq=start.first_seq)
     elif plan.resume:
         log.info("nothing to resume", message="no state was written yet; starting anew")
-
-
-def _set_old_files_aside(plan: RunPlan) -> None:
-    """Let nothing of an earlier run be taken for this one's: i-PI's states, logs, outputs."""
-    ours = (LOG_NAME, IPI_LOG, RESTART_NAME, CONTINUED_INPUT, FRAME_NAME, RUN_FILE)
-    for name in (*ours, *plan.ipi_input.checkpoints):
-        set_aside(plan.directory / name)
-    for name in plan.ipi_input.outputs(""):
-        for old in sorted(plan.directory.glob(f"{name}*")):
-            set_aside(old)
-
-
-def set_aside(path: Path) -> None:
-    """Rename a file of an earlier run the way i-PI does: ``#NAME#0#``."""
-    if not path.is_file():
-        return
-    k = 0
-    while (aside := path.with_name(f"#{path.name}#{k}#")).exists():
-        k += 1
-    path.rename(aside)
 
 
 def _conclude(
     plan: RunPlan, record: RunRecord, monitor: Monitor, status: str, reason: str | None
 ) -> RunRecord:
     step = max(monitor.step, _restart_step(plan))
+    record = read_record(plan.directory) or record  # what was noted on the way
     done = replace(record, status=status, step=step, reason=reason)  # type: ignore[arg-type]
     write_record(done, plan.directory)
     return done
@@ -267,7 +282,8 @@ def _blown_up(
     frame = None
     if positions is not None:
         frame = FRAME_NAME
-        text = extended_xyz(model, positions, monitor.step, reason)
+        cell = monitor.last_cell if model.periodic else None
+        text = extended_xyz(model, positions, monitor.step, reason, cell)
         (plan.directory / frame).write_text(text, encoding="utf-8")
     done = replace(record, status="blown up", step=monitor.step, reason=reason, frame=frame)
     write_record(done, plan.directory)
@@ -275,38 +291,22 @@ def _blown_up(
     return GuardError(f"{plan.directory}: blown up after step {monitor.step}: {reason}{where}")
 
 
-def extended_xyz(model: CompositeModel, positions: Floats, step: int, reason: str) -> str:
-    """Format a structure as one extended-XYZ frame, Å."""
+def extended_xyz(
+    model: CompositeModel,
+    positions: Floats,
+    step: int,
+    reason: str,
+    cell: Floats | None = None,
+) -> str:
+    """Format a structure as one extended-XYZ frame, Å; ``cell`` has its vectors in columns."""
     quoted = reason.replace('"', "'")
+    box = 'pbc="F F F"'
+    if cell is not None:
+        box = f'Lattice="{" ".join(f"{x:.8f}" for x in cell.T.ravel())}" pbc="T T T"'
     lines = [
         str(model.n_atoms),
-        f'Properties=species:S:1:pos:R:3 step={step} reason="{quoted}" pbc="F F F"',
+        f'{box} Properties=species:S:1:pos:R:3 step={step} reason="{quoted}"',
     ]
     for number, (x, y, z) in zip(model.numbers, positions, strict=True):
         lines.append(f"{SYMBOLS[number]:<2} {x:16.8f} {y:16.8f} {z:16.8f}")
     return "\n".join(lines) + "\n"
-
-
-@contextlib.contextmanager
-def lock(directory: Path) -> Iterator[int]:
-    """Hold a run directory; yield the file descriptor, which i-PI inherits.
-
-    As long as an i-PI of an earlier command lives, the directory is still held by it.
-
-    Raises:
-        InputError: another run goes on there.
-    """
-    with (directory / LOCK_NAME).open("a") as file:
-        deadline = time.monotonic() + LOCK_PATIENCE_S
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise InputError(
-                        f"{directory}: another run goes on there; wait, or choose another "
-                        "--directory"
-                    ) from None
-                time.sleep(0.2)
-        yield file.fileno()

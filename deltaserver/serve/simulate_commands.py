@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import click
 
 from deltaserver.errors import InputError
+from deltaserver.serve.answer import EXTRAS
 from deltaserver.serve.blowup import Limits
 from deltaserver.serve.guard_options import guard_options, guard_settings
 from deltaserver.serve.input_commands import (
@@ -50,6 +50,10 @@ class Request:
     log_every: int | None
     limits: Limits
     guard: dict[str, Any]
+    serve: tuple[str, ...]
+    device: str | None
+    threads: int | None
+    extras: str | None
     quiet: bool
     options: dict[str, Any]
 
@@ -63,6 +67,28 @@ class Request:
     help="Where i-PI runs and the log goes; of a sweep, where its runs' directories go.",
 )  # fmt: skip
 @click.option("--component", help="What to serve; total if not given.")
+@click.option(
+    "--serve",
+    multiple=True,
+    metavar="NAME",
+    help="Name of an ffsocket of the input that "
+    "is ours; may be repeated. All, if not given and each names a component.",
+)
+@click.option(
+    "--device",
+    metavar="DEVICE",
+    help="Evaluate with torch on cpu, cuda, cuda:1, …, or auto: a GPU if there is one.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Threads of the evaluation; see deltaserver --help.",
+)
+@click.option(
+    "--extras",
+    type=click.Choice(EXTRAS),
+    help="What i-PI gets beside forces: a summary, or every contribution's forces too.  [summary]",
+)
 @click.option("--resume", is_flag=True, help="Continue what is in the directory.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True,
               help="Runs of a sweep at a time; each takes a core.")  # fmt: skip
@@ -118,8 +144,8 @@ def _is_given(name: str) -> bool:
 def _simulate_input(request: Request, steps: int | None) -> None:
     """Run an input that is there; with --resume it may be the directory's own."""
     from deltaserver.serve.ipi_input import read_input
+    from deltaserver.serve.run_files import INPUT_NAME
     from deltaserver.serve.run_record import RunRecord, read_record
-    from deltaserver.serve.simulate import INPUT_NAME
     from deltaserver.serve.sweep import read_sweep
 
     path = request.ipi_input
@@ -143,7 +169,9 @@ def _simulate_input(request: Request, steps: int | None) -> None:
     record = old or RunRecord(
         str(models.resolve()), component, "custom", (), None, None, None, ipi_input.prefix
     )
-    record = replace(record, models=str(models.resolve()), component=component)
+    serve = request.serve or record.serve
+    ipi_input = ipi_input.serving(serve)
+    record = replace(record, models=str(models.resolve()), component=component, serve=serve)
     _run(request, ipi_input, replace(record, total_steps=ipi_input.total_steps))
 
 
@@ -156,29 +184,46 @@ def _run(request: Request, ipi_input: Any, record: Any) -> None:
     if old and old.status == "blown up":
         raise InputError(f"{request.directory}: this run has blown up; begin it anew, from another "
                          "structure or with a smaller time step")  # fmt: skip
-    if old and old.status == "finished" and old.step >= (record.total_steps or 0):
+    if old and _nothing_left(old, ipi_input.last_step):
         if not request.quiet:
             click.echo(f"{request.directory}: finished at step {old.step}; nothing to do", err=True)
         return
+    record = replace(
+        record,
+        device=request.device or record.device,
+        threads=request.threads or record.threads,
+        extras=request.extras or record.extras,
+    )
+    backend = "torch" if record.device else "numpy"
     try:
-        model, notes = load_model(Path(record.models), record.component, quiet=request.quiet)
+        model, notes = load_model(
+            Path(record.models), record.component, backend, record.device or "auto",
+            threads=record.threads, quiet=request.quiet,
+        )  # fmt: skip
     except SystemExit:  # a signal: for the daemon a clean end, for a run no end at all
         raise KeyboardInterrupt from None
     frame = request.directory / "deltaserver.jsonl"
     guard = guard_settings(**request.guard, log_file=frame, single_precision=False)
     plan = RunPlan(
         ipi_input, record, request.directory, request.resume, request.log_every, request.limits,
-        guard,
+        guard, backend,
     )  # fmt: skip
     run(plan, model, notes, request.quiet)
+
+
+def _nothing_left(old: Any, last_step: int) -> bool:
+    """Tell whether a run has had all its steps, or was done in fewer than it had."""
+    if old.status != "finished":
+        return False
+    return old.step >= last_step or old.reason is not None
 
 
 def _simulate_kind(request: Request) -> None:
     """Run one run whose input is made here."""
     from deltaserver.serve.ipi_input import parse_input
     from deltaserver.serve.recipe import render
+    from deltaserver.serve.run_files import INPUT_NAME
     from deltaserver.serve.run_record import RunRecord, read_record
-    from deltaserver.serve.simulate import INPUT_NAME
 
     temperatures = request.temperatures_k or (300.0,)
     recipe, subject = _ingredients(request, temperatures)
@@ -189,6 +234,9 @@ def _simulate_kind(request: Request) -> None:
     old = read_record(request.directory) if request.resume else None
     if old is not None:
         _check_same(request.directory, old, record)
+        record = replace(record, device=old.device, threads=old.threads, extras=old.extras)
+    if request.serve:
+        raise InputError("--serve: only with INPUT.xml; all sockets of an input made here are ours")
     text = render(recipe, subject, _unique_address(request.directory))
     _run(request, parse_input(request.directory / INPUT_NAME, text), record)
 
@@ -260,11 +308,7 @@ def _run_sweep(request: Request, runs: list[Any]) -> None:
     from deltaserver.serve.progress import ProgressLine
     from deltaserver.serve.sweep import run_all
 
-    old = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        run_all(runs, request.jobs, request.resume, None if request.quiet else ProgressLine())
-    finally:
-        signal.signal(signal.SIGTERM, old)
+    run_all(runs, request.jobs, request.resume, None if request.quiet else ProgressLine())
 
 
 def _run_options(request: Request, kelvin: float) -> tuple[str, ...]:
@@ -278,6 +322,7 @@ def _run_options(request: Request, kelvin: float) -> tuple[str, ...]:
         "--max-drift": limits.drift_ev_per_atom,
         "--on-extrapolation": request.guard["on_extrapolation"],
         "--novelty-limit": request.guard["novelty_limit"],
+        "--device": request.device, "--threads": request.threads, "--extras": request.extras,
         **{flag: request.options[name] for name, flag in RECIPE_FLAGS.items()},
         # Equal noise would make runs follow one another, and their errors with them.
         "--seed": request.options["seed"] + round(kelvin),

@@ -10,6 +10,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,10 +18,17 @@ from pathlib import Path
 
 import click
 
-from deltaserver.errors import ConnectionLostError, DeltaserverError, GuardError, InputError
+from deltaserver.errors import (
+    ConnectionLostError,
+    DeltaserverError,
+    EndedEarlyError,
+    GuardError,
+    InputError,
+)
 from deltaserver.serve.ipi_process import end_with_parent
 from deltaserver.serve.progress import Progress, ProgressLine, PropertiesTail
 from deltaserver.serve.run_record import RunRecord, make_directory, read_record, write_whole
+from deltaserver.serve.signals import stoppable_once
 
 POLL_S = 0.25
 PATIENCE_S = 30.0  # for runs that were asked to stop
@@ -116,6 +124,7 @@ def run_all(runs: Sequence[SweepRun], jobs: int, resume: bool, line: ProgressLin
 
     Raises:
         GuardError: one or more have blown up.
+        EndedEarlyError: all that did not finish have ended in order, too early.
         ConnectionLostError, InputError: one or more have failed otherwise.
         KeyboardInterrupt: a signal has stopped them.
     """
@@ -124,7 +133,7 @@ def run_all(runs: Sequence[SweepRun], jobs: int, resume: bool, line: ProgressLin
         if run not in waiting:
             _say(line, f"{run.name}: {_outcome(run)}; passed over")
     going: list[Child] = []
-    with _ended(going):
+    with stoppable_once() as ending, _ended(going, ending):
         while waiting or going:
             while waiting and len(going) < jobs:
                 going.append(_start(waiting.pop(0), resume))
@@ -143,7 +152,9 @@ def _is_over(run: SweepRun) -> bool:
     record = read_record(run.directory)
     if record is None or record.status not in PASSED_OVER:
         return False
-    return record.status == "blown up" or record.step >= run.total_steps
+    if record.status == "blown up" or record.reason is not None:
+        return True
+    return record.step >= run.total_steps
 
 
 def _start(run: SweepRun, resume: bool) -> Child:
@@ -161,11 +172,12 @@ def _start(run: SweepRun, resume: bool) -> Child:
 
 
 @contextlib.contextmanager
-def _ended(going: list[Child]) -> Iterator[None]:
-    """Leave no run behind."""
+def _ended(going: list[Child], ending: threading.Event) -> Iterator[None]:
+    """Leave no run behind, whatever signals come meanwhile."""
     try:
         yield
     finally:
+        ending.set()
         for child in going:
             child.process.terminate()
         for child in going:
@@ -209,6 +221,8 @@ def _report(runs: Sequence[SweepRun]) -> None:
     if not texts:
         return
     error: type[DeltaserverError] = GuardError if blown else ConnectionLostError
+    if not blown and all(_status(records[run.name]) == "stopped" for run in failed):
+        error = EndedEarlyError
     if not blown and all(records[run.name] is None for run in failed):
         error = InputError
     raise error("; ".join(texts))

@@ -6,7 +6,12 @@ from deltaserver.errors import InputError
 from deltaserver.serve.ipi_input import parse_input
 from deltaserver.serve.restart import continued_input, cut_log, cut_outputs, find_restart
 
-TEXT = """<simulation><output prefix="run"><checkpoint filename="chk"/></output>
+TEXT = """<simulation><output prefix="run"><checkpoint filename="chk"/>
+<properties stride="10" filename="out">[time, step]</properties>
+<trajectory filename="pos">positions</trajectory>
+<trajectory filename="energy">extras</trajectory>
+<trajectory filename="bin" format="bin">positions</trajectory></output>
+<smotion mode="remd"><remd><stride>1</stride></remd></smotion>
 <total_steps>{total}</total_steps>
 <ffsocket mode="unix" name="d"><address>{address}</address></ffsocket>
 <system><initialize nbeads="1"/><forces><force forcefield="d"/></forces></system></simulation>"""
