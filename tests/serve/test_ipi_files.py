@@ -60,7 +60,8 @@ def test_what_systems_begin_with(here, tag):
         "</dynamics></motion></system>",
         "<system><motion><dynamics><thermostat mode='gle'><C mode='file'>a.dat</C></thermostat>"
         "</dynamics></motion></system>",
-        "<system><normal_modes><frequencies mode='file'>a.dat</frequencies></normal_modes></system>",
+        "<system><normal_modes><frequencies mode='file'>a.dat</frequencies></normal_modes>"
+        "</system>",
         "<system><motion mode='replay'><file mode='xyz'>a.dat</file></motion></system>",
         "<system><motion><vibrations><dynmat mode='file'>a.dat</dynmat></vibrations></motion>"
         "</system>",
