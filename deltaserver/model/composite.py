@@ -217,7 +217,7 @@ class CompositeModel:
 
     def warm_up(self) -> None:
         """Evaluate once, far from anything: compiles the loops before the first real step."""
-        positions = _spread(self.n_atoms, self.lattices)
+        positions = spread(self.n_atoms, self.lattices)
         for component in ("total", "full"):
             if component in self.components:
                 self.evaluate(positions, component)
@@ -349,7 +349,7 @@ class _ModelLoader:
         return SGDMLModel(parameters, native, self.team)
 
 
-def _spread(n_atoms: int, lattices: Sequence[Floats]) -> Floats:
+def spread(n_atoms: int, lattices: Sequence[Floats]) -> Floats:
     """Return positions (N, 3), Å, of which no two coincide, nor do images in any lattice.
 
     In a cell: fractional coordinates of a Kronecker sequence, no two alike modulo 1 in any

@@ -22,17 +22,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.model import jit
+from deltaserver.model.composite import CompositeModel, spread
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.files import ModelParameters
-
-if TYPE_CHECKING:
-    from deltaserver.model.composite import CompositeModel
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -170,8 +167,8 @@ class NoveltyMeasure:
                 unit: float = part.native.length_ang  # type: ignore[attr-defined]
                 self._parts.append(_Part(name, atoms, unit, parameters.lattice, distance))
 
-        line = 10.0 * np.arange(model.n_atoms)[:, None] * np.array([1.0, 0.0, 0.0])
-        self(line[None], self.components)  # compiles the loop before the first real step
+        apart = spread(model.n_atoms, model.lattices)
+        self(apart[None], self.components)  # compiles the loop before the first real step
 
     @property
     def components(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -357,3 +358,26 @@ def test_a_batch_system_ends_every_process_and_the_run_goes_on(place):
     simulate("--resume", "--steps", record.step + 5, "-d", directory)
     assert rows(out)[:, 0].tolist() == list(range(record.step + 6))
     assert read_record(directory).restarts[0].step == record.step
+
+
+def test_a_molecule_that_crosses_the_boundary_of_a_periodic_model(place):
+    """i-PI wraps it (``pbc="true"``): the same energies as of the whole molecule, no blow-up."""
+    folder, name = place
+    models = folder / "models"
+    shutil.copytree(METHANES, models)
+    for path in models.glob("*.npz"):
+        with np.load(path) as model:
+            np.savez(path, **model, lattice=20.0 * np.eye(3))
+    atoms = read(folder / "start.xyz")
+    energies = []
+    for place_ang in (10.0, 0.0):  # the middle, the corner
+        atoms.positions += place_ang - atoms.positions.mean(axis=0)
+        with (folder / "start.xyz").open("w") as file:
+            write(file, atoms, format="xyz")
+        what = Input(steps=20, cell="<cell mode='abc' units='angstrom'>[20, 20, 20]</cell>")
+        text = what.text(name).replace('pbc="false"', 'pbc="true"')
+        (folder / "in.xml").write_text(text)
+        directory = folder / f"run{place_ang:g}"
+        simulate(folder / "in.xml", "-m", models, "-d", directory)
+        energies.append(rows(directory / "run.out")[:, 1])
+    np.testing.assert_allclose(energies[1], energies[0], atol=1e-5)

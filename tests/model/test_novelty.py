@@ -1,6 +1,7 @@
 """Novelty: what it must not change under, what bounds it, and what it finds in real data."""
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -208,3 +209,15 @@ def test_only_the_part_that_is_new_is_new(held_out):
     found = MEASURE(one_bond(held_out), NAMES)
     assert found["benzene1"].min() > 1.5
     assert found["benzene2"].max() < 1.3
+
+
+@pytest.mark.parametrize("edge_ang", [10.0, 12.0, 15.0, 20.0, 25.0, 30.0])
+def test_it_begins_in_any_cell(edge_ang, tmp_path):
+    """Its loop is compiled with atoms of which no two images coincide."""
+    directory = tmp_path / "model"
+    shutil.copytree(ROOT / "models" / "methane_dimer", directory)
+    for path in directory.glob("*.npz"):
+        with np.load(path) as model:
+            np.savez(path, **{**model, "lattice": edge_ang * np.eye(3)})
+    measure = NoveltyMeasure(CompositeModel.load(directory))
+    assert measure.components == ("methane1", "methane2", "binding", "full")

@@ -67,3 +67,25 @@ def test_drift_is_per_atom_and_from_the_first_value():
         guard.check(3, -798.9)
     with pytest.raises(BlowUpError):
         guard.check(4, float("nan"))
+
+
+def test_a_molecule_cut_by_the_cell_is_whole_for_a_periodic_model():
+    """Also at the start, in a skewed cell, and when it crosses later; a broken one is not."""
+    cell = np.array([[11.0, 2.0, -1.0], [0.0, 12.0, 3.0], [0.0, 0.0, 10.0]])
+    base = TWO + cell @ [0.98, 0.5, 0.99]
+    wrapped = base - np.floor(base @ np.linalg.inv(cell).T) @ cell.T
+    assert np.abs(wrapped - base).max() > 5.0
+    cells = cell[None]
+    for first, then in ((wrapped, base), (base, wrapped)):
+        guard = GeometryWatch(WATERS, FRAGMENTS, Limits(), periodic=True)
+        for _ in range(12):
+            guard.check(first[None], cells)
+            guard.check(then[None], cells)
+        broken = then.copy()
+        broken[1] += [0.0, 1.5, 1.2]
+        with pytest.raises(BlowUpError, match="the bond O0–H1"):
+            guard.check(broken[None], cells)
+    blind = GeometryWatch(WATERS, FRAGMENTS, Limits())
+    blind.check(base[None], cells)
+    with pytest.raises(BlowUpError, match="the bond"):
+        blind.check(wrapped[None], cells)
