@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from deltaserver.training.minute_lines import MinuteLines
+
 PATH = click.Path(path_type=Path)
 
 
@@ -70,6 +72,8 @@ def _integers(_context: click.Context, _option: click.Parameter, text: str) -> t
               help="What factorises the kernel matrix.")  # fmt: skip
 @click.option("--max-memory", default=None, metavar="SIZE",
               help="Refuse to use more, as 18GB; what is available if not given.")  # fmt: skip
+@click.option("--overwrite", is_flag=True,
+              help="Replace models of other options that are there.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Nothing on the terminal but errors.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def train(dataset: Path, output: Path, **options: Any) -> None:
@@ -99,12 +103,13 @@ def train(dataset: Path, output: Path, **options: Any) -> None:
 
 
 class Terminal:
-    """Lines, and below them one bar that updates; no bar where there is no terminal."""
+    """Lines, and below them one bar that updates; without a terminal a line a minute instead."""
 
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
         self.live = not quiet and sys.stderr.isatty()
         self.what, self.began = "", 0.0
+        self._lines = MinuteLines(self.say)
 
     def say(self, line: str) -> None:
         """Print one line above the bar."""
@@ -116,6 +121,8 @@ class Terminal:
     def progress(self, what: str, fraction: float) -> None:
         """Draw the bar of ``what``, with the time that is left by linear extrapolation."""
         if not self.live:
+            if not self.quiet:
+                self._lines.progress(what, fraction)
             return
         now = time.monotonic()
         if what != self.what:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from deltaserver.training.dataset_workplace import Workplace
     from deltaserver.training.frames import LabelledFrames
+    from deltaserver.training.minute_lines import TaskLines
 
 PATH = click.Path(path_type=Path)
 WALL_MARGIN_ANG = 2.0
@@ -345,7 +347,7 @@ def _parse_fragments(texts: tuple[str, ...]) -> tuple[Any, ...]:
     return tuple(parse_fragment(text) for text in texts)
 
 
-def _sample(workplace: Workplace, progress: Progress) -> None:
+def _sample(workplace: Workplace, progress: Progress | TaskLines) -> None:
     from deltaserver.training.dataset_workflow import frames_of, run_sampling
 
     assert workplace.plan is not None
@@ -354,13 +356,16 @@ def _sample(workplace: Workplace, progress: Progress) -> None:
     run_sampling(workplace, lambda frame: progress.update(task, advance=1))
 
 
-def _label(workplace: Workplace, progress: Progress, options: dict[str, Any]) -> None:
+def _label(workplace: Workplace, progress: Progress | TaskLines, options: dict[str, Any]) -> None:
     from deltaserver.training.dataset_workflow import finish, run_labelling
     from deltaserver.training.labelling import LabelProgress, default_workers
 
     task = progress.add_task("labels", total=None)
+    set_aside = 0
 
     def show(state: LabelProgress) -> None:
+        nonlocal set_aside
+        set_aside = state.rejected
         text = f"labels ({state.rejected} set aside)" if state.rejected else "labels"
         completed = state.done + state.rejected
         progress.update(task, total=state.total, completed=completed, description=text)
@@ -375,11 +380,19 @@ def _label(workplace: Workplace, progress: Progress, options: dict[str, Any]) ->
     name = options["name"] or workplace.directory.resolve().name
     progress.stop()
     _report(finish(workplace, name, options["reference"]), workplace.directory)
+    if set_aside:
+        click.echo(
+            f"{set_aside} labels set aside, their frames left out: see {workplace.rejected}",
+            err=True,
+        )
 
 
-def _progress() -> Progress:
+def _progress() -> Progress | TaskLines:
     from deltaserver.errors import MissingExtraError
+    from deltaserver.training.minute_lines import MinuteLines, TaskLines
 
+    if not sys.stderr.isatty():
+        return TaskLines(MinuteLines(lambda line: click.echo(line, err=True)))
     try:
         from rich.console import Console
         from rich.progress import (

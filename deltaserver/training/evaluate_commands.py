@@ -31,9 +31,10 @@ def _sizes(_context: click.Context, _option: click.Parameter, text: str) -> tupl
 @click.option("-m", "--models", "directories", type=PATH, multiple=True,
               help="Model directory; repeat it to compare several.")  # fmt: skip
 @click.option(
-    "--split", "kind", type=click.Choice(["time", "trajectory", "random"]), default=None,
-    help="Test on the end of each trajectory (default), on whole trajectories, or on frames at "
-    "random, which have neighbours in time among the training frames: never the default.",
+    "--split", "kind", type=click.Choice(["time", "trajectory", "random", "all"]), default=None,
+    help="Test on the end of each trajectory, on whole trajectories, on frames at random, which "
+    "have neighbours in time among the training frames, or on all. Default: all of a dataset that "
+    "no model was trained on, else time.",
 )  # fmt: skip
 @click.option("--test-trajectory", "test_trajectories", type=int, multiple=True,
               help="Test on this whole trajectory; may be repeated.")  # fmt: skip
@@ -80,7 +81,8 @@ def evaluate(
     from deltaserver.training.splits import SplitRequest
 
     trajectories = options.pop("test_trajectories")
-    kind: Any = options.pop("kind") or ("trajectory" if trajectories else "time")
+    given = options.pop("kind")
+    kind: Any = given or ("trajectory" if trajectories else "time")
     split = SplitRequest(kind, trajectories, options.pop("test_fraction"), options["seed"])
     directories = options.pop("directories")
     sizes, symmetries = options.pop("train_sizes"), options.pop("symmetries")
@@ -90,12 +92,15 @@ def evaluate(
         raise InputError("--models is missing; expected a directory with a model.yaml")
     if sizes:
         directories += _train(dataset, sizes, symmetries, output, split)
-    found = run(dataset, directories, EvaluationPlan(split=split, **options))
+    # What is trained here is of this dataset; of what exists it shows.
+    plan = EvaluationPlan(split=split, all_if_unseen=kind == "time" and not given and not sizes,
+                          **options)  # fmt: skip
+    found = run(dataset, directories, plan)
     command = _command(click.get_current_context())
     written = write_evaluation(
         found, output, draw=not no_figures, readme=readme, made_with=made_with, command=command
     )
-    click.echo(f"{len(found.test)} test frames: {split.describe()}\n")
+    click.echo(f"{len(found.test)} test frames: {found.request.describe()}\n")
     click.echo(grid_table(found) if len(directories) > 1 else whole_tables(found))
     click.echo(f"\nwritten: {', '.join(str(path) for path in written)}")
 

@@ -55,6 +55,7 @@ class EvaluationPlan:
     seed: int = 0
     n_pairs: int = N_PAIRS
     max_test: int | None = None
+    all_if_unseen: bool = False
 
 
 def evaluate(dataset: Path, directories: Sequence[Path], plan: EvaluationPlan) -> Evaluated:
@@ -67,6 +68,8 @@ def evaluate(dataset: Path, directories: Sequence[Path], plan: EvaluationPlan) -
     frames = read_dataset(dataset)
     models = load_models(directories, frames)
     frames = _named_as(frames, models[0])
+    if plan.all_if_unseen and not len(_trained_frames(frames, models)):
+        plan = replace(plan, split=replace(plan.split, kind="all"))
     test_index = _test_frames(frames, models, plan)
     seen = check_unseen(models, frames, test_index)
     test = frames.select(test_index)
@@ -100,13 +103,20 @@ def _named_as(frames: LabelledFrames, model: EvaluatedModel) -> LabelledFrames:
     return replace(frames, fragments=renamed)
 
 
+def _trained_frames(
+    frames: LabelledFrames, models: Sequence[EvaluatedModel]
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Return which frames any part of any model was trained on."""
+    trained = [part for m in models for part in training_frames(m, frames).values()]
+    return np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *trained]))
+
+
 def _test_frames(
     frames: LabelledFrames, models: Sequence[EvaluatedModel], plan: EvaluationPlan
 ) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     known = None
     if plan.split.kind == "random":
-        trained = [part for m in models for part in training_frames(m, frames).values()]
-        known = np.unique(np.concatenate(trained)) if trained else None
+        known = _trained_frames(frames, models)
     test = choose_split(frames, plan.split, known).held_out
     if plan.max_test is not None and plan.max_test < len(test):
         test = test[np.linspace(0, len(test) - 1, plan.max_test).round().astype(np.int64)]

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from deltaserver.errors import DataError
+from deltaserver.errors import DataError, InputError
 from deltaserver.model.check import CHECK_NAME, store
 from deltaserver.model.composite import CompositeModel
 from deltaserver.model.elements import SYMBOLS
@@ -63,6 +63,7 @@ class TrainingPlan:
     threads: int = 1
     device: str = "cpu"
     max_bytes: float | None = None
+    overwrite: bool = False
 
 
 def train_directory(
@@ -88,6 +89,8 @@ def train_directory(
     for component in wanted:  # all of them before the first is trained: refusals come at once
         request, found = _request(frames, available, component, split, plan)
         needed = _check_fits(request, component)
+        if not plan.overwrite:
+            _check_not_another(output, report, component, _identity(request, plan))
         requests.append((component, request, found))
         note = f"; {found.note}" if found.note else ""
         say(
@@ -128,12 +131,33 @@ def _check_fits(request: TrainingRequest, component: Component) -> float:
     return check_memory(request.size, len(request.train), request.max_bytes, component.name)
 
 
+def _identity(request: TrainingRequest, plan: TrainingPlan) -> dict[str, Any]:
+    return {**request.identity(), "sigmas": list(plan.sigmas) or "auto"}
+
+
+def _check_not_another(
+    output: Path, report: dict[str, Any], component: Component, identity: dict[str, Any]
+) -> None:
+    """Refuse to replace a model that is there by one of other options, or of other frames."""
+    path = output / f"{component.name}.npz"
+    if not path.exists():
+        return
+    known = report["components"].get(component.name, {}).get("identity", {})
+    changed = [key for key, value in identity.items() if known.get(key) != value]
+    if changed:
+        how = f"trained with other options ({', '.join(changed)})" if known else "not ours to judge"
+        raise InputError(
+            f"{path}: is there already, {how}; give --overwrite to replace it, or choose another "
+            "--output"
+        )
+
+
 def _train_component(
     output: Path, report: dict[str, Any], component: Component, request: TrainingRequest,
     found: Symmetry, plan: TrainingPlan, say: Report, progress: Progress,
 ) -> None:  # fmt: skip
     """Train one component unless it is there already; enter it into ``report`` and save that."""
-    identity = {**request.identity(), "sigmas": list(plan.sigmas) or "auto"}
+    identity = _identity(request, plan)
     path = output / f"{component.name}.npz"
     known = report["components"].get(component.name, {})
     if path.exists() and known.get("identity") == identity:

@@ -21,8 +21,8 @@ from deltaserver.training.selection import TRAIN_FRACTION, Split, split_in_time
 
 Ints = NDArray[np.int64]
 
-SplitKind = Literal["time", "trajectory", "random"]
-SPLIT_KINDS: tuple[SplitKind, ...] = ("time", "trajectory", "random")
+SplitKind = Literal["time", "trajectory", "random", "all"]
+SPLIT_KINDS: tuple[SplitKind, ...] = ("time", "trajectory", "random", "all")
 TEST_FRACTION = 0.16  # of a trajectory, its end; between it and the training part lies a gap
 
 
@@ -31,7 +31,8 @@ class SplitRequest:
     """How to split a dataset.
 
     Attributes:
-        kind: ``"time"`` within each trajectory, whole ``"trajectory"``, or ``"random"``.
+        kind: ``"time"`` within each trajectory, whole ``"trajectory"``, ``"random"``, or
+            ``"all"`` frames, of a dataset that no model was trained on.
         test_trajectories: by number; for ``"trajectory"`` only.
         test_fraction: share of the frames, for the other two.
         seed: of the random split.
@@ -57,6 +58,8 @@ class SplitRequest:
 
     def describe(self) -> str:
         """Return one sentence that says which frames are tested on."""
+        if self.kind == "all":
+            return "all frames of the dataset, none of which trained a model"
         share = f"{100 * self.test_fraction:g} %"
         if self.kind == "time":
             return (
@@ -91,11 +94,15 @@ def choose_split(
         DataError: no frames are left for the test, no such trajectory, or frames that have no
             order in time.
     """
+    if request.kind == "trajectory":
+        _check_known(frames, request.test_trajectories)
+    if request.kind == "all" or set(request.test_trajectories) == set(frames.trajectory.tolist()):
+        none = np.zeros(0, dtype=np.int64)
+        return Split(none, none, np.arange(len(frames)))
     if request.kind == "random":
         return _at_random(len(frames), request, known_training)
     _check_order(frames)
     if request.kind == "trajectory":
-        _check_some_stay(frames, request.test_trajectories)
         return split_in_time(frames.trajectory, frames.step, 1.0, request.test_trajectories)
     split = split_in_time(frames.trajectory, frames.step, request.train_fraction)
     test = _last_of_each(frames, request.test_fraction)
@@ -130,17 +137,12 @@ def _check_order(frames: LabelledFrames) -> None:
             )
 
 
-def _check_some_stay(frames: LabelledFrames, test_trajectories: tuple[int, ...]) -> None:
+def _check_known(frames: LabelledFrames, test_trajectories: tuple[int, ...]) -> None:
     known = set(frames.trajectory.tolist())
     if missing := sorted(set(test_trajectories) - known):
         raise DataError(
             f"{frames.name}: no trajectory {missing[0]} to test on; the dataset has "
             f"{', '.join(map(str, sorted(known)))}"
-        )
-    if known == set(test_trajectories):
-        raise DataError(
-            f"{frames.name}: every trajectory is left out for the test; leave one to train on, "
-            "or split in time"
         )
 
 

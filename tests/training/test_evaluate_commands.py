@@ -11,6 +11,7 @@ import pytest
 
 from deltaserver import cli
 from deltaserver.errors import DataError, MissingExtraError
+from deltaserver.training.dataset_files import read_dataset, write_dataset
 from deltaserver.training.evaluate_commands import register_evaluate
 from deltaserver.training.figures import save
 
@@ -215,3 +216,24 @@ def test_the_module_imports_nothing_heavy():
         "and 'ase' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_all_of_a_new_trajectory_is_tested(tmp_path):
+    """The last frames of the data, which trained nothing, as a dataset of their own."""
+    frames = read_dataset(DATA)
+    write_dataset(frames.select(np.arange(len(frames) - 12, len(frames))), tmp_path / "new")
+    (trajectory,) = set(frames.trajectory[-12:].tolist())
+    for k, options in enumerate(((), ("--test-trajectory", trajectory), ("--split", "all"))):
+        out = tmp_path / f"out{k}"
+        code = run(tmp_path / "new", "--models", MODELS, "--output", out, "--no-figures",
+                   "--resamples", 20, *options)  # fmt: skip
+        assert code == 0
+        assert json.loads((out / "evaluation.json").read_text())["split"]["n_test"] == 12
+
+
+def test_a_dataset_that_trained_a_model_is_split_in_time(tmp_path):
+    out = tmp_path / "out"
+    assert run(DATA, "--models", MODELS, "--output", out, "--no-figures", "--resamples", 20,
+               "--max-test", 4) == 0  # fmt: skip
+    assert json.loads((out / "evaluation.json").read_text())["split"]["kind"] == "time"
+    assert run(DATA, "--models", MODELS, "--output", out, "--split", "all") == 2

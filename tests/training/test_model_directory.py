@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -119,3 +120,39 @@ def test_models_of_different_splits_do_not_mix(dimer, change, message):
         train_directory(water_dimer(80), replace(PLAN, **change), output)
     with pytest.raises(DataError, match="trained with n_frames = 80, now it is 70"):
         train_directory(water_dimer(70), PLAN, output)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"n_train": 10}, "n_train"),
+        ({"lam": 1e-8}, "lambda"),
+        ({"symmetry": "none", "component": "binding"}, "permutations"),
+        ({"sigmas": (4.0,)}, "sigmas"),
+        ({"seed": 5}, "train_points"),
+    ],
+)
+def test_models_of_other_options_are_not_overwritten(dimer, tmp_path, change, said):
+    """Refused before anything is trained; what is there stays, byte for byte."""
+    output, _, _ = dimer
+    before = {path: path.read_bytes() for path in output.iterdir() if path.is_file()}
+    plan = replace(PLAN, **change)
+    with pytest.raises(InputError, match=rf"other options \(.*{said}.*give --overwrite"):
+        train_directory(water_dimer(80), plan, output)
+    assert {path: path.read_bytes() for path in output.iterdir() if path.is_file()} == before
+
+
+def test_overwrite_replaces_them(dimer, tmp_path):
+    output = tmp_path / "copy"
+    shutil.copytree(dimer[0], output)
+    plan = replace(PLAN, n_train=10, component="left", overwrite=True)
+    report = train_directory(water_dimer(80), plan, output)
+    assert report["left"]["n_train"] == 10
+    assert report["binding"] == dimer[1]["binding"]
+
+
+def test_a_model_that_nobody_knows_of_is_not_overwritten(tmp_path):
+    (tmp_path / "binding.npz").write_bytes(b"somebody's")
+    with pytest.raises(InputError, match=r"binding\.npz: is there already"):
+        train_directory(water_dimer(80), PLAN, tmp_path)
+    assert (tmp_path / "binding.npz").read_bytes() == b"somebody's"

@@ -80,7 +80,6 @@ def test_contradicting_options_are_refused(request_arguments, message):
     ("arguments", "message"),
     [
         ({"kind": "trajectory", "test_trajectories": (5,)}, "no trajectory 5.*has 2, 7"),
-        ({"kind": "trajectory", "test_trajectories": (2, 7)}, "every trajectory is left out"),
         ({"test_fraction": 0.01}, "ask for --split random"),
         ({"kind": "random", "test_fraction": 0.01}, "leave none to test on"),
     ],
@@ -93,3 +92,11 @@ def test_splits_without_test_frames_are_refused(long, arguments, message):
 def test_frames_without_order_in_time_are_not_split_at_random_silently(long):
     with pytest.raises(DataError, match=r"several frames at one step.*--split random"):
         choose_split(replace(long, step=np.zeros(60, dtype=int)), SplitRequest())
+
+
+def test_all_frames_of_what_no_model_has_seen(long):
+    for request in (SplitRequest("all"), SplitRequest("trajectory", (2, 7))):
+        split = choose_split(long, request)
+        np.testing.assert_array_equal(np.sort(split.held_out), np.arange(60))
+        assert len(split.train) == len(split.valid) == 0
+        assert request.describe().startswith("all frames of ")
