@@ -36,6 +36,11 @@ HAS_ACCURACY = ("xtb", "tblite")
 DFT_ENERGY_TOLERANCE_HARTREE = 1e-9
 DFT_GRID_LEVEL = 3
 
+# Up to so many atoms threads wait for each other longer than they compute: libxtb takes 350 ms for
+# a step of water with eight threads, 6 ms with one.
+SMALL_MOLECULE_ATOMS = 60
+THREADS_VARIABLE = "OMP_NUM_THREADS"
+
 CalculatorFactory = Callable[[Any], Any]
 
 
@@ -80,11 +85,40 @@ def evaluate(
     if program in HAS_ACCURACY:
         atoms.calc.set(accuracy=LABEL_ACCURACY)
     # Forces first: PySCF's calculator would run a second SCF for them.
-    forces: Floats = np.asarray(atoms.get_forces(), dtype=np.float64)
-    energy = float(atoms.get_potential_energy())
+    with fitting_threads(len(numbers)):
+        forces: Floats = np.asarray(atoms.get_forces(), dtype=np.float64)
+        energy = float(atoms.get_potential_energy())
     if not (np.isfinite(energy) and np.isfinite(forces).all()):
         raise ArithmeticError("the calculator returned a number that is not finite")
     return energy, forces
+
+
+def fitting_threads(n_atoms: int) -> contextlib.AbstractContextManager[Any]:
+    """Hold the programs behind a calculator to one thread for small molecules.
+
+    Where the user has set ``OMP_NUM_THREADS`` that holds. The variable itself would come too late:
+    a library reads it when it is loaded.
+    """
+    if n_atoms > SMALL_MOLECULE_ATOMS or os.environ.get(THREADS_VARIABLE):
+        return contextlib.nullcontext()
+    controller = _thread_pools(len(sys.modules))
+    limit: contextlib.AbstractContextManager[Any] = (
+        controller.limit(limits=1) if controller else contextlib.nullcontext()
+    )
+    return limit
+
+
+@functools.lru_cache(maxsize=1)
+def _thread_pools(n_modules: int) -> Any:
+    """Find the thread pools of all libraries; again only where a module has been imported since.
+
+    To look for them takes as long as a small label.
+    """
+    try:
+        import threadpoolctl
+    except ImportError:
+        return None
+    return threadpoolctl.ThreadpoolController()
 
 
 def molecule(numbers: Ints, positions: Floats, charges: Ints) -> Any:

@@ -20,6 +20,7 @@ import numpy as np
 from deltaserver.errors import DataError, DeltaserverError, InputError
 from deltaserver.training.calculators import (
     calculator_factory,
+    fitting_threads,
     molecule,
     nominal_charges,
     reason_of,
@@ -253,7 +254,7 @@ class _Trajectory:
 
         if self.plan.relax:
             self.atoms.calc = self._new_calculator(0)
-            with self._one_line("relaxing the start structure"):
+            with self._one_line("relaxing the start structure"), self._fitting_threads():
                 FIRE(self.atoms, logfile=None).run(fmax=RELAX_FORCE_EV_ANG, steps=RELAX_STEPS)
         # Maxwell and Boltzmann in one line: ASE has renamed its function for it.
         spread = np.sqrt(self.atoms.get_masses() * units.kB * self.temperature)[:, None]
@@ -278,7 +279,7 @@ class _Trajectory:
                 fixcm=False,
                 rng=self.rng,
             )
-            with self._one_line(f"after step {step}"):
+            with self._one_line(f"after step {step}"), self._fitting_threads():
                 dynamics.run(n_steps)
         if not np.isfinite(self.atoms.positions).all():
             raise DataError(
@@ -286,6 +287,9 @@ class _Trajectory:
                 "use a shorter --time-step"
             )
         return n_steps
+
+    def _fitting_threads(self) -> contextlib.AbstractContextManager[Any]:
+        return fitting_threads(len(self.atoms))
 
     @contextlib.contextmanager
     def _one_line(self, where: str) -> Iterator[None]:
