@@ -1,8 +1,9 @@
 """ASE calculators by name: what labels frames and what drives the sampling.
 
 Names are methods (``GFN2-xTB``, ``GFN-FF``, ``PBE-D4/def2-SVP``), ``module:factory`` import paths
-of any ASE calculator, or the directory of a Δ model. A molecule's charge travels in ASE's
-initial charges, and calculators that want it elsewhere are given it here.
+of any ASE calculator, or the directory of a Δ model. A molecule's charge and unpaired electrons
+travel in ASE's initial charges and magnetic moments, and calculators that want them elsewhere are
+given them here.
 """
 
 from __future__ import annotations
@@ -70,7 +71,11 @@ def calculator_factory(name: str) -> CalculatorFactory:
 
 
 def evaluate(
-    factory: CalculatorFactory, numbers: Ints, positions: Floats, charges: Ints
+    factory: CalculatorFactory,
+    numbers: Ints,
+    positions: Floats,
+    charges: Ints,
+    spins: Ints | None = None,
 ) -> tuple[float, Floats]:
     """Return the energy (eV) and forces (eV/Å) of one molecule from a new calculator.
 
@@ -79,7 +84,7 @@ def evaluate(
     Raises:
         ArithmeticError: the calculator returned a number that is not finite.
     """
-    atoms = molecule(numbers, positions, charges)
+    atoms = molecule(numbers, positions, charges, spins)
     atoms.calc = factory(atoms)
     program = type(atoms.calc).__module__.split(".")[0]
     if program in HAS_ACCURACY:
@@ -121,13 +126,57 @@ def _thread_pools(n_modules: int) -> Any:
     return threadpoolctl.ThreadpoolController()
 
 
-def molecule(numbers: Ints, positions: Floats, charges: Ints) -> Any:
-    """Return ``ase.Atoms`` with ``charges`` (in e, one per atom) as its initial charges."""
+def molecule(numbers: Ints, positions: Floats, charges: Ints, spins: Ints | None = None) -> Any:
+    """Return ``ase.Atoms`` with initial ``charges`` (e) and unpaired electrons, one per atom."""
     try:
         from ase import Atoms
     except ImportError:
         raise MissingExtraError("ASE", "train") from None
-    return Atoms(numbers=numbers, positions=positions, charges=charges)
+    return Atoms(numbers=numbers, positions=positions, charges=charges, magmoms=spins)
+
+
+def nominal_spins(
+    n_atoms: int, fragments: tuple[FragmentSpec, ...], of_complex: int | None = None
+) -> Ints:
+    """Return each fragment's unpaired electrons on its first atom, 0 elsewhere.
+
+    If ``of_complex`` is given, so many on the first atom: spins of fragments need not be parallel.
+    """
+    spins = np.zeros(n_atoms, dtype=np.int64)
+    if of_complex is not None:
+        spins[0] = of_complex
+        return spins
+    for fragment in fragments:
+        spins[fragment.atoms[0]] = fragment.spin
+    return spins
+
+
+def check_spins(
+    calculator: str, numbers: Ints, fragments: tuple[FragmentSpec, ...], of_complex: int | None
+) -> None:
+    """Refuse unpaired electrons that a molecule's electrons do not allow.
+
+    Force fields have no electrons; what a calculator of the user's has is not known.
+
+    Raises:
+        InputError: naming the fragment, its electrons and what is unpaired.
+    """
+    name = calculator.strip().lower()
+    is_quantum = name in ("gfn1-xtb", "gfn2-xtb") or name.startswith(TBLITE_PREFIX)
+    if not (is_quantum or DFT_PATTERN.fullmatch(calculator.strip())):
+        return
+    charge = sum(fragment.charge for fragment in fragments)
+    together = sum(fragment.spin for fragment in fragments)
+    parts = [(f"fragment {f.name}", numbers[list(f.atoms)], f.charge, f.spin) for f in fragments]
+    parts.append(("the complex", numbers, charge, together if of_complex is None else of_complex))
+    for what, z, e, spin in parts:
+        electrons = int(z.sum()) - e
+        if (electrons - spin) % 2 or spin > electrons:
+            raise InputError(
+                f"{what} has {electrons} electrons, of which {spin} cannot be unpaired; state "
+                "charge and unpaired electrons: --fragment NAME:ATOMS:CHARGE:SPIN, as in "
+                "oxygen:0-1:0:2, and --spin for the complex"
+            )
 
 
 def nominal_charges(n_atoms: int, fragments: tuple[FragmentSpec, ...]) -> Ints:
@@ -189,7 +238,8 @@ def _gfnff(atoms: Any) -> Any:
 
     def reordered(atoms: Any) -> Any:  # without constraints, whose indices would not fit
         charges = atoms.get_initial_charges()[order]
-        return molecule(atoms.numbers[order], atoms.positions[order], charges)
+        spins = atoms.get_initial_magnetic_moments()[order]
+        return molecule(atoms.numbers[order], atoms.positions[order], charges, spins)
 
     inner = XTB(method="GFNFF")
     # The bonds come from the first structure that GFN-FF sees: let it be this one.
@@ -211,13 +261,21 @@ def _gfnff(atoms: Any) -> Any:
     return OrderedGFNFF()
 
 
+def _unpaired(atoms: Any) -> int:
+    """Return the number of unpaired electrons, which travels in ASE's initial moments."""
+    return round(float(atoms.get_initial_magnetic_moments().sum()))
+
+
 def _tblite(method: str) -> CalculatorFactory:
     try:
         from tblite.ase import TBLite
     except ImportError:
         raise MissingExtraError("tblite", "tblite") from None
     return lambda atoms: TBLite(
-        method=method, charge=float(atoms.get_initial_charges().sum()), verbosity=0
+        method=method,
+        charge=float(atoms.get_initial_charges().sum()),
+        multiplicity=_unpaired(atoms) + 1,
+        verbosity=0,
     )
 
 
@@ -235,7 +293,7 @@ def _pyscf(xc: str, dispersion: str | None, basis: str) -> CalculatorFactory:
             atom=list(zip(atoms.get_chemical_symbols(), atoms.positions, strict=True)),
             basis=basis,
             charge=charge,
-            spin=(int(atoms.numbers.sum()) - charge) % 2,
+            spin=_unpaired(atoms),
             verbose=0,
         )
         method = dft.KS(mole, xc=xc)

@@ -166,7 +166,7 @@ def _match(
 ) -> tuple[int, ...] | None:
     """Return ``other``'s atoms in the order of ``first``'s, or None where they differ."""
     z, z2 = frames.numbers[list(first.atoms)], frames.numbers[list(other.atoms)]
-    if first.charge != other.charge or sorted(z) != sorted(z2):
+    if (first.charge, first.spin) != (other.charge, other.spin) or sorted(z) != sorted(z2):
         return None
     maps = symmetry.isomorphisms(_graph(frames, first), _graph(frames, other))
     found = next(maps, None)

@@ -39,10 +39,17 @@ def _options(*options: Decorator) -> Decorator:
 def _fragment_option(required: bool) -> Decorator:
     return click.option(
         "-f", "--fragment", "fragments", multiple=True, required=required,
-        metavar="NAME:ATOMS[:CHARGE]",
-        help="A fragment, its 0-based atoms and its charge in e: water:0-2, sodium:12:+1. "
+        metavar="NAME:ATOMS[:CHARGE[:SPIN]]",
+        help="A fragment, its 0-based atoms, its charge in e and its unpaired electrons: "
+        "water:0-2, sodium:12:+1, oxygen:0-1:0:2. "
         "Once per fragment; together they have every atom once.",
     )  # fmt: skip
+
+
+_SPIN = click.option(
+    "--spin", type=click.IntRange(min=0), metavar="ELECTRONS",
+    help="Unpaired electrons of the complex. [default: those of all fragments]",
+)  # fmt: skip
 
 
 _OUTPUT = click.option(
@@ -137,6 +144,7 @@ def dataset() -> None:
 @dataset.command("sample")
 @click.argument("structures", type=PATH, nargs=-1, required=True, metavar="STRUCTURE...")
 @_fragment_option(required=True)
+@_SPIN
 @_CALCULATOR
 @_SAMPLING
 @_OUTPUT
@@ -156,6 +164,7 @@ def sample_command(structures: tuple[Path, ...], output: Path, debug: bool, **op
 @dataset.command("label")
 @click.argument("frames", type=PATH)
 @_fragment_option(required=False)
+@_SPIN
 @_CALCULATOR
 @_LABELLING
 @click.option(
@@ -182,7 +191,9 @@ def label_command(
             raise InputError(f"{frames}: no such file or directory of frames")
         if output is None or not fragments:
             raise InputError(f"{frames} is a file; expected --fragment and --output as well")
-        workplace = place.open_given(output, frames, _parse_fragments(fragments), _note)
+        workplace = place.open_given(
+            output, frames, _parse_fragments(fragments), _note, options["spin"]
+        )
     with _progress() as progress:
         _label(workplace, progress, options)
 
@@ -190,6 +201,7 @@ def label_command(
 @dataset.command("build")
 @click.argument("structures", type=PATH, nargs=-1, required=True, metavar="STRUCTURE...")
 @_fragment_option(required=True)
+@_SPIN
 @_CALCULATOR
 @click.option(
     "--label-calculator", metavar="CALCULATOR",
@@ -314,7 +326,7 @@ def _open_sampling(
         prepare_steps=options["prepare"],
         wall_distance=_wall(options["wall"], structures, fragments),
     )
-    return open_sampling(output, structures, fragments, plan, _note)
+    return open_sampling(output, structures, fragments, plan, _note, options["spin"])
 
 
 def _wall(text: str, structures: tuple[Path, ...], fragments: tuple[Any, ...]) -> float | None:

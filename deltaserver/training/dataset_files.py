@@ -122,8 +122,23 @@ def parse_fragments(entries: Any, where: str) -> tuple[FragmentSpec, ...]:
             atoms = parse_atoms(entry["atoms"])
         except ValueError as error:
             raise DataError(f"{where}: fragment {name!r}: atoms: {error}") from None
-        fragments.append(FragmentSpec(name, atoms, charge))
+        spin = entry.get("spin", 0)
+        if isinstance(spin, bool) or not isinstance(spin, int) or spin < 0:
+            raise DataError(
+                f"{where}: fragment {name!r}: spin is {spin!r}; expected its unpaired electrons"
+            )
+        fragments.append(FragmentSpec(name, atoms, charge, spin))
     return tuple(fragments)
+
+
+def describe_fragment(fragment: FragmentSpec) -> dict[str, Any]:
+    """Return the entry that :func:`parse_fragments` reads; closed shells go without saying."""
+    entry = {
+        "name": fragment.name,
+        "atoms": format_atoms(fragment.atoms),
+        "charge": fragment.charge,
+    }
+    return entry | ({"spin": fragment.spin} if fragment.spin else {})
 
 
 def check_fragment_name(name: Any, where: str) -> None:
@@ -192,10 +207,7 @@ def write_frames(frames: LabelledFrames, directory: Path, provenance: Mapping[st
         "units": {"length": LENGTH_UNIT, "energy": ENERGY_UNIT},
         "frames": len(frames),
         "elements": " ".join(SYMBOLS[number] for number in frames.numbers),
-        "fragments": [
-            {"name": f.name, "atoms": format_atoms(f.atoms), "charge": f.charge}
-            for f in frames.fragments
-        ],
+        "fragments": [describe_fragment(fragment) for fragment in frames.fragments],
         "provenance": dict(provenance),
     }
     dumped = dump_yaml(manifest)

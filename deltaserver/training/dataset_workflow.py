@@ -11,7 +11,7 @@ import numpy as np
 
 from deltaserver.errors import DataError
 from deltaserver.training import labelling
-from deltaserver.training.calculators import calculator_factory, program_versions
+from deltaserver.training.calculators import calculator_factory, check_spins, program_versions
 from deltaserver.training.dataset_files import (
     MANIFEST_NAME,
     read_dataset,
@@ -36,9 +36,12 @@ DEFAULT_NAMES = ("fragment1", "fragment2")
 def run_sampling(workplace: Workplace, on_frame: Callable[[Frame], None]) -> list[Frame]:
     """Sample what is missing; return all frames."""
     assert workplace.plan is not None
+    for name in filter(None, (workplace.plan.calculator, workplace.plan.prepare_calculator)):
+        check_spins(name, workplace.numbers, workplace.fragments, workplace.spin)
     return sample(
-        workplace.plan, list(workplace.starts), workplace.fragments, workplace.sampling, on_frame
-    )
+        workplace.plan, list(workplace.starts), workplace.fragments, workplace.sampling, on_frame,
+        workplace.spin,
+    )  # fmt: skip
 
 
 def frames_of(workplace: Workplace) -> list[Frame]:
@@ -67,8 +70,11 @@ def run_labelling(
             "--output"
         )
     calculator_factory(calculator)
+    check_spins(calculator, workplace.numbers, workplace.fragments, workplace.spin)
     write_atomically(marker, calculator.encode())
-    jobs = labelling.label_jobs(frames_of(workplace), workplace.numbers, workplace.fragments)
+    jobs = labelling.label_jobs(
+        frames_of(workplace), workplace.numbers, workplace.fragments, workplace.spin
+    )
     labelling.label(
         jobs, calculator, workplace.labels, workplace.rejected, scheduler, workers, on_progress
     )
@@ -141,8 +147,8 @@ def _check_mergeable(
     where: str, part: LabelledFrames, named: LabelledFrames, reference: str | None
 ) -> None:
     check_elements(where, part.numbers, named.numbers)
-    if [(f.atoms, f.charge) for f in part.fragments] != [
-        (f.atoms, f.charge) for f in named.fragments
+    if [(f.atoms, f.charge, f.spin) for f in part.fragments] != [
+        (f.atoms, f.charge, f.spin) for f in named.fragments
     ]:
         raise DataError(f"{where}: its fragments are not those of the first dataset")
     if reference is None and part.reference != named.reference:
@@ -157,6 +163,7 @@ def _provenance(workplace: Workplace, frames: LabelledFrames, calculator: str) -
     provenance: dict[str, Any] = {
         "command": settings.get("command", command_line()),
         "labels": {"calculator": calculator, "programs": program_versions(calculator)},
+        **({} if workplace.spin is None else {"spin": workplace.spin}),
         "rejected": len({(r["trajectory"], r["step"]) for r in read_journal(workplace.rejected)}),
     }
     plan = workplace.plan

@@ -25,6 +25,7 @@ from deltaserver.training.complexes import place
 from deltaserver.training.dataset_files import (
     check_fragment_name,
     check_partition,
+    describe_fragment,
     parse_fragments,
     silent,
     stated_steps,
@@ -49,6 +50,7 @@ class Workplace:
     starts: tuple[Start, ...]
     fragments: tuple[FragmentSpec, ...]
     plan: SamplingPlan | None  # None: the frames were given
+    spin: int | None = None  # unpaired electrons of the complex; None: those of all fragments
 
     @property
     def sampling(self) -> Path:
@@ -72,17 +74,26 @@ class Workplace:
 
 
 def parse_fragment(text: str) -> FragmentSpec:
-    """Turn ``name:0-11`` or ``name:12:+1`` (a charge in e) into a fragment; InputError if not."""
+    """Turn ``name:0-11``, ``name:12:+1`` or ``name:0-1:0:2`` into a fragment; InputError if not.
+
+    The third is a charge in e, the fourth a number of unpaired electrons.
+    """
     parts = text.split(":")
     where = f"--fragment {text}"
-    if len(parts) not in (2, 3):
-        raise InputError(f"{where}: expected NAME:ATOMS or NAME:ATOMS:CHARGE, as in water:0-2")
+    if len(parts) not in (2, 3, 4):
+        raise InputError(
+            f"{where}: expected NAME:ATOMS, NAME:ATOMS:CHARGE or NAME:ATOMS:CHARGE:SPIN, as in "
+            "water:0-2"
+        )
     check_fragment_name(parts[0], where)
-    charge = "".join(parts[2:]) or "0"
+    charge, spin = (*parts[2:], "", "")[:2]
+    charge, spin = charge or "0", spin or "0"
     if not re.fullmatch(r"[+-]?\d{1,3}", charge):
         raise InputError(f"{where}: charge {charge!r} is no whole number of e")
+    if not re.fullmatch(r"\d{1,3}", spin):
+        raise InputError(f"{where}: spin {spin!r} is no number of unpaired electrons")
     try:
-        return FragmentSpec(parts[0], parse_atoms(parts[1]), int(charge))
+        return FragmentSpec(parts[0], parse_atoms(parts[1]), int(charge), int(spin))
     except ValueError as error:
         raise InputError(f"{where}: {error}") from None
 
@@ -102,6 +113,7 @@ def open_sampling(
     fragments: tuple[FragmentSpec, ...],
     plan: SamplingPlan,
     tell: Tell = silent,
+    spin: int | None = None,
 ) -> Workplace:
     """Set up the sampling of a complex, or continue it; the last structure of each file starts.
 
@@ -115,13 +127,17 @@ def open_sampling(
     calculator_factory(plan.calculator)
     if plan.prepare_calculator:
         calculator_factory(plan.prepare_calculator)
-    workplace = Workplace(directory, tuple(starts), fragments, plan)
+    workplace = Workplace(directory, tuple(starts), fragments, plan, spin)
     _keep_settings(workplace)
     return workplace
 
 
 def open_given(
-    directory: Path, path: Path, fragments: tuple[FragmentSpec, ...], tell: Tell = silent
+    directory: Path,
+    path: Path,
+    fragments: tuple[FragmentSpec, ...],
+    tell: Tell = silent,
+    spin: int | None = None,
 ) -> Workplace:
     """Set up the labelling of frames that are given in a file.
 
@@ -136,7 +152,7 @@ def open_given(
     positions = np.array([frame.positions for frame in images]).round(POSITION_DECIMALS)
     check_lengths(numbers, positions, fragments, str(path))
     starts = tuple(Start(numbers, frame, path.name) for frame in positions)
-    workplace = Workplace(directory, starts, fragments, None)
+    workplace = Workplace(directory, starts, fragments, None, spin)
     _keep_settings(workplace, _given_steps(images, str(path)))
     return workplace
 
@@ -165,6 +181,7 @@ def reopen(directory: Path) -> Workplace:
             None
             if plan is None
             else SamplingPlan(**{**plan, "temperatures": tuple(plan["temperatures"])}),
+            settings.get("spin"),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not the settings of a dataset ({error!r})") from None
@@ -230,7 +247,8 @@ def _settings(workplace: Workplace) -> dict[str, Any]:
             }
             for start in workplace.starts
         ],
-        "fragments": _describe_fragments(workplace.fragments),
+        "fragments": [describe_fragment(fragment) for fragment in workplace.fragments],
+        "spin": workplace.spin,
     }
 
 
@@ -240,7 +258,7 @@ def _keep_settings(workplace: Workplace, steps: list[list[int]] | None = None) -
     settings = _settings(workplace)
     if path.exists():
         before = _settings(reopen(workplace.directory))
-        for key in ("numbers", "starts", "fragments"):
+        for key in ("numbers", "starts", "fragments", "spin"):
             if settings[key] != before[key]:
                 raise DataError(f"{path}: was begun with other {key}; use another --output")
         old, new = before["plan"] or {}, settings["plan"] or {}
@@ -256,7 +274,3 @@ def _keep_settings(workplace: Workplace, steps: list[list[int]] | None = None) -
     if steps is not None:
         settings["steps"] = steps
     write_atomically(path, json.dumps(settings).encode())
-
-
-def _describe_fragments(fragments: tuple[FragmentSpec, ...]) -> list[dict[str, Any]]:
-    return [{"name": f.name, "atoms": format_atoms(f.atoms), "charge": f.charge} for f in fragments]

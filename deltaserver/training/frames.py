@@ -13,11 +13,15 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class FragmentSpec:
-    """One fragment of a complex: its name, its atoms (0-based, model order), its charge in e."""
+    """One fragment of a complex: its name, its atoms (0-based, model order), its charge in e.
+
+    ``spin`` is its number of unpaired electrons.
+    """
 
     name: str
     atoms: tuple[int, ...]
     charge: int = 0
+    spin: int = 0
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from deltaserver.training.calculators import (
     calculator_factory,
     evaluate,
     nominal_charges,
+    nominal_spins,
     reason_of,
 )
 from deltaserver.training.frames import Floats, FragmentSpec, Ints, LabelledFrames
@@ -42,12 +43,13 @@ Key = tuple[int, int, str]
 
 @dataclass(frozen=True)
 class LabelJob:
-    """One molecule to label: positions in Å, charges in e (see ``nominal_charges``)."""
+    """One molecule to label: positions in Å, charges in e, unpaired electrons, per atom."""
 
     key: Key
     numbers: Ints
     positions: Floats
     charges: Ints
+    spins: Ints
 
 
 @dataclass(frozen=True)
@@ -60,20 +62,31 @@ class LabelProgress:
 
 
 def label_jobs(
-    frames: Iterable[Frame], numbers: Ints, fragments: tuple[FragmentSpec, ...]
+    frames: Iterable[Frame],
+    numbers: Ints,
+    fragments: tuple[FragmentSpec, ...],
+    spin: int | None = None,
 ) -> list[LabelJob]:
-    """Return one job for the complex and one per fragment of every frame, lone atoms once."""
+    """Return one job for the complex and one per fragment of every frame, lone atoms once.
+
+    ``spin``: unpaired electrons of the complex, if not those of all fragments.
+    """
     charges = nominal_charges(len(numbers), fragments)
+    spins = nominal_spins(len(numbers), fragments)
+    together = nominal_spins(len(numbers), fragments, spin)
     jobs: dict[Key, LabelJob] = {}
     # By step, not by trajectory: what is labelled early then comes from every trajectory.
     for frame in sorted(frames, key=lambda frame: (frame.step, frame.trajectory)):
         where = (frame.trajectory, frame.step)
-        jobs[(*where, COMPLEX)] = LabelJob((*where, COMPLEX), numbers, frame.positions, charges)
+        key: Key = (*where, COMPLEX)
+        jobs[key] = LabelJob(key, numbers, frame.positions, charges, together)
         for fragment in fragments:
             atoms = np.array(fragment.atoms)
             key = (*(NO_FRAME if len(atoms) == 1 else where), fragment.name)
             if key not in jobs:
-                jobs[key] = LabelJob(key, numbers[atoms], frame.positions[atoms], charges[atoms])
+                jobs[key] = LabelJob(
+                    key, numbers[atoms], frame.positions[atoms], charges[atoms], spins[atoms]
+                )
     return list(jobs.values())
 
 
@@ -125,7 +138,7 @@ def run_job(job: LabelJob, calculator: str) -> Record:
     """Return the label's journal record, or one with a ``reason`` if the calculator failed."""
     try:
         energy, forces = evaluate(
-            calculator_factory(calculator), job.numbers, job.positions, job.charges
+            calculator_factory(calculator), job.numbers, job.positions, job.charges, job.spins
         )
     except DeltaserverError:
         raise

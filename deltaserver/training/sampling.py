@@ -23,6 +23,7 @@ from deltaserver.training.calculators import (
     fitting_threads,
     molecule,
     nominal_charges,
+    nominal_spins,
     reason_of,
 )
 from deltaserver.training.frames import Floats, FragmentSpec, Ints
@@ -184,10 +185,12 @@ def sample(
     fragments: tuple[FragmentSpec, ...],
     journal_path: Path,
     on_frame: Callable[[Frame], None] = lambda frame: None,
+    spin: int | None = None,
 ) -> list[Frame]:
     """Run every trajectory of ``plan`` that is not finished; return all frames.
 
-    Trajectory k starts from structure k modulo their number.
+    Trajectory k starts from structure k modulo their number. ``spin``: unpaired electrons of the
+    complex, if not those of all fragments.
     """
     last: dict[int, Record] = {}
     for record in read_journal(journal_path):
@@ -195,7 +198,7 @@ def sample(
     with Journal(journal_path) as journal:
         for index, temperature in enumerate(plan.trajectory_temperatures):
             start = starts[index % len(starts)]
-            run = _Trajectory(plan, start, fragments, index, temperature)
+            run = _Trajectory(plan, start, fragments, index, temperature, spin)
             run.advance(last.get(index), journal, on_frame)
     return read_frames(journal_path)
 
@@ -210,11 +213,13 @@ class _Trajectory:
         fragments: tuple[FragmentSpec, ...],
         index: int,
         temperature: float,
+        spin: int | None,
     ) -> None:
         self.plan, self.index, self.temperature = plan, index, temperature
         charges = nominal_charges(len(start.numbers), fragments)
         self.rng = np.random.default_rng([plan.seed, index])
-        self.atoms = molecule(start.numbers, start.positions, charges)
+        spins = nominal_spins(len(start.numbers), fragments, spin)
+        self.atoms = molecule(start.numbers, start.positions, charges, spins)
         masses = self.atoms.get_masses()
         for atom, mass in start.isotopes_u:
             masses[atom] = mass
