@@ -24,6 +24,9 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 def register_dataset(app: click.Group) -> None:
     """Add ``deltaserver dataset`` to the command line."""
+    from deltaserver.training.import_command import import_command
+
+    dataset.add_command(import_command)
     app.add_command(dataset)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from deltaserver.errors import DataError, InputError
 from deltaserver.model.elements import SYMBOLS
 from deltaserver.model.manifest import format_atoms, parse_atoms
-from deltaserver.textio.xyz_frames import Frame, Tell
+from deltaserver.textio.xyz_frames import Tell
 from deltaserver.training.calculators import calculator_factory, molecule
 from deltaserver.training.complexes import place
 from deltaserver.training.dataset_files import (
@@ -151,9 +151,21 @@ def open_given(
         check_elements(f"{path}: frame {index}", frame.numbers, numbers)
     positions = np.array([frame.positions for frame in images]).round(POSITION_DECIMALS)
     check_lengths(numbers, positions, fragments, str(path))
+    steps = unique_steps(stated_steps(images, str(path)))
     starts = tuple(Start(numbers, frame, path.name) for frame in positions)
+    return open_frames(directory, starts, fragments, steps, spin)
+
+
+def open_frames(
+    directory: Path,
+    starts: tuple[Start, ...],
+    fragments: tuple[FragmentSpec, ...],
+    steps: list[list[int]],
+    spin: int | None = None,
+) -> Workplace:
+    """Set up the labelling of frames, each with its (trajectory, step), or continue it."""
     workplace = Workplace(directory, starts, fragments, None, spin)
-    _keep_settings(workplace, _given_steps(images, str(path)))
+    _keep_settings(workplace, steps)
     return workplace
 
 
@@ -227,11 +239,10 @@ def check_elements(where: str, numbers: Ints, expected: Ints) -> None:
         )
 
 
-def _given_steps(images: list[Frame], where: str) -> list[list[int]]:
-    """Return (trajectory, step) of given frames: what they state, else 0 and their number."""
-    steps = stated_steps(images, where)
+def unique_steps(steps: list[list[int]]) -> list[list[int]]:
+    """Return (trajectory, step) of frames as stated, else 0 and their number if two are alike."""
     if len({tuple(step) for step in steps}) < len(steps):
-        return [[0, index] for index in range(len(images))]
+        return [[0, index] for index in range(len(steps))]
     return steps
 
 

@@ -24,6 +24,9 @@ WORK_RATIO_LIMIT = 3.0
 # DOI 10.1007/978-1-4757-0961-2]; 23 times that in kcal/mol/Å², a 27th of it in Hartree/Å².
 STIFFNESS_EV_PER_ANG2 = (3.0, 300.0)
 PAIRS_NEEDED = 20
+# The correlation of energy changes with the forces' work below which they do not belong together:
+# between frames far apart, in which a molecule folds or its parts slide, they say nothing.
+ALIKE = 0.5
 # One frame's forces beside the others': hot frames' differ by a factor of two or three, and not
 # even a bond squeezed to half its length pulls with 50 eV/Å.
 FORCES_RATIO, FORCES_EV_PER_ANG = 10.0, 50.0
@@ -169,7 +172,10 @@ def bond_stiffness(frames: LabelledFrames) -> float | None:
 
 
 def work_ratio(frames: LabelledFrames) -> float | None:
-    """Return the slope of ΔE against −½(F + F′)·Δx over neighbouring frames, or None if few.
+    """Return the slope of ΔE against −½(F + F′)·Δx over neighbouring frames, or None.
+
+    None if there are few, or the two are neither alike nor, as with gradients for forces,
+    opposite: so it is between frames far apart.
 
     Of isolated fragments, each turned onto its neighbour: what is left is vibration, which is
     harmonic enough even when frames are far apart and molecules tumble.
@@ -185,7 +191,10 @@ def work_ratio(frames: LabelledFrames) -> float | None:
         works.append(_work(x[same], x[same + 1], forces[same], forces[same + 1]))
     change, work = np.concatenate(changes), np.concatenate(works)
     norm = float(work @ work)
-    return float(change @ work) / norm if norm else None
+    alike = float(change @ work) / np.sqrt(float(change @ change) * norm or 1.0)
+    ratio = float(change @ work) / norm if norm else 0.0
+    gradients = alike < -ALIKE and 1 / WORK_RATIO_LIMIT < -ratio < WORK_RATIO_LIMIT
+    return ratio if alike > ALIKE or gradients else None
 
 
 def _work(x: Floats, y: Floats, forces_x: Floats, forces_y: Floats) -> Floats:
