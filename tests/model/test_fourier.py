@@ -7,6 +7,7 @@ from deltaserver.model import kernel_base
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.fourier import MAX_ORDER, GroupFourier
 from deltaserver.model.kernel import DirectSum, FourierSum, Weights, training_sum
+from tests.tolerances import assert_same_sum, terms_of_kernel
 
 from .test_groups import GROUPS, cyclic, product, symmetric
 from .test_kernel import literal_sum
@@ -68,9 +69,10 @@ def test_the_sum_is_the_literal_one(name, energy_constraints):
     assert isinstance(total, FourierSum)
     energy, g = total(q)
     expected = [literal_sum(0.8, x, a, perms, alphas, row) for row in q]
-    np.testing.assert_allclose(energy, expected, rtol=1e-10, atol=1e-11)
+    n_terms = terms_of_kernel(perms, len(x)) + 2 * len(perms)  # to Fourier space and back
+    assert_same_sum(energy, expected, n_terms)
     _, g_direct = DirectSum(Weights(0.8, alphas), x, a, perms)(q)
-    np.testing.assert_allclose(g, g_direct, rtol=1e-10, atol=1e-11)
+    assert_same_sum(g, g_direct, n_terms)
 
 
 def test_permutations_that_are_no_group_are_summed_as_given():
@@ -81,7 +83,7 @@ def test_permutations_that_are_no_group_are_summed_as_given():
     total = training_sum(0.8, x, a, perms, None)
     assert isinstance(total, DirectSum)
     expected = [literal_sum(0.8, x, a, perms, None, row) for row in q]
-    np.testing.assert_allclose(total(q)[0], expected, rtol=1e-11)
+    assert_same_sum(total(q)[0], expected, terms_of_kernel(perms, len(x)))
 
 
 def test_very_large_groups_are_summed_directly():
@@ -96,4 +98,4 @@ def test_chunks_do_not_change_the_result(monkeypatch):
     whole = total(q)
     monkeypatch.setattr(kernel_base, "CHUNK_ELEMENTS", 1)
     for one_by_one, at_once in zip(total(q), whole, strict=True):
-        np.testing.assert_allclose(one_by_one, at_once, rtol=1e-11, atol=1e-12)
+        assert_same_sum(one_by_one, at_once, terms_of_kernel(perms, len(x)) + 2 * len(perms))

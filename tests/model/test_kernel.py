@@ -9,8 +9,10 @@ from deltaserver.model import kernel_base
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.kernel import training_sum
 from tests.builders import AMMONIA_PERMS, numerical_gradient
+from tests.tolerances import assert_same_sum, terms_of_kernel
 
 PAIRS = PairDescriptor(4).permutations(AMMONIA_PERMS)
+TERMS = terms_of_kernel(PAIRS, 5)
 
 
 def literal_sum(sigma, x, a, pair_perms, alphas, q):
@@ -42,8 +44,11 @@ def test_energy_is_the_literal_sum(energy_constraints, seed, sigma):
     x, a, alphas, q = arrays(seed, energy_constraints)
     energy, _ = training_sum(sigma, x, a, PAIRS, alphas)(q)
     expected = [literal_sum(sigma, x, a, PAIRS, alphas, row) for row in q]
-    scale = np.abs(expected).max() + np.abs(a).sum() * 5.0 / (3.0 * sigma**2)
-    np.testing.assert_allclose(energy, expected, rtol=0, atol=1e-13 * scale)
+    # Σ|terms|: the weights are at most 5/3σ² and 1, entries of Δ at most 0.7.
+    pull = np.abs(a).sum() * 0.7 * 5.0 / (3.0 * sigma**2)
+    constraint = 0.0 if alphas is None else np.abs(alphas).sum()
+    size = len(PAIRS) * (pull + constraint)
+    assert_same_sum(energy, expected, TERMS, size)
 
 
 @pytest.mark.parametrize("energy_constraints", [False, True])
@@ -62,8 +67,8 @@ def test_permuted_queries_have_the_same_energy_and_permuted_gradients():
     energy, g = total(q)
     for p in PAIRS:
         e_p, g_p = total(q[:, p])
-        np.testing.assert_allclose(e_p, energy, rtol=1e-12)
-        np.testing.assert_allclose(g_p, g[:, p], rtol=1e-11, atol=1e-12)
+        assert_same_sum(e_p, energy, TERMS)
+        assert_same_sum(g_p, g[:, p], TERMS)
 
 
 def test_at_a_training_point_nothing_cancels():
@@ -83,7 +88,7 @@ def test_chunks_do_not_change_the_result(monkeypatch):
     whole = total(q)
     monkeypatch.setattr(kernel_base, "CHUNK_ELEMENTS", 1)
     for one_by_one, at_once in zip(total(q), whole, strict=True):
-        np.testing.assert_allclose(one_by_one, at_once, rtol=1e-12, atol=1e-13)
+        assert_same_sum(one_by_one, at_once, TERMS)
 
 
 def test_an_empty_batch_gives_empty_results():

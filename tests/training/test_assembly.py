@@ -8,8 +8,10 @@ import pytest
 from deltaserver.errors import DataError, InputError
 from deltaserver.training import assembly, blocks
 from deltaserver.training.assembly import allocate_matrix, assemble
+from tests.tolerances import assert_same_sum, terms_of_block
 
 SIGMA = 4.0
+TERMS = terms_of_block(6, 4)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def test_lower_triangle_equals_sgdml_with_its_sign_flipped(ammonia):
     trainer = train.GDMLTrain(max_processes=1)
     expected = -trainer._assemble_kernel_mat(R_desc, R_d_desc, lin, SIGMA, desc)
     found = symmetric(assemble(positions, perms, SIGMA))
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14 * np.abs(expected).max())
+    assert_same_sum(found, expected, TERMS, np.abs(expected).max())
 
 
 def test_matrix_is_positive_definite_up_to_rigid_motion(ammonia):
@@ -51,7 +53,7 @@ def test_matrix_is_positive_definite_up_to_rigid_motion(ammonia):
 def test_backends_and_thread_counts_agree(ammonia, threads):
     one = symmetric(assemble(*ammonia, SIGMA))
     other = symmetric(assemble(*ammonia, SIGMA, threads=threads, backend=blocks))
-    np.testing.assert_allclose(other, one, rtol=0, atol=1e-14 * np.abs(one).max())
+    assert_same_sum(other, one, TERMS, np.abs(one).max())
     assert (symmetric(assemble(*ammonia, SIGMA, threads=threads)) == one).all()
 
 
