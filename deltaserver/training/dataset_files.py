@@ -53,6 +53,7 @@ def read_dataset(path: str | Path, tell: Tell = silent) -> LabelledFrames:
         path = path / MANIFEST_NAME
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected a dataset directory or an .xyz file")
+    refuse_npz(path)
     if path.suffix not in (".yaml", ".yml"):
         frames = _read_frames(path, path.name.split(".")[0], "", None, None, tell)
         check_plausible(frames, str(path))
@@ -71,6 +72,12 @@ def read_dataset(path: str | Path, tell: Tell = silent) -> LabelledFrames:
         )
     check_plausible(frames, str(frames_path))
     return frames
+
+
+def refuse_npz(path: Path) -> None:
+    """Refuse what only ``dataset import`` reads (DataError)."""
+    if path.suffix == ".npz":
+        raise DataError(f"{path}: make a dataset of it with: deltaserver dataset import")
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -317,7 +324,8 @@ def _convention_fragments(path: Path, atoms: Frame) -> tuple[FragmentSpec, ...]:
     count = atoms.info.get("frag1")
     if not isinstance(count, (int, np.integer)) or not 0 < count < len(atoms):
         raise DataError(
-            f"{path}: frame 0: frag1 is {count}; expected the first fragment's number of atoms"
+            f"{path}: frame 0: frag1 is {count}; expected the first fragment's number of atoms; "
+            "deltaserver dataset import takes files with labels by other names"
         )
     stated = np.atleast_1d(np.asarray(atoms.info.get("frag_charges", [0, 0])))
     if stated.shape != (2,):

@@ -9,7 +9,7 @@ import numpy as np
 from deltaserver.errors import DataError
 from deltaserver.textio.structures import read_structures as read_any
 from deltaserver.textio.xyz_frames import BadFrame, Frame, Tell
-from deltaserver.training.dataset_files import silent
+from deltaserver.training.dataset_files import refuse_npz, silent
 from deltaserver.training.geometries import made_whole
 
 
@@ -21,6 +21,7 @@ def read_structures(path: Path, tell: Tell = silent) -> list[Frame]:
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected a structure that ASE reads")
+    refuse_npz(path)
     try:
         frames = read_any(path, tell, "train")
     except BadFrame as error:

@@ -154,6 +154,9 @@ def test_what_cannot_be_imported(real, tmp_path, capsys):
     assert "has a; expected z, R, E, F" in refused(capsys, path, *WHOLE)
     np.savez(path, **{**sgdml(some), "E": some.energy[:2]})
     assert "expected one energy a frame" in refused(capsys, path, *WHOLE)
+    for command in (["check", str(path)], ["label", str(path), "-o", str(tmp_path / "x"), *PAIR]):
+        assert main(["dataset", *command]) == 2
+        assert "make a dataset of it with: deltaserver dataset import" in capsys.readouterr().err
     path.write_bytes(b"nonsense")
     assert "not readable as .npz" in refused(capsys, path, *WHOLE)
 
