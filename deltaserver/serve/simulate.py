@@ -232,7 +232,8 @@ def _prepare(plan: RunPlan, start: Start) -> RunRecord:
         record = replace(record, step=state.step, restarts=restarts, reason=None, frame=None,
                          first_missing=old.first_missing if old else 0)  # fmt: skip
     write_record(record, directory)  # first: what else is here is a run's from now on
-    keep_old_input(directory, plan.ipi_input.text)
+    if state is None or plan.ipi_input.path.resolve() != (directory / INPUT_NAME).resolve():
+        keep_old_input(directory, plan.ipi_input.text)
     write_whole(directory / INPUT_NAME, plan.ipi_input.text)
     link_files(directory, plan.ipi_input)
     return record

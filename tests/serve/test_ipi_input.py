@@ -99,3 +99,47 @@ def test_shared_memory_sockets_are_refused_by_name(tmp_path):
     )
     with pytest.raises(InputError, match='mode="shm"> is not supported; expected mode="unix"'):
         parse_input(tmp_path / "input.xml", text)
+
+
+SEVERAL = """<simulation>
+  <ffsocket mode="unix" name="a"><address>a</address>{first}</ffsocket>
+  <ffsocket mode="unix" name="b"><address>b</address>{second}</ffsocket>
+  <system><initialize nbeads="1"/><forces><force forcefield="a"/><force forcefield="b"/></forces>
+  </system></simulation>"""
+NAMED = "<parameters>{ component : binding }</parameters>"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "serve", "served"),
+    [(NAMED, NAMED, (), "ab"), ("", "", ("a", "b"), "ab"), ("", "", ("b",), "b"),
+     ("", NAMED, ("b",), "b"), ("", "", (), None), (NAMED, "", (), None)],
+)  # fmt: skip
+def test_which_of_several_sockets_are_ours(first, second, serve, served):
+    known = parse_input("in.xml", SEVERAL.format(first=first, second=second))
+    if served is None:
+        with pytest.raises(InputError, match="'b' name no component: are all of them ours"):
+            known.serving(serve)
+        return
+    chosen = known.serving(serve)
+    assert chosen.addresses == tuple(UnixAddress(f"/tmp/ipi_{name}") for name in served)
+    assert len(chosen.all_addresses) == 2
+    assert chosen.structures_per_step == len(served)
+    with pytest.raises(InputError, match="--serve c: in.xml has no <ffsocket> of that name"):
+        known.serving(["c"])
+
+
+@pytest.mark.parametrize(
+    ("prefix", "address", "path"),
+    [("/scratch/me/s_", "a", "/scratch/me/s_a"), ("s_", "a", "{cwd}/s_a"), ("", "a", "{cwd}/a"),
+     ("", "/scratch/a", "/scratch/a"), ("/tmp/ipi_", "/a", "/tmp/ipi_/a")],
+)  # fmt: skip
+def test_sockets_are_where_i_pi_opens_them(tmp_path, monkeypatch, prefix, address, path):
+    """i-PI puts the prefix before any name, and counts relative ones from where it runs."""
+    monkeypatch.chdir(tmp_path)
+    text = f"""<simulation sockets_prefix="{prefix}"><ffsocket mode="unix" name="a">
+      <address>{address}</address></ffsocket></simulation>"""
+    known = parse_input("in.xml", text)
+    expected = path.format(cwd=tmp_path)
+    assert known.addresses == (UnixAddress(expected),)
+    root = ElementTree.fromstring(known.text)
+    assert root.get("sockets_prefix") + root.findtext(".//address").strip() == expected

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from deltaserver.serve.signals import HANDLED, Signals
+from deltaserver.serve.signals import HANDLED, STOPPING, Signals, stoppable_once
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,23 @@ def test_many_signals_do_not_keep_it_awake():
             n_turns += 1
         assert 1 <= n_turns < 10
         signals.woken()  # nothing there: does not block
+
+
+def test_one_interruption_and_no_more():
+    before = [signal.getsignal(number) for number in STOPPING]
+    with stoppable_once() as ending:
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            if not ending.is_set():
+                with pytest.raises(KeyboardInterrupt):
+                    signal.raise_signal(number)
+            else:
+                signal.raise_signal(number)
+        assert ending.is_set()
+    assert [signal.getsignal(number) for number in STOPPING] == before
+
+
+def test_who_has_begun_to_end_is_not_interrupted():
+    with stoppable_once() as ending:
+        ending.set()
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
