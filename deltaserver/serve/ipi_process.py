@@ -31,6 +31,19 @@ GRACE_S = 30.0
 ASKED_S = 10.0  # how long it may take to end once asked to
 
 
+# i-PI heeds SIGTERM up to a second later; another one until then ends it without RESTART. A batch
+# system may signal every process of a job more than once: here only the first counts.
+DEAF_TO_REPEATS = """
+import runpy, sys
+try:
+    from ipi.utils.softexit import softexit
+    heed = softexit._kill_handler
+    softexit._kill_handler = lambda *signal: None if softexit._killed else heed(*signal)
+except (ImportError, AttributeError):
+    pass
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 # What i-PI says when it has done what it was to do, in any number of steps, and says no more.
 DONE = re.compile(r"converged|finished successfully|is calculated|Finished reading|Read single")
 SOFT_EXIT = re.compile(r"SOFTEXIT CALLED FROM THREAD <[^>]*> *([^\n]*)")
@@ -147,7 +160,9 @@ def end_with_parent() -> None:
 
 def _find_ipi() -> list[str]:
     beside = Path(sys.executable).with_name("i-pi")
-    program = str(beside) if beside.is_file() else shutil.which("i-pi")
+    if beside.is_file():
+        return [sys.executable, "-c", DEAF_TO_REPEATS, str(beside)]
+    program = shutil.which("i-pi")  # of another environment: as it is
     if program is None:
         raise MissingExtraError("i-PI", "ipi")
     return [program]

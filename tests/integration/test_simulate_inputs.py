@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -345,9 +346,10 @@ def test_a_batch_system_ends_every_process_and_the_run_goes_on(place):
         time.sleep(0.05)
     events = map(json.loads, (directory / "deltaserver.jsonl").read_text().splitlines())
     (ipi,) = [event["pid"] for event in events if event["event"] == "i-pi"]
-    for _ in range(2):
-        os.killpg(process.pid, signal.SIGTERM)
-        os.kill(ipi, signal.SIGTERM)
+    for _ in range(3):
+        for end in (os.killpg, os.kill):
+            with contextlib.suppress(ProcessLookupError):
+                end(process.pid if end is os.killpg else ipi, signal.SIGTERM)
         time.sleep(0.1)
     assert process.wait(TIMEOUT_S) == 130
     record = read_record(directory)

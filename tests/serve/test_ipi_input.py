@@ -124,7 +124,7 @@ def test_which_of_several_sockets_are_ours(first, second, serve, served):
     assert chosen.addresses == tuple(UnixAddress(f"/tmp/ipi_{name}") for name in served)
     assert len(chosen.all_addresses) == 2
     assert chosen.structures_per_step == len(served)
-    with pytest.raises(InputError, match="--serve c: in.xml has no <ffsocket> of that name"):
+    with pytest.raises(InputError, match=r"--serve c: in\.xml has no <ffsocket> of that name"):
         known.serving(["c"])
 
 
