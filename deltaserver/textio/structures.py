@@ -55,6 +55,7 @@ def _from_ase(atoms: Any) -> Frame:
     cell = np.array(atoms.cell[:], np.float64)
     x, y, z = (bool(flag) for flag in atoms.pbc)
     has_cell = abs(np.linalg.det(cell)) > 1e-6
+    results = getattr(atoms.calc, "results", {})  # where ASE keeps labels that a file has
     return Frame(
         symbols=symbols,
         numbers=atoms.numbers.astype(np.int64),
@@ -62,6 +63,13 @@ def _from_ase(atoms: Any) -> Frame:
         positions=np.array(atoms.positions, np.float64),
         cell=cell if has_cell else None,
         pbc=(x, y, z) if has_cell else (False, False, False),
-        info=dict(atoms.info),
-        arrays={k: v for k, v in atoms.arrays.items() if k not in ("numbers", "positions")},
+        info={**_some(results, "energy"), **atoms.info},
+        arrays={
+            **_some(results, "forces"),
+            **{k: v for k, v in atoms.arrays.items() if k not in ("numbers", "positions")},
+        },
     )
+
+
+def _some(results: dict[str, Any], name: str) -> dict[str, Any]:
+    return {name: results[name]} if results.get(name) is not None else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from deltaserver.training.geometries import check_lengths
 from deltaserver.training.imported import Imported, Keys, elements_known, read_labelled
 from deltaserver.training.journal import write_atomically
 from deltaserver.training.labelling import COMPLEX
-from deltaserver.training.plausibility import check_plausible
+from deltaserver.training.plausibility import check_complex_plausible, check_plausible
 from deltaserver.training.sampling import POSITION_DECIMALS, Start
 
 
@@ -67,11 +67,21 @@ def import_dataset(request: Request, tell: Tell) -> tuple[LabelledFrames | None,
             f"{where}: has labels of the complex only; --calculator labels the fragments, by the "
             "method that the file's labels are of"
         )
+    check_complex_plausible(_as_if_labelled(request, found), where)
     tell(
         f"the complex keeps its labels of {where}; {request.calculator} labels the fragments: "
         "both must be one method"
     )
     return None, _begin(request, found)
+
+
+def _as_if_labelled(request: Request, found: Imported) -> LabelledFrames:
+    """Return the frames with the complex' forces for those of the fragments, to be checked."""
+    energies = np.zeros((len(found.energy), len(request.fragments)))
+    alone = replace(found, fragment_energies=energies, fragment_forces=found.forces)
+    frames = alone.labelled(request.fragments, request.name, "imported")
+    assert frames is not None
+    return frames
 
 
 def _thinned(found: Imported, n_frames: int | None) -> Imported:

@@ -13,11 +13,11 @@ from deltaserver.training import dataset_commands as shared
 @click.command("import")
 @click.argument("source", type=shared.PATH, metavar="FILE")
 @shared._fragment_option(required=True)
-@click.option("--energy-key", metavar="KEY", help="What an XYZ file calls the complex's energy.")
+@click.option("--energy-key", metavar="KEY", help="What the file calls the complex's energy.")
 @click.option("--forces-key", metavar="KEY", help="What it calls the forces.")
 @click.option(
-    "--units", metavar="ENERGY,LENGTH[,FORCES]",
-    help="Of the file, such as Hartree,Ang,Hartree/Bohr. [default: what an .npz states, "
+    "--units", metavar="ENERGY,LENGTH,FORCES",
+    help="Of the file, such as Hartree,Bohr or eV/Bohr (of forces). [default: what an .npz states, "
     "kcal/mol,Ang if nothing; eV,Ang in XYZ]",
 )  # fmt: skip
 @click.option(

@@ -13,28 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from deltaserver.errors import DataError, UnitError
+from deltaserver.errors import DataError
 from deltaserver.textio.species import parse_species
 from deltaserver.textio.xyz_frames import Frame, Tell
 from deltaserver.training.dataset_files import stated_steps
 from deltaserver.training.frames import Floats, FragmentSpec, Ints, LabelledFrames
 from deltaserver.training.given import read_structures
-from deltaserver.units import energy_in_ev, length_in_ang
+from deltaserver.training.label_units import LabelUnits, parse_units
 
 ENERGY_KEYS = ("energy_full", "energy", "REF_energy", "Energy", "dft_energy", "total_energy")
 FORCES_KEYS = ("forces_full", "forces", "REF_forces", "force", "dft_forces")
 # Numbers, positions, energies, forces: as sGDML (MD17, MD22) and rMD17 name them.
 NPZ_KEYS = (("z", "R", "E", "F"), ("nuclear_charges", "coords", "energies", "forces"))
 NPZ_UNITS = "kcal/mol,Ang"  # of both collections
-
-
-@dataclass(frozen=True)
-class Units:
-    """What to multiply by, to eV, Å and eV/Å."""
-
-    energy: float
-    length: float
-    forces: float
 
 
 @dataclass(frozen=True)
@@ -86,22 +77,6 @@ class Imported:
         )  # fmt: skip
 
 
-def parse_units(text: str) -> Units:
-    """Read ``ENERGY,LENGTH`` or ``ENERGY,LENGTH,FORCES``, such as ``eV,Ang,eV/Bohr``.
-
-    Raises:
-        UnitError: another form, or a unit that is not known.
-    """
-    words = [word.strip() for word in text.split(",")]
-    if len(words) not in (2, 3) or (len(words) == 3 and "/" not in words[2]):
-        raise UnitError(f"--units {text}: expected such as eV,Ang or Hartree,Ang,Hartree/Bohr")
-    energy, length = energy_in_ev(words[0]), length_in_ang(words[1])
-    if len(words) == 2:
-        return Units(energy, length, energy / length)
-    above, _, below = words[2].rpartition("/")
-    return Units(energy, length, energy_in_ev(above) / length_in_ang(below))
-
-
 def read_labelled(
     path: Path, fragments: Sequence[FragmentSpec], keys: Keys, units: str | None, tell: Tell
 ) -> Imported:
@@ -114,7 +89,7 @@ def read_labelled(
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected an .npz or extended XYZ file with labels")
     if path.suffix == ".npz":
-        found = _from_npz(path, units, tell)
+        found = _from_npz(path, keys, units, tell)
     else:
         found = _from_xyz(path, fragments, keys, parse_units(units or "eV,Ang"), tell)
     shape = found.positions.shape
@@ -130,14 +105,15 @@ def read_labelled(
     return found
 
 
-def _from_npz(path: Path, units: str | None, tell: Tell) -> Imported:
+def _from_npz(path: Path, keys: Keys, units: str | None, tell: Tell) -> Imported:
     try:
         with np.load(path, allow_pickle=False) as file:
             data = {key: file[key] for key in file.files if file[key].dtype.kind in "biufUS"}
     except Exception as error:  # zipfile, numpy and zlib raise what the damage leads to
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise DataError(f"{path}: not readable as .npz ({reason})") from None
-    names = next((names for names in NPZ_KEYS if set(names) <= set(data)), None)
+    known = [(z, r, keys.energy or e, keys.forces or f) for z, r, e, f in NPZ_KEYS]
+    names = next((names for names in known if set(names) <= set(data)), None)
     if names is None:
         raise DataError(
             f"{path}: has {', '.join(sorted(data)) or 'nothing'}; expected z, R, E, F as in MD17, "
@@ -154,15 +130,15 @@ def _from_npz(path: Path, units: str | None, tell: Tell) -> Imported:
     steps = [data.get("trajectory", np.zeros(n_frames)), data.get("step", np.arange(n_frames))]
     return Imported(
         numbers=numbers.ravel().astype(np.int64),
-        positions=positions.astype(np.float64) * factor.length,
-        energy=energy.ravel() * factor.energy,
-        forces=forces.astype(np.float64) * factor.forces,
+        positions=positions.astype(np.float64) * factor.length_ang,
+        energy=energy.ravel() * factor.energy_ev,
+        forces=forces.astype(np.float64) * factor.force_ev_per_ang,
         steps=np.column_stack(steps).astype(np.int64),
     )
 
 
 def _from_xyz(
-    path: Path, fragments: Sequence[FragmentSpec], keys: Keys, factor: Units, tell: Tell
+    path: Path, fragments: Sequence[FragmentSpec], keys: Keys, factor: LabelUnits, tell: Tell
 ) -> Imported:
     frames = read_structures(path, tell)
     numbers = frames[0].numbers
@@ -176,13 +152,13 @@ def _from_xyz(
     steps = np.array(stated_steps(frames, str(path)), dtype=np.int64)
     return Imported(
         numbers=numbers,
-        positions=np.array([frame.positions for frame in frames]) * factor.length,
-        energy=_energies(path, frames, [energy_key])[:, 0] * factor.energy,
-        forces=_forces(path, frames, forces_key) * factor.forces,
+        positions=np.array([frame.positions for frame in frames]) * factor.length_ang,
+        energy=_energies(path, frames, [energy_key])[:, 0] * factor.energy_ev,
+        forces=_forces(path, frames, forces_key) * factor.force_ev_per_ang,
         steps=steps,
-        fragment_energies=_energies(path, frames, alone) * factor.energy if has_alone else None,
+        fragment_energies=_energies(path, frames, alone) * factor.energy_ev if has_alone else None,
         fragment_forces=(
-            _forces(path, frames, "forces_frag") * factor.forces if has_alone else None
+            _forces(path, frames, "forces_frag") * factor.force_ev_per_ang if has_alone else None
         ),
     )  # fmt: skip
 

@@ -41,11 +41,22 @@ def check_plausible(frames: LabelledFrames, where: str) -> None:
         DataError: what is wrong, begun with ``where``.
         MissingExtraError: ase, which brings the radii, is not installed.
     """
+    _check_all(frames, work_ratio(frames), where)
+
+
+def check_complex_plausible(frames: LabelledFrames, where: str) -> None:
+    """Do the same where only the complex has labels, which stand for the fragments' as well.
+
+    What is between fragments pulls little beside what is within: bonds tell the units all the same.
+    """
+    _check_all(frames, work_ratio(frames, of_complex=True), where)
+
+
+def _check_all(frames: LabelledFrames, ratio: float | None, where: str) -> None:
     _check_lengths(frames, where)
     check_lengths(frames.numbers, frames.positions, frames.fragments, where)
     _check_forces(frames, where)
     _check_contacts(frames, where)
-    ratio = work_ratio(frames)
     if ratio is not None and not 1 / WORK_RATIO_LIMIT < ratio < WORK_RATIO_LIMIT:
         raise DataError(
             f"{where}: energies change {ratio:.3g} times as much as the forces say; expected "
@@ -171,7 +182,7 @@ def bond_stiffness(frames: LabelledFrames) -> float | None:
     return float(np.median(-slope))
 
 
-def work_ratio(frames: LabelledFrames) -> float | None:
+def work_ratio(frames: LabelledFrames, of_complex: bool = False) -> float | None:
     """Return the slope of ΔE against −½(F + F′)·Δx over neighbouring frames, or None.
 
     None if there are few, or the two are neither alike nor, as with gradients for forces,
@@ -190,6 +201,8 @@ def work_ratio(frames: LabelledFrames) -> float | None:
         x, forces = frames.positions[:, atoms], frames.fragment_forces[:, atoms]
         works.append(_work(x[same], x[same + 1], forces[same], forces[same + 1]))
     change, work = np.concatenate(changes), np.concatenate(works)
+    if of_complex:  # the sum of the works beside the complex' change in energy
+        change, work = np.diff(frames.energy)[same], np.sum(works, axis=0)
     norm = float(work @ work)
     alike = float(change @ work) / np.sqrt(float(change @ change) * norm or 1.0)
     ratio = float(change @ work) / norm if norm else 0.0

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
 
 from deltaserver.cli import main
 from deltaserver.errors import UnitError
 from deltaserver.training.dataset_files import read_dataset
-from deltaserver.training.imported import parse_units
+from deltaserver.training.label_units import parse_units
 from deltaserver.units import BOHR_ANG, HARTREE_EV, KCAL_PER_MOL_EV
 from tests.textio.written import FRAMES, SYMBOLS
 
@@ -161,12 +163,70 @@ def test_what_cannot_be_imported(real, tmp_path, capsys):
     assert "not readable as .npz" in refused(capsys, path, *WHOLE)
 
 
-def test_units_of_forces_may_be_of_their_own():
-    units = parse_units("eV, Ang, eV/Bohr")
-    assert (units.energy, units.length, units.forces) == (1.0, 1.0, pytest.approx(1 / BOHR_ANG))
-    units = parse_units("kcal/mol,Ang,kcal/mol/Ang")
-    assert units.forces == units.energy == KCAL_PER_MOL_EV
-    assert parse_units("Hartree,Bohr").forces == pytest.approx(HARTREE_EV / BOHR_ANG)
-    for text in ("eV", "eV,Ang,eV", "eV,Ang,eV/Ang,x", "eV,furlong"):
-        with pytest.raises(UnitError):
-            parse_units(text)
+@pytest.mark.parametrize(
+    ("text", "energy", "length", "force"),
+    [
+        ("eV, Ang, eV/Bohr", 1.0, 1.0, 1 / BOHR_ANG),
+        ("eV/Bohr", 1.0, 1.0, 1 / BOHR_ANG),
+        ("kcal/mol,Ang,kcal/mol/Ang", KCAL_PER_MOL_EV, 1.0, KCAL_PER_MOL_EV),
+        ("kcal/mol", KCAL_PER_MOL_EV, 1.0, KCAL_PER_MOL_EV),
+        ("kcal/mol/A", KCAL_PER_MOL_EV, 1.0, KCAL_PER_MOL_EV),
+        ("Hartree,Bohr", HARTREE_EV, BOHR_ANG, HARTREE_EV / BOHR_ANG),
+        ("Bohr Hartree", HARTREE_EV, BOHR_ANG, HARTREE_EV / BOHR_ANG),
+        ("au", HARTREE_EV, BOHR_ANG, HARTREE_EV / BOHR_ANG),
+        ("Hartree,Ang,eV/Ang", HARTREE_EV, 1.0, 1.0),
+        ("energy=eV, length=nm, forces=eV/Ang", 1.0, 10.0, 1.0),
+    ],
+)
+def test_units_in_any_order_and_forces_of_their_own(text, energy, length, force):
+    units = parse_units(text)
+    found = (units.energy_ev, units.length_ang, units.force_ev_per_ang)
+    assert found == pytest.approx((energy, length, force), rel=1e-14)
+
+
+@pytest.mark.parametrize("text", ["Ang", "eV,Ang,eV", "eV,Ang,eV/Ang,x", "eV,furlong", ""])
+def test_units_that_say_nothing_are_refused(text):
+    with pytest.raises(UnitError):
+        parse_units(text)
+
+
+@pytest.mark.parametrize("factor", [(HARTREE_EV, 1.0), (1.0, HARTREE_EV), (1 / 23.0, 1.0)])
+def test_wrong_units_of_a_complex_alone_are_noticed(real, tmp_path, capsys, factor):
+    path = tmp_path / "t.xyz"
+    path.write_text(xyz(real, factor=factor))
+    said = refused(capsys, path, *PAIR, "--calculator", "ase.calculators.emt:EMT")
+    assert "as the forces say" in said or "bonds as stiff as" in said
+    assert not (tmp_path / "set" / "journal").exists()
+
+
+def test_a_frame_of_a_complex_alone_is_looked_at_by_itself(real, tmp_path, capsys):
+    path = tmp_path / "t.npz"
+    arrays = sgdml(real)
+    arrays["F"] = arrays["F"].copy()
+    arrays["F"][11] *= 1000.0
+    np.savez(path, **arrays)
+    said = refused(capsys, path, *PAIR, "--calculator", "ase.calculators.emt:EMT")
+    assert "frame 11 has forces up to" in said
+
+
+def test_keys_of_an_archive_may_be_named(real, tmp_path):
+    arrays = sgdml(real)
+    arrays["dft_e"], arrays["dft_f"] = arrays.pop("E"), arrays.pop("F")
+    np.savez(tmp_path / "t.npz", **arrays)
+    options = ["--energy-key", "dft_e", "--forces-key", "dft_f"]
+    found = imported(tmp_path / "t.npz", *WHOLE, *options)
+    np.testing.assert_allclose(found.energy, real.energy, rtol=1e-12)
+    np.testing.assert_allclose(found.forces, real.forces, atol=1e-7)
+
+
+def test_results_of_a_calculator_in_a_trajectory_of_ase(real, tmp_path):
+    images = []
+    for m in range(len(real)):
+        atoms = Atoms(real.numbers, real.positions[m])
+        labels = {"energy": real.energy[m], "forces": real.forces[m]}
+        atoms.calc = SinglePointCalculator(atoms, **labels)
+        images.append(atoms)
+    write(tmp_path / "t.traj", images)
+    found = imported(tmp_path / "t.traj", *WHOLE)
+    np.testing.assert_allclose(found.energy, real.energy, rtol=1e-12)
+    np.testing.assert_allclose(found.forces, real.forces, atol=1e-7)
