@@ -33,6 +33,7 @@ from deltaserver.serve.guard_options import guard_options, guard_settings
 from deltaserver.serve.loading import announce, load_model
 from deltaserver.serve.logfile import Rotation
 from deltaserver.serve.operations import make_watchers, operations_options
+from deltaserver.serve.reorder_command import register_reorder
 from deltaserver.serve.simulate_commands import register_simulate
 from deltaserver.serve.transport import DEFAULT_PREFIX, parse_address
 from deltaserver.training.commands import register_train
@@ -197,6 +198,7 @@ def serve(
 
 for register in (
     register_check,
+    register_reorder,
     register_simulate,
     register_dataset,
     register_train,

@@ -129,15 +129,18 @@ def diagnose_bonds(suspect: Suspect) -> str:
     if exchange:
         a, b = suspect.names[exchange[0]], suspect.names[exchange[1]]
         told = _wrong_neighbour(suspect, misplaced[0])
-        return f"{told}: atom {a} and atom {b} are exchanged; expected the model's order of atoms"
+        return (
+            f"{told}: atom {a} and atom {b} are exchanged; deltaserver reorder FILE --models DIR "
+            "mends it"
+        )
     if _neighbours_are_right(suspect):
         return _stretched_bond(suspect)
     if len(misplaced) > FEW:
         misplaced = sorted({*misplaced, *np.flatnonzero(suspect.share_broken() > 0.5).tolist()})
     return (
         f"{_wrong_neighbour(suspect, misplaced[0])}; {len(misplaced)} of {len(suspect.positions)} "
-        "atoms are not where the model has them: the order of the atoms is not the model's, or it "
-        "is another molecule"
+        "atoms are not where the model has them: the order of the atoms is not the model's "
+        "(deltaserver reorder FILE --models DIR mends that), or it is another molecule"
     )
 
 

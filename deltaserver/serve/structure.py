@@ -69,7 +69,8 @@ def check_elements(structure: StartStructure, expected: Sequence[int], model: st
         if found != wanted:
             raise InputError(
                 f"{structure.source}: atom {k} (the first is 0) is {SYMBOLS[found]}; "
-                f"{model} has {SYMBOLS[wanted]} there: give the atoms in the model's order"
+                f"{model} has {SYMBOLS[wanted]} there: give the atoms in the model's order, as "
+                "deltaserver reorder FILE --models DIR does"
             )
 
 

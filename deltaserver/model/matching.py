@@ -1,0 +1,186 @@
+"""Which atom of a structure is which of the model's: molecules matched by bonds and chirality.
+
+Bonded graphs, atoms coloured by element, tell molecules whatever the order of their atoms. Of the
+many ways to lay one onto the other (symmetric molecules, alike atoms on one neighbour) that one is
+taken whose handedness at every centre and whose distances are most like a reference structure's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations, islice, permutations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.errors import MissingExtraError, StructureError
+from deltaserver.model.bonds import bonds_between
+from deltaserver.model.elements import SYMBOLS
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+MAX_ISOMORPHISMS = 2000  # of one molecule onto another; C60 has 120
+HANDED_NEIGHBOURS = 3  # from so many on, a centre has a handedness
+FLAT_ANG3 = 0.3  # a smaller triple product of bonds is that of a flat centre
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The model's molecules: numbers (N,), positions (N, 3) in Å, and each fragment's atoms."""
+
+    numbers: Ints
+    positions: Floats
+    fragments: tuple[tuple[str, Ints], ...]
+
+
+def match_order(reference: Reference, numbers: Ints, positions: Floats) -> Ints:
+    """Return ``order`` such that ``positions[order]`` has its atoms in the model's order.
+
+    Args:
+        reference: the model's own structure.
+        numbers: atomic numbers of the structure, (N,).
+        positions: Å, (N, 3).
+
+    Raises:
+        StructureError: the structure has other molecules than the model.
+        MissingExtraError: networkx is not installed.
+    """
+    if len(numbers) != len(reference.numbers):
+        raise StructureError(f"it has {len(numbers)} atoms; the model has {len(reference.numbers)}")
+    free = _molecules(_graph(numbers, positions, _lone_elements(reference)))
+    order = np.full(len(numbers), -1, dtype=np.int64)
+    for name, atoms in sorted(reference.fragments, key=lambda entry: -len(entry[1])):
+        wanted = _graph(reference.numbers[atoms], reference.positions[atoms])
+        found = _best(wanted, free, reference.positions[atoms], positions)
+        if found is None:
+            formula = _formula(reference.numbers[atoms])
+            raise StructureError(f"no molecule with the bonds of {name} ({formula}) is in it")
+        free = [molecule for molecule in free if not set(molecule) & set(found.tolist())]
+        order[atoms] = found
+    return order
+
+
+def _lone_elements(reference: Reference) -> Ints:
+    """Return the elements that the model has as lone atoms only: ions, bonded to nothing.
+
+    Na⁺ is nearer to benzene's carbons than covalent radii allow without a bond.
+    """
+    lone = [reference.numbers[atoms[0]] for _, atoms in reference.fragments if len(atoms) == 1]
+    rest = [reference.numbers[atoms] for _, atoms in reference.fragments if len(atoms) > 1]
+    none = np.zeros(0, dtype=np.int64)
+    return np.setdiff1d(np.array(lone, dtype=np.int64), np.concatenate([none, *rest]))
+
+
+def _graph(numbers: Ints, positions: Floats, unbonded: Ints | tuple[()] = ()) -> Any:
+    try:
+        import networkx
+    except ImportError:
+        raise MissingExtraError("networkx", "train") from None
+    graph = networkx.Graph()
+    graph.add_nodes_from((k, {"element": int(z)}) for k, z in enumerate(numbers))
+    i, j = bonds_between(numbers, positions)
+    kept = ~(np.isin(numbers[i], unbonded) | np.isin(numbers[j], unbonded))
+    i, j = i[kept], j[kept]
+    graph.add_edges_from(zip(i.tolist(), j.tolist(), strict=True))
+    return graph
+
+
+def _molecules(graph: Any) -> list[Any]:
+    import networkx
+
+    pieces = sorted(networkx.connected_components(graph), key=min)
+    return [graph.subgraph(piece) for piece in pieces]
+
+
+def _best(wanted: Any, free: list[Any], reference: Floats, positions: Floats) -> Ints | None:
+    """Return the atoms of the first molecule that is ``wanted``, in its order; None if none is.
+
+    A fragment may be several molecules (a cluster): then the first of each kind are taken.
+    """
+    if len(_molecules(wanted)) > 1:
+        return _pieces(wanted, free, reference, positions)
+    for molecule in free:
+        inner = [k for k in wanted if wanted.degree(k) != 1]
+        # Ways that differ only at the ends of bonds become one when these are settled.
+        ways = {
+            tuple(way[inner]): way
+            for way in islice(_isomorphisms(wanted, molecule), MAX_ISOMORPHISMS)
+        }
+        if ways:
+            settled = (_settle(way, wanted, reference, positions) for way in ways.values())
+            return min(settled, key=lambda way: _unlike(way, wanted, reference, positions))
+    return None
+
+
+def _pieces(wanted: Any, free: list[Any], reference: Floats, positions: Floats) -> Ints | None:
+    result = np.full(len(reference), -1, dtype=np.int64)
+    left = list(free)
+    for piece in _molecules(wanted):
+        nodes = sorted(piece)
+        place = {atom: k for k, atom in enumerate(nodes)}
+        import networkx
+
+        found = _best(networkx.relabel_nodes(piece, place), left, reference[nodes], positions)
+        if found is None:
+            return None
+        left = [molecule for molecule in left if not set(molecule) & set(found.tolist())]
+        result[nodes] = found
+    return result
+
+
+def _isomorphisms(wanted: Any, molecule: Any) -> Iterator[Ints]:
+    from networkx.algorithms.isomorphism import GraphMatcher, categorical_node_match
+
+    if len(wanted) != len(molecule):
+        return
+    matcher = GraphMatcher(wanted, molecule, categorical_node_match("element", 0))
+    for mapping in matcher.isomorphisms_iter():
+        yield np.array([mapping[k] for k in range(len(wanted))], dtype=np.int64)
+
+
+def _settle(way: Ints, wanted: Any, reference: Floats, positions: Floats) -> Ints:
+    """Exchange alike atoms at the end of one bond, hydrogens of CH3, where that is more alike."""
+    for centre in wanted:
+        ends = [k for k in wanted[centre] if wanted.degree(k) == 1]
+        for element in {wanted.nodes[k]["element"] for k in ends}:
+            alike = [k for k in ends if wanted.nodes[k]["element"] == element]
+            if 1 < len(alike) <= 4:
+                trials = []
+                for turned in permutations(alike):
+                    trial = way.copy()
+                    trial[alike] = way[list(turned)]
+                    trials.append(trial)
+                way = min(trials, key=lambda t: _unlike(t, wanted, reference, positions))
+    return way
+
+
+def _unlike(way: Ints, wanted: Any, reference: Floats, positions: Floats) -> tuple[int, float]:
+    """Return how many centres have the other handedness, and how far distances are, Å."""
+    x = positions[way]
+    same = other = 0
+    for centre in wanted:
+        near = sorted(wanted[centre])
+        if len(near) < HANDED_NEIGHBOURS:
+            continue
+        for three in combinations(near, 3):
+            before = np.linalg.det(reference[list(three)] - reference[centre])
+            after = np.linalg.det(x[list(three)] - x[centre])
+            if min(abs(before), abs(after)) > FLAT_ANG3:
+                same += before * after > 0.0
+                other += before * after < 0.0
+    # The mirror image of a whole molecule has the same distances, and the same energy.
+    difference = _distances(x) - _distances(reference)
+    return min(int(same), int(other)), float(np.abs(difference).mean())
+
+
+def _distances(x: Floats) -> Floats:
+    result: Floats = np.linalg.norm(x[:, None] - x, axis=-1)
+    return result
+
+
+def _formula(numbers: Ints) -> str:
+    kinds, counts = np.unique(numbers, return_counts=True)
+    return "".join(f"{SYMBOLS[z]}{n if n > 1 else ''}" for z, n in zip(kinds, counts, strict=True))
