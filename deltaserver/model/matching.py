@@ -23,6 +23,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 MAX_ISOMORPHISMS = 2000  # of one molecule onto another; C60 has 120
+MANY = 150
+MAX_PASSES = 5
 HANDED_NEIGHBOURS = 3  # from so many on, a centre has a handedness
 FLAT_ANG3 = 0.3  # a smaller triple product of bonds is that of a flat centre
 
@@ -103,14 +105,13 @@ def _best(wanted: Any, free: list[Any], reference: Floats, positions: Floats) ->
     if len(_molecules(wanted)) > 1:
         return _pieces(wanted, free, reference, positions)
     for molecule in free:
-        inner = [k for k in wanted if wanted.degree(k) != 1]
-        # Ways that differ only at the ends of bonds become one when these are settled.
-        ways = {
-            tuple(way[inner]): way
-            for way in islice(_isomorphisms(wanted, molecule), MAX_ISOMORPHISMS)
-        }
+        ways = list(islice(_isomorphisms(wanted, molecule), MAX_ISOMORPHISMS))
+        if len(ways) > MANY:
+            # Those that differ only at the ends of bonds become one when these are settled.
+            inner = [k for k in wanted if wanted.degree(k) != 1]
+            ways = list({tuple(way[inner]): way for way in ways}.values())
         if ways:
-            settled = (_settle(way, wanted, reference, positions) for way in ways.values())
+            settled = (_settled(way, wanted, reference, positions) for way in ways)
             return min(settled, key=lambda way: _unlike(way, wanted, reference, positions))
     return None
 
@@ -139,6 +140,15 @@ def _isomorphisms(wanted: Any, molecule: Any) -> Iterator[Ints]:
     matcher = GraphMatcher(wanted, molecule, categorical_node_match("element", 0))
     for mapping in matcher.isomorphisms_iter():
         yield np.array([mapping[k] for k in range(len(wanted))], dtype=np.int64)
+
+
+def _settled(way: Ints, wanted: Any, reference: Floats, positions: Floats) -> Ints:
+    """Settle the ends of bonds until nothing changes: those of one centre see the others'."""
+    for _ in range(MAX_PASSES):
+        before, way = way, _settle(way, wanted, reference, positions)
+        if np.array_equal(before, way):
+            break
+    return way
 
 
 def _settle(way: Ints, wanted: Any, reference: Floats, positions: Floats) -> Ints:
