@@ -29,7 +29,7 @@ DECAY = 3.6  # 1/Å
 ENERGY_WEIGHT = 5.0  # 1/Å: an energy counts as much as so many force components
 FIT_FRAMES = slice(0, 400, 8)  # none of those that models are tested on
 START_FRAMES = (130, 255, 380)
-N_STARTS = 12
+N_STARTS = 42  # the first 12 are the dataset turned's, the others wide's
 
 
 def pair_terms(positions, hydrogen):
