@@ -69,7 +69,17 @@ def _integers(_context: click.Context, _option: click.Parameter, text: str) -> t
 @click.option("--threads", type=click.IntRange(min=1), default=None,
               help="Threads; all cores if not given.")  # fmt: skip
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True,
-              help="What factorises the kernel matrix.")  # fmt: skip
+              help="What factorises the kernel matrix, or makes its products.")  # fmt: skip
+@click.option("--solver", type=click.Choice(["auto", "exact", "iterative"]), default="auto",
+              show_default=True, help="auto: exact where that fits the memory and is the "
+              "faster; iterative needs no kernel matrix.")  # fmt: skip
+@click.option("--tolerance", type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+              default=3e-7, show_default=True,
+              help="Relative residual at which the iterative solver may stop.")  # fmt: skip
+@click.option("--max-products", type=click.IntRange(min=1), default=3000, show_default=True,
+              help="Products with the kernel matrix after which it gives up.")  # fmt: skip
+@click.option("--warm-start", type=PATH, default=None, metavar="MODEL",
+              help="Directory or file of a model with fewer points, to begin with.")  # fmt: skip
 @click.option("--max-memory", default=None, metavar="SIZE",
               help="Refuse to use more, as 18GB; what is available if not given.")  # fmt: skip
 @click.option("--overwrite", is_flag=True,
@@ -125,8 +135,9 @@ class Terminal:
                 self._lines.progress(what, fraction)
             return
         now = time.monotonic()
-        if what != self.what:
-            self.what, self.began = what, now
+        task = what.split(";")[0]  # what follows changes while the task stays
+        if task != self.what:
+            self.what, self.began = task, now
         left = (now - self.began) * (1.0 - fraction) / fraction if fraction > 0.0 else 0.0
         bar = "#" * int(30 * fraction)
         self._clear()

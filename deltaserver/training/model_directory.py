@@ -34,11 +34,13 @@ from deltaserver.training.components import (
     lone_atom_energy,
 )
 from deltaserver.training.frames import LabelledFrames
+from deltaserver.training.iterative.conjugate import Bounds
 from deltaserver.training.journal import write_atomically
 from deltaserver.training.selection import Split, draw_stratified, split_in_time
 from deltaserver.training.symmetry import DEFAULT_CAP, Symmetry
 from deltaserver.training.symmetry_modes import resolve
 from deltaserver.training.trainer import LAMBDA, Candidate, TrainingRequest, train
+from deltaserver.training.warm_start import WarmStart, read_warm_start
 
 REPORT_NAME = "training.json"
 STRUCTURE_NAME = "structure.xyz"  # where simulations start from unless told otherwise
@@ -64,6 +66,10 @@ class TrainingPlan:
     device: str = "cpu"
     max_bytes: float | None = None
     overwrite: bool = False
+    solver: str = "auto"
+    tolerance: float = Bounds.tolerance
+    max_products: int = Bounds.max_products
+    warm_start: Path | None = None
 
 
 def train_directory(
@@ -88,15 +94,16 @@ def train_directory(
     requests = []
     for component in wanted:  # all of them before the first is trained: refusals come at once
         request, found = _request(frames, available, component, split, plan)
-        needed = _check_fits(request, component)
+        choice = request.choice()
         if not plan.overwrite:
             _check_not_another(output, report, component, _identity(request, plan))
         requests.append((component, request, found))
         note = f"; {found.note}" if found.note else ""
         say(
             f"{component.name}: {len(request.train)} points, {len(found.perms)} permutations, "
-            f"about {needed / 1e9:.2g} GB{note}"
+            f"about {choice.bytes_ / 1e9:.2g} GB{note}"
         )
+        say(f"{component.name}: {choice}")
     output.mkdir(parents=True, exist_ok=True)
     for component, request, found in requests:
         _train_component(output, report, component, request, found, plan, say, progress)
@@ -111,13 +118,15 @@ def _request(
     data = labelled_set(frames, component)
     candidates = np.flatnonzero(np.isin(data.frame, split.train))
     validation = np.flatnonzero(np.isin(data.frame, split.valid))
-    points = _draw(data, candidates, plan.n_train, plan.seed, "training frames")
+    warm = _warm_start(plan, component, data)
+    points = _points(data, candidates, plan, warm)
     # Fewer validation frames than asked for are no reason to refuse.
     valid = _draw(data, validation, min(plan.n_valid, len(validation)), plan.seed, "frames")
     found = resolve(plan.symmetry, frames, available, component, data, points, plan.cap)
     request = TrainingRequest(
-        data, found.perms, points, valid, plan.lam, plan.threads, plan.device, plan.max_bytes
-    )
+        data, found.perms, points, valid, plan.lam, plan.threads, plan.device, plan.max_bytes,
+        plan.solver, Bounds(plan.tolerance, plan.max_products), warm,
+    )  # fmt: skip
     return request, found
 
 
@@ -125,10 +134,28 @@ def _draw(data: LabelledSet, candidates: Any, count: int, seed: int, what: str) 
     return candidates[draw_stratified(data.energy[candidates], count, seed, f"{data.name} {what}")]
 
 
-def _check_fits(request: TrainingRequest, component: Component) -> float:
-    from deltaserver.training.memory import check_memory
+def _warm_start(plan: TrainingPlan, component: Component, data: LabelledSet) -> WarmStart | None:
+    if plan.warm_start is None:
+        return None
+    path = plan.warm_start
+    return read_warm_start(path / f"{component.name}.npz" if path.is_dir() else path, data)
 
-    return check_memory(request.size, len(request.train), request.max_bytes, component.name)
+
+def _points(data: LabelledSet, candidates: Any, plan: TrainingPlan, warm: WarmStart | None) -> Any:
+    """Draw training points, those of the model that is begun with among them."""
+    if warm is None:
+        return _draw(data, candidates, plan.n_train, plan.seed, "training frames")
+    known = np.intersect1d(warm.entries, candidates)
+    if len(known) > plan.n_train:
+        raise DataError(
+            f"{data.name}: the model to begin with has {len(known)} of the training frames, "
+            f"more than {plan.n_train}; raise --n-train"
+        )
+    if len(known) == plan.n_train:
+        return known
+    others = np.setdiff1d(candidates, known)
+    more = _draw(data, others, plan.n_train - len(known), plan.seed, "further training frames")
+    return np.sort(np.concatenate([known, more]))
 
 
 def _identity(request: TrainingRequest, plan: TrainingPlan) -> dict[str, Any]:
@@ -182,7 +209,8 @@ def _entry(
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     kept = ("valid_force_mae_kcal_mol_ang", "valid_force_rmse_kcal_mol_ang",
             "valid_energy_mae_kcal_mol", "valid_energy_rmse_kcal_mol",
-            "assembly_s", "solve_s", "failed")  # fmt: skip
+            "assembly_s", "solve_s", "failed", "solver", "converged", "residual", "tolerance",
+            "products", "preconditioner_points", "notes")  # fmt: skip
     return {
         "sigma": ranked[0].sigma,
         "n_train": len(request.train),

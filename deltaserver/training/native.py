@@ -76,7 +76,7 @@ class NativeModel:
             "code_version": np.array(CODE_VERSION),
             "dataset_name": np.array(self.dataset_name),
             "dataset_theory": np.array(self.theory),
-            "solver_name": np.array("analytic"),
+            **self._solver(),
             "z": self.numbers.astype(np.uint8),
             "idxs_train": self.train,
             "md5_train": np.array(self.md5),
@@ -96,6 +96,18 @@ class NativeModel:
             "r_unit": np.array("Ang"),
             "e_unit": np.array("kcal/mol"),
             RECORD: np.array(json.dumps(dict(self.record))),
+        }
+
+    def _solver(self) -> dict[str, Any]:
+        """Return how the coefficients were found, by sgdml's keys and one of ours."""
+        if self.record.get("solver") != "iterative":
+            return {"solver_name": np.array("analytic")}
+        return {
+            "solver_name": np.array("cg"),
+            "solver_tol": np.array(self.record["tolerance"]),
+            "solver_resid": np.array(self.record["residual"]),
+            "solver_iters": np.array(self.record["products"]),
+            "converged": np.array(bool(self.record["converged"])),
         }
 
 

@@ -1,9 +1,10 @@
 """Train one sGDML model: candidates over σ, the best by validation, resumable.
 
-The coefficients solve (K + λ) (−α) = F/std in closed form [Chmiela et al., Nat. Commun. 9, 3887
-(2018), DOI 10.1038/s41467-018-06169-2]. The integration constant is the mean of E − Ê over the
-training points. Each finished candidate is a file; a training that is killed and run again takes
-them up and computes what is missing, with the same result.
+The coefficients solve (K + λ) (−α) = F/std [Chmiela et al., Nat. Commun. 9, 3887 (2018),
+DOI 10.1038/s41467-018-06169-2]: in closed form, or iteratively where K would not fit. The
+integration constant is the mean of E − Ê over the training points. Each finished candidate is a
+file; a training that is killed and run again takes them up and computes what is missing, with the
+same result.
 """
 
 from __future__ import annotations
@@ -27,9 +28,13 @@ from deltaserver.training.assembly import Progress, assemble, quiet
 from deltaserver.training.blocks import PairFields
 from deltaserver.training.components import LabelledSet
 from deltaserver.training.dataset_native import dataset_md5
+from deltaserver.training.iterative.conjugate import DEFAULT_BOUNDS, Bounds
+from deltaserver.training.iterative.plan import Choice, decide
+from deltaserver.training.iterative.system import Resources, System, solve_iteratively
 from deltaserver.training.journal import write_atomically
-from deltaserver.training.memory import Size, check_memory
+from deltaserver.training.memory import Size
 from deltaserver.training.solver import NotPositiveDefiniteError, solve_in_place
+from deltaserver.training.warm_start import WarmStart
 from deltaserver.units import KCAL_PER_MOL_EV
 
 Floats = NDArray[np.float64]
@@ -54,6 +59,9 @@ class TrainingRequest:
         threads: of assembly and factorisation.
         device: ``"cpu"`` or ``"cuda"``.
         max_bytes: memory limit; None is what the machine has.
+        solver: ``"exact"``, ``"iterative"``, or ``"auto"``, which chooses by memory and time.
+        bounds: when the iterative solver stops.
+        warm_start: coefficients of another model that it begins with.
     """
 
     data: LabelledSet
@@ -64,6 +72,9 @@ class TrainingRequest:
     threads: int = 1
     device: str = "cpu"
     max_bytes: float | None = None
+    solver: str = "exact"
+    bounds: Bounds = DEFAULT_BOUNDS
+    warm_start: WarmStart | None = None
 
     @property
     def size(self) -> Size:
@@ -71,7 +82,11 @@ class TrainingRequest:
         return Size(len(self.data.numbers), len(self.perms), self.threads, self.device)
 
     def identity(self) -> dict[str, Any]:
-        """Return all that decides the result: a checkpoint is only good for the same."""
+        """Return all that decides the result: a checkpoint is only good for the same.
+
+        What ``"auto"`` chooses does not: the solvers differ by less than their bound.
+        """
+        iterative = {"solver": self.solver, "tolerance": self.bounds.tolerance}
         return {
             "dataset": self.data.name,
             "dataset_md5": data_md5(self.data).decode(),
@@ -82,7 +97,16 @@ class TrainingRequest:
             "n_perms": len(self.perms),
             "permutations": _digest(self.perms),
             "lambda": self.lam,
+            **(iterative if self.solver == "iterative" else {}),
         }
+
+    def choice(self) -> Choice:
+        """Return which solver it takes, with the memory and time estimated.
+
+        Raises:
+            InputError: memory does not suffice.
+        """
+        return decide(self.size, len(self.train), self.solver, self.max_bytes, self.data.name)
 
 
 @dataclass(frozen=True)
@@ -113,21 +137,32 @@ def data_md5(data: LabelledSet) -> bytes:
     )
 
 
-def train_one(request: TrainingRequest, sigma: float, progress: Progress = quiet) -> TrainedModel:
-    """Train one candidate of length scale ``sigma``.
+def train_one(
+    request: TrainingRequest,
+    sigma: float,
+    progress: Progress = quiet,
+    unfinished: Path | None = None,
+) -> TrainedModel:
+    """Train one candidate of length scale ``sigma``; ``unfinished`` is where iterations are kept.
 
     Raises:
         InputError: memory does not suffice; the kernel matrix is not positive definite.
         DataError: the labels are constant, or two atoms coincide.
     """
     data, train = request.data, request.train
-    check_memory(request.size, len(train), request.max_bytes, data.name)
+    choice = request.choice()
     positions = data.positions[train]
     labels = data.forces[train].ravel() / KCAL_PER_MOL_EV
     std = float(np.std(labels))
     if not std > 0.0:
         raise DataError(f"{data.name}: all force labels are the same; nothing can be learned")
-    alphas, timings = _coefficients(request, sigma, labels / std, progress)
+    if choice.solver == "exact":
+        alphas, timings = _coefficients(request, sigma, labels / std, progress)
+    else:
+        resources = Resources(choice.points, request.threads, request.device, unfinished)
+        system = _system(request, sigma, labels, std)
+        v, timings = solve_iteratively(system, request.bounds, resources, progress)
+        alphas = -v
     x, a = _descriptor_coefficients(positions, alphas)
     draft = ModelParameters(data.numbers, x, a, request.perms, sigma, c=0.0, std=std)
     offset, notes = _integration_constant(draft, positions, data.energy[train] / KCAL_PER_MOL_EV)
@@ -137,7 +172,7 @@ def train_one(request: TrainingRequest, sigma: float, progress: Progress = quiet
         **request.identity(),
         "sigma": sigma,
         **errors,
-        "notes": notes,
+        "notes": [*_convergence(timings), *notes],
         **timings,
     }
     return TrainedModel(
@@ -150,7 +185,7 @@ def train_one(request: TrainingRequest, sigma: float, progress: Progress = quiet
 
 def _coefficients(
     request: TrainingRequest, sigma: float, y: Floats, progress: Progress
-) -> tuple[Floats, dict[str, float]]:
+) -> tuple[Floats, dict[str, Any]]:
     """Return α (3NM,) for labels y in units of their spread, and how long it took."""
     positions = request.data.positions[request.train]
     began = time.perf_counter()
@@ -163,6 +198,27 @@ def _coefficients(
         "solve_s": round(solved - assembled, 3),
     }
     return -solution, timings  # sgdml's sign: its kernel is the negative of ours
+
+
+def _system(request: TrainingRequest, sigma: float, labels: Floats, std: float) -> System:
+    data, valid = request.data, request.valid
+    warm = request.warm_start
+    return System(
+        data.positions[request.train], labels / std, request.perms, sigma, request.lam,
+        data.positions[valid], data.forces[valid] / KCAL_PER_MOL_EV / std,
+        None if warm is None else warm.vector(request.train, std),
+    )  # fmt: skip
+
+
+def _convergence(record: dict[str, Any]) -> list[str]:
+    """Return a remark where the iteration has ended before both of its conditions were met."""
+    if record.get("converged", True):
+        return []
+    return [
+        f"not converged: the residual is {record['residual']:.1e} after {record['products']} "
+        f"products, {record['tolerance']:.1e} was wanted; raise --max-products or --max-memory, "
+        "or use a smaller sigma or a larger lambda"
+    ]
 
 
 def _descriptor_coefficients(positions: Floats, alphas: Floats) -> tuple[Floats, Floats]:
@@ -242,7 +298,7 @@ def train(
         NotPositiveDefiniteError: no σ could be trained.
         InputError: memory does not suffice.
     """
-    check_memory(request.size, len(request.train), request.max_bytes, request.data.name)
+    request.choice()
     _claim(checkpoints, request.identity())
     done: dict[float, Candidate] = {}
     failure: NotPositiveDefiniteError | None = None
@@ -262,10 +318,12 @@ def train(
 
 def _candidate(request: TrainingRequest, sigma: float, path: Path, progress: Progress) -> Candidate:
     if not path.exists():
-        native.write_model(
-            path,
-            train_one(request, sigma, lambda what, x: progress(f"σ = {sigma:g}: {what}", x)).native,
-        )
+
+        def named(what: str, fraction: float) -> None:
+            progress(f"σ = {sigma:g}: {what}", fraction)
+
+        unfinished = path.with_name(f"unfinished-{path.name}")
+        native.write_model(path, train_one(request, sigma, named, unfinished).native)
     record = native.read_record(path)
     return Candidate(sigma, path, float(record["valid_force_mae_kcal_mol_ang"]), record)
 

@@ -125,9 +125,9 @@ def test_finished_candidates_are_taken_up(tmp_path, monkeypatch):
     first = train(request, tmp_path, (4.0, 8.0))
     calls = []
 
-    def counted(request, sigma, progress):
+    def counted(request, sigma, *rest):
         calls.append(sigma)
-        return train_one(request, sigma, progress)
+        return train_one(request, sigma, *rest)
 
     monkeypatch.setattr(trainer, "train_one", counted)
     again = train(request, tmp_path, (4.0, 8.0, 16.0))
@@ -149,10 +149,10 @@ def test_checkpoints_of_another_training_are_refused(tmp_path):
 def test_a_sigma_that_fails_is_skipped_unless_all_do(tmp_path, monkeypatch):
     request = request_for("left")
 
-    def fragile(request, sigma, progress):
+    def fragile(request, sigma, *rest):
         if sigma > 10:
             raise NotPositiveDefiniteError(3, 1e-10)
-        return train_one(request, sigma, progress)
+        return train_one(request, sigma, *rest)
 
     monkeypatch.setattr(trainer, "train_one", fragile)
     ranked = train(request, tmp_path, (8.0, 16.0))

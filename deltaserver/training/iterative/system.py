@@ -1,0 +1,146 @@
+"""From training points and labels to coefficients, iteratively: the parts put together."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.model.threads import blas_threads
+from deltaserver.training.assembly import Progress, quiet
+from deltaserver.training.iterative.checkpoint import Checkpoint
+from deltaserver.training.iterative.conjugate import Bounds, Problem, State, begin, solve
+from deltaserver.training.iterative.preconditioner import Preconditioner, choose_points
+from deltaserver.training.iterative.product import KernelProduct
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class System:
+    """(K + λ) v = y, and what the solution is validated by.
+
+    Attributes:
+        positions: training points, shape (M, N, 3).
+        y: labels, shape (3NM,).
+        perms: a permutation group of the atoms, shape (S, N).
+        sigma: length scale of the kernel.
+        lam: λ.
+        valid_positions: validation frames, shape (V, N, 3).
+        valid_y: their labels, in the units of ``y``.
+        start: v to begin with, from another model; None is nothing.
+    """
+
+    positions: Floats
+    y: Floats
+    perms: Ints
+    sigma: float
+    lam: float
+    valid_positions: Floats
+    valid_y: Floats
+    start: Floats | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """Return all that decides the iteration."""
+        digest = hashlib.sha256()
+        start = np.zeros(0) if self.start is None else self.start
+        for array in (self.positions, self.y, self.perms, self.valid_positions, start):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return {"arrays": digest.hexdigest(), "sigma": self.sigma, "lambda": self.lam}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the solution may use.
+
+    Attributes:
+        points: whose columns precondition.
+        threads: of everything, BLAS included.
+        device: that makes the products; see :class:`KernelProduct`.
+        checkpoint: file of the unfinished iteration; None keeps none.
+    """
+
+    points: int
+    threads: int = 1
+    device: str = "cpu"
+    checkpoint: Path | None = None
+
+
+def solve_iteratively(
+    system: System, bounds: Bounds, resources: Resources, progress: Progress = quiet
+) -> tuple[Floats, dict[str, Any]]:
+    """Return v (3NM,), and how it was found: for the record of the model.
+
+    Raises:
+        NotPositiveDefiniteError: the columns chosen are linearly dependent.
+        DataError, GeometryError: two atoms coincide.
+    """
+    began = time.perf_counter()
+    checkpoint = Checkpoint(resources.checkpoint, system.identity(), resources.points)
+    state = checkpoint.read()
+    points = choose_points(len(system.positions), checkpoint.points)
+    with blas_threads(resources.threads):
+        precondition = Preconditioner(
+            system.positions, system.perms, system.sigma, points, system.lam, resources.threads,
+            progress,
+        )  # fmt: skip
+    prepared = time.perf_counter()
+    problem = _problem(system, precondition, resources)
+    state = begin(problem, system.start) if state is None else state
+    watch = _Watch(bounds, problem, progress)
+
+    def each(state: State) -> None:
+        checkpoint.keep(state)
+        watch.show(state)
+
+    with blas_threads(resources.threads):  # once: to set them costs more than a small product
+        solve(problem, state, bounds, each)
+    checkpoint.drop()
+    residual = problem.relative(problem.y - problem.product(state.v))
+    record = {
+        "solver": "iterative", "converged": state.converged, "residual": residual,
+        "tolerance": bounds.tolerance, "products": state.products,
+        "preconditioner_points": len(points), "checks": [list(check) for check in state.checks],
+        "assembly_s": round(prepared - began, 3),
+        "solve_s": round(time.perf_counter() - prepared, 3),
+    }  # fmt: skip
+    return state.v, record
+
+
+def _problem(system: System, precondition: Preconditioner, resources: Resources) -> Problem:
+    product = KernelProduct(
+        system.positions, system.perms, system.sigma, resources.threads, resources.device
+    )
+
+    def validate(v: Floats) -> float:
+        predicted = product.predict(v, system.valid_positions)
+        return float(np.abs(predicted - system.valid_y).mean())
+
+    return Problem(system.y, lambda v: product(v) + system.lam * v, precondition, validate)
+
+
+class _Watch:
+    """Tells how far the iteration is: residuals fall by a like factor with every product."""
+
+    def __init__(self, bounds: Bounds, problem: Problem, progress: Progress) -> None:
+        self._bounds, self._problem, self._progress = bounds, problem, progress
+        self._fraction = 0.0
+
+    def show(self, state: State) -> None:
+        """Report the residual, the validation error, and the share of the work that is done."""
+        relative = max(self._problem.relative(state.residual), 1e-300)
+        towards = math.log(min(1.0, relative)) / math.log(self._bounds.tolerance)
+        share = max(min(towards, 0.99), state.products / self._bounds.max_products)
+        self._fraction = 1.0 if state.converged else max(self._fraction, share)
+        self._progress(
+            f"solving; product {state.products}, residual {relative:.1e}, "
+            f"validation {state.checks[-1][2]:.4g} of the spread",
+            self._fraction,
+        )

@@ -1,0 +1,106 @@
+"""Begin a training where another one, on fewer points, has ended.
+
+Its points are found again in the dataset by their descriptors, wherever they stand now, and are
+all trained on again; the coefficients of the new ones begin at zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.errors import DataError
+from deltaserver.model.archive import read_arrays
+from deltaserver.model.descriptor import PairDescriptor
+from deltaserver.training.components import LabelledSet
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+SAME = 1e-9  # of descriptor entries, 1/Å: further apart are two geometries
+WANTED = ("z", "R_desc", "R_d_desc_alpha", "alphas_F", "std")
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """What is known from another model.
+
+    Attributes:
+        entries: of the labelled set that it was trained on, shape (K,).
+        v: their coefficients times the spread of its labels, kcal/mol/Å, shape (K, N, 3).
+        n_train: how many points that model has, those that are not in the dataset included.
+    """
+
+    entries: Ints
+    v: Floats
+    n_train: int
+
+    def vector(self, train: Ints, std: float) -> Floats:
+        """Return v for the points ``train`` and labels of spread ``std``, shape (3NM,)."""
+        result = np.zeros((len(train), *self.v.shape[1:]))
+        place = {int(entry): k for k, entry in enumerate(self.entries)}
+        for row, entry in zip(result, train, strict=True):
+            if int(entry) in place:
+                row[:] = self.v[place[int(entry)]] / std
+        return result.ravel()
+
+
+def read_warm_start(path: Path, data: LabelledSet) -> WarmStart:
+    """Read a model file and find its training points in ``data``.
+
+    Raises:
+        DataError: there is no such file, it is another molecule's or no sGDML model, or none of
+            its points is in the dataset.
+    """
+    numbers, x, a, v = _read(path)
+    if not np.array_equal(numbers, data.numbers):
+        raise DataError(f"{path}: a model of other atoms than {data.name}; it cannot be begun with")
+    pairs = PairDescriptor(len(numbers))
+    known = {_key(row): k for k, row in enumerate(x)}
+    entries, found = [], []
+    for entry in range(len(data.positions)):
+        geometry = pairs.geometry(data.positions[entry : entry + 1])
+        q = geometry.descriptor[0]
+        k = known.get(_key(q))
+        if k is None or np.abs(x[k] - q).max() > SAME:
+            continue
+        # Turned in space, it would need other coefficients: those in descriptor space tell.
+        if np.allclose(_projected(v[k], data.positions[entry], q, pairs), a[k], atol=1e-6):
+            entries.append(entry)
+            found.append(k)
+    if not entries:
+        raise DataError(f"{path}: none of its {len(x)} training points is in {data.name}")
+    return WarmStart(np.array(entries), v[found], len(x))
+
+
+def _key(descriptor: Floats) -> tuple[int, ...]:
+    """Return what equal geometries have in common and others hardly: coarse first entries."""
+    return tuple(np.rint(descriptor[:6] * 1e6).astype(np.int64))
+
+
+def _read(path: Path) -> tuple[Ints, Floats, Floats, Floats]:
+    """Return atomic numbers, descriptors, J α (both in rows) and v = −α·std of a model file."""
+    if not path.exists():
+        raise DataError(f"{path}: no such model to begin with")
+    try:
+        arrays = read_arrays(path, WANTED)
+        numbers = arrays["z"].astype(np.int64)
+        n_atoms = len(numbers)
+        x = arrays["R_desc"].T.astype(float).reshape(-1, n_atoms * (n_atoms - 1) // 2)
+        a = arrays["R_d_desc_alpha"].astype(float).reshape(x.shape)
+        std = float(arrays["std"])
+        v = -std * arrays["alphas_F"].astype(float).reshape(len(x), n_atoms, 3)
+    except Exception as error:  # numpy and zipfile raise a dozen kinds at broken files
+        raise DataError(f"{path}: no model that can be begun with ({error})") from None
+    return numbers, x, a * std, v
+
+
+def _projected(v: Floats, positions: Floats, descriptor: Floats, pairs: PairDescriptor) -> Floats:
+    """Return −J v, shape (D,)."""
+    i, j = pairs.i, pairs.j
+    along = np.einsum("kx,kx->k", v[i] - v[j], positions[i] - positions[j])
+    result: Floats = along * descriptor**3
+    return result
