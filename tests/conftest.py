@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,14 @@ from tests import builders
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run what takes longest first, so that workers end together."""
     items.sort(key=lambda item: "integration" not in item.path.parts)
+
+
+@pytest.fixture(autouse=True)
+def _quiet_root_logger() -> None:
+    """Take back what a library has made of the root logger: sgdml has it print every message."""
+    root = logging.getLogger()
+    root.setLevel(logging.WARNING)
+    root.handlers[:] = [h for h in root.handlers if type(h).__module__.startswith("_pytest")]
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from deltaserver.errors import (
     MissingExtraError,
     ModelFileError,
 )
-from deltaserver.model.composite import CompositeEvaluation, Fragment, _spread
+from deltaserver.model.composite import CompositeEvaluation, Fragment, spread
 from deltaserver.model.files import parse_parameters
 from deltaserver.model.manifest import IsolatedAtom
 from deltaserver.model.sgdml import AssumedUnitsWarning, NativeUnits
@@ -413,6 +413,6 @@ def test_periodic_models_warm_up_in_any_cell(tmp_path, box, shape):
 
 
 def test_warming_up_148_atoms_in_a_cell():
-    x = _spread(148, (10.0 * np.eye(3),))
+    x = spread(148, (10.0 * np.eye(3),))
     assert 1.0 / inverse_distances(x, 10.0 * np.eye(3)).min() < 10.0 * np.sqrt(3.0) / 2.0
     assert 1.0 / inverse_distances(x, 10.0 * np.eye(3)).max() > 0.1

@@ -40,7 +40,7 @@ def test_it_begins_where_the_other_has_ended(small):
     assert trained.native.record["products"] == 1
 
 
-def test_it_pays_with_more_points_and_gives_the_same(small):
+def test_with_more_points_it_begins_nearer_and_ends_at_the_same(small):
     _, path = small
     request = replace(request_for("binding", n_train=16), solver="iterative")
     cold = train_one(request, SIGMA).native
