@@ -115,9 +115,8 @@ def find_bonds(name: str, numbers: Ints, atoms: Ints, distances: Floats) -> Frag
     near = np.all(distances < bond_reach(numbers[i], numbers[j]), axis=0)
     bonded = bonded_pairs(numbers, i, j, near)
     degree = np.bincount(np.concatenate([i[bonded], j[bonded]]), minlength=len(numbers))
-    if (degree[numbers == HYDROGEN] > 1).any() or not _is_connected(
-        i[bonded], j[bonded], len(atoms)
-    ):
+    pieces = pieces_of(len(atoms), i[bonded], j[bonded])
+    if (degree[numbers == HYDROGEN] > 1).any() or pieces.any():
         bonded = np.zeros_like(bonded)
     i, j, lengths = i[bonded], j[bonded], distances[:, bonded]
     typical = lengths.mean(axis=0)
@@ -135,13 +134,13 @@ def _mean_slack(ratios: Floats) -> float:
     return float(max(MEAN_SLACK, MEAN_DEVIATIONS * deviation, one_bond))
 
 
-def _is_connected(i: Ints, j: Ints, n_atoms: int) -> bool:
-    """Return whether bonds (i, j) make one piece of ``n_atoms`` atoms."""
+def pieces_of(n_atoms: int, i: Ints, j: Ints) -> Ints:
+    """Return the least atom that bonds (i, j) connect each atom with, (N,): 0 for all of one."""
     label = np.arange(n_atoms)
     while True:
         lower = label.copy()
         np.minimum.at(lower, i, label[j])
         np.minimum.at(lower, j, label[i])
         if np.array_equal(lower, label):
-            return not label.any()
+            return label
         label = lower

@@ -196,11 +196,16 @@ class CompositeModel:
         names += ["full"] if self.full else []
         return (*names, *(fragment.name for fragment in self.fragments))
 
+    @property
+    def models(self) -> tuple[ForceModel, ...]:
+        """Every part that is a model: fragments but lone atoms, binding, full."""
+        parts = [*(fragment.model for fragment in self.fragments), self.binding, self.full]
+        return tuple(part for part in parts if part and not isinstance(part, IsolatedAtom))
+
     @cached_property
     def lattices(self) -> tuple[Floats, ...]:
         """The lattice vectors, in columns, Å, of every part that takes nearest images."""
-        parts = [fragment.model for fragment in self.fragments] + [self.binding, self.full]
-        found = [getattr(part, "lattice", None) for part in parts]
+        found = [getattr(model, "lattice", None) for model in self.models]
         return tuple(lattice for lattice in found if lattice is not None)
 
     @property
@@ -211,9 +216,7 @@ class CompositeModel:
     @property
     def compiled(self) -> bool:
         """Whether no part is left to matrix products, which BLAS has threads of its own for."""
-        parts = [fragment.model for fragment in self.fragments] + [self.binding, self.full]
-        models = [part for part in parts if part and not isinstance(part, IsolatedAtom)]
-        return all(getattr(model, "compiled", False) for model in models)
+        return all(getattr(model, "compiled", False) for model in self.models)
 
     def warm_up(self) -> None:
         """Evaluate once, far from anything: compiles the loops before the first real step."""
@@ -224,8 +227,7 @@ class CompositeModel:
 
     def device_facts(self) -> dict[str, object]:
         """Tell where the torch backend computes and what its precision costs; else nothing."""
-        parts: list[Any] = [fragment.model for fragment in self.fragments]
-        parts += [self.binding, self.full]
+        parts: tuple[Any, ...] = self.models
         losses = [part.precision_loss() for part in parts if hasattr(part, "precision_loss")]
         devices = {str(part.device) for part in parts if hasattr(part, "device")}
         if not devices:

@@ -40,6 +40,7 @@ FARTHEST = 1.35
 # How far the shortest distances of a molecule may be outside the range of its bonds in training.
 INTACT = 0.1
 WRAPPED_MARGIN = 1e-6  # of the cell: what i-PI wraps lies in it but for rounding
+MIN_VOLUME_ANG3 = 1e-6
 WITH_BINDING = ("total", "binding", "full")
 
 
@@ -118,7 +119,7 @@ class ExpectedStructure:
         suspect = Suspect(positions, distances, self.bonds, self.names)
         problem = diagnose_scale(suspect) or diagnose_bonds(suspect)
         if problem:
-            problem = self._wrapped(positions, cell, component) or problem
+            problem = self._wrapped(positions, cell) or problem
         problem = problem or self._clash(distances)
         if component in WITH_BINDING:
             problem = problem or self._lost_contact(distances)
@@ -157,24 +158,26 @@ class ExpectedStructure:
         found = np.sort(distances[np.tril_indices(len(distances), k=-1)])[: len(low)]
         return bool(((found > low * (1.0 - INTACT)) & (found < high * (1.0 + INTACT))).all())
 
+    def images_of(self, component: str) -> Bools:
+        """Return which pairs every part of ``component`` sees as nearest images, (N, N)."""
+        return self.images.get(component, self.images["fragments"])
+
     def distances(self, positions: Floats, cell: Floats | None, component: str) -> Floats:
         """Return all pair distances, Å, (N, N), as the parts of ``component`` see them."""
-        images = self.images.get(component, self.images["fragments"])
+        images = self.images_of(component)
         distances = _all_distances(positions, None)
         if cell is None or not images.any():
             return distances
         return np.where(images, _all_distances(positions, cell), distances)
 
-    def _wrapped(self, positions: Floats, cell: Floats | None, component: str) -> str:
+    def _wrapped(self, positions: Floats, cell: Floats | None) -> str:
         """Return what to do about molecules that would be whole as nearest images; else ""."""
-        if cell is None or not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-6:
+        if cell is None or not spans_a_cell(cell):
             return ""
         suspect = Suspect(positions, _all_distances(positions, cell), self.bonds, self.names)
         if diagnose_scale(suspect) or suspect.broken.any():
             return ""
-        fractional = positions @ np.linalg.inv(cell).T
-        inside = (fractional > -WRAPPED_MARGIN).all() and (fractional < 1.0 + WRAPPED_MARGIN).all()
-        if inside:
+        if lies_in_cell(positions @ np.linalg.inv(cell).T):
             return (
                 "the molecule is cut at the cell's boundary, and the model is not periodic: make "
                 'the molecules whole in the start file, and set pbc="false" in the ffsocket of '
@@ -207,6 +210,16 @@ class ExpectedStructure:
                     "pulled apart, and the binding model knows nothing there"
                 )
         return ""
+
+
+def spans_a_cell(cell: Floats) -> bool:
+    """Return whether lattice vectors, Å, span anything; else the evaluation refuses them."""
+    return bool(np.isfinite(cell).all()) and abs(np.linalg.det(cell)) >= MIN_VOLUME_ANG3
+
+
+def lies_in_cell(fractional: Floats) -> bool:
+    """Return whether all atoms lie in the cell, as those that i-PI wraps do."""
+    return bool(fractional.min() >= -WRAPPED_MARGIN and fractional.max() <= 1.0 + WRAPPED_MARGIN)
 
 
 def _images(model: CompositeModel, owner: Ints) -> dict[str, Bools]:

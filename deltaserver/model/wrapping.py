@@ -14,16 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.errors import StructureError
-from deltaserver.model.structure_check import WITH_BINDING, ExpectedStructure
+from deltaserver.model.structure_check import (
+    WITH_BINDING,
+    ExpectedStructure,
+    lies_in_cell,
+    spans_a_cell,
+)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 # Of a bond's or contact's length in training: what its nearest image may have, being whole, and
 # what it itself has at least, being cut. A cell as small as that cuts nothing.
 WHOLE, CUT = 1.5, 2.0
-MARGIN = 1e-6  # of the cell: what is wrapped lies in it but for rounding
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,8 @@ class WrappingCheck:
         Raises:
             StructureError: naming the first bond, or the fragment.
         """
-        if not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-6:
-            return  # no cell at all, or one that the evaluation refuses
+        if not spans_a_cell(cell):
+            return
         fractional = positions @ np.linalg.inv(cell).T
         if float(np.ptp(fractional, axis=0).max()) <= 0.5:
             return
@@ -52,13 +55,10 @@ class WrappingCheck:
         if component in WITH_BINDING:
             self._check_ions(positions, fractional, cell, component)
 
-    def _images(self, component: str) -> Bools:
-        return self.expected.images.get(component, self.expected.images["fragments"])
-
     def _check_bonds(
         self, positions: Floats, fractional: Floats, cell: Floats, component: str
     ) -> None:
-        images = self._images(component)
+        images = self.expected.images_of(component)
         for bonds in self.expected.bonds:
             across = np.rint(fractional[bonds.i] - fractional[bonds.j]).any(axis=1)
             for k in np.flatnonzero(across & ~images[bonds.i, bonds.j]):
@@ -82,9 +82,9 @@ class WrappingCheck:
         A molecule is cut while it crosses, which its bonds tell. Fragments that are apart in
         vacuum may be near an image of each other by chance, but not in the cell as well.
         """
-        if fractional.min() < -MARGIN or fractional.max() > 1.0 + MARGIN:
+        if not lies_in_cell(fractional):
             return  # nobody has wrapped that
-        images, owner = self._images(component), self.expected.owner
+        images, owner = self.expected.images_of(component), self.expected.owner
         bonded = {bonds.name for bonds in self.expected.bonds if len(bonds)}
         for place, longest in enumerate(self.expected.contacts):
             mine, others = np.flatnonzero(owner == place), np.flatnonzero(owner != place)

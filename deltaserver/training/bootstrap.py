@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +91,7 @@ class BlockBootstrap:
             n_blocks += count
         return cls(np.concatenate(parts, axis=1), block_length, n_blocks, confidence, seed)
 
-    @property
+    @cached_property
     def widening(self) -> float:
         """√(k/(k − 1)) t/z for k blocks, with the quantiles t of Student (k − 1) and z of Gauss.
 

@@ -27,7 +27,7 @@ from deltaserver.training.evaluation import (
 from deltaserver.training.evaluation_markdown import to_markdown
 from deltaserver.training.evaluation_report import Evaluated, to_json
 from deltaserver.training.figures import draw_all
-from deltaserver.training.frames import LabelledFrames
+from deltaserver.training.frames import Ints, LabelledFrames
 from deltaserver.training.journal import write_atomically
 from deltaserver.training.leakage import check_unseen, training_frames
 from deltaserver.training.learning_curves import learning_curves
@@ -68,10 +68,13 @@ def evaluate(dataset: Path, directories: Sequence[Path], plan: EvaluationPlan) -
     frames = read_dataset(dataset)
     models = load_models(directories, frames)
     frames = _named_as(frames, models[0])
-    if plan.all_if_unseen and not len(_trained_frames(frames, models)):
+    trained = [training_frames(model, frames) for model in models]
+    parts = [index for by_part in trained for index in by_part.values()]
+    known = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *parts]))
+    if plan.all_if_unseen and not len(known):
         plan = replace(plan, split=replace(plan.split, kind="all"))
-    test_index = _test_frames(frames, models, plan)
-    seen = check_unseen(models, frames, test_index)
+    test_index = _test_frames(frames, known, plan)
+    seen = check_unseen(models, frames, test_index, trained)
     test = frames.select(test_index)
     results = tuple(errors for model in models for errors in component_errors(model, test))
     series = [r.energy.absolute for r in results]
@@ -103,20 +106,8 @@ def _named_as(frames: LabelledFrames, model: EvaluatedModel) -> LabelledFrames:
     return replace(frames, fragments=renamed)
 
 
-def _trained_frames(
-    frames: LabelledFrames, models: Sequence[EvaluatedModel]
-) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Return which frames any part of any model was trained on."""
-    trained = [part for m in models for part in training_frames(m, frames).values()]
-    return np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *trained]))
-
-
-def _test_frames(
-    frames: LabelledFrames, models: Sequence[EvaluatedModel], plan: EvaluationPlan
-) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    known = None
-    if plan.split.kind == "random":
-        known = _trained_frames(frames, models)
+def _test_frames(frames: LabelledFrames, known: Ints, plan: EvaluationPlan) -> Ints:
+    """Return the frames to test on; ``known`` are those that any part of a model has trained on."""
     test = choose_split(frames, plan.split, known).held_out
     if plan.max_test is not None and plan.max_test < len(test):
         test = test[np.linspace(0, len(test) - 1, plan.max_test).round().astype(np.int64)]

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from deltaserver.errors import DataError, GeometryError
-from deltaserver.model.bonds import NONMETALS, bond_reach, bonded_pairs
+from deltaserver.model.bonds import NONMETALS, bond_reach, bonded_pairs, pieces_of
 from deltaserver.model.elements import COVALENT_RADIUS_ANG, SYMBOLS
 from deltaserver.model.whole import Repeats, make_whole
 from deltaserver.textio.xyz_frames import Frame, Tell
@@ -75,20 +75,20 @@ def _suspects(numbers: Ints, positions: Floats, atoms: Ints) -> tuple[Ints, bool
     """
     for frame in positions:
         if _in_pieces(numbers, frame, atoms) is None:
-            i, j = _bonds(numbers, frame, atoms)
+            i, j = (atoms[end] for end in _bonds(numbers[atoms], frame[atoms]))
             lengths = np.linalg.norm(positions[:, i] - positions[:, j], axis=-1)
             intact = (lengths < APART * bond_reach(numbers[i], numbers[j])).all(axis=1)
             return np.flatnonzero(~intact), True
     return np.arange(len(positions)), False
 
 
-def _bonds(numbers: Ints, positions: Floats, atoms: Ints) -> tuple[Ints, Ints]:
+def _bonds(numbers: Ints, positions: Floats) -> tuple[Ints, Ints]:
     """Return the pairs of a fragment's atoms that are not too far apart for a bond."""
-    z, x = numbers[atoms], positions[atoms]
-    i, j = np.tril_indices(len(atoms), k=-1)
-    near = np.linalg.norm(x[i] - x[j], axis=-1) < APART * bond_reach(z[i], z[j])
-    bonded = bonded_pairs(z, i, j, near)
-    return atoms[i[bonded]], atoms[j[bonded]]
+    i, j = np.tril_indices(len(numbers), k=-1)
+    lengths = np.linalg.norm(positions[i] - positions[j], axis=-1)
+    near = lengths < APART * bond_reach(numbers[i], numbers[j])
+    bonded = bonded_pairs(numbers, i, j, near)
+    return i[bonded], j[bonded]
 
 
 def _check_scale(numbers: Ints, positions: Floats, fragment: FragmentSpec, where: str) -> None:
@@ -120,21 +120,10 @@ def _check_scale(numbers: Ints, positions: Floats, fragment: FragmentSpec, where
 
 def _in_pieces(numbers: Ints, positions: Floats, atoms: Ints) -> list[Ints] | None:
     """Return the pieces of a fragment, the largest first; None if it is one."""
-    i, j = _bonds(numbers, positions, atoms)
-    label = {int(atom): int(atom) for atom in atoms}
-
-    def root(atom: int) -> int:
-        while label[atom] != atom:
-            label[atom] = label[label[atom]]
-            atom = label[atom]
-        return atom
-
-    for a, b in zip(i.tolist(), j.tolist(), strict=True):
-        label[root(a)] = root(b)
-    roots = np.array([root(int(atom)) for atom in atoms])
-    if (roots == roots[0]).all():
+    label = pieces_of(len(atoms), *_bonds(numbers[atoms], positions[atoms]))
+    if not label.any():
         return None
-    pieces = [atoms[roots == r] for r in np.unique(roots)]
+    pieces = [atoms[label == first] for first in np.unique(label)]
     return sorted(pieces, key=lambda piece: (-len(piece), int(piece[0])))
 
 

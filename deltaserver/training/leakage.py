@@ -6,7 +6,7 @@ model was made: a test frame whose descriptor is among them was trained on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,9 +60,14 @@ def _parts(evaluated: EvaluatedModel) -> Iterator[tuple[str, SGDMLModel, Ints | 
 
 
 def check_unseen(
-    models: Sequence[EvaluatedModel], frames: LabelledFrames, test: Ints
+    models: Sequence[EvaluatedModel],
+    frames: LabelledFrames,
+    test: Ints,
+    trained: Sequence[Mapping[str, Ints]] | None = None,
 ) -> dict[str, Ints]:
     """Refuse test frames that a model was trained on or, as far as is known, chosen by.
+
+    ``trained`` are the models' :func:`training_frames`, where they have been found already.
 
     Returns:
         The dataset's frames that each model directory was trained on, by label.
@@ -71,10 +76,10 @@ def check_unseen(
         DataError: one of the ``test`` frames is among them.
     """
     seen = {}
-    for evaluated in models:
-        by_part = training_frames(evaluated, frames)
-        for name, trained in by_part.items():
-            _refuse(evaluated, name, "trained on", np.intersect1d(trained, test), len(test))
+    known = trained or [training_frames(evaluated, frames) for evaluated in models]
+    for evaluated, by_part in zip(models, known, strict=True):
+        for name, index in by_part.items():
+            _refuse(evaluated, name, "trained on", np.intersect1d(index, test), len(test))
         validated = _validation_frames(evaluated, frames)
         _refuse(evaluated, "sigma", "chosen by", np.intersect1d(validated, test), len(test))
         seen[evaluated.label] = np.unique(np.concatenate([*by_part.values(), test[:0]]))
