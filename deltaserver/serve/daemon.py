@@ -32,7 +32,7 @@ Inspect = Callable[[Floats, Floats], None]
 # What i-PI's input may say in an ffsocket's <parameters>; i-PI adds the last one itself.
 COMPONENT_PARAMETER = "component"
 PARAMETERS = (COMPONENT_PARAMETER, "batch_size")
-FINISH_S = 2.0  # how long a peer may take to ask for the forces of the step we stop in
+FINISH_S = 2.0  # how long a peer may take to bring the step that we stop in to its end
 DRAIN_S = 5.0  # how long a peer may take to read the rest of a reply when we stop
 SERVER_CLOSED = "the server closed the connection"
 SERVER_GAVE_UP = "EXIT before its answer: the server no longer waited"
@@ -151,7 +151,7 @@ class Daemon:
         """Stop, but not in the middle of a step: some are a word from being done."""
         self._answer_waiting(finish=True)
         until = time.monotonic() + FINISH_S
-        while links := [link for link in self._links if link.protocol.within_step]:
+        while links := [link for link in self._links if link.protocol.unfinished]:
             for link in self._links:
                 link.watch() if link in links else link.ignore()
             if not (ready := self._selector.select(max(0.0, until - time.monotonic()))):

@@ -8,7 +8,9 @@ What i-PI 3.3.1 makes of a client that dies decides when we compute. Consolidate
 of file for what it is, but its polling thread dies of a reset, which is what a client causes that
 dies over unread bytes: so GETFORCE is read before anything is computed. Asked step by step, it is
 the other way round: i-PI loops for ever if the client ends after GETFORCE, and notices at once if
-it ends before STATUS is answered: so the forces are there before we say HAVEDATA.
+it ends before STATUS is answered: so the forces are there before we say HAVEDATA. Behind the forces
+it says STATUS once more, and if the client has ended by then it takes the step that it has got for
+undone: so the step is over when that STATUS is answered.
 """
 
 from __future__ import annotations
@@ -121,6 +123,7 @@ class ClientProtocol:
         self._positions: PosData | None = None
         self._asked_first = False  # STATUS stands between POSDATA and GETFORCE
         self._reply = b""  # waits for GETFORCE
+        self._status_due = False  # the peer has its forces, and is about to say STATUS
 
     @property
     def idle(self) -> bool:
@@ -136,6 +139,11 @@ class ClientProtocol:
     def within_step(self) -> bool:
         """Whether the peer has sent positions and has not got their forces."""
         return self.state in WITHIN_STEP
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the peer would ask for this step again if we parted now."""
+        return self.within_step or self._status_due
 
     def receive(self, data: bytes | memoryview) -> None:
         """Take bytes from the peer."""
@@ -179,6 +187,7 @@ class ClientProtocol:
                 f"the peer sent {NAMES[type(message)]} in state {self.state.value}; "
                 f"expected {self._expected()}"
             ) from None
+        self._status_due = isinstance(message, GetForce) and before is State.HAVE_FORCES
         if self.state is State.MUST_ANSWER and self._positions is not None:
             self._asked_first = isinstance(message, Status)
             return ForceRequest(self._positions, self._asked_first)

@@ -359,6 +359,26 @@ def test_sigterm_before_getforce_waits_for_it(composite, positions, unix):
     assert len(named(events, "step")) == 1
 
 
+def test_sigterm_behind_the_forces_waits_for_the_status_that_follows(composite, positions, unix):
+    """i-PI that finds its client gone at that STATUS asks the next for the step that it has."""
+
+    def script(peer):
+        peer.introduce()
+        peer.send(posdata(positions))
+        assert peer.status() == "HAVEDATA"
+        peer.send(GETFORCE)
+        peer.reply()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.3)
+        assert peer.status() == "READY"
+        return peer.ends()
+
+    server = ServerDouble(unix, script)
+    events = serve(composite, server)
+    assert server.finish()
+    assert len(named(events, "step")) == 1
+
+
 def test_sigterm_does_not_wait_for_ever(composite, positions, tmp_path):
     """For a peer that does not ask; another that floods us meanwhile is not listened to."""
     flooded = threading.Event()
