@@ -17,7 +17,7 @@ def place(molecules: list[Floats], gap: float, rng: np.random.Generator) -> list
     """
     placed = [molecules[0] - molecules[0].mean(axis=0)]
     for molecule in molecules[1:]:
-        turned = (molecule - molecule.mean(axis=0)) @ _random_rotation(rng)
+        turned = (molecule - molecule.mean(axis=0)) @ random_rotation(rng)
         direction = rng.normal(size=3)
         direction /= np.linalg.norm(direction)
         others, distance = np.concatenate(placed), 0.0
@@ -31,7 +31,7 @@ def _closest(positions: Floats, others: Floats) -> float:
     return float(np.linalg.norm(positions[:, None] - others[None], axis=-1).min())
 
 
-def _random_rotation(rng: np.random.Generator) -> Floats:
+def random_rotation(rng: np.random.Generator) -> Floats:
     """Return a rotation matrix, uniform over all orientations (QR of a Gaussian matrix)."""
     q, r = np.linalg.qr(rng.normal(size=(3, 3)))
     q *= np.sign(np.diag(r))

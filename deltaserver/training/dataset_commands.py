@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from deltaserver.training.sampling_options import SAMPLING, Decorator, sampling_plan, together
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from deltaserver.training.minute_lines import TaskLines
 
 PATH = click.Path(path_type=Path)
-WALL_MARGIN_ANG = 2.0
-
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def register_dataset(app: click.Group) -> None:
@@ -28,15 +26,6 @@ def register_dataset(app: click.Group) -> None:
 
     dataset.add_command(import_command)
     app.add_command(dataset)
-
-
-def _options(*options: Decorator) -> Decorator:
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
 
 
 def _fragment_option(required: bool) -> Decorator:
@@ -65,59 +54,7 @@ _CALCULATOR = click.option(
     "FUNCTIONAL[-D3BJ|-D4]/BASIS through PySCF, package.module:Factory for any ASE calculator, "
     "or a model directory.",
 )  # fmt: skip
-_SAMPLING = _options(
-    click.option(
-        "-t", "--temperature", "temperatures", type=click.FloatRange(min=0, min_open=True),
-        multiple=True, default=(300.0,), show_default=True, metavar="KELVIN",
-        help="Temperature of the Langevin dynamics; may be repeated.",
-    ),
-    click.option(
-        "-n", "--frames", type=click.IntRange(min=1), default=300, show_default=True,
-        help="Frames in all, shared evenly among the trajectories.",
-    ),
-    click.option(
-        "--trajectories", type=click.IntRange(min=1), default=3, show_default=True,
-        help="Trajectories per temperature. Test on other ones than you train on.",
-    ),
-    click.option(
-        "--interval", type=click.IntRange(min=1), default=25, show_default=True,
-        metavar="STEPS", help="Steps between two frames.",
-    ),
-    click.option(
-        "--equilibrate", type=click.IntRange(min=0), default=1000, show_default=True,
-        metavar="STEPS", help="Steps before the first frame.",
-    ),
-    click.option(
-        "--time-step", type=click.FloatRange(min=0, min_open=True), default=1.0,
-        show_default=True, metavar="FS", help="Time step.",
-    ),
-    click.option(
-        "--friction", type=click.FloatRange(min=0, min_open=True), default=0.01,
-        show_default=True, metavar="1/FS", help="Friction of the Langevin thermostat.",
-    ),
-    click.option(
-        "--seed", type=click.IntRange(min=0), default=2025, show_default=True,
-        help="Seed; trajectory k draws from (seed, k).",
-    ),
-    click.option(
-        "--wall", default="auto", show_default=True, metavar="ANGSTROM|auto|none",
-        help="Largest distance between fragments' centres of mass before a spring of "
-        f"1 eV/Å² pulls them back; auto is the start's and {WALL_MARGIN_ANG:g} Å.",
-    ),
-    click.option(
-        "--relax/--no-relax", default=True, show_default=True,
-        help="Minimise the energy of the start structure first.",
-    ),
-    click.option(
-        "--prepare-calculator", metavar="CALCULATOR",
-        help="A cheap calculator, GFN-FF say, that relaxes and runs --prepare steps first.",
-    ),
-    click.option(
-        "--prepare", type=click.IntRange(min=0), default=0, show_default=True, metavar="STEPS",
-        help="Steps with --prepare-calculator, before equilibration.",
-    ),
-)  # fmt: skip
-_LABELLING = _options(
+_LABELLING = together(
     click.option(
         "--scheduler", default="local", show_default=True, metavar="local|tcp://HOST:PORT",
         help="Label on this machine's cores, or on the workers of a Dask scheduler.",
@@ -149,14 +86,14 @@ def dataset() -> None:
 @_fragment_option(required=True)
 @_SPIN
 @_CALCULATOR
-@_SAMPLING
+@SAMPLING
 @_OUTPUT
 @_DEBUG
 def sample_command(structures: tuple[Path, ...], output: Path, debug: bool, **options: Any) -> None:
     """Sample frames by Langevin dynamics from STRUCTURE...
 
     Structures are anything ASE reads, with the same atoms in the same order; trajectories start
-    from them in turn.
+    from them in turn. With --separations two fragments are sampled apart as well.
     """
     _check_calculators(options["calculator"], options["prepare_calculator"])
     workplace = _open_sampling(structures, output, options)
@@ -210,7 +147,7 @@ def label_command(
     "--label-calculator", metavar="CALCULATOR",
     help="What labels the frames. [default: --calculator, which samples]",
 )  # fmt: skip
-@_SAMPLING
+@SAMPLING
 @_LABELLING
 @_OUTPUT
 @_DEBUG
@@ -220,6 +157,8 @@ def build_command(structures: tuple[Path, ...], output: Path, debug: bool, **opt
     \b
     deltaserver dataset build complex.xyz --fragment water:0-2 --fragment benzene:3-14 \\
         --calculator GFN2-xTB --temperature 300 --frames 300 --output data/complex
+    \b
+    With --separations 2.5:12 the fragments are sampled apart as well, in 20 orientations.
     """
     label_calculator = options["label_calculator"] or options["calculator"]
     _check_calculators(label_calculator, options["calculator"], options["prepare_calculator"])
@@ -310,42 +249,10 @@ def _open_sampling(
     structures: tuple[Path, ...], output: Path, options: dict[str, Any]
 ) -> Workplace:
     from deltaserver.training.dataset_workplace import open_sampling
-    from deltaserver.training.sampling import SamplingPlan
 
     fragments = _parse_fragments(options["fragments"])
-    trajectories = len(options["temperatures"]) * options["trajectories"]
-    plan = SamplingPlan(
-        calculator=options["calculator"],
-        temperatures=options["temperatures"],
-        trajectories=options["trajectories"],
-        frames_per_trajectory=-(-options["frames"] // trajectories),
-        interval=options["interval"],
-        equilibrate_steps=options["equilibrate"],
-        time_step=options["time_step"],
-        friction=options["friction"],
-        seed=options["seed"],
-        relax=options["relax"],
-        prepare_calculator=options["prepare_calculator"],
-        prepare_steps=options["prepare"],
-        wall_distance=_wall(options["wall"], structures, fragments),
-    )
+    plan = sampling_plan(structures, fragments, options)
     return open_sampling(output, structures, fragments, plan, _note, options["spin"])
-
-
-def _wall(text: str, structures: tuple[Path, ...], fragments: tuple[Any, ...]) -> float | None:
-    from deltaserver.errors import InputError
-    from deltaserver.training.dataset_workplace import read_start
-    from deltaserver.training.sampling import centre_distance
-
-    if text == "none" or len(fragments) < 2:
-        return None
-    if text == "auto":
-        distances = [centre_distance(read_start(path, fragments), fragments) for path in structures]
-        return round(max(distances) + WALL_MARGIN_ANG, 3)
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"--wall {text}: expected a distance in Å, auto or none") from None
 
 
 def _check_calculators(*names: str | None) -> None:
@@ -436,6 +343,8 @@ def _note(line: str) -> None:
 
 
 def _report(frames: LabelledFrames, where: Path) -> None:
+    from deltaserver.training.coverage import coverage, coverage_lines
+
     trajectories = len(set(frames.trajectory.tolist()))
     parts = ", ".join(f"{f.name} ({len(f.atoms)} atoms)" for f in frames.fragments)
     binding = frames.binding_energy
@@ -443,3 +352,5 @@ def _report(frames: LabelledFrames, where: Path) -> None:
         f"{where}: {len(frames)} frames of {trajectories} trajectories, {frames.reference}; "
         f"{parts}; binding {binding.mean():.3f} ± {binding.std():.3f} eV"
     )
+    for line in coverage_lines(coverage(frames)):
+        click.echo(line)

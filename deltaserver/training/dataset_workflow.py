@@ -12,6 +12,7 @@ import numpy as np
 from deltaserver.errors import DataError
 from deltaserver.training import labelling
 from deltaserver.training.calculators import calculator_factory, check_spins, program_versions
+from deltaserver.training.coverage import coverage
 from deltaserver.training.dataset_files import (
     MANIFEST_NAME,
     read_dataset,
@@ -27,9 +28,10 @@ from deltaserver.training.dataset_workplace import (
 )
 from deltaserver.training.frames import LabelledFrames
 from deltaserver.training.journal import read_journal, write_atomically
-from deltaserver.training.sampling import Frame, read_frames, sample
+from deltaserver.training.sampling import Frame, read_frames, runs_of, sample
 
 CALCULATOR_NAME = "calculator.txt"
+COVERAGE_KEY = "frames_by_shortest_distance"  # between fragments, in Å
 DEFAULT_NAMES = ("fragment1", "fragment2")
 
 
@@ -139,7 +141,8 @@ def merge(
         trajectory=np.concatenate(trajectories),
         step=np.concatenate([part.step for part in parts]),
     )
-    write_dataset(merged, directory, {"command": command_line(), "merged": sources})
+    provenance = {"command": command_line(), COVERAGE_KEY: coverage(merged), "merged": sources}
+    write_dataset(merged, directory, provenance)
     return merged
 
 
@@ -165,6 +168,7 @@ def _provenance(workplace: Workplace, frames: LabelledFrames, calculator: str) -
         "labels": {"calculator": calculator, "programs": program_versions(calculator)},
         **({} if workplace.spin is None else {"spin": workplace.spin}),
         "rejected": len({(r["trajectory"], r["step"]) for r in read_journal(workplace.rejected)}),
+        COVERAGE_KEY: coverage(frames),
     }
     plan = workplace.plan
     if plan is None:
@@ -173,13 +177,14 @@ def _provenance(workplace: Workplace, frames: LabelledFrames, calculator: str) -
     provenance["sampling"] = {**plan.describe(), "programs": program_versions(plan.calculator)}
     provenance["trajectories"] = [
         {
-            "trajectory": k,
-            "temperature": temperature,
-            "seed": [plan.seed, k],
-            "start": workplace.starts[k % len(workplace.starts)].source,
-            "frames": int((frames.trajectory == k).sum()),
+            "trajectory": run.index,
+            "temperature": run.temperature,
+            "seed": [plan.seed, run.index],
+            "start": run.start.source,
+            "frames": int((frames.trajectory == run.index).sum()),
+            **({"window": run.window.describe()} if run.window else {}),
         }
-        for k, temperature in enumerate(plan.trajectory_temperatures)
+        for run in runs_of(plan, workplace.starts, workplace.fragments)
     ]
     return provenance
 

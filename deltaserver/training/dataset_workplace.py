@@ -39,7 +39,7 @@ from deltaserver.training.sampling import POSITION_DECIMALS, SamplingPlan, Start
 JOURNAL = "journal"
 SETTINGS_NAME = "settings.json"
 # What may grow when a run is continued; everything else must stay.
-EXTENSIBLE = ("frames_per_trajectory",)
+EXTENSIBLE = ("frames_per_trajectory", "frames_per_window")
 
 
 @dataclass(frozen=True)
@@ -190,9 +190,7 @@ def reopen(directory: Path) -> Workplace:
                 for start in settings["starts"]
             ),
             parse_fragments(settings["fragments"], str(path)),
-            None
-            if plan is None
-            else SamplingPlan(**{**plan, "temperatures": tuple(plan["temperatures"])}),
+            None if plan is None else SamplingPlan.from_record(plan),
             settings.get("spin"),
         )
     except (ValueError, KeyError, TypeError) as error:
@@ -263,6 +261,12 @@ def _settings(workplace: Workplace) -> dict[str, Any]:
     }
 
 
+def _flat(plan: dict[str, Any] | None) -> dict[str, Any]:
+    """Return a plan's settings with those of its separations among them."""
+    flat = dict(plan or {})
+    return flat | (flat.pop("separations", None) or {})
+
+
 def _keep_settings(workplace: Workplace, steps: list[list[int]] | None = None) -> None:
     """Write the settings, or refuse to continue with others than were written before."""
     path = workplace.directory / JOURNAL / SETTINGS_NAME
@@ -272,7 +276,9 @@ def _keep_settings(workplace: Workplace, steps: list[list[int]] | None = None) -
         for key in ("numbers", "starts", "fragments", "spin"):
             if settings[key] != before[key]:
                 raise DataError(f"{path}: was begun with other {key}; use another --output")
-        old, new = before["plan"] or {}, settings["plan"] or {}
+        old, new = _flat(before["plan"]), _flat(settings["plan"])
+        if old and "nearest" not in old:  # windows may be added to a dataset that has none
+            new = {key: value for key, value in new.items() if key in old}
         for key in sorted(set(old) | set(new)):
             grows = key in EXTENSIBLE and new.get(key, 0) >= old.get(key, 0)
             if old.get(key) != new.get(key) and not grows:

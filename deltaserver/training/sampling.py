@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -28,11 +28,21 @@ from deltaserver.training.calculators import (
 )
 from deltaserver.training.frames import Floats, FragmentSpec, Ints
 from deltaserver.training.journal import Journal, Record, read_journal
+from deltaserver.training.restraints import CentreRestraint, FragmentWall
+from deltaserver.training.separations import (
+    SeparationPlan,
+    Window,
+    check_two_fragments,
+    make_windows,
+)
 
 # Positions are kept to 1e-8 Å before they are labelled, which is what extended XYZ holds.
 POSITION_DECIMALS = 8
 RELAX_FORCE_EV_ANG = 0.05
 RELAX_STEPS = 300
+# In a window only atoms that are too near are moved apart: more would turn all orientations into
+# the few that the fragments like best.
+CLASH_FORCE_EV_ANG = 1.0
 # Preparation is cheap: a force field is set up anew no more often than this.
 PREPARE_INTERVAL = 100
 
@@ -57,7 +67,8 @@ class SamplingPlan:
     ``trajectories`` is the number per temperature. ``prepare_steps`` run with
     ``prepare_calculator``, a cheap one, before ``equilibrate_steps`` with ``calculator``; neither
     is saved as frames. Beyond ``wall_distance`` between two fragments' centres of mass a
-    harmonic force brings them back; None leaves them free.
+    harmonic force brings them back; None leaves them free. ``separations`` are windows that are
+    sampled as well, without wall, or alone if ``frames_per_trajectory`` is 0.
     """
 
     calculator: str
@@ -74,10 +85,13 @@ class SamplingPlan:
     prepare_steps: int = 0
     wall_distance: float | None = None
     wall_constant: float = 1.0
+    separations: SeparationPlan | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no dynamics can be run with."""
-        positive = ("trajectories", "frames_per_trajectory", "interval", "time_step", "friction")
+        positive = ["trajectories", "interval", "time_step", "friction"]
+        if self.separations is None:
+            positive.append("frames_per_trajectory")
         for name in positive:
             if getattr(self, name) <= 0:
                 raise InputError(f"{name.replace('_', ' ')} is {getattr(self, name)}; must be > 0")
@@ -90,17 +104,41 @@ class SamplingPlan:
 
     @property
     def trajectory_temperatures(self) -> tuple[float, ...]:
-        """Temperature of each trajectory, in K."""
+        """Temperature of each trajectory in the well, in K."""
         return tuple(t for t in self.temperatures for _ in range(self.trajectories))
 
     @property
     def n_frames(self) -> int:
         """Number of frames of all trajectories together."""
-        return len(self.trajectory_temperatures) * self.frames_per_trajectory
+        apart = self.separations.n_frames if self.separations else 0
+        return len(self.trajectory_temperatures) * self.frames_per_trajectory + apart
 
     def describe(self) -> Record:
         """Return the plan as plain YAML and JSON types, for a dataset's record."""
         return {**asdict(self), "temperatures": list(self.temperatures)}
+
+    @classmethod
+    def from_record(cls, record: Record) -> SamplingPlan:
+        """Return the plan that :meth:`describe` described."""
+        apart = record.get("separations")
+        return cls(
+            **{
+                **record,
+                "temperatures": tuple(record["temperatures"]),
+                "separations": apart and SeparationPlan(**apart),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trajectory to run: its number, temperature (K), start, frames; its window, if any."""
+
+    index: int
+    temperature: float
+    start: Start
+    n_frames: int
+    window: Window | None = None
 
 
 @dataclass(frozen=True)
@@ -113,60 +151,55 @@ class Frame:
     temperature: float
 
 
-class FragmentWall:
-    """Pulls two fragments together while their centres of mass are further apart than allowed.
-
-    An ASE constraint in the manner of ``ase.constraints.Hookean``: its energy ½k(R − R_max)²
-    drives the dynamics and is in no label.
-    """
-
-    def __init__(
-        self, fragments: tuple[FragmentSpec, ...], distance: float, constant: float
-    ) -> None:
-        self.groups = [np.array(fragment.atoms) for fragment in fragments]
-        self.distance, self.constant = distance, constant
-
-    def adjust_positions(self, atoms: Any, new: Floats) -> None:
-        """Leave positions alone: ASE asks every constraint."""
-
-    def adjust_momenta(self, atoms: Any, momenta: Floats) -> None:
-        """Leave momenta alone: ASE asks every constraint."""
-
-    def get_removed_dof(self, atoms: Any) -> int:
-        """Return 0: a wall takes no degree of freedom away."""
-        return 0
-
-    def adjust_forces(self, atoms: Any, forces: Floats) -> None:
-        """Add the wall's forces (eV/Å) to ``forces``, spread over each fragment by mass."""
-        masses = atoms.get_masses()
-        for first, second, overlap, direction in self._overlaps(atoms):
-            force = self.constant * overlap * direction
-            for group, sign in ((first, 1.0), (second, -1.0)):
-                share = masses[group] / masses[group].sum()
-                forces[group] += sign * share[:, None] * force
-
-    def adjust_potential_energy(self, atoms: Any) -> float:
-        """Return the wall's energy in eV."""
-        return sum(0.5 * self.constant * o**2 for _, _, o, _ in self._overlaps(atoms))
-
-    def _overlaps(self, atoms: Any) -> list[tuple[Ints, Ints, float, Floats]]:
-        masses, positions = atoms.get_masses(), atoms.positions
-        beyond = []
-        for first, second in combinations(self.groups, 2):
-            centres = [np.average(positions[g], axis=0, weights=masses[g]) for g in (first, second)]
-            separation = centres[1] - centres[0]
-            distance = float(np.linalg.norm(separation))
-            if distance > self.distance:
-                beyond.append((first, second, distance - self.distance, separation / distance))
-        return beyond
-
-
 def centre_distance(start: Start, fragments: tuple[FragmentSpec, ...]) -> float:
     """Return the largest distance between two fragments' centres of mass, in Å; 0 for one."""
     charges = nominal_charges(len(start.numbers), fragments)
     atoms = molecule(start.numbers, start.positions, charges)
     centres = [atoms[list(fragment.atoms)].get_center_of_mass() for fragment in fragments]
     return max((float(np.linalg.norm(a - b)) for a, b in combinations(centres, 2)), default=0.0)
+
+
+def runs_of(
+    plan: SamplingPlan, starts: Sequence[Start], fragments: tuple[FragmentSpec, ...]
+) -> list[Run]:
+    """Return every trajectory of ``plan``; number k in the well starts from structure k modulo.
+
+    Those in windows follow, numbered behind all in the well even where these have no frames yet:
+    neither changes its number when the other is added. Orientation o is of structure o modulo,
+    and the temperatures take turns along the separation.
+    """
+    in_well = plan.trajectory_temperatures
+    runs = [
+        Run(k, temperature, starts[k % len(starts)], plan.frames_per_trajectory)
+        for k, temperature in enumerate(in_well)
+        if plan.frames_per_trajectory
+    ]
+    apart = plan.separations
+    if apart is None:
+        return runs
+    check_two_fragments(fragments)
+    for o in range(apart.orientations):
+        start = starts[o % len(starts)]
+        structure = (start.positions, _atoms_of(start, fragments, None).get_masses())
+        windows = make_windows(apart, o, plan.seed, structure, fragments)
+        for w, window in enumerate(windows):
+            index = len(in_well) + o * apart.windows + w
+            temperature = plan.temperatures[(o + w) % len(plan.temperatures)]
+            runs.append(Run(index, temperature, start, apart.frames_per_window, window))
+    return runs
+
+
+def _atoms_of(start: Start, fragments: tuple[FragmentSpec, ...], spin: int | None) -> Any:
+    """Return a start as ``ase.Atoms`` with charges, unpaired electrons and the isotopes' masses."""
+    charges = nominal_charges(len(start.numbers), fragments)
+    spins = nominal_spins(len(start.numbers), fragments, spin)
+    atoms = molecule(start.numbers, start.positions, charges, spins)
+    masses = atoms.get_masses()
+    for atom, mass in start.isotopes_u:
+        masses[atom] = mass
+    if start.isotopes_u:
+        atoms.set_masses(masses)
+    return atoms
 
 
 def read_frames(journal: Path) -> list[Frame]:
@@ -189,17 +222,15 @@ def sample(
 ) -> list[Frame]:
     """Run every trajectory of ``plan`` that is not finished; return all frames.
 
-    Trajectory k starts from structure k modulo their number. ``spin``: unpaired electrons of the
-    complex, if not those of all fragments.
+    ``spin``: unpaired electrons of the complex, if not those of all fragments.
     """
     last: dict[int, Record] = {}
     for record in read_journal(journal_path):
         last[record["trajectory"]] = record
     with Journal(journal_path) as journal:
-        for index, temperature in enumerate(plan.trajectory_temperatures):
-            start = starts[index % len(starts)]
-            run = _Trajectory(plan, start, fragments, index, temperature, spin)
-            run.advance(last.get(index), journal, on_frame)
+        for run in runs_of(plan, starts, fragments):
+            trajectory = _Trajectory(plan, run, fragments, spin)
+            trajectory.advance(last.get(run.index), journal, on_frame)
     return read_frames(journal_path)
 
 
@@ -209,28 +240,26 @@ class _Trajectory:
     def __init__(
         self,
         plan: SamplingPlan,
-        start: Start,
+        run: Run,
         fragments: tuple[FragmentSpec, ...],
-        index: int,
-        temperature: float,
         spin: int | None,
     ) -> None:
-        self.plan, self.index, self.temperature = plan, index, temperature
-        charges = nominal_charges(len(start.numbers), fragments)
-        self.rng = np.random.default_rng([plan.seed, index])
-        spins = nominal_spins(len(start.numbers), fragments, spin)
-        self.atoms = molecule(start.numbers, start.positions, charges, spins)
-        masses = self.atoms.get_masses()
-        for atom, mass in start.isotopes_u:
-            masses[atom] = mass
-        if start.isotopes_u:
-            self.atoms.set_masses(masses)
+        self.plan, self.run, self.index = plan, run, run.index
+        self.temperature = run.temperature
+        self.rng = np.random.default_rng([plan.seed, run.index])
+        self.atoms = _atoms_of(run.start, fragments, spin)
         self.reference = self.atoms.copy()
-        if plan.wall_distance is not None:
+        if run.window is not None:
+            window = run.window
+            self.atoms.positions = window.positions
+            self.atoms.set_constraint(
+                CentreRestraint(fragments, window.centre_distance, window.spring)
+            )
+        elif plan.wall_distance is not None:
             wall = FragmentWall(fragments, plan.wall_distance, plan.wall_constant)
             self.atoms.set_constraint(wall)
         self.total_steps = (
-            plan.prepare_steps + plan.equilibrate_steps + plan.interval * plan.frames_per_trajectory
+            plan.prepare_steps + plan.equilibrate_steps + plan.interval * run.n_frames
         )
 
     def advance(
@@ -259,8 +288,9 @@ class _Trajectory:
 
         if self.plan.relax:
             self.atoms.calc = self._new_calculator(0)
+            fmax = CLASH_FORCE_EV_ANG if self.run.window else RELAX_FORCE_EV_ANG
             with self._one_line("relaxing the start structure"), self._fitting_threads():
-                FIRE(self.atoms, logfile=None).run(fmax=RELAX_FORCE_EV_ANG, steps=RELAX_STEPS)
+                FIRE(self.atoms, logfile=None).run(fmax=fmax, steps=RELAX_STEPS)
         # Maxwell and Boltzmann in one line: ASE has renamed its function for it.
         spread = np.sqrt(self.atoms.get_masses() * units.kB * self.temperature)[:, None]
         self.atoms.set_momenta(self.rng.standard_normal((len(spread), 3)) * spread)

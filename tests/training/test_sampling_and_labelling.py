@@ -17,7 +17,7 @@ from deltaserver.training import labelling
 from deltaserver.training.frames import FragmentSpec
 from deltaserver.training.journal import Journal, read_journal, write_atomically
 from deltaserver.training.labelling import assemble, label, label_jobs
-from deltaserver.training.sampling import FragmentWall, SamplingPlan, Start, read_frames, sample
+from deltaserver.training.sampling import SamplingPlan, Start, read_frames, sample
 
 pytest.importorskip("ase")
 
@@ -99,26 +99,6 @@ def test_trajectories_and_seeds_differ(cheap, tmp_path):
     other = sample(replace(plan, seed=1), [START], FRAGMENTS, tmp_path / "b.jsonl")
     assert abs(first[0].positions - first[2].positions).max() > 1e-3
     assert abs(first[0].positions - other[0].positions).max() > 1e-3
-
-
-def test_wall_pulls_fragments_together_and_belongs_to_its_energy():
-    from ase import Atoms
-
-    atoms = Atoms(START.numbers, START.positions + np.array([[0, 0, 0]] * 3 + [[0, 0, 2.0]] * 2))
-    wall = FragmentWall(FRAGMENTS, distance=4.0, constant=1.5)
-    forces = np.zeros((5, 3))
-    wall.adjust_forces(atoms, forces)
-    assert forces[3:, 2].sum() < 0 < forces[:3, 2].sum()
-    np.testing.assert_allclose(forces.sum(axis=0), 0.0, atol=1e-12)
-    moved = atoms.copy()
-    energies = []
-    for shift in (1e-5, -1e-5):
-        moved.positions = atoms.positions
-        moved.positions[4, 2] += shift
-        energies.append(wall.adjust_potential_energy(moved))
-    assert forces[4, 2] == pytest.approx(-(energies[0] - energies[1]) / 2e-5, rel=1e-6)
-    near = Atoms(START.numbers, START.positions)
-    assert wall.adjust_potential_energy(near) == 0.0
 
 
 def test_temperature_is_the_thermostats(cheap, tmp_path):
