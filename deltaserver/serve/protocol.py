@@ -10,7 +10,8 @@ dies over unread bytes: so GETFORCE is read before anything is computed. Asked s
 the other way round: i-PI loops for ever if the client ends after GETFORCE, and notices at once if
 it ends before STATUS is answered: so the forces are there before we say HAVEDATA. Behind the forces
 it says STATUS once more, and if the client has ended by then it takes the step that it has got for
-undone: so the step is over when that STATUS is answered.
+undone: so the step is over when that STATUS is answered. The next begins with another STATUS: i-PI
+that has heard READY to it sends positions, and hangs if it cannot.
 """
 
 from __future__ import annotations
@@ -124,6 +125,7 @@ class ClientProtocol:
         self._asked_first = False  # STATUS stands between POSDATA and GETFORCE
         self._reply = b""  # waits for GETFORCE
         self._status_due = False  # the peer has its forces, and is about to say STATUS
+        self._positions_due = False  # it has begun the next step
 
     @property
     def idle(self) -> bool:
@@ -142,8 +144,8 @@ class ClientProtocol:
 
     @property
     def unfinished(self) -> bool:
-        """Whether the peer would ask for this step again if we parted now."""
-        return self.within_step or self._status_due
+        """Whether the peer would hang, or ask again for what it has, if we parted now."""
+        return self.within_step or self._status_due or self._positions_due
 
     def receive(self, data: bytes | memoryview) -> None:
         """Take bytes from the peer."""
@@ -187,6 +189,8 @@ class ClientProtocol:
                 f"the peer sent {NAMES[type(message)]} in state {self.state.value}; "
                 f"expected {self._expected()}"
             ) from None
+        asked = isinstance(message, Status) and self.state is State.READY
+        self._positions_due = asked and self._asked_first and not self._status_due
         self._status_due = isinstance(message, GetForce) and before is State.HAVE_FORCES
         if self.state is State.MUST_ANSWER and self._positions is not None:
             self._asked_first = isinstance(message, Status)

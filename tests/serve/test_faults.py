@@ -379,6 +379,34 @@ def test_sigterm_behind_the_forces_waits_for_the_status_that_follows(composite, 
     assert len(named(events, "step")) == 1
 
 
+def test_sigterm_behind_the_status_that_begins_a_step_waits_for_its_positions(
+    composite, batch, unix
+):
+    """i-PI, asking step by step, hangs if it has heard READY and cannot send positions."""
+
+    def script(peer):
+        peer.introduce()
+        replies = []
+        for x in batch[:2]:
+            peer.send(posdata(x))
+            assert peer.status() == "HAVEDATA"
+            peer.send(GETFORCE)
+            replies.append(peer.reply())
+            assert peer.status() == "READY"  # the end of one step
+            if len(replies) == 1:
+                assert peer.status() == "READY"  # the beginning of the next
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.3)
+        assert peer.ends()
+        return replies
+
+    server = ServerDouble(unix, script)
+    events = serve(composite, server)
+    for reply, x in zip(server.finish(), batch, strict=False):
+        assert_same(reply, composite.evaluate(x))
+    assert len(named(events, "step")) == 2
+
+
 def test_sigterm_does_not_wait_for_ever(composite, positions, tmp_path):
     """For a peer that does not ask; another that floods us meanwhile is not listened to."""
     flooded = threading.Event()
