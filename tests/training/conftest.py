@@ -7,19 +7,20 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-@pytest.fixture
-def cheap(monkeypatch):
+@pytest.fixture(scope="module")
+def cheap():
     """Make ``cheap_calculators`` importable, here and in the processes that a test starts."""
     here = str(Path(__file__).parent)
-    monkeypatch.syspath_prepend(here)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]))
-    return "cheap_calculators:SlowEMT"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(here)
+        patch.setenv("PYTHONPATH", os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]))
+        yield "cheap_calculators:SlowEMT"
 
 
-@pytest.fixture
-def cluster(tmp_path):
-    """An XYZ file of a Cu3 triangle over an Au2 pair, which EMT describes."""
-    path = tmp_path / "cluster.xyz"
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """An XYZ file of a Cu3 triangle over an Au2 pair, which EMT describes; read only."""
+    path = tmp_path_factory.mktemp("cluster") / "cluster.xyz"
     path.write_text(
         '5\nsource="made for this test"\n'
         "Cu 0.0 0.0 0.0\nCu 2.4 0.0 0.0\nCu 1.2 2.1 0.0\nAu 0.0 0.5 3.2\nAu 2.5 0.5 3.2\n"

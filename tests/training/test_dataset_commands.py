@@ -1,5 +1,6 @@
 """``deltaserver dataset`` from the command line to the files."""
 
+import shutil
 from pathlib import Path
 
 import click
@@ -44,11 +45,17 @@ def refused(*arguments):
     return str(info.value)
 
 
-@pytest.fixture
-def built(cheap, cluster, tmp_path):
-    output = tmp_path / "set"
+@pytest.fixture(scope="module")
+def built_once(cheap, cluster, tmp_path_factory):
+    output = tmp_path_factory.mktemp("built") / "set"
     run("build", cluster, *FRAGMENTS, *SHORT, "-t", "200", "-o", output)
     return output
+
+
+@pytest.fixture
+def built(built_once, tmp_path):
+    """A copy of a dataset: every test may change its own."""
+    return shutil.copytree(built_once, tmp_path / "set")
 
 
 @pytest.mark.parametrize("option", ["-c", "--label-calculator", "--prepare-calculator"])

@@ -142,7 +142,7 @@ SLOW = """
         original(self, state)
         time.sleep(float(sys.argv[2]))
     checkpoint.Checkpoint.keep = keep
-    request = replace(request_for("binding", n_train=30), solver="iterative",
+    request = replace(request_for("binding", n_train=12), solver="iterative",
                       bounds=Bounds(1e-9, 3000))
     train(request, Path(sys.argv[1]), (8.0,))
 """
@@ -169,7 +169,7 @@ def test_killed_and_run_again_it_gives_the_same_model(tmp_path):
     assert not (killed / "sigma-8.npz").exists()
     assert run(killed, 0.0).wait() == 0
     assert not unfinished.exists()
-    request = iterative(request_for("binding", n_train=30), bounds=Bounds(1e-9, 3000))
+    request = iterative(request_for("binding", n_train=12), bounds=Bounds(1e-9, 3000))
     straight = train_one(request, 8.0).native.arrays()
     with np.load(killed / "sigma-8.npz") as resumed:
         for key in ("alphas_F", "R_d_desc_alpha", "c", "std", "solver_iters"):

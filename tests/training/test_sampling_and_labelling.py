@@ -125,9 +125,15 @@ def test_plans_that_cannot_be_run(changes, expected):
         replace(PLAN, **changes)
 
 
-@pytest.fixture
-def sampled(cheap, tmp_path):
-    return sample(PLAN, [START], FRAGMENTS, tmp_path / "sampling.jsonl")
+@pytest.fixture(scope="module")
+def journal(tmp_path_factory):
+    return tmp_path_factory.mktemp("sampled") / "sampling.jsonl"
+
+
+@pytest.fixture(scope="module")
+def sampled(cheap, journal):
+    """Frames to label, and the journal of their sampling; read only."""
+    return sample(PLAN, [START], FRAGMENTS, journal)
 
 
 def label_all(frames, directory, calculator="cheap_calculators:SlowEMT", **options):
@@ -137,12 +143,11 @@ def label_all(frames, directory, calculator="cheap_calculators:SlowEMT", **optio
     return directory / "labels.jsonl"
 
 
-def test_labelling_killed_gives_the_same_labels_once(sampled, tmp_path):
+def test_labelling_killed_gives_the_same_labels_once(sampled, journal, tmp_path):
     whole = label_all(sampled, tmp_path / "whole")
     broken = tmp_path / "broken" / "labels.jsonl"
     run_and_kill(
-        f"label_all(read_frames(Path({str(tmp_path / 'sampling.jsonl')!r})), "
-        f"Path({str(broken.parent)!r}))",
+        f"label_all(read_frames(Path({str(journal)!r})), Path({str(broken.parent)!r}))",
         broken,
         7,
         tmp_path,
@@ -278,7 +283,7 @@ def test_records_are_exact(tmp_path):
     assert json.loads((tmp_path / "j").read_text())["v"] == value
 
 
-def test_frames_of_equilibration_are_left_out(sampled, tmp_path):
-    records = list(read_journal(tmp_path / "sampling.jsonl"))
+def test_frames_of_equilibration_are_left_out(sampled, journal):
+    records = list(read_journal(journal))
     assert {r["phase"] for r in records} == {"prepare", "equilibrate", "frame"}
-    assert len(read_frames(tmp_path / "sampling.jsonl")) == 8
+    assert len(read_frames(journal)) == 8
