@@ -58,13 +58,17 @@ def stoppable_once() -> Iterator[threading.Event]:
     """Let the first SIGTERM or SIGINT raise KeyboardInterrupt, and nothing after it.
 
     A batch system signals every process of a job, and more than once: what ends in order must not
-    be ended while it does. Whoever sets the event has begun to end, and hears no signal any more.
+    be ended while it does. Whoever sets the event has begun to end, and hears no signal any more;
+    a process that was interrupted stays deaf until it has ended, or its exit code would be lost.
     """
     ending = threading.Event()
+    interrupted = False
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
         if not ending.is_set():
             ending.set()
+            interrupted = True
             raise KeyboardInterrupt
 
     old = [signal.signal(number, interrupt) for number in STOPPING]
@@ -72,4 +76,4 @@ def stoppable_once() -> Iterator[threading.Event]:
         yield ending
     finally:
         for number, handler in zip(STOPPING, old, strict=True):
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if interrupted else handler)

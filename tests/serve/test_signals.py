@@ -46,8 +46,17 @@ def test_many_signals_do_not_keep_it_awake():
         signals.woken()  # nothing there: does not block
 
 
-def test_one_interruption_and_no_more():
+@pytest.fixture
+def _hearing_again():
     before = [signal.getsignal(number) for number in STOPPING]
+    yield
+    for number, handler in zip(STOPPING, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_hearing_again")
+def test_one_interruption_and_no_more():
+    """Nor afterwards: a signal while Python ends would be the process's exit code."""
     with stoppable_once() as ending:
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
             if not ending.is_set():
@@ -56,6 +65,15 @@ def test_one_interruption_and_no_more():
             else:
                 signal.raise_signal(number)
         assert ending.is_set()
+    for number in STOPPING:
+        signal.raise_signal(number)
+        assert signal.getsignal(number) == signal.SIG_IGN
+
+
+def test_without_an_interruption_all_is_as_before():
+    before = [signal.getsignal(number) for number in STOPPING]
+    with stoppable_once() as ending:
+        ending.set()
     assert [signal.getsignal(number) for number in STOPPING] == before
 
 
