@@ -56,6 +56,7 @@ BASES = {  # of the exceptions that modules define for themselves
 }
 
 
+@cache
 def messages() -> list[Message]:
     """Return every message of the package."""
     trees = _trees()

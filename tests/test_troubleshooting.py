@@ -19,7 +19,6 @@ from tests.messages import (
 
 PAGE = PACKAGE.parent / "docs" / "troubleshooting.md"
 ENTRIES = entries(PAGE.read_text(encoding="utf-8"))
-MESSAGES = messages()
 
 
 def heading_for(message):
@@ -39,7 +38,7 @@ def explained(message):
 
 
 def test_every_message_has_an_entry():
-    missing = [message for message in MESSAGES if not explained(message)]
+    missing = [message for message in messages() if not explained(message)]
     lines = [
         f"| `{message.text}` | … |   under ## {heading_for(message) or 'Exit 2'} ({message.where})"
         for message in missing
@@ -48,7 +47,7 @@ def test_every_message_has_an_entry():
 
 
 def test_every_entry_is_of_a_message_that_exists():
-    texts = {message.text for message in MESSAGES}
+    texts = {message.text for message in messages()}
     gone = [entry.pattern for entry in ENTRIES if not any(map(entry.covers, texts))]
     assert not gone, "\n".join(["no message reads like these any more; remove:", *gone])
 
