@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import select
 import socket
-import subprocess
-import sys
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from .nursery import I_PI, ROOT, Process
+
 DIMER = ROOT / "models" / "benzene_dimer"
-I_PI = Path(sys.executable).with_name("i-pi")
 TIMEOUT_S = 240
 
 
@@ -108,10 +106,15 @@ class Run:
         return [r for records in self.records for r in records if r["event"] == "step"]
 
 
-def start_daemon(models: Path, *arguments: str | Path) -> subprocess.Popen[bytes]:
-    """Start a daemon as a user would, in a process of its own."""
-    command = [sys.executable, "-m", "deltaserver", "--models", models, "--quiet", *arguments]
-    return subprocess.Popen(command)
+def start_daemon(models: Path, *arguments: str | Path) -> Process:
+    """Start a daemon in a process of its own."""
+    return Process("deltaserver", ["--models", models, "--quiet", *arguments])
+
+
+def start_ipi(directory: Path, *arguments: str, log: str = "i-pi.log") -> Process:
+    """Start i-PI in ``directory``; what it says is added to a file there."""
+    with (directory / log).open("ab") as file:
+        return Process(str(I_PI), arguments, cwd=directory, output=file.fileno())
 
 
 @pytest.fixture
@@ -131,12 +134,9 @@ def run_ipi(tmp_path):
             options = [text.format(prefix=prefix) for text in arguments]
             processes.append(start_daemon(models, *options, "--log-file", log))
         mine = processes[-len(logs) :]
-        with (directory / "i-pi.log").open("wb") as ipi_log:
-            ipi = subprocess.Popen(
-                [I_PI, "input.xml"], cwd=directory, stdout=ipi_log, stderr=subprocess.STDOUT
-            )
-            processes.append(ipi)
-            code = ipi.wait(setup.timeout_s)
+        ipi = start_ipi(directory, "input.xml")
+        processes.append(ipi)
+        code = ipi.wait(setup.timeout_s)
         text = (directory / "i-pi.log").read_text(errors="replace")
         assert code == 0, text[-3000:]
         assert [process.wait(20) for process in mine] == [0] * len(mine)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass, field
@@ -21,7 +20,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from .conftest import DIMER, I_PI, Setup, render, start_daemon
+from .conftest import DIMER, Setup, render, start_daemon, start_ipi
+from .nursery import Process
 
 NVE = '<dynamics mode="nve"><timestep units="femtosecond">0.25</timestep></dynamics>'
 OUTPUTS = """<checkpoint filename="chk" stride="25" overwrite="False"/>
@@ -74,17 +74,14 @@ class Endurance:
         self.ipi = self.start_ipi()
         self.daemon = self.start_daemon()
 
-    def start_ipi(self) -> subprocess.Popen[bytes]:
+    def start_ipi(self) -> Process:
         """Start i-PI on its last whole checkpoint, in a new directory."""
         self.socket.unlink(missing_ok=True)  # i-PI refuses to replace its own
         here = self.directory / f"ipi{self.n_ipi}"
         here.mkdir()
         (here / "input.xml").write_text(self.last_checkpoint() or self.first_input)
         self.n_ipi += 1
-        with (here / "i-pi.log").open("wb") as log:
-            return subprocess.Popen(
-                [I_PI, "-S", "", "input.xml"], cwd=here, stdout=log, stderr=subprocess.STDOUT
-            )
+        return start_ipi(here, "-S", "", "input.xml")
 
     def last_checkpoint(self) -> str | None:
         """Return the newest checkpoint that was not cut off by a kill."""
@@ -100,7 +97,7 @@ class Endurance:
                 path.unlink()
         return None
 
-    def start_daemon(self) -> subprocess.Popen[bytes]:
+    def start_daemon(self) -> Process:
         """Start a daemon that outlives i-PI."""
         address = f"unix:{self.socket}"
         options = ["--socket", address, "--log-file", self.log]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import time
 
 import numpy as np
@@ -15,7 +14,7 @@ from deltaserver.analysis.results import Options
 from deltaserver.analysis.run_directory import find_runs
 from deltaserver.analysis.workflow import analyse
 
-from .conftest import DIMER, I_PI, ROOT, TIMEOUT_S, Setup, render, start_daemon
+from .conftest import DIMER, ROOT, TIMEOUT_S, Setup, render, start_daemon, start_ipi
 
 STEPS, CHECKPOINT, STRIDE = 110, 40, 2
 OUTPUTS = (
@@ -32,8 +31,7 @@ def run_ipi(directory, name, until=None):
                            path.read_text()))  # fmt: skip
     log = directory / "deltaserver.jsonl"
     daemon = start_daemon(DIMER, "--socket", f"unix:{address}", "--log-file", log)
-    with (directory / "i-pi.log").open("ab") as ipi_log:
-        ipi = subprocess.Popen([I_PI, name], cwd=directory, stdout=ipi_log, stderr=ipi_log)
+    ipi = start_ipi(directory, name)
     try:
         deadline = time.monotonic() + TIMEOUT_S
         while ipi.poll() is None and (until is None or last_step(directory) < until):

@@ -9,15 +9,14 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import subprocess
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from .conftest import DIMER, I_PI, Setup, render, start_daemon
-from .endurance import endure
+from .conftest import DIMER, Setup, render, start_daemon, start_ipi
+from .nursery import Process
 
 NVE = '<dynamics mode="nve"><timestep units="femtosecond">0.5</timestep></dynamics>'
 STEPS = 100
@@ -31,7 +30,7 @@ class Run:
         self.directory = directory
         self.log = directory / "log"
         self.socket = directory / "s"
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[Process] = []
         setup = Setup(
             steps=STEPS, dynamics=NVE, sockets=[{"name": "delta", "timeout": "60"} | socket_options]
         )
@@ -39,15 +38,12 @@ class Run:
         checkpoint = '<checkpoint filename="chk" stride="10" overwrite="False"/></output>'
         (directory / "input.xml").write_text(text.replace("</output>", checkpoint))
 
-    def ipi(self, name: str = "input.xml") -> subprocess.Popen[bytes]:
+    def ipi(self, name: str = "input.xml") -> Process:
         self.socket.unlink(missing_ok=True)
-        with (self.directory / "i-pi.log").open("ab") as log:
-            command = [I_PI, "-S", "", name]
-            process = subprocess.Popen(command, cwd=self.directory, stdout=log, stderr=log)
-        self.processes.append(process)
-        return process
+        self.processes.append(start_ipi(self.directory, "-S", "", name))
+        return self.processes[-1]
 
-    def daemon(self, *options: str) -> subprocess.Popen[bytes]:
+    def daemon(self, *options: str) -> Process:
         address = ["--socket", f"unix:{self.socket}", "--log-file", self.log]
         patience = ["--reconnect", "--connect-timeout", "240"]
         process = start_daemon(DIMER, *address, *patience, *options)
@@ -237,36 +233,3 @@ def test_ipi_that_ends_early_says_so(run):
     assert daemon.wait(WAIT_S) == 0
     ipi.wait(WAIT_S)
     assert it.events("closed")[-1]["reason"] == "EXIT"
-
-
-def check(findings):
-    """No step lost or counted twice beyond what i-PI itself sends again."""
-    assert findings.ended
-    assert findings.steps_missing == 0
-    assert findings.log_lines_broken == 0
-    assert findings.logged_twice_in_one_connection == 0
-    assert findings.largest_difference_when_computed_again_ev < 1e-7
-    assert findings.largest_step_of_conserved_ev < 1e-3
-    assert findings.conserved_spread_ev < 5e-3
-    # A daemon that dies between sending and logging leaves one step out of its log, not of the run.
-    assert findings.steps_not_logged <= findings.kills["daemon"]
-    # i-PI does not write at once: what it had computed when it died, it computes again.
-    n_lost_by_ipi = 26 * (findings.kills["i-pi"] + findings.ipi_hung)
-    assert findings.logged_more_often_than_ipi_has_it <= n_lost_by_ipi
-    assert findings.logged_but_not_in_ipis_output <= n_lost_by_ipi
-
-
-def test_kills_at_random_moments(tmp_path):
-    findings = endure(tmp_path, kills=1, total_steps=3000)  # lasts longer than it takes to kill
-    check(findings)
-    assert findings.steps == 3001
-    assert findings.kills == {"i-pi": 1, "daemon": 1}
-
-
-@pytest.mark.slow
-def test_a_hundred_kills_of_each_at_random_moments(tmp_path):
-    findings = endure(tmp_path, kills=100, total_steps=60_000)
-    print(findings)
-    check(findings)
-    assert findings.steps == 60_001
-    assert findings.kills == {"i-pi": 100, "daemon": 100}

@@ -17,7 +17,7 @@ from deltaserver.model.manifest import read_manifest
 from deltaserver.serve.wire import MessageReader, PosData
 from deltaserver.units import BOHR_ANG, HARTREE_EV
 
-from .conftest import DIMER, I_PI, ROOT, TIMEOUT_S, Recorder, Setup, render, start_daemon
+from .conftest import DIMER, ROOT, TIMEOUT_S, Recorder, Setup, render, start_daemon, start_ipi
 
 NVE = '<dynamics mode="nve"><timestep units="femtosecond">0.5</timestep></dynamics>'
 POTENTIAL, CONSERVED = 3, 1
@@ -96,13 +96,7 @@ def test_every_byte_to_ipi_is_what_sgdml_computes(tmp_path, name, n_train):
     (tmp_path / "input.xml").write_text(render(setup, str(tmp_path / "ipi-")[1:]))
     recorder = Recorder(tmp_path / "ipi-a", tmp_path / "relay")
     daemon = start_daemon(models, "--socket", f"unix:{tmp_path}/relay")
-    subprocess.run(
-        [I_PI, "-S", "/", "input.xml"],
-        cwd=tmp_path,
-        check=True,
-        timeout=TIMEOUT_S,
-        capture_output=True,
-    )
+    assert start_ipi(tmp_path, "-S", "/", "input.xml").wait(TIMEOUT_S) == 0
     assert daemon.wait(20) == 0
     recorder.join()
     reference = CompositeModel.load(models, backend="sgdml")

@@ -21,7 +21,7 @@ from deltaserver import cli
 from deltaserver.serve.run_record import read_record
 from tests.builders import COMPLEX, geometry
 
-from .conftest import DIMER, I_PI, ROOT, TIMEOUT_S, start_daemon
+from .conftest import DIMER, ROOT, TIMEOUT_S, start_daemon, start_ipi
 
 METHANES = ROOT / "models" / "methane_dimer"
 SLUG = "methane_dimer_nvt"
@@ -105,8 +105,7 @@ def test_a_small_model_of_the_tests_and_its_structure(tmp_path, model_directory,
     daemon = start_daemon(
         model_directory, "--socket", f"unix:small{os.getpid()}", "--no-structure-check"
     )
-    done = subprocess.run([I_PI, "input.xml"], cwd=tmp_path, capture_output=True, timeout=TIMEOUT_S)
-    assert done.returncode == 0
+    assert start_ipi(tmp_path, "input.xml").wait(TIMEOUT_S) == 0
     assert daemon.wait(20) == 0
     prefix = f"{model_directory.name}_nve"
     assert table(tmp_path / f"{prefix}.out") == list(range(6))
@@ -145,8 +144,8 @@ def test_templates_run_as_they_are(tmp_path, name):
     tails = ("_inner", "_outer") if name.endswith("mts") else ("",)
     sockets = [word for tail in tails for word in ("--socket", f"unix:{address}{tail}")]
     daemon = start_daemon(ROOT / "models" / name.rpartition("_")[0], *sockets)
-    done = subprocess.run([I_PI, "input.xml"], cwd=tmp_path, capture_output=True, timeout=TIMEOUT_S)
-    assert done.returncode == 0, done.stdout[-2000:]
+    code = start_ipi(tmp_path, "input.xml").wait(TIMEOUT_S)
+    assert code == 0, (tmp_path / "i-pi.log").read_text()[-2000:]
     assert daemon.wait(20) == 0
     assert len(list(tmp_path.glob("*.binding_energy_ev_*"))) >= 1
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ase.io import read, write
 
-from .conftest import I_PI, ROOT, Setup, render
+from .conftest import ROOT, Setup, render, start_ipi
 
 
 def permuted(atoms):
@@ -45,14 +45,13 @@ def test_refused_naming_the_cause(tmp_path, change, cause):
          "--socket", f"unix:{tmp_path}/ipi-a"],
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    with (tmp_path / "i-pi.log").open("wb") as log:
-        ipi = subprocess.Popen([I_PI, "-S", "/", "input.xml"], cwd=tmp_path, stdout=log, stderr=log)
-        try:
-            _, said = daemon.communicate(timeout=120)
-        finally:
-            ipi.kill()
-            ipi.wait()
-            daemon.kill()
+    ipi = start_ipi(tmp_path, "-S", "/", "input.xml")
+    try:
+        _, said = daemon.communicate(timeout=120)
+    finally:
+        ipi.kill()
+        ipi.wait()
+        daemon.kill()
     assert daemon.returncode == 4
     assert said.count("\n") == 1
     assert cause in said
