@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from deltaserver import CompositeModel
 from tests import builders
@@ -23,6 +29,35 @@ def _quiet_root_logger() -> None:
     root = logging.getLogger()
     root.setLevel(logging.WARNING)
     root.handlers[:] = [h for h in root.handlers if type(h).__module__.startswith("_pytest")]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _children_are_not_measured() -> None:
+    """Tests start i-PI and daemons by the dozen: with coverage a start takes twice as long."""
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _drawing_is_not_traced() -> Iterator[None]:
+    """What matplotlib does in millions of lines of its own takes twice as long under coverage."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", untraced(Figure.savefig))
+        yield
+
+
+def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Call a function of others without telling a tracer of its lines."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **options: Any) -> Any:
+        tracer = sys.gettrace()
+        sys.settrace(None)
+        try:
+            return function(*arguments, **options)
+        finally:
+            sys.settrace(tracer)
+
+    return call
 
 
 @pytest.fixture(scope="session")
