@@ -41,8 +41,10 @@ run: $(VENV)/.run
 # Kills at chosen moments: with nothing beside them.
 FAULTS := tests/integration/test_faults.py
 
+# Two workers a core: they wait for i-PI half of their time. One thread each: the cores are taken.
+test: export OMP_NUM_THREADS ?= 1
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist worksteal \
+	$(BIN)/python -m pytest -m "not slow" -n 4 --dist worksteal \
 	    --ignore=$(FAULTS) --cov --cov-report=term --cov-fail-under=93
 	$(BIN)/python -m pytest -m "not slow" $(FAULTS)
 
