@@ -2,7 +2,8 @@
 
     E(X) = Σ_j E_j(x_j) + E_b(X)        F(X) = (F_1(x_1), F_2(x_2), …) + F_b(X)
 
-[Cázares-Trejo, Loreto-Silva, Sauceda, 2025, Eqs. 1 and 2]. Everything that can be wrong with the
+[Cázares-Trejo, Loreto-Silva, Sauceda, 2025, Eqs. 1 and 2]. E_b may be a pair potential, the prior,
+and a binding model that has learned what is left. Everything that can be wrong with the
 combination is found when it is built, not at step 40,000.
 """
 
@@ -22,6 +23,7 @@ from deltaserver.model.elements import SYMBOLS
 from deltaserver.model.files import read_parameters
 from deltaserver.model.kernel_base import SHARED_NUMBERS
 from deltaserver.model.manifest import IsolatedAtom, Manifest, read_manifest
+from deltaserver.model.prior import PairPrior
 from deltaserver.model.sgdml import (
     Evaluation,
     ForceModel,
@@ -46,8 +48,8 @@ class CompositeEvaluation(Evaluation):
     """An evaluation and what each part contributes to it.
 
     Attributes:
-        contributions: by fragment name, and ``"binding"`` (or only ``"full"``): energy, forces
-            and virial on all N atoms. They sum to the total.
+        contributions: by fragment name, ``"prior"`` where there is one, and ``"binding"`` (or
+            only ``"full"``): energy, forces and virial on all N atoms. They sum to the total.
     """
 
     contributions: Mapping[str, Evaluation]
@@ -128,12 +130,14 @@ class CompositeModel:
         reference: str = "not stated",
         source: str = "model",
         team: Team = ALONE,
+        prior: PairPrior | None = None,
     ) -> None:
         parts = [fragment.model for fragment in fragments] + [binding]
         self._team = team if sum(map(_numbers, parts)) > SHARED_NUMBERS else ALONE
         self.fragments = fragments
         self.binding = binding
         self.full = full
+        self.prior = prior
         self.name = name
         self.reference = reference
         self.numbers = _check_fit(fragments, binding, full, source)
@@ -181,6 +185,7 @@ class CompositeModel:
             reference=manifest.reference,
             source=str(manifest.path),
             team=team,
+            prior=manifest.prior,
         )
 
     @property
@@ -192,7 +197,7 @@ class CompositeModel:
     def components(self) -> tuple[str, ...]:
         """Every value that ``component`` may take with this model."""
         names = ["total", "fragments"]
-        names += ["binding"] if self.binding else []
+        names += ["binding"] if self.binding or self.prior else []
         names += ["full"] if self.full else []
         return (*names, *(fragment.name for fragment in self.fragments))
 
@@ -270,8 +275,8 @@ class CompositeModel:
 
         Args:
             positions: Å, shape (N, 3) or (B, N, 3). For (N, 3) the result has no batch axis.
-            component: ``"total"`` (fragments and binding), ``"fragments"``, ``"binding"``,
-                ``"full"`` (the single-model baseline) or a fragment's name.
+            component: ``"total"`` (fragments and binding), ``"fragments"``, ``"binding"``
+                (with its prior), ``"full"`` (the single-model baseline) or a fragment's name.
             cell: lattice vectors in columns, Å; only periodic models look at it.
 
         Raises:
@@ -300,6 +305,8 @@ class CompositeModel:
             for fragment in self.fragments
             if component in ("total", "fragments", fragment.name)
         }
+        if component in ("total", "binding") and self.prior:
+            evaluate["prior"] = self._evaluate_prior
         if component in ("total", "binding") and self.binding:
             evaluate["binding"] = self.binding.evaluate
         names = list(evaluate)
@@ -308,6 +315,13 @@ class CompositeModel:
         results = self._team.map(lambda name: evaluate[name](batch, cell), largest_first)
         found = dict(zip(largest_first, results, strict=True))
         return {name: found[name] for name in names}
+
+    def _evaluate_prior(self, batch: Floats, cell: Floats | None) -> Evaluation:
+        """Evaluate the prior; where the model is periodic, of nearest images as its parts are."""
+        assert self.prior is not None
+        if not self.periodic:
+            return self.prior.evaluate(batch)
+        return self.prior.evaluate(batch, self.lattices[-1] if cell is None else cell)
 
 
 class _ModelLoader:

@@ -101,6 +101,23 @@ class PairDescriptor:
             return forces, virial
         return self._pull_back(g, geometry)
 
+    def project(self, geometry: Geometry, v: Floats) -> Floats:
+        """Return J v (B, D) of displacements v (B, N, 3): how they change the descriptor.
+
+        (J v)_k = −D_k³ d_k · (v_i − v_j). Of geometries without a cell.
+        """
+        result = np.zeros_like(geometry.descriptor)
+        for axis in range(3):  # one after the other: temporary arrays are three times smaller
+            change, x = v[:, :, axis], geometry.positions[:, :, axis]
+            difference = change.take(self.j, axis=1)
+            difference -= change.take(self.i, axis=1)
+            along = x.take(self.i, axis=1)
+            along -= x.take(self.j, axis=1)
+            along *= difference
+            result += along
+        result *= geometry.descriptor**3
+        return result
+
     def _inverse_distances(self, positions: Floats, cell: Floats | None) -> Floats:
         if self._compiled:
             descriptor = np.empty((len(positions), self.dim))

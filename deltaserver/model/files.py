@@ -2,6 +2,10 @@
 
 Two generations are in use: 0.2.x (``type`` is bytes, no units, no ``alphas_F``) and 1.0.x.
 ``f_err`` and ``e_err`` are pickled dictionaries in both; they are never touched.
+
+A model whose descriptor is weighted by fragments is none that sgdml could evaluate: its ``type``
+is ``WEIGHTED``, which sgdml refuses. It holds training positions ``R`` and their coefficients,
+which descriptors and Jᵀα follow from, and ``fragments``, ``block_weights`` and ``reach``.
 """
 
 from __future__ import annotations
@@ -16,9 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.errors import ModelFileError
+from deltaserver.errors import GeometryError, ModelFileError
 from deltaserver.model.archive import ArchiveLimitError, NoArchiveError, read_arrays
+from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.elements import SYMBOLS
+from deltaserver.model.fragment_blocks import FragmentBlocks, Reach
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -29,8 +35,11 @@ MAX_PERMUTED_PAIRS = 1 << 28
 MIN_SIGMA, MAX_SIGMA = 1e-9, 1e9  # its cube and inverse must be numbers
 MAX_CODE_POINT = 0x10FFFF
 MAX_TEXT_BYTES = 400  # of the name of a unit, four a letter
+NATIVE, WEIGHTED = "m", "deltaserver-weighted"
+WEIGHTED_REQUIRED = ("R", "alphas_F", "fragments", "block_weights")
 REQUIRED = ("type", "z", "R_desc", "R_d_desc_alpha", "c", "sig", "perms")
 OPTIONAL = ("std", "alphas_E", "alphas_F", "lattice", "r_unit", "e_unit")
+OF_WEIGHTED = (*WEIGHTED_REQUIRED, "reach")
 # What numpy and zipfile raise at files that are not, or no longer, what they should be.
 UNREADABLE = (
     OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedError, RuntimeError,
@@ -54,6 +63,7 @@ class ModelParameters:
         lattice: lattice vectors in columns, shape (3, 3), or None.
         length_unit: ``r_unit`` of the file, or None where it does not say.
         energy_unit: ``e_unit`` of the file, or None where it does not say.
+        blocks: weights of the descriptor's entries by fragment; None in a native sGDML model.
         source: where the model was read from, for messages.
     """
 
@@ -68,6 +78,7 @@ class ModelParameters:
     lattice: Floats | None = None
     length_unit: str | None = None
     energy_unit: str | None = None
+    blocks: FragmentBlocks | None = None
     source: str = "model"
 
 
@@ -82,7 +93,7 @@ def read_parameters(path: str | Path) -> ModelParameters:
     try:
         if not path.is_file():
             raise ModelFileError(f"{path}: no such file; expected an sGDML model (.npz)")
-        arrays = read_arrays(path, (*REQUIRED, *OPTIONAL))
+        arrays = read_arrays(path, (*REQUIRED, *OPTIONAL, *OF_WEIGHTED))
     except NoArchiveError as error:
         raise ModelFileError(f"{path}: {error}; expected an sGDML model") from None
     except ArchiveLimitError as error:
@@ -90,28 +101,41 @@ def read_parameters(path: str | Path) -> ModelParameters:
     except UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelFileError(f"{path}: corrupt or truncated .npz file ({reason})") from error
-    missing = [key for key in REQUIRED if key not in arrays]
+    return parse_parameters(arrays, str(path))
+
+
+def _check_keys(arrays: Mapping[str, Any], source: str) -> bool:
+    """Return whether this is a weighted model; raise where it is none, or lacks something."""
+    weighted = "type" in arrays and _text(arrays, "type", source) == WEIGHTED
+    derived = ("R_desc", "R_d_desc_alpha")
+    required = [key for key in REQUIRED if not (weighted and key in derived)]
+    required += WEIGHTED_REQUIRED if weighted else ()
+    missing = [key for key in required if key not in arrays]
     if missing:
         raise ModelFileError(
-            f"{path}: not an sGDML model: missing {', '.join(missing)}; "
-            f"expected the keys {', '.join(REQUIRED)}"
+            f"{source}: not an sGDML model: missing {', '.join(missing)}; "
+            f"expected the keys {', '.join(required)}"
         )
-    return parse_parameters(arrays, str(path))
+    kind = _text(arrays, "type", source)
+    if kind not in (NATIVE, WEIGHTED):
+        names = {"d": "a dataset", "t": "a training task"}
+        what = names.get(kind, f"type {kind!r}")
+        raise ModelFileError(f"{source}: {what}, not a trained model; expected type 'm'")
+    return weighted
 
 
 def parse_parameters(arrays: Mapping[str, Any], source: str) -> ModelParameters:
     """Validate the arrays of a model file, or of an in-memory sGDML model dictionary."""
-    kind = _text(arrays, "type", source)
-    if kind != "m":
-        names = {"d": "a dataset", "t": "a training task"}
-        what = names.get(kind, f"type {kind!r}")
-        raise ModelFileError(f"{source}: {what}, not a trained model; expected type 'm'")
+    weighted = _check_keys(arrays, source)
     numbers = np.atleast_1d(_integers(arrays, "z", source))
     n_atoms = len(numbers)
     n_desc = n_atoms * (n_atoms - 1) // 2
-    x = _floats(arrays, "R_desc", source).T  # the file keeps it as [n_desc, n_train]
+    if weighted:
+        x, a = _descriptors(arrays, n_atoms, source)
+    else:
+        x = _floats(arrays, "R_desc", source).T  # the file keeps it as [n_desc, n_train]
+        a = _floats(arrays, "R_d_desc_alpha", source)
     n_train = len(x) if x.ndim == 2 else 0
-    a = _floats(arrays, "R_d_desc_alpha", source)
     perms = np.atleast_2d(_integers(arrays, "perms", source))
     alphas = _floats(arrays, "alphas_E", source).ravel() if "alphas_E" in arrays else None
     lattice = _floats(arrays, "lattice", source) if "lattice" in arrays else None
@@ -148,8 +172,52 @@ def parse_parameters(arrays: Mapping[str, Any], source: str) -> ModelParameters:
         lattice=lattice,
         length_unit=_text(arrays, "r_unit", source) if "r_unit" in arrays else None,
         energy_unit=_text(arrays, "e_unit", source) if "e_unit" in arrays else None,
+        blocks=_blocks(arrays, n_atoms, source) if weighted else None,
         source=source,
     )
+
+
+def _descriptors(arrays: Mapping[str, Any], n_atoms: int, source: str) -> tuple[Floats, Floats]:
+    """Return descriptors and Jᵀα (M, D) of training positions and their coefficients."""
+    positions = _floats(arrays, "R", source)
+    n_train = len(positions) if positions.ndim == 3 else 0
+    if n_train * n_atoms * (n_atoms - 1) // 2 > MAX_PERMUTED_PAIRS:
+        raise ModelFileError(f"{source}: {n_train} training points of {n_atoms} atoms: too large")
+    _expect_shape(source, "R", positions, (n_train, n_atoms, 3))
+    alphas = _floats(arrays, "alphas_F", source).ravel()
+    _expect_shape(source, "alphas_F", alphas, (positions.size,))
+    pairs = PairDescriptor(n_atoms)
+    try:
+        geometry = pairs.geometry(positions)
+    except GeometryError as error:
+        raise ModelFileError(f"{source}: R: {error}") from None
+    return geometry.descriptor, pairs.project(geometry, alphas.reshape(positions.shape))
+
+
+def _blocks(arrays: Mapping[str, Any], n_atoms: int, source: str) -> FragmentBlocks:
+    fragment = _integers(arrays, "fragments", source)
+    _expect_shape(source, "fragments", fragment, (n_atoms,))
+    weights = _floats(arrays, "block_weights", source)
+    n_fragments = int(fragment.max()) + 1
+    if n_fragments > n_atoms or not np.array_equal(np.unique(fragment), np.arange(n_fragments)):
+        raise ModelFileError(f"{source}: fragments are not numbered from 0 on")
+    _expect_shape(source, "block_weights", weights, (n_fragments, n_fragments))
+    if (weights < 0.0).any() or (weights != weights.T).any() or not weights.any():
+        raise ModelFileError(
+            f"{source}: block_weights is no symmetric table of weights that are not negative"
+        )
+    return FragmentBlocks(fragment, weights, _reach(arrays, source))
+
+
+def _reach(arrays: Mapping[str, Any], source: str) -> Reach | None:
+    if "reach" not in arrays:
+        return None
+    limits = _floats(arrays, "reach", source)
+    _expect_shape(source, "reach", limits, (4,))
+    if not (limits[0] >= 0.0 and (np.diff(limits) > 0.0).all()):
+        raise ModelFileError(f"{source}: reach is {limits}; expected four rising lengths")
+    a, b, c, d = map(float, limits)
+    return Reach((a, b), (c, d))
 
 
 def _text(arrays: Mapping[str, Any], key: str, source: str) -> str:

@@ -9,12 +9,15 @@ names, or what is only told about a training.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deltaserver.model.files import ModelParameters
+from deltaserver.model.fragment_blocks import FragmentBlocks
 from deltaserver.model.manifest import IsolatedAtom
+from deltaserver.model.prior import PairPrior
 
 if TYPE_CHECKING:
     from deltaserver.model.composite import CompositeModel
@@ -37,7 +40,18 @@ def fingerprint(model: CompositeModel) -> str:
         if part is not None:
             _text(digest, name)
             digest.update(_part(part, parts))
+    if model.prior is not None:
+        _text(digest, "prior", *_words(model.prior))
     return f"sha256:{digest.hexdigest()}"
+
+
+def _words(prior: PairPrior) -> Iterator[str]:
+    """Yield all that a prior computes with."""
+    for one in prior.classes:
+        yield from (one.name, str(one.atoms), float(one.charge).hex())
+    for names, terms in prior.terms.items():
+        for term in (*terms.walls, *terms.attractions):
+            yield from (*names, *(float(number).hex() for number in term))
 
 
 def _part(part: object, known: dict[int, bytes]) -> bytes:
@@ -62,8 +76,20 @@ def _digest(part: object) -> bytes:
             _array(digest, array)
     for name in SCALARS:
         _text(digest, name, float(getattr(parameters, name)).hex())
+    _blocks(digest, parameters.blocks)
     _text(digest, "units", native.length_ang.hex(), native.energy_ev.hex())
     return digest.digest()
+
+
+def _blocks(digest: Any, blocks: FragmentBlocks | None) -> None:
+    """Hash weights and reach; nothing where there are none, as before there could be any."""
+    if blocks is None:
+        return
+    _text(digest, "blocks")
+    _array(digest, blocks.fragment)
+    _array(digest, blocks.weights)
+    if blocks.reach is not None:
+        _array(digest, np.array([*blocks.reach.near, *blocks.reach.far]))
 
 
 def _array(digest: Any, array: np.ndarray[Any, Any]) -> None:

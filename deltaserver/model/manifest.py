@@ -17,6 +17,8 @@ from typing import Any
 from deltaserver import units
 from deltaserver.errors import ManifestError, UnitError
 from deltaserver.model.elements import NUMBER_OF
+from deltaserver.model.prior import PairPrior
+from deltaserver.model.prior_block import parse_prior
 from deltaserver.model.safe_yaml import BAD_YAML, MAX_YAML_BYTES, load_yaml
 
 FORMAT = "deltaserver-model/1"
@@ -25,7 +27,7 @@ MAX_ATOM_INDEX = 1_000_000
 MAX_SHOWN = 80  # characters of a value in a message
 # Names become keys of JSON objects, i-PI output properties and file names.
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+\-]*\Z")
-RESERVED_NAMES = ("total", "fragments", "binding", "full")
+RESERVED_NAMES = ("total", "fragments", "binding", "full", "prior")
 # What paths that are too long, hold NUL, loop or are forbidden raise.
 UNUSABLE_PATH = (OSError, ValueError, RuntimeError)
 
@@ -59,6 +61,7 @@ class Manifest:
     fragments: tuple[FragmentEntry, ...]
     binding: Path | None
     full: Path | None
+    prior: PairPrior | None = None
 
     @property
     def n_atoms(self) -> int:
@@ -144,7 +147,7 @@ class _ManifestParser:
             data,
             "the manifest",
             required=("format", "fragments"),
-            optional=("name", "reference", "units", "binding", "full"),
+            optional=("name", "reference", "units", "binding", "full", "prior"),
         )
         if top["format"] != FORMAT:
             raise self.error(f"format is {_kind(top['format'])}; this version reads {FORMAT!r}")
@@ -164,6 +167,7 @@ class _ManifestParser:
             fragments=fragments,
             binding=self.model_entry(top, "binding"),
             full=self.model_entry(top, "full"),
+            prior=self.prior(top["prior"], fragments) if "prior" in top else None,
         )
 
     def mapping(
@@ -281,6 +285,14 @@ class _ManifestParser:
         except UnitError as error:
             raise self.error(f"fragment {name!r}: {error}") from None
         return IsolatedAtom(NUMBER_OF[species[0]], float(energy) * factor)
+
+    def prior(self, data: Any, fragments: tuple[FragmentEntry, ...]) -> PairPrior:
+        if len(fragments) < 2:
+            raise self.error("prior: there is but one fragment, which it could bind to nothing")
+        try:
+            return parse_prior(data, [fragment.atoms for fragment in fragments], parse_atoms)
+        except ValueError as error:
+            raise self.error(str(error)) from None
 
     def model_entry(self, top: Mapping[str, Any], key: str) -> Path | None:
         if key not in top:

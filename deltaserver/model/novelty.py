@@ -56,15 +56,20 @@ class OrbitFeatures:
     size: Ints
 
     @classmethod
-    def of(cls, pairs: PairDescriptor, perms: Ints, mean: Floats) -> OrbitFeatures:
+    def of(
+        cls, pairs: PairDescriptor, perms: Ints, mean: Floats, weights: Floats | None = None
+    ) -> OrbitFeatures:
         """Find the orbits of pairs under permutations of the atoms, (S, N).
 
-        ``mean`` (D,), the mean descriptor, tells which of them matter most.
+        ``mean`` (D,), the mean descriptor, tells which of them matter most. Where entries are
+        weighted, those of the largest weight alone are looked at: a bound from below again.
         """
         label = _orbit_labels(pairs, perms)
         order = np.argsort(label, kind="stable")
         starts = np.flatnonzero(np.diff(label[order], prepend=-1))
         groups = np.split(order, starts[1:])
+        if weights is not None:
+            groups = [group for group in groups if weights[group[0]] == weights.max()]
         kept = [groups[k] for k in _choose(groups, mean)]
         size = np.array([len(group) for group in kept])
         return cls(np.concatenate(kept), np.cumsum(size) - size, size)
@@ -117,7 +122,8 @@ class TrainingDistance:
         if len(x) < MIN_TRAINING_POINTS:
             return None
         pairs = PairDescriptor(len(parameters.numbers))
-        features = OrbitFeatures.of(pairs, parameters.perms, x.mean(axis=0))
+        weights = None if parameters.blocks is None else parameters.blocks.by_pair
+        features = OrbitFeatures.of(pairs, parameters.perms, x.mean(axis=0), weights)
         f = np.concatenate([features(x[k : k + CHUNK_ROWS]) for k in range(0, len(x), CHUNK_ROWS)])
         centre = f.mean(axis=0)
         points = (f - centre).astype(np.float32)

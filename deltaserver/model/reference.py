@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sgdml.predict import GDMLPredict
 
+from deltaserver.errors import ModelFileError
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.files import ModelParameters
 from deltaserver.model.sgdml import Evaluation, NativeUnits, as_batch
@@ -24,6 +25,11 @@ class ReferenceModel:
     def __init__(self, parameters: ModelParameters, native: NativeUnits) -> None:
         self.parameters = parameters
         self.native = native
+        if parameters.blocks is not None:
+            raise ModelFileError(
+                f"{parameters.source}: its descriptor is weighted by fragments, which sgdml cannot "
+                "evaluate; use --backend numpy or torch"
+            )
         self._predictor = GDMLPredict(as_sgdml(parameters), max_processes=1)
 
     @property

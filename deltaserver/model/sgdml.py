@@ -16,8 +16,9 @@ from deltaserver import units
 from deltaserver.errors import GeometryError, UnitError
 from deltaserver.model.descriptor import Geometry, PairDescriptor, compiled_cell
 from deltaserver.model.files import ModelParameters, read_parameters
-from deltaserver.model.kernel import Task, training_sum
+from deltaserver.model.kernel import Task
 from deltaserver.model.team import ALONE, Team
+from deltaserver.model.weighted_sum import sum_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -158,14 +159,7 @@ class SGDMLModel:
         self.parameters = parameters
         self.native = native
         self._pairs = PairDescriptor(len(parameters.numbers))
-        self._sum = training_sum(
-            parameters.sigma,
-            parameters.x,
-            parameters.a,
-            self._pairs.permutations(parameters.perms),
-            parameters.alphas_energy,
-            team,
-        )
+        self._sum = sum_of(parameters, self._pairs, team)
         self._compiled = self._sum.evaluator()
         self._scale = parameters.std * native.energy_ev
         self._shift = parameters.c * native.energy_ev

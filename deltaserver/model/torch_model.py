@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from deltaserver.errors import GeometryError, InputError
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.files import ModelParameters
-from deltaserver.model.kernel import training_sum
 from deltaserver.model.sgdml import Evaluation, NativeUnits, Precision, as_batch, as_cell
 from deltaserver.model.torch_sum import on_device
+from deltaserver.model.weighted_sum import sum_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -65,13 +65,7 @@ class TorchModel:
         self._real = {"float64": torch.float64, "float32": torch.float32}[precision]
         self._pairs = PairDescriptor(len(parameters.numbers), compiled=False)
         self._i, self._j = self._tensor(self._pairs.i), self._tensor(self._pairs.j)
-        self._host = training_sum(
-            parameters.sigma,
-            parameters.x,
-            parameters.a,
-            self._pairs.permutations(parameters.perms),
-            parameters.alphas_energy,
-        )
+        self._host = sum_of(parameters, self._pairs)
         self._sum = on_device(self._host, self._tensor)
         self._chunk = max(1, CHUNK_ELEMENTS // max(1, self._sum.per_query))
 

@@ -9,14 +9,20 @@ import torch
 from numpy.typing import NDArray
 
 from deltaserver.model.fourier import GroupFourier
+from deltaserver.model.fragment_blocks import POWER, Reach
 from deltaserver.model.kernel import DirectSum, FourierSum, TrainingSum, Weights
 from deltaserver.model.kernel_base import SQRT5
+from deltaserver.model.weighted_sum import WeightedSum
 
 ToDevice = Callable[[NDArray[Any]], torch.Tensor]
 
 
-def on_device(host: TrainingSum, to_device: ToDevice) -> TorchDirectSum | TorchFourierSum:
+def on_device(
+    host: TrainingSum | WeightedSum, to_device: ToDevice
+) -> TorchDirectSum | TorchFourierSum | TorchWeightedSum:
     """Move a kernel sum to a device."""
+    if isinstance(host, WeightedSum):
+        return TorchWeightedSum(host, to_device)
     if isinstance(host, FourierSum):
         return TorchFourierSum(host, to_device)
     assert isinstance(host, DirectSum)
@@ -152,3 +158,47 @@ class TorchFourierSum:
         mixed = self._signs.T @ w.reshape(len(self._signs), -1)
         parts = mixed.reshape(len(self._values), -1, w.shape[1])
         return torch.cat([v.T @ part for v, part in zip(self._values, parts, strict=True)])
+
+
+class TorchWeightedSum:
+    """See :class:`deltaserver.model.weighted_sum.WeightedSum`."""
+
+    def __init__(self, host: WeightedSum, to_device: ToDevice) -> None:
+        blocks = host.blocks
+        self.sum: TorchDirectSum | TorchFourierSum | TorchWeightedSum
+        self.sum = on_device(host.sum, to_device)
+        self.per_query: int = self.sum.per_query + 2 * len(blocks.by_pair)
+        self.offset, self.reach = host.offset, blocks.reach
+        self.kept, self.scale = to_device(blocks.kept), to_device(blocks.scale)
+        self.between = to_device(blocks.between)
+
+    def __call__(self, q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return E (B,) and g (B, D) for query descriptors (B, D)."""
+        energy, reduced = self.sum(q[:, self.kept] * self.scale)
+        g = torch.zeros_like(q)
+        g[:, self.kept] = reduced * self.scale
+        if self.reach is None:
+            return energy, g
+        energy = energy + self.offset
+        near = q[:, self.between]
+        # In float32 no power of twelve must leave the range: divided by the largest entry.
+        largest = near.amax(dim=1, keepdim=True)
+        ratio = near / largest
+        rho = (ratio**POWER).sum(dim=1, keepdim=True) ** (-1.0 / POWER) / largest  # [B, 1]
+        s, slope = _reached(self.reach, rho)
+        g = s * g
+        g[:, self.between] += slope * energy[:, None] * rho**2 * (rho * near) ** (POWER - 1)
+        return s[:, 0] * energy - self.offset, g
+
+
+def _reached(reach: Reach, rho: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return s and ds/dρ; see :class:`deltaserver.model.fragment_blocks.Reach`."""
+    rise, rises = _step(rho, *reach.near)
+    fall, falls = _step(rho, *reach.far)
+    return rise * (1.0 - fall), rises * (1.0 - fall) - rise * falls
+
+
+def _step(x: torch.Tensor, start: float, stop: float) -> tuple[torch.Tensor, torch.Tensor]:
+    t = torch.clamp((x - start) / (stop - start), 0.0, 1.0)
+    slope = 30.0 * (t * (1.0 - t)) ** 2 / (stop - start)
+    return t**3 * (10.0 + t * (6.0 * t - 15.0)), slope

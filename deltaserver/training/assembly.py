@@ -66,6 +66,7 @@ def assemble(
     threads: int = 1,
     progress: Progress = quiet,
     backend: ModuleType = _FASTEST,
+    weights: Floats | None = None,
 ) -> Floats:
     """Return the positive definite kernel matrix of training points ``positions`` (M, N, 3).
 
@@ -77,6 +78,7 @@ def assemble(
         threads: blocks computed at once.
         progress: called as work proceeds.
         backend: the module whose ``block`` is used.
+        weights: of the descriptor's entries, by atoms, shape (N, N).
 
     Returns:
         K (n, n), Fortran order, n = 3NM; row 3N m + 3 i + α belongs to coordinate α of atom i of
@@ -86,7 +88,7 @@ def assemble(
         InputError: the matrix cannot be reserved.
         DataError: two atoms of a training point coincide.
     """
-    fields, group = PairFields.of(positions), PermutationGroup.of(perms)
+    fields, group = PairFields.of(positions, weights), PermutationGroup.of(perms)
     n_train, dim = len(fields), 3 * fields.n_atoms
     matrix = allocate_matrix(n_train * dim)
 

@@ -53,8 +53,12 @@ class PairFields:
         return int(self.x.shape[-1])
 
     @classmethod
-    def of(cls, positions: Floats) -> PairFields:
+    def of(cls, positions: Floats, weights: Floats | None = None) -> PairFields:
         """Compute the fields of ``positions`` (M, N, 3).
+
+        Args:
+            positions: of the training points.
+            weights: of the descriptor's entries, by atoms (N, N): both fields scale with them.
 
         Raises:
             DataError: two atoms of a frame coincide.
@@ -69,7 +73,11 @@ class PairFields:
                 f"training frame {m}: atoms {i} and {j} are at the same place; remove the frame"
             )
         x = 1.0 / np.sqrt(squared)
-        return cls(x, np.ascontiguousarray(np.einsum("mij,mija->maij", x**3, d)))
+        u = np.ascontiguousarray(np.einsum("mij,mija->maij", x**3, d))
+        if weights is not None:
+            x *= weights
+            u *= weights
+        return cls(x, u)
 
 
 @dataclass(frozen=True)

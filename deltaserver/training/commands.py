@@ -31,6 +31,16 @@ def _numbers(_context: click.Context, _option: click.Parameter, text: str) -> tu
     return values
 
 
+def _weights(_context: click.Context, _option: click.Parameter, text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = (float("nan"),)
+    if not all(0.0 <= value < float("inf") for value in values):
+        raise click.BadParameter(f"{text!r}; expected numbers from 0 on, such as 0,0.1,1")
+    return values
+
+
 def _integers(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(",") if part.strip())
@@ -51,6 +61,12 @@ def _integers(_context: click.Context, _option: click.Parameter, text: str) -> t
               help="Validation frames, later in time, that sigma is chosen by.")  # fmt: skip
 @click.option("--sigma", "sigmas", callback=_numbers, default="auto", show_default=True,
               metavar="LIST", help="Length scales to try, as 10,20,40; auto searches.")  # fmt: skip
+@click.option("--prior", type=click.Choice(["none", "pairs"]), default="none", show_default=True,
+              help="Of the binding: pairs fits a pair potential first, and the binding model "
+              "learns what is left.")  # fmt: skip
+@click.option("--intra-weight", "intra_weights", callback=_weights, default="1", show_default=True,
+              metavar="LIST", help="Weights to try of distances within fragments in the binding "
+              "model, as 0,0.1,1; 1 is native sGDML.")  # fmt: skip
 @click.option(
     "--symmetry", default="product", show_default=True, metavar="none|fragment|product|sgdml|FILE",
     help="Permutations: none; those of each fragment's bonds for its own model; products of "

@@ -7,12 +7,13 @@ the frames of all of them, atoms brought into the first one's order.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.errors import ComponentError, DataError
+from deltaserver.model.prior import PairPrior
 from deltaserver.training import symmetry
 from deltaserver.training.frames import FragmentSpec, LabelledFrames
 
@@ -125,6 +126,12 @@ def labelled_set(frames: LabelledFrames, component: Component) -> LabelledSet:
         forces=np.concatenate(forces),
         frame=np.tile(np.arange(len(frames)), len(component.atoms)),
     )
+
+
+def without_prior(data: LabelledSet, prior: PairPrior) -> LabelledSet:
+    """Return binding labels less what a prior says of them: what is left to learn."""
+    known = prior.evaluate(data.positions)
+    return replace(data, energy=data.energy - known.energy, forces=data.forces - known.forces)
 
 
 def lone_atom_energy(frames: LabelledFrames, component: Component) -> float:

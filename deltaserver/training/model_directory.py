@@ -11,7 +11,7 @@ import json
 import resource
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,14 @@ from deltaserver.errors import DataError, InputError
 from deltaserver.model.check import CHECK_NAME, store
 from deltaserver.model.composite import CompositeModel
 from deltaserver.model.elements import SYMBOLS
+from deltaserver.model.fragment_blocks import FragmentBlocks
 from deltaserver.model.manifest import FORMAT, MANIFEST_NAME, format_atoms
+from deltaserver.model.prior import PairPrior
+from deltaserver.model.prior_block import format_prior
 from deltaserver.model.safe_yaml import dump_yaml
 from deltaserver.training.assembly import Progress, quiet
 from deltaserver.training.components import (
+    BINDING,
     FULL,
     Component,
     LabelledSet,
@@ -32,10 +36,12 @@ from deltaserver.training.components import (
     components,
     labelled_set,
     lone_atom_energy,
+    without_prior,
 )
 from deltaserver.training.frames import LabelledFrames
 from deltaserver.training.iterative.conjugate import Bounds
 from deltaserver.training.journal import write_atomically
+from deltaserver.training.prior_fit import choose_prior
 from deltaserver.training.selection import Split, draw_stratified, split_in_time
 from deltaserver.training.symmetry import DEFAULT_CAP, Symmetry
 from deltaserver.training.symmetry_modes import resolve
@@ -70,6 +76,8 @@ class TrainingPlan:
     tolerance: float = Bounds.tolerance
     max_products: int = Bounds.max_products
     warm_start: Path | None = None
+    prior: str = "none"
+    intra_weights: tuple[float, ...] = (1.0,)
 
 
 def train_directory(
@@ -91,13 +99,14 @@ def train_directory(
     wanted = [c for c in choose(available, plan.component) if not c.is_lone_atom]
     report = _read_report(output)
     _check_same_frames(output, report, frames, plan)
-    requests = []
+    jobs = []
     for component in wanted:  # all of them before the first is trained: refusals come at once
-        request, found = _request(frames, available, component, split, plan)
+        job = _job(frames, available, component, split, plan)
+        request, found = job.request, job.symmetry
         choice = request.choice()
         if not plan.overwrite:
             _check_not_another(output, report, component, _identity(request, plan))
-        requests.append((component, request, found))
+        jobs.append(job)
         note = f"; {found.note}" if found.note else ""
         say(
             f"{component.name}: {len(request.train)} points, {len(found.perms)} permutations, "
@@ -105,16 +114,35 @@ def train_directory(
         )
         say(f"{component.name}: {choice}")
     output.mkdir(parents=True, exist_ok=True)
-    for component, request, found in requests:
-        _train_component(output, report, component, request, found, plan, say, progress)
+    for job in jobs:
+        _train_component(output, report, job, plan, say, progress)
     _finish(output, frames, available, split, plan, report)
     return dict(report["components"])
 
 
-def _request(
+@dataclass(frozen=True)
+class _Job:
+    """One component to train.
+
+    Attributes:
+        component: which.
+        request: with the first of the weights.
+        symmetry: where its permutations come from.
+        prior: what its labels are without, of the binding; None is nothing.
+        weights: blocks of the descriptor to choose from by validation; None is sGDML's own.
+    """
+
+    component: Component
+    request: TrainingRequest
+    symmetry: Symmetry
+    prior: PairPrior | None
+    weights: tuple[FragmentBlocks | None, ...]
+
+
+def _job(
     frames: LabelledFrames, available: tuple[Component, ...], component: Component,
     split: Split, plan: TrainingPlan,
-) -> tuple[TrainingRequest, Symmetry]:  # fmt: skip
+) -> _Job:  # fmt: skip
     data = labelled_set(frames, component)
     candidates = np.flatnonzero(np.isin(data.frame, split.train))
     validation = np.flatnonzero(np.isin(data.frame, split.valid))
@@ -123,11 +151,33 @@ def _request(
     # Fewer validation frames than asked for are no reason to refuse.
     valid = _draw(data, validation, min(plan.n_valid, len(validation)), plan.seed, "frames")
     found = resolve(plan.symmetry, frames, available, component, data, points, plan.cap)
+    prior: PairPrior | None = None
+    weights: tuple[FragmentBlocks | None, ...] = (None,)
+    if component.name == BINDING:
+        weights = _weights(frames, plan.intra_weights)
+        if plan.prior != "none":
+            prior = choose_prior(frames, available, points, valid, plan.cap)
+            data = without_prior(data, prior)
     request = TrainingRequest(
         data, found.perms, points, valid, plan.lam, plan.threads, plan.device, plan.max_bytes,
         plan.solver, Bounds(plan.tolerance, plan.max_products), warm,
+        weights[0], prior is not None,
     )  # fmt: skip
-    return request, found
+    return _Job(component, request, found, prior, weights)
+
+
+def _weights(
+    frames: LabelledFrames, intra: tuple[float, ...]
+) -> tuple[FragmentBlocks | None, ...]:  # fmt: skip
+    """Return the descriptor's blocks for weights within fragments; 1 is sGDML's own descriptor."""
+    fragment = np.zeros(len(frames.numbers), dtype=np.int64)
+    for k, one in enumerate(frames.fragments):
+        fragment[list(one.atoms)] = k
+    n = len(frames.fragments)
+    return tuple(
+        None if w == 1.0 else FragmentBlocks(fragment, np.where(np.eye(n) == 1.0, w, 1.0))
+        for w in intra
+    )
 
 
 def _draw(data: LabelledSet, candidates: Any, count: int, seed: int, what: str) -> Any:
@@ -159,7 +209,8 @@ def _points(data: LabelledSet, candidates: Any, plan: TrainingPlan, warm: WarmSt
 
 
 def _identity(request: TrainingRequest, plan: TrainingPlan) -> dict[str, Any]:
-    return {**request.identity(), "sigmas": list(plan.sigmas) or "auto"}
+    several = {"intra_weights": list(plan.intra_weights)} if len(plan.intra_weights) > 1 else {}
+    return {**request.identity(), "sigmas": list(plan.sigmas) or "auto", **several}
 
 
 def _check_not_another(
@@ -180,42 +231,62 @@ def _check_not_another(
 
 
 def _train_component(
-    output: Path, report: dict[str, Any], component: Component, request: TrainingRequest,
-    found: Symmetry, plan: TrainingPlan, say: Report, progress: Progress,
+    output: Path, report: dict[str, Any], job: _Job, plan: TrainingPlan, say: Report,
+    progress: Progress,
 ) -> None:  # fmt: skip
     """Train one component unless it is there already; enter it into ``report`` and save that."""
-    identity = _identity(request, plan)
-    path = output / f"{component.name}.npz"
-    known = report["components"].get(component.name, {})
+    name, identity = job.component.name, _identity(job.request, plan)
+    path = output / f"{name}.npz"
+    known = report["components"].get(name, {})
     if path.exists() and known.get("identity") == identity:
-        say(f"{component.name}: already trained, kept")
+        say(f"{name}: already trained, kept")
         return
-    checkpoints = output / CHECKPOINTS / component.name
-    ranked = train(
-        request, checkpoints, plan.sigmas, lambda what, x: progress(f"{component.name}, {what}", x)
-    )
+    ranked = _ranked(output / CHECKPOINTS / name, job, plan, progress)
     write_atomically(path, ranked[0].path.read_bytes())
-    report["components"][component.name] = _entry(request, found, ranked, identity)
+    report["components"][name] = _entry(job, ranked, identity)
     _write_json(output / REPORT_NAME, report)
-    error = ranked[0].error
-    say(f"{component.name}: σ = {ranked[0].sigma:g}, validation force MAE {error:.4f} kcal/mol/Å")
-    for note in ranked[0].record.get("notes", []):
-        say(f"{component.name}: {note}")
+    best = ranked[0]
+    weight = best.record.get("intra_weight", 1.0)
+    within = "" if weight == 1.0 else f", weight {weight:g} within fragments"
+    say(f"{name}: σ = {best.sigma:g}{within}, validation force MAE {best.error:.4f} kcal/mol/Å")
+    for note in best.record.get("notes", []):
+        say(f"{name}: {note}")
 
 
-def _entry(
-    request: TrainingRequest, found: Symmetry, ranked: list[Candidate], identity: dict[str, Any]
-) -> dict[str, Any]:
+def _ranked(
+    checkpoints: Path, job: _Job, plan: TrainingPlan, progress: Progress
+) -> list[Candidate]:
+    """Train every σ with every weight; return the candidates, best first."""
+    found: list[Candidate] = []
+    for blocks in job.weights:
+        weight = 1.0 if blocks is None else float(blocks.weights[0, 0])
+        several = len(job.weights) > 1
+        place = checkpoints / f"weight-{weight:g}" if several else checkpoints
+        label = f"{job.component.name}, weight {weight:g}" if several else job.component.name
+
+        def named(what: str, fraction: float, label: str = label) -> None:
+            progress(f"{label}, {what}", fraction)
+
+        request = replace(job.request, blocks=blocks)
+        for candidate in train(request, place, plan.sigmas, named):
+            candidate.record.setdefault("intra_weight", weight)
+            found.append(candidate)
+    return sorted(found, key=lambda candidate: candidate.error)
+
+
+def _entry(job: _Job, ranked: list[Candidate], identity: dict[str, Any]) -> dict[str, Any]:
+    request = job.request
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     kept = ("valid_force_mae_kcal_mol_ang", "valid_force_rmse_kcal_mol_ang",
             "valid_energy_mae_kcal_mol", "valid_energy_rmse_kcal_mol",
             "assembly_s", "solve_s", "failed", "solver", "converged", "residual", "tolerance",
-            "products", "preconditioner_points", "notes")  # fmt: skip
+            "products", "preconditioner_points", "notes", "intra_weight")  # fmt: skip
     return {
         "sigma": ranked[0].sigma,
         "n_train": len(request.train),
         "n_perms": len(request.perms),
-        "symmetry_note": found.note,
+        "symmetry_note": job.symmetry.note,
+        **({} if job.prior is None else {"prior": format_prior(job.prior, format_atoms)}),
         **{key: ranked[0].record[key] for key in kept if key in ranked[0].record},
         "candidates": [
             {"sigma": c.sigma, **{key: c.record[key] for key in kept if key in c.record}}
@@ -282,6 +353,8 @@ def _finish(
     needed = {c.name for c in available if not c.is_lone_atom and c.name != FULL}
     if needed <= there:
         manifest = _manifest(frames, available, FULL in there and len(frames.fragments) > 1)
+        if "prior" in report["components"].get(BINDING, {}):
+            manifest["prior"] = report["components"][BINDING]["prior"]
         text = dump_yaml(manifest)
         write_atomically(output / MANIFEST_NAME, text.encode())
         write_atomically(output / STRUCTURE_NAME, _start_structure(frames, split).encode())

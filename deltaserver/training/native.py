@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from deltaserver.errors import DataError
 from deltaserver.model.archive import read_arrays
 from deltaserver.model.descriptor import PairDescriptor
+from deltaserver.model.files import NATIVE, WEIGHTED
+from deltaserver.model.fragment_blocks import FragmentBlocks
 from deltaserver.training.journal import write_atomically
 
 Floats = NDArray[np.float64]
@@ -27,6 +29,30 @@ Ints = NDArray[np.int64]
 
 CODE_VERSION = "1.0.3"  # of sgdml, whose format this is
 RECORD = "deltaserver"
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """What a model file holds besides where the descriptor is weighted by fragments.
+
+    Attributes:
+        positions: training points, Å, shape (M, N, 3).
+        blocks: weights, and where the model counts.
+    """
+
+    positions: Floats
+    blocks: FragmentBlocks
+
+    def arrays(self) -> dict[str, Any]:
+        """Return them by their keys; see :mod:`deltaserver.model.files`."""
+        reach = self.blocks.reach
+        return {
+            "type": np.array(WEIGHTED),
+            "R": self.positions,
+            "fragments": self.blocks.fragment,
+            "block_weights": self.blocks.weights,
+            **({} if reach is None else {"reach": np.array([*reach.near, *reach.far])}),
+        }
 
 
 @dataclass(frozen=True)
@@ -49,6 +75,7 @@ class NativeModel:
         sigma: length scale.
         lam: λ.
         record: how it was trained; anything JSON can hold.
+        weighted: of a binding model that is no native one.
     """
 
     dataset_name: str
@@ -66,13 +93,12 @@ class NativeModel:
     sigma: float
     lam: float
     record: Mapping[str, Any]
+    weighted: Weighted | None = None
 
     def arrays(self) -> dict[str, Any]:
         """Return the arrays of the file by their sGDML keys."""
-        pair_perms = PairDescriptor(len(self.numbers)).permutations(self.perms)  # [S, D]
-        offsets = np.arange(len(pair_perms))[:, None] * pair_perms.shape[1]
         return {
-            "type": np.array("m"),
+            "type": np.array(NATIVE),
             "code_version": np.array(CODE_VERSION),
             "dataset_name": np.array(self.dataset_name),
             "dataset_theory": np.array(self.theory),
@@ -83,19 +109,27 @@ class NativeModel:
             "idxs_valid": self.valid,
             "md5_valid": np.array(self.md5),
             "n_test": np.array(0),
-            "R_desc": self.x.T,
-            "R_d_desc_alpha": self.a,
             "c": np.array(self.c),
             "std": np.array(self.std),
             "sig": np.array(int(self.sigma) if float(self.sigma).is_integer() else self.sigma),
             "lam": np.array(self.lam),
             "alphas_F": self.alphas,
             "perms": self.perms,
-            "tril_perms_lin": (pair_perms + offsets).flatten("F"),
             "use_E": np.array(True),
             "r_unit": np.array("Ang"),
             "e_unit": np.array("kcal/mol"),
             RECORD: np.array(json.dumps(dict(self.record))),
+            **(self._in_descriptor_space() if self.weighted is None else self.weighted.arrays()),
+        }
+
+    def _in_descriptor_space(self) -> dict[str, Any]:
+        """Return what sgdml predicts with, and a weighted model derives from positions."""
+        pair_perms = PairDescriptor(len(self.numbers)).permutations(self.perms)  # [S, D]
+        offsets = np.arange(len(pair_perms))[:, None] * pair_perms.shape[1]
+        return {
+            "R_desc": self.x.T,
+            "R_d_desc_alpha": self.a,
+            "tril_perms_lin": (pair_perms + offsets).flatten("F"),
         }
 
     def _solver(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.errors import DataError
+from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.files import ModelParameters
+from deltaserver.model.fragment_blocks import FragmentBlocks, Reach
 from deltaserver.model.sgdml import Evaluation, NativeUnits, SGDMLModel, concatenate
 from deltaserver.training import native
 from deltaserver.training.assembly import Progress, assemble, quiet
-from deltaserver.training.blocks import PairFields
 from deltaserver.training.components import LabelledSet
 from deltaserver.training.dataset_native import dataset_md5
 from deltaserver.training.iterative.conjugate import DEFAULT_BOUNDS, Bounds
@@ -42,6 +43,9 @@ Ints = NDArray[np.int64]
 
 LAMBDA = 1e-10
 AUTO_START, AUTO_RANGE = 20.0, (1.25, 1280.0)
+NOTHING_KCAL = 0.02  # of binding energy besides the prior, kcal/mol
+NEARER = (0.85, 0.97)  # of the shortest separation: the model fades between
+FADE_ANG = 2.0  # over which it fades out at long separations
 VALIDATION_BATCH = 16  # frames evaluated at once
 MANIFEST_NAME = "request.json"
 
@@ -62,6 +66,9 @@ class TrainingRequest:
         solver: ``"exact"``, ``"iterative"``, or ``"auto"``, which chooses by memory and time.
         bounds: when the iterative solver stops.
         warm_start: coefficients of another model that it begins with.
+        blocks: weights of the descriptor's entries by fragment; None is sGDML's own descriptor.
+        fades: whether the model ends where its training points do, as a binding model on a
+            prior may.
     """
 
     data: LabelledSet
@@ -75,11 +82,18 @@ class TrainingRequest:
     solver: str = "exact"
     bounds: Bounds = DEFAULT_BOUNDS
     warm_start: WarmStart | None = None
+    blocks: FragmentBlocks | None = None
+    fades: bool = False
 
     @property
     def size(self) -> Size:
         """Return what the memory estimate depends on."""
         return Size(len(self.data.numbers), len(self.perms), self.threads, self.device)
+
+    @property
+    def by_atoms(self) -> Floats | None:
+        """Return the weights of the descriptor's entries, shape (N, N)."""
+        return None if self.blocks is None else self.blocks.by_atoms
 
     def identity(self) -> dict[str, Any]:
         """Return all that decides the result: a checkpoint is only good for the same.
@@ -98,6 +112,7 @@ class TrainingRequest:
             "permutations": _digest(self.perms),
             "lambda": self.lam,
             **(iterative if self.solver == "iterative" else {}),
+            **({} if self.blocks is None else {"block_weights": self.blocks.weights.tolist()}),
         }
 
     def choice(self) -> Choice:
@@ -164,9 +179,14 @@ def train_one(
         v, timings = solve_iteratively(system, request.bounds, resources, progress)
         alphas = -v
     x, a = _descriptor_coefficients(positions, alphas)
-    draft = ModelParameters(data.numbers, x, a, request.perms, sigma, c=0.0, std=std)
+    draft = ModelParameters(
+        data.numbers, x, a, request.perms, sigma, c=0.0, std=std, blocks=request.blocks
+    )
     offset, notes = _integration_constant(draft, positions, data.energy[train] / KCAL_PER_MOL_EV)
-    errors = _validation_errors(draft, offset, data, request.valid)
+    if request.blocks is not None and request.fades:
+        reach = reach_of(request.blocks, x, data.energy[train] / KCAL_PER_MOL_EV)
+        draft = replace(draft, blocks=replace(request.blocks, reach=reach))
+    errors = _validation_errors(replace(draft, c=offset), data, request.valid)
     progress("validating", 1.0)
     record = {
         **request.identity(),
@@ -179,6 +199,7 @@ def train_one(
         native.NativeModel(
             data.name, data.reference, data.numbers, train, request.valid, data_md5(data),
             x, a, alphas, request.perms, offset, std, sigma, request.lam, record,
+            None if draft.blocks is None else native.Weighted(positions, draft.blocks),
         )
     )  # fmt: skip
 
@@ -189,7 +210,9 @@ def _coefficients(
     """Return α (3NM,) for labels y in units of their spread, and how long it took."""
     positions = request.data.positions[request.train]
     began = time.perf_counter()
-    matrix = assemble(positions, request.perms, sigma, request.threads, progress)
+    matrix = assemble(
+        positions, request.perms, sigma, request.threads, progress, weights=request.by_atoms
+    )
     assembled = time.perf_counter()
     solution = solve_in_place(matrix, y, request.lam, request.threads, request.device, progress)
     solved = time.perf_counter()
@@ -206,7 +229,7 @@ def _system(request: TrainingRequest, sigma: float, labels: Floats, std: float) 
     return System(
         data.positions[request.train], labels / std, request.perms, sigma, request.lam,
         data.positions[valid], data.forces[valid] / KCAL_PER_MOL_EV / std,
-        None if warm is None else warm.vector(request.train, std),
+        None if warm is None else warm.vector(request.train, std), request.blocks,
     )  # fmt: skip
 
 
@@ -223,12 +246,23 @@ def _convergence(record: dict[str, Any]) -> list[str]:
 
 def _descriptor_coefficients(positions: Floats, alphas: Floats) -> tuple[Floats, Floats]:
     """Return descriptors D_k = 1/|r_i − r_j| and J α, both (M, D), pairs i > j in row order."""
-    fields = PairFields.of(positions)
-    i, j = np.tril_indices(fields.n_atoms, k=-1)
-    alpha = alphas.reshape(positions.shape)
-    difference = alpha[:, i] - alpha[:, j]  # [M, D, 3]
-    a: Floats = -np.einsum("mak,mka->mk", fields.u[:, :, i, j], difference)
-    return np.ascontiguousarray(fields.x[:, i, j]), a
+    pairs = PairDescriptor(positions.shape[1])
+    geometry = pairs.geometry(positions)
+    return geometry.descriptor, pairs.project(geometry, alphas.reshape(positions.shape))
+
+
+def reach_of(blocks: FragmentBlocks, x: Floats, energy: Floats) -> Reach:
+    """Return where a model of training descriptors (M, D) counts.
+
+    It ends where the longest separation is, or where what is left to learn (kcal/mol) is nothing
+    from there on, if that is nearer; and where the shortest one is.
+    """
+    rho = blocks.shortest(x)
+    order = np.argsort(rho)
+    matters = np.flatnonzero(np.abs(energy[order]) > NOTHING_KCAL)
+    last = rho[order[matters[-1]]] if len(matters) else rho.min()
+    end, start = float(max(last, np.median(rho))), float(rho.min())
+    return Reach((NEARER[0] * start, NEARER[1] * start), (end, end + FADE_ANG))
 
 
 def _evaluate(parameters: ModelParameters, positions: Floats) -> Evaluation:
@@ -257,13 +291,11 @@ def _integration_constant(
     return float(np.mean(energy - predicted)), notes
 
 
-def _validation_errors(
-    draft: ModelParameters, offset: float, data: LabelledSet, valid: Ints
-) -> dict[str, float]:
+def _validation_errors(model: ModelParameters, data: LabelledSet, valid: Ints) -> dict[str, float]:
     """Return MAE and RMSE of energy (kcal/mol) and force components (kcal/mol/Å)."""
-    predicted = _evaluate(draft, data.positions[valid])
+    predicted = _evaluate(model, data.positions[valid])
     force = predicted.forces - data.forces[valid] / KCAL_PER_MOL_EV
-    energy = predicted.energy + offset - data.energy[valid] / KCAL_PER_MOL_EV
+    energy = predicted.energy - data.energy[valid] / KCAL_PER_MOL_EV
     return {
         "valid_force_mae_kcal_mol_ang": float(np.abs(force).mean()),
         "valid_force_rmse_kcal_mol_ang": float(np.sqrt((force**2).mean())),

@@ -49,6 +49,7 @@ class Preconditioner:
         lam: λ.
         threads: blocks computed at once; of BLAS, the caller sets them.
         progress: called as work proceeds.
+        weights: of the descriptor's entries, by atoms, shape (N, N).
 
     Raises:
         NotPositiveDefiniteError: K_rr has no Cholesky factor.
@@ -57,11 +58,11 @@ class Preconditioner:
 
     def __init__(
         self, positions: Floats, perms: Ints, sigma: float, points: Ints, lam: float,
-        threads: int = 1, progress: Progress = quiet,
+        threads: int = 1, progress: Progress = quiet, weights: Floats | None = None,
     ) -> None:  # fmt: skip
         from scipy.linalg.lapack import dpotrf
 
-        fields, group = PairFields.of(positions), PermutationGroup.of(perms)
+        fields, group = PairFields.of(positions, weights), PermutationGroup.of(perms)
         diagonal = _diagonal(fields, group, sigma)
         self._basis = _columns(fields, group, sigma, points, threads, progress)
         _whiten(self._basis, points, lam)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from deltaserver.model.descriptor import Geometry, PairDescriptor
 from deltaserver.model.fourier import GroupFourier
+from deltaserver.model.fragment_blocks import FragmentBlocks
 from deltaserver.model.kernel import DirectSum, FourierSum, TrainingSum, Weights
 from deltaserver.model.team import Team
 
@@ -35,18 +36,24 @@ class KernelProduct:
         sigma: length scale of the kernel.
         threads: blocks of geometries evaluated at once; of BLAS, the caller sets them.
         device: ``"cpu"``; ``"cuda"`` (or ``"torch:cpu"``, for tests) is torch.
+        blocks: weights of the descriptor's entries by fragment; None is sGDML's own.
 
     Raises:
         GeometryError: two atoms of a training point coincide.
     """
 
     def __init__(
-        self, positions: Floats, perms: Ints, sigma: float, threads: int = 1, device: str = "cpu"
-    ) -> None:
+        self, positions: Floats, perms: Ints, sigma: float, threads: int = 1,
+        device: str = "cpu", blocks: FragmentBlocks | None = None,
+    ) -> None:  # fmt: skip
         self._pairs = PairDescriptor(positions.shape[1])
         self._geometry = self._pairs.geometry(positions)
-        self._directions = _Directions(self._pairs, positions, self._geometry.descriptor)
+        self._shape = positions.shape
+        self._blocks = blocks
+        self._x = self._entries(self._geometry.descriptor)
         self._pair_perms = self._pairs.permutations(perms)
+        if blocks is not None:
+            self._pair_perms = blocks.permutations(self._pair_perms)
         self._fourier = GroupFourier.of(self._pair_perms) if len(perms) > 1 else None
         self._weights = Weights(sigma, None)
         self._team = Team(threads)
@@ -62,19 +69,25 @@ class KernelProduct:
 
     def in_descriptor_space(self, v: Floats) -> Floats:
         """Return −J v of every training point, shape (M, D): what a model's file holds."""
-        return self._directions.project(v)
+        projected: Floats = -self._pairs.project(self._geometry, v.reshape(self._shape))
+        return projected
+
+    def _entries(self, descriptor: Floats) -> Floats:
+        """Return what the kernel sees of descriptors."""
+        return descriptor if self._blocks is None else self._blocks.reduce(descriptor)
 
     def _forces(self, v: Floats, geometry: Geometry) -> Floats:
-        total = self._sum(self.in_descriptor_space(v))
-        q = geometry.descriptor
+        total = self._sum(self._entries(self.in_descriptor_space(v)))
+        q = self._entries(geometry.descriptor)
         g = self._on_cpu(total, q) if self._device == "cpu" else self._on_torch(total, q)
+        if self._blocks is not None:
+            g = self._blocks.expand(g)
         return self._pairs.pull_back(g, geometry)[0]
 
     def _sum(self, a: Floats) -> TrainingSum:
-        x = self._geometry.descriptor
         if self._fourier is None:
-            return DirectSum(self._weights, x, a, self._pair_perms)
-        return FourierSum(self._weights, x, a, self._pair_perms, self._fourier)
+            return DirectSum(self._weights, self._x, a, self._pair_perms)
+        return FourierSum(self._weights, self._x, a, self._pair_perms, self._fourier)
 
     def _on_cpu(self, total: TrainingSum, q: Floats) -> Floats:
         """Evaluate in blocks of the same size whatever the threads, so that sums are the same."""
@@ -102,29 +115,6 @@ class KernelProduct:
         parts = [there(queries[k : k + step])[1] for k in range(0, len(q), step)]
         g: Floats = torch.cat(parts).cpu().numpy()
         return g
-
-
-class _Directions:
-    """What turns coefficients into descriptor space: a = −J v, the sign of a model's file."""
-
-    def __init__(self, pairs: PairDescriptor, positions: Floats, descriptor: Floats) -> None:
-        self._i, self._j = pairs.i, pairs.j
-        self._positions = positions
-        self._cubed = descriptor**3
-
-    def project(self, v: Floats) -> Floats:
-        v = v.reshape(self._positions.shape)
-        result = np.zeros_like(self._cubed)
-        for axis in range(3):
-            component, x = v[:, :, axis], self._positions[:, :, axis]
-            difference = component.take(self._i, axis=1)
-            difference -= component.take(self._j, axis=1)
-            along = x.take(self._i, axis=1)
-            along -= x.take(self._j, axis=1)
-            along *= difference
-            result += along
-        result *= self._cubed
-        return result
 
 
 def _blocks(n: int, size: int) -> list[slice]:

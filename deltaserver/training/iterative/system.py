@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.model.fragment_blocks import FragmentBlocks
 from deltaserver.model.threads import blas_threads
 from deltaserver.training.assembly import Progress, quiet
 from deltaserver.training.iterative.checkpoint import Checkpoint
@@ -36,6 +37,7 @@ class System:
         valid_positions: validation frames, shape (V, N, 3).
         valid_y: their labels, in the units of ``y``.
         start: v to begin with, from another model; None is nothing.
+        blocks: weights of the descriptor's entries by fragment; None is sGDML's own.
     """
 
     positions: Floats
@@ -46,12 +48,15 @@ class System:
     valid_positions: Floats
     valid_y: Floats
     start: Floats | None = None
+    blocks: FragmentBlocks | None = None
 
     def identity(self) -> dict[str, Any]:
         """Return all that decides the iteration."""
         digest = hashlib.sha256()
-        start = np.zeros(0) if self.start is None else self.start
-        for array in (self.positions, self.y, self.perms, self.valid_positions, start):
+        none = np.zeros(0)
+        start = none if self.start is None else self.start
+        weights = none if self.blocks is None else self.blocks.by_pair
+        for array in (self.positions, self.y, self.perms, self.valid_positions, start, weights):
             digest.update(np.ascontiguousarray(array).tobytes())
         return {"arrays": digest.hexdigest(), "sigma": self.sigma, "lambda": self.lam}
 
@@ -89,7 +94,7 @@ def solve_iteratively(
     with blas_threads(resources.threads):
         precondition = Preconditioner(
             system.positions, system.perms, system.sigma, points, system.lam, resources.threads,
-            progress,
+            progress, None if system.blocks is None else system.blocks.by_atoms,
         )  # fmt: skip
     prepared = time.perf_counter()
     problem = _problem(system, precondition, resources)
@@ -116,8 +121,9 @@ def solve_iteratively(
 
 def _problem(system: System, precondition: Preconditioner, resources: Resources) -> Problem:
     product = KernelProduct(
-        system.positions, system.perms, system.sigma, resources.threads, resources.device
-    )
+        system.positions, system.perms, system.sigma, resources.threads, resources.device,
+        system.blocks,
+    )  # fmt: skip
 
     def validate(v: Floats) -> float:
         predicted = product.predict(v, system.valid_positions)

@@ -1,0 +1,271 @@
+"""Fit the prior, a pair potential between the fragments, to binding energies and forces.
+
+Walls and attractions are linear in their coefficients, which must not be negative: one
+least-squares problem [Lawson and Hanson, Solving Least Squares Problems, SIAM, 1995, chapter 23].
+Charges are bilinear: those of one fragment are linear once the other's are fixed, so that they
+take turns, each fragment keeping the charge that the dataset states. Å, eV, e.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.errors import DataError
+from deltaserver.model.elements import SYMBOLS
+from deltaserver.model.prior import AtomClass, Attraction, PairPrior, PairTerms, Wall
+from deltaserver.training.components import Component, fragment_symmetry
+from deltaserver.training.frames import FragmentSpec, LabelledFrames
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+DECAYS = (3.0, 3.6, 4.2)  # 1/Å
+DISPERSION = ((6, 2.5), (8, 3.0))  # n and R, Å
+INDUCTION = (4, 2.0)  # with an ion
+ENERGY_WEIGHT = 5.0  # 1/Å: an energy counts as much as so many force components
+TURNS = 12  # of charges
+FRAMES = 200  # that are enough for some tens of coefficients
+RIDGE = 1e-4  # of a column's norm: what the data leave open stays small
+CHARGE_WEIGHT = 1e3  # of the sum of charges, relative to the columns
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """One function of the distance, with the coefficient 1."""
+
+    wall: float | None = None
+    power: int = 0
+    radius: float = 0.0
+
+    def term(self, coefficient: float) -> PairTerms:
+        if self.wall is not None:
+            return PairTerms(walls=(Wall(self.wall, coefficient),))
+        return PairTerms(attractions=(Attraction(self.power, self.radius, coefficient),))
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Classes of equivalent atoms, and which of them are alike in identical fragments.
+
+    Attributes:
+        classes: every atom is in one.
+        kind: of each class; those of one kind share their coefficients.
+    """
+
+    classes: tuple[AtomClass, ...]
+    kind: tuple[str, ...]
+
+    @classmethod
+    def by_element(cls, frames: LabelledFrames, available: Sequence[Component]) -> Classes:
+        """Make one class of every element of every fragment."""
+        return cls._of(frames, available, lambda numbers, _: numbers)
+
+    @classmethod
+    def by_orbit(cls, frames: LabelledFrames, available: Sequence[Component], cap: int) -> Classes:
+        """Make one class of every orbit of each fragment's bonded graph."""
+
+        def orbits(numbers: Ints, first: FragmentSpec) -> Ints:
+            if len(numbers) == 1:
+                return numbers
+            label: Ints = fragment_symmetry(frames, first, cap).perms.min(axis=0)
+            return label
+
+        return cls._of(frames, available, orbits)
+
+    @classmethod
+    def _of(
+        cls, frames: LabelledFrames, available: Sequence[Component],
+        labels: Callable[[Ints, FragmentSpec], Ints],
+    ) -> Classes:  # fmt: skip
+        classes, kind = [], []
+        for component in available:
+            for member, atoms in zip(component.members, component.atoms, strict=False):
+                some = np.array(atoms)
+                first = frames.fragments[component.members[0]]
+                label = labels(frames.numbers[np.array(first.atoms)], first)
+                for k, value in enumerate(np.unique(label)):
+                    own = tuple(int(i) for i in some[label == value])
+                    symbol = f"{SYMBOLS[frames.numbers[own[0]]]}{k + 1}"
+                    classes.append(AtomClass(f"{frames.fragments[member].name}-{symbol}", own))
+                    kind.append(f"{component.name}-{symbol}")
+        return cls(tuple(classes), tuple(kind))
+
+
+def fit_prior(frames: LabelledFrames, points: Ints, classes: Classes) -> PairPrior:
+    """Return the potential that fits binding energies and forces of ``points`` best.
+
+    Raises:
+        DataError: there are no points.
+    """
+    if not len(points):
+        raise DataError(f"{frames.name}: no frames to fit a prior to")
+    points = points[np.linspace(0, len(points) - 1, min(len(points), FRAMES)).astype(int)]
+    fit = _Fit(frames, points, classes)
+    return fit.solve()
+
+
+def choose_prior(
+    frames: LabelledFrames, available: Sequence[Component], train: Ints, valid: Ints, cap: int
+) -> PairPrior:
+    """Return the better of two priors on validation frames: by elements, or by orbits."""
+    by_element = Classes.by_element(frames, available)
+    by_orbit = Classes.by_orbit(frames, available, cap)
+    chosen = [by_element]
+    if len(by_orbit.classes) > len(by_element.classes):
+        chosen.append(by_orbit)
+    fitted = [fit_prior(frames, train, classes) for classes in chosen]
+    if len(fitted) == 1 or not len(valid):
+        return fitted[0]
+
+    def error(prior: PairPrior) -> float:
+        predicted = prior.evaluate(frames.positions[valid]).forces
+        return float(np.abs(predicted - frames.binding_forces[valid]).mean())
+
+    return min(fitted, key=error)
+
+
+class _Fit:
+    """Columns of the least-squares problem, and its solution."""
+
+    def __init__(self, frames: LabelledFrames, points: Ints, grouped: Classes) -> None:
+        self.frames, self.classes, self.kind = frames, grouped.classes, grouped.kind
+        classes = self.classes
+        self.positions = frames.positions[points]
+        self.y = _rows(frames.binding_energy[points], frames.binding_forces[points])
+        self.fragment = np.zeros(len(frames.numbers), dtype=np.int64)
+        for k, one in enumerate(frames.fragments):
+            self.fragment[list(one.atoms)] = k
+        self.home = [int(self.fragment[one.atoms[0]]) for one in classes]
+        self.pairs: dict[tuple[str, ...], list[tuple[int, int]]] = {}  # alike ones together
+        for a, b in combinations(range(len(classes)), 2):
+            if self.home[a] != self.home[b]:
+                key = tuple(sorted((self.kind[a], self.kind[b])))
+                self.pairs.setdefault(key, []).append((a, b))
+        self.kinds = [_Kind(wall=decay) for decay in DECAYS]
+        self.kinds += [_Kind(power=n, radius=radius) for n, radius in DISPERSION]
+
+    def solve(self) -> PairPrior:
+        columns, what = self._columns()
+        charges = self._start_charges()
+        coefficients = _nonnegative(columns, self.y - self._coulomb(charges))
+        if self._charged():
+            for _ in range(TURNS):
+                charges = self._turn(charges, self.y - columns @ coefficients)
+                coefficients = _nonnegative(columns, self.y - self._coulomb(charges))
+        terms: dict[tuple[str, str], PairTerms] = {}
+        for (alike, kind), coefficient in zip(what, coefficients, strict=True):
+            for names in map(self._names, alike if coefficient > 0.0 else ()):
+                known, more = terms.get(names, PairTerms()), kind.term(float(coefficient))
+                terms[names] = PairTerms(
+                    known.walls + more.walls, known.attractions + more.attractions
+                )
+        return PairPrior(self.fragment, self._with(charges), terms)
+
+    def _names(self, pair: tuple[int, int]) -> tuple[str, str]:
+        return self.classes[pair[0]].name, self.classes[pair[1]].name
+
+    def _columns(self) -> tuple[Floats, list[tuple[list[tuple[int, int]], _Kind]]]:
+        columns, what = [], []
+        for alike in self.pairs.values():
+            for kind in (*self.kinds, *self._induction(alike[0])):
+                terms = {names: kind.term(1.0) for names in map(self._names, alike)}
+                columns.append(self._column(PairPrior(self.fragment, self.classes, terms)))
+                what.append((alike, kind))
+        return np.stack(columns, axis=1), what
+
+    def _induction(self, pair: tuple[int, int]) -> list[_Kind]:
+        """Return −1/r⁴ where one of the two is of an ion."""
+        charged = any(self._fragment(k).charge for k in pair)
+        return [_Kind(power=INDUCTION[0], radius=INDUCTION[1])] if charged else []
+
+    def _fragment(self, k: int) -> FragmentSpec:
+        return self.frames.fragments[self.home[k]]
+
+    def _column(self, prior: PairPrior) -> Floats:
+        found = prior.evaluate(self.positions)
+        return _rows(found.energy, found.forces)
+
+    def _coulomb(self, charges: Floats) -> Floats:
+        if not charges.any():
+            return np.zeros_like(self.y)
+        return self._column(PairPrior(self.fragment, self._with(charges), {}))
+
+    def _with(self, charges: Floats) -> tuple[AtomClass, ...]:
+        return tuple(
+            AtomClass(one.name, one.atoms, float(q))
+            for one, q in zip(self.classes, charges, strict=True)
+        )
+
+    def _charged(self) -> bool:
+        """Return whether any fragment could have charges on its atoms."""
+        counts = np.bincount(self.home)
+        return bool((counts > 1).any() or any(f.charge for f in self.frames.fragments))
+
+    def _start_charges(self) -> Floats:
+        """Spread each fragment's charge evenly; where it has none, H is positive."""
+        charges = np.zeros(len(self.classes))
+        for k, fragment in enumerate(self.frames.fragments):
+            own = [c for c, home in enumerate(self.home) if home == k]
+            sizes = np.array([len(self.classes[c].atoms) for c in own], dtype=float)
+            first = [self.frames.numbers[self.classes[c].atoms[0]] for c in own]
+            guess = np.where(np.array(first) == 1, 0.1, -0.1) if len(own) > 1 else np.zeros(1)
+            guess += (fragment.charge - sizes @ guess) / sizes.sum()
+            charges[own] = guess
+        return charges
+
+    def _turn(self, charges: Floats, left: Floats) -> Floats:
+        """Solve for the charges of one fragment after the other."""
+        for k, fragment in enumerate(self.frames.fragments):
+            own = [c for c, home in enumerate(self.home) if home == k]
+            sizes = np.array([len(self.classes[c].atoms) for c in own], dtype=float)
+            if len(own) == 1:
+                charges[own] = fragment.charge / sizes
+                continue
+            others = charges.copy()
+            others[own] = 0.0
+            base = self._coulomb(others)  # among the others, of three fragments or more
+            columns = []
+            for c in own:
+                unit = others.copy()
+                unit[c] = 1.0
+                columns.append(self._coulomb(unit) - base)
+            charges[own] = _constrained(np.stack(columns, axis=1), left - base, sizes, fragment)
+        kinds = np.unique(self.kind, return_inverse=True)[1]
+        alike: Floats = (np.bincount(kinds, charges) / np.bincount(kinds))[kinds]
+        return alike
+
+
+def _rows(energy: Floats, forces: Floats) -> Floats:
+    return np.concatenate([ENERGY_WEIGHT * energy, forces.ravel()])
+
+
+def _nonnegative(columns: Floats, y: Floats) -> Floats:
+    """Solve |columns c − y| → min for c ≥ 0, with a little of |c|², columns at norm 1."""
+    from scipy.optimize import nnls
+
+    norms = np.linalg.norm(columns, axis=0)
+    norms[norms == 0.0] = 1.0
+    ridge = RIDGE * np.eye(len(norms))
+    # Of the tall problem only its triangle matters.
+    q, r = np.linalg.qr(np.vstack([columns / norms, ridge]))
+    found, _ = nnls(r, q.T @ np.concatenate([y, np.zeros(len(norms))]), maxiter=100 * len(norms))
+    coefficients: Floats = found / norms
+    return coefficients
+
+
+def _constrained(columns: Floats, y: Floats, sizes: Floats, fragment: FragmentSpec) -> Floats:
+    """Solve |columns q − y| → min with Σ n q the fragment's charge, exactly in the end."""
+    norm = np.linalg.norm(columns) or 1.0
+    ridge = 1e-2 * norm * np.eye(len(sizes)) / np.sqrt(len(sizes))
+    total = CHARGE_WEIGHT * norm * sizes / sizes.sum()
+    matrix = np.vstack([columns, ridge, total])
+    charge = CHARGE_WEIGHT * norm * fragment.charge / sizes.sum()
+    aim = np.concatenate([y, np.zeros(len(sizes)), np.array([charge])])
+    charges: Floats = np.linalg.lstsq(matrix, aim, rcond=None)[0]
+    charges += (fragment.charge - sizes @ charges) / sizes.sum()
+    return charges
