@@ -80,7 +80,7 @@ def _steps(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 def _parts(record: Mapping[str, Any]) -> dict[str, Any]:
     parts = dict(record["fragments"])
-    parts.update({name: record[name] for name in ("binding", "full") if name in record})
+    parts.update({name: record[name] for name in ("prior", "binding", "full") if name in record})
     return parts
 
 

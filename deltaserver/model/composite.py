@@ -425,7 +425,25 @@ def _check_fit(
             )
         for fragment in fragments:
             _check_elements(fragment, model, name, source)
+        _check_blocks(fragments, model, name, source)
     return numbers
+
+
+def _check_blocks(
+    fragments: tuple[Fragment, ...], model: ForceModel, name: str, source: str
+) -> None:
+    """Raise unless a weighted descriptor's fragments are those of the complex."""
+    parameters = getattr(model, "parameters", None)
+    if parameters is None or parameters.blocks is None:
+        return
+    owner = np.zeros(len(model.numbers), dtype=np.int64)
+    for k, fragment in enumerate(fragments):
+        owner[fragment.atoms] = k
+    known = parameters.blocks.fragment
+    if ((known[:, None] == known) != (owner[:, None] == owner)).any():
+        raise ManifestError(
+            f"{source}: the {name} model is weighted by other fragments than those listed here"
+        )
 
 
 def _check_elements(fragment: Fragment, model: ForceModel, name: str, source: str) -> None:

@@ -76,9 +76,17 @@ class PairPrior:
 
     @cached_property
     def _pairs(self) -> tuple[Ints, Ints]:
-        """Return the atoms i > j of every pair of different fragments."""
+        """Return the atoms i > j of every pair of different fragments that exerts anything."""
+        n = len(self.classes)
+        place = {one.name: k for k, one in enumerate(self.classes)}
+        charged = np.array([one.charge != 0.0 for one in self.classes], dtype=bool)
+        acts = charged[:, None] & charged
+        for a, b in self.terms:
+            acts[place[a], place[b]] = acts[place[b], place[a]] = True
         i, j = np.tril_indices(len(self.fragment), k=-1)
         between = self.fragment[i] != self.fragment[j]
+        if n:
+            between &= acts[self._class_of[i], self._class_of[j]]
         return i[between], j[between]
 
     @cached_property

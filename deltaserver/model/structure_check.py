@@ -85,7 +85,7 @@ class ExpectedStructure:
             if alone is not None:
                 bonds.append(find_bonds(fragment.name, fragment.numbers, fragment.atoms, alone))
                 _enter(shortest, alone.min(axis=0), fragment.atoms)
-        if distances is not None:
+        if distances is not None and model.prior is None:  # which is right at any separation
             contacts = _longest_contacts(distances, owner, len(model.fragments))
         closest = _closest_by_elements(shortest, model.numbers, owner, bonds)
         fragment_names = tuple(fragment.name for fragment in model.fragments)

@@ -120,11 +120,13 @@ def subject_of(models: Path, structure: Path | None, model: Any, component: str,
 
     start = start_structure(models, structure, model)
     fragments = [fragment.name for fragment in model.fragments]
+    binding = [name for name in ("prior", "binding") if getattr(model, name)]
     parts = {
-        "total": [*fragments, *(["binding"] if model.binding else [])],
+        "total": [*fragments, *binding],
+        "binding": binding,
         "fragments": fragments,
     }.get(component, [component])
-    if kind == "mts" and (component != "total" or not model.binding):
+    if kind == "mts" and (component != "total" or not binding):
         raise InputError("--kind mts splits fragments from binding: it needs both, and --component"
                          " total")  # fmt: skip
     directory = models if models.is_dir() else models.parent

@@ -24,7 +24,7 @@ from deltaserver.serve.logfile import LogFile, Rotation, now
 STATUS_EVERY_S = 0.2
 PLAIN_STATUS_FIRST_S, PLAIN_STATUS_LAST_S = 1.0, 60.0  # ever rarer: a batch log stays short
 HEADER_EVENT = "loaded"  # what every file begins with: the model and its version
-WHOLE_MODEL_PARTS = ("binding", "full")
+WHOLE_MODEL_PARTS = ("prior", "binding", "full")
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,9 @@ class StatusLine:
         of_all = f"/{self.expected}" if self.expected else ""
         text = f"step {n_structures}{of_all}  {rate:.1f} steps/s"
         text += f"  {times.evaluate_ms:.2f} ms evaluation  E = {last.energy_ev:.4f} eV"
-        if "binding" in last.contributions:
-            text += f"  binding {last.contributions['binding'].energy_ev:+.4f} eV"
+        between = [last.contributions[k] for k in ("prior", "binding") if k in last.contributions]
+        if between:
+            text += f"  binding {sum(part.energy_ev for part in between):+.4f} eV"
         if self.in_place:
             show(self.stream, "\r" + text.ljust(self._width))
             self._width = len(text)

@@ -152,11 +152,11 @@ class _Fit:
     def solve(self) -> PairPrior:
         columns, what = self._columns()
         charges = self._start_charges()
-        coefficients = _nonnegative(columns, self.y - self._coulomb(charges))
+        coefficients = _solve(columns, self.y - self._coulomb(charges))[0]
         if self._charged():
             for _ in range(TURNS):
-                charges = self._turn(charges, self.y - columns @ coefficients)
-                coefficients = _nonnegative(columns, self.y - self._coulomb(charges))
+                charges, coefficients = self._turn(charges, columns)
+            coefficients = _solve(columns, self.y - self._coulomb(charges))[0]
         terms: dict[tuple[str, str], PairTerms] = {}
         for (alike, kind), coefficient in zip(what, coefficients, strict=True):
             for names in map(self._names, alike if coefficient > 0.0 else ()):
@@ -218,8 +218,9 @@ class _Fit:
             charges[own] = guess
         return charges
 
-    def _turn(self, charges: Floats, left: Floats) -> Floats:
-        """Solve for the charges of one fragment after the other."""
+    def _turn(self, charges: Floats, columns: Floats) -> tuple[Floats, Floats]:
+        """Solve for one fragment's charges after the other's, with all other coefficients."""
+        coefficients = np.zeros(columns.shape[1])
         for k, fragment in enumerate(self.frames.fragments):
             own = [c for c, home in enumerate(self.home) if home == k]
             sizes = np.array([len(self.classes[c].atoms) for c in own], dtype=float)
@@ -229,43 +230,55 @@ class _Fit:
             others = charges.copy()
             others[own] = 0.0
             base = self._coulomb(others)  # among the others, of three fragments or more
-            columns = []
+            units = []
             for c in own:
                 unit = others.copy()
                 unit[c] = 1.0
-                columns.append(self._coulomb(unit) - base)
-            charges[own] = _constrained(np.stack(columns, axis=1), left - base, sizes, fragment)
+                units.append(self._coulomb(unit) - base)
+            total = _Total(np.stack(units, axis=1), sizes, fragment.charge)
+            coefficients, charges[own] = _solve(columns, self.y - base, total)
         kinds = np.unique(self.kind, return_inverse=True)[1]
         alike: Floats = (np.bincount(kinds, charges) / np.bincount(kinds))[kinds]
-        return alike
+        return alike, coefficients
+
+
+@dataclass(frozen=True)
+class _Total:
+    """Charges to be solved for: their columns, how many atoms have each, and their sum."""
+
+    columns: Floats
+    sizes: Floats
+    charge: float
 
 
 def _rows(energy: Floats, forces: Floats) -> Floats:
     return np.concatenate([ENERGY_WEIGHT * energy, forces.ravel()])
 
 
-def _nonnegative(columns: Floats, y: Floats) -> Floats:
-    """Solve |columns c − y| → min for c ≥ 0, with a little of |c|², columns at norm 1."""
+def _solve(columns: Floats, y: Floats, free: _Total | None = None) -> tuple[Floats, Floats]:
+    """Solve |columns c + free q − y| → min for c ≥ 0 and charges q of a given sum.
+
+    Columns at norm 1, a little of |c|² is added; a charge is the difference of two that are not
+    negative.
+    """
     from scipy.optimize import nnls
 
-    norms = np.linalg.norm(columns, axis=0)
+    n = columns.shape[1]
+    matrix = columns if free is None else np.hstack([columns, free.columns, -free.columns])
+    norms = np.linalg.norm(matrix, axis=0)
     norms[norms == 0.0] = 1.0
-    ridge = RIDGE * np.eye(len(norms))
+    rows, aims = [matrix / norms, RIDGE * np.eye(len(norms))], [y, np.zeros(len(norms))]
+    if free is not None:
+        weight = CHARGE_WEIGHT * max(1.0, float(np.linalg.norm(y)))
+        signed = np.concatenate([np.zeros(n), free.sizes, -free.sizes])
+        rows.append(weight * signed[None] / norms)
+        aims.append(np.array([weight * free.charge]))
     # Of the tall problem only its triangle matters.
-    q, r = np.linalg.qr(np.vstack([columns / norms, ridge]))
-    found, _ = nnls(r, q.T @ np.concatenate([y, np.zeros(len(norms))]), maxiter=100 * len(norms))
-    coefficients: Floats = found / norms
-    return coefficients
-
-
-def _constrained(columns: Floats, y: Floats, sizes: Floats, fragment: FragmentSpec) -> Floats:
-    """Solve |columns q − y| → min with Σ n q the fragment's charge, exactly in the end."""
-    norm = np.linalg.norm(columns) or 1.0
-    ridge = 1e-2 * norm * np.eye(len(sizes)) / np.sqrt(len(sizes))
-    total = CHARGE_WEIGHT * norm * sizes / sizes.sum()
-    matrix = np.vstack([columns, ridge, total])
-    charge = CHARGE_WEIGHT * norm * fragment.charge / sizes.sum()
-    aim = np.concatenate([y, np.zeros(len(sizes)), np.array([charge])])
-    charges: Floats = np.linalg.lstsq(matrix, aim, rcond=None)[0]
-    charges += (fragment.charge - sizes @ charges) / sizes.sum()
-    return charges
+    q, r = np.linalg.qr(np.vstack(rows))
+    found, _ = nnls(r, q.T @ np.concatenate(aims), maxiter=100 * len(norms))
+    found /= norms
+    if free is None:
+        return found, np.zeros(0)
+    charges = found[n : n + len(free.sizes)] - found[n + len(free.sizes) :]
+    charges += (free.charge - free.sizes @ charges) / free.sizes.sum()
+    return found[:n], charges

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from deltaserver.errors import DataError
 from deltaserver.model.archive import read_arrays
 from deltaserver.model.descriptor import PairDescriptor
+from deltaserver.model.files import read_parameters
 from deltaserver.training.components import LabelledSet
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 SAME = 1e-9  # of descriptor entries, 1/Å: further apart are two geometries
-WANTED = ("z", "R_desc", "R_d_desc_alpha", "alphas_F", "std")
 
 
 @dataclass(frozen=True)
@@ -86,16 +86,12 @@ def _read(path: Path) -> tuple[Ints, Floats, Floats, Floats]:
     if not path.exists():
         raise DataError(f"{path}: no such model to begin with")
     try:
-        arrays = read_arrays(path, WANTED)
-        numbers = arrays["z"].astype(np.int64)
-        n_atoms = len(numbers)
-        x = arrays["R_desc"].T.astype(float).reshape(-1, n_atoms * (n_atoms - 1) // 2)
-        a = arrays["R_d_desc_alpha"].astype(float).reshape(x.shape)
-        std = float(arrays["std"])
-        v = -std * arrays["alphas_F"].astype(float).reshape(len(x), n_atoms, 3)
+        known = read_parameters(path)
+        alphas = read_arrays(path, ("alphas_F",))["alphas_F"].astype(float)
+        v = -known.std * alphas.reshape(len(known.x), len(known.numbers), 3)
     except Exception as error:  # numpy and zipfile raise a dozen kinds at broken files
         raise DataError(f"{path}: no model that can be begun with ({error})") from None
-    return numbers, x, a * std, v
+    return known.numbers, known.x, known.a * known.std, v
 
 
 def _projected(v: Floats, positions: Floats, descriptor: Floats, pairs: PairDescriptor) -> Floats:
