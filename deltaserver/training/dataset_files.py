@@ -40,10 +40,11 @@ def silent(_: str) -> None:
     """Tell nobody."""
 
 
-def read_dataset(path: str | Path, tell: Tell = silent) -> LabelledFrames:
+def read_dataset(path: str | Path, tell: Tell = silent, plausible: bool = True) -> LabelledFrames:
     """Read a dataset directory (or its ``dataset.yaml``), or a labelled extended XYZ file.
 
-    ``tell`` is called with one line for what was passed over, such as blank lines.
+    ``tell`` is called with one line for what was passed over, such as blank lines. ``plausible``
+    refuses frames that no dynamics makes.
 
     Raises:
         DataError: no such dataset, or anything in it that is wrong, with the frame's number.
@@ -56,7 +57,8 @@ def read_dataset(path: str | Path, tell: Tell = silent) -> LabelledFrames:
     refuse_npz(path)
     if path.suffix not in (".yaml", ".yml"):
         frames = _read_frames(path, path.name.split(".")[0], "", None, None, tell)
-        check_plausible(frames, str(path))
+        if plausible:
+            check_plausible(frames, str(path))
         return frames
     top = read_manifest(path)
     fragments = parse_fragments(top["fragments"], str(path))
@@ -70,7 +72,8 @@ def read_dataset(path: str | Path, tell: Tell = silent) -> LabelledFrames:
             f"{frames_path}: has {len(frames)} frames; {path.name} states {top['frames']}: "
             "the file is truncated or was replaced"
         )
-    check_plausible(frames, str(frames_path))
+    if plausible:
+        check_plausible(frames, str(frames_path))
     return frames
 
 

@@ -96,7 +96,7 @@ def finish(workplace: Workplace, name: str, reference: str | None) -> LabelledFr
         name,
         reference or calculator,
     )
-    write_dataset(frames, workplace.directory, _provenance(workplace, frames, calculator))
+    write_dataset(frames, workplace.directory, provenance_of(workplace, frames, calculator))
     return frames
 
 
@@ -161,7 +161,8 @@ def _check_mergeable(
         )
 
 
-def _provenance(workplace: Workplace, frames: LabelledFrames, calculator: str) -> dict[str, Any]:
+def provenance_of(workplace: Workplace, frames: LabelledFrames, calculator: str) -> dict[str, Any]:
+    """Return what a dataset keeps of how it was made."""
     settings = json.loads((workplace.directory / JOURNAL / SETTINGS_NAME).read_text())
     provenance: dict[str, Any] = {
         "command": settings.get("command", command_line()),
