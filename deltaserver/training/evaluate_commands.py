@@ -1,12 +1,19 @@
-"""``deltaserver evaluate``: errors on held-out frames, full against Δ."""
+"""``deltaserver evaluate``: errors on held-out frames, full against Δ, and along curves."""
 
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from deltaserver.training.scan_options import scan_options, take_request, tell_labels
+
+if TYPE_CHECKING:
+    from deltaserver.training.scan_errors import ScanErrors
+    from deltaserver.training.scan_workflow import ScanRequest
 
 PATH = click.Path(path_type=Path)
 
@@ -27,7 +34,7 @@ def _sizes(_context: click.Context, _option: click.Parameter, text: str) -> tupl
 
 
 @click.command()
-@click.argument("dataset", type=PATH)
+@click.argument("dataset", type=PATH, required=False)
 @click.option("-m", "--models", "directories", type=PATH, multiple=True,
               help="Model directory; repeat it to compare several.")  # fmt: skip
 @click.option(
@@ -55,6 +62,7 @@ def _sizes(_context: click.Context, _option: click.Parameter, text: str) -> tupl
               default=0.95, show_default=True, help="Of the intervals.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
               help="Of everything that is drawn.")  # fmt: skip
+@scan_options
 @click.option("-o", "--output", type=PATH, required=True,
               help="Where evaluation.json, evaluation.md and the figures go.")  # fmt: skip
 @click.option("--readme", is_flag=True, help="Write each model directory's README.md too.")
@@ -62,10 +70,7 @@ def _sizes(_context: click.Context, _option: click.Parameter, text: str) -> tupl
               help="What trained the models, to be stated in the Markdown.")  # fmt: skip
 @click.option("--no-figures", is_flag=True, help="Numbers only; needs no matplotlib.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
-def evaluate(
-    dataset: Path, output: Path, readme: bool, made_with: str, no_figures: bool, debug: bool,
-    **options: Any,
-) -> None:  # fmt: skip
+def evaluate(dataset: Path | None, debug: bool, **options: Any) -> None:
     """Test models on held-out frames of DATASET: full against Δ.
 
     \b
@@ -73,35 +78,79 @@ def evaluate(
 
     DATASET is a directory that `deltaserver dataset` has made, or a labelled extended XYZ file.
     Frames that a model was trained on are refused.
+
+    --scan compares the binding along dissociation and rotation curves too, or, without DATASET,
+    alone:
+
+    \b
+    deltaserver evaluate data/water_benzene --models models/water_benzene --output run/evaluation \\
+        --scan run/scan --calculator GFN2-xTB
+    deltaserver evaluate --scan run/scan --models models/other --output run/other
     """
     from deltaserver.errors import InputError
+
+    scan = take_request(options, options["seed"])
+    sizes = options["train_sizes"]
+    if options["symmetries"] and not sizes:
+        raise InputError("--symmetry is for --train-sizes; models that exist have their own")
+    if not options["directories"] and not sizes:
+        raise InputError("--models is missing; expected a directory with a model.yaml")
+    if dataset is not None:
+        _held_out(dataset, scan, options)
+    elif scan is None:
+        raise click.MissingParameter(param_hint="'DATASET'", param_type="argument")
+    elif sizes or options["readme"]:
+        raise InputError("--train-sizes and --readme are of held-out errors; give DATASET too")
+    else:
+        _scan_alone(scan, options)
+
+
+def _held_out(dataset: Path, scan: ScanRequest | None, options: dict[str, Any]) -> None:
+    """Evaluate on held-out frames, and along a scan's curves if there is one."""
     from deltaserver.training.evaluate_workflow import EvaluationPlan, write_evaluation
     from deltaserver.training.evaluate_workflow import evaluate as run
     from deltaserver.training.evaluation_markdown import grid_table, whole_tables
+    from deltaserver.training.scan_workflow import run_scan
     from deltaserver.training.splits import SplitRequest
 
-    trajectories = options.pop("test_trajectories")
-    given = options.pop("kind")
+    trajectories, given = options.pop("test_trajectories"), options.pop("kind")
     kind: Any = given or ("trajectory" if trajectories else "time")
     split = SplitRequest(kind, trajectories, options.pop("test_fraction"), options["seed"])
-    directories = options.pop("directories")
-    sizes, symmetries = options.pop("train_sizes"), options.pop("symmetries")
-    if symmetries and not sizes:
-        raise InputError("--symmetry is for --train-sizes; models that exist have their own")
-    if not directories and not sizes:
-        raise InputError("--models is missing; expected a directory with a model.yaml")
+    directories, sizes = options.pop("directories"), options.pop("train_sizes")
+    symmetries, output = options.pop("symmetries"), options.pop("output")
+    writing = {name: options.pop(name) for name in ("readme", "made_with")}
+    draw = not options.pop("no_figures")
     if sizes:
         directories += _train(dataset, sizes, symmetries, output, split)
     # What is trained here is of this dataset; of what exists it shows.
     plan = EvaluationPlan(split=split, all_if_unseen=kind == "time" and not given and not sizes,
                           **options)  # fmt: skip
     found = run(dataset, directories, plan)
+    if scan:
+        curves = run_scan(scan, directories, found.frames.fragments, tell_labels())
+        found = replace(found, scan=curves)
     command = _command(click.get_current_context())
-    written = write_evaluation(
-        found, output, draw=not no_figures, readme=readme, made_with=made_with, command=command
-    )
+    written = write_evaluation(found, output, draw=draw, command=command, **writing)
     click.echo(f"{len(found.test)} test frames: {found.request.describe()}\n")
     click.echo(grid_table(found) if len(directories) > 1 else whole_tables(found))
+    _tell(found.scan, written)
+
+
+def _scan_alone(scan: ScanRequest, options: dict[str, Any]) -> None:
+    """Evaluate along a scan's curves."""
+    from deltaserver.training.scan_workflow import run_scan, write_scan
+
+    found = run_scan(scan, options["directories"], (), tell_labels())
+    command = _command(click.get_current_context())
+    _tell(found, write_scan(found, options["output"], draw=not options["no_figures"],
+                            command=command))  # fmt: skip
+
+
+def _tell(scan: ScanErrors | None, written: list[Path]) -> None:
+    from deltaserver.training.scan_report import scan_summary
+
+    if scan:
+        click.echo(f"\n{scan_summary(scan)}")
     click.echo(f"\nwritten: {', '.join(str(path) for path in written)}")
 
 

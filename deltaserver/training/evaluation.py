@@ -183,10 +183,14 @@ def _formula(numbers: Ints) -> str:
 def component_errors(evaluated: EvaluatedModel, frames: LabelledFrames) -> list[ComponentErrors]:
     """Evaluate one model directory on ``frames``: the wholes first, then the parts."""
     label = evaluated.label
-    total = _evaluate(evaluated.model, frames.positions, TOTAL)
+    total = evaluate_batches(evaluated.model, frames.positions, TOTAL)
     results = []
     for component in evaluated.wholes:
-        found = total if component == TOTAL else _evaluate(evaluated.model, frames.positions, FULL)
+        found = (
+            total
+            if component == TOTAL
+            else evaluate_batches(evaluated.model, frames.positions, FULL)
+        )
         error = found.forces - frames.forces
         by_fragment = {f.name: FrameErrors.of(error[:, f.atoms]) for f in evaluated.fragments}
         forces = {OVERALL: FrameErrors.of(error), **by_fragment}
@@ -209,7 +213,9 @@ def component_errors(evaluated: EvaluatedModel, frames: LabelledFrames) -> list[
     return results
 
 
-def _evaluate(model: CompositeModel, positions: Floats, component: str) -> CompositeEvaluation:
+def evaluate_batches(
+    model: CompositeModel, positions: Floats, component: str
+) -> CompositeEvaluation:
     """Evaluate in batches that fit into memory."""
     n_pairs = model.n_atoms * (model.n_atoms - 1) // 2
     size = max(1, int(BATCH_BYTES / (8 * 3 * max(n_pairs, 1))))

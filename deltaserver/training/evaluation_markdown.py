@@ -23,6 +23,8 @@ from deltaserver.training.evaluation import (
 )
 from deltaserver.training.evaluation_report import Evaluated, reference
 from deltaserver.training.learning_curves import permutations_of
+from deltaserver.training.markdown_table import markdown_table
+from deltaserver.training.scan_report import scan_markdown
 from deltaserver.training.training_report import read_report, sigma_search
 from deltaserver.units import KCAL_PER_MOL_EV
 
@@ -50,6 +52,8 @@ def to_markdown(
     blocks.append(f"## Each part on its own labels\n\n{_part_errors_table(found)}")
     if found.curves:
         blocks.append(f"## Learning curves\n\n{_curves_table(found)}")
+    if found.scan:
+        blocks.append(scan_markdown(found.scan))
     blocks.append(f"## What the descriptor compares\n\n{_descriptor_text(found.descriptor)}")
     if figures:
         shown = "\n".join(f"![{path.stem.replace('_', ' ')}]({path})" for path in figures)
@@ -272,13 +276,3 @@ def shown(estimate: Estimate | None) -> str:
 def percent(estimate: Estimate) -> str:
     """Return a percentage with its interval: ``83.2 % [81.7, 84.7]``."""
     return f"{estimate.value:.1f} % [{estimate.low:.1f}, {estimate.high:.1f}]"
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table whose columns also line up as plain text."""
-    widths = [max(len(row[k]) for row in [header, *rows]) for k in range(len(header))]
-    lines = [header, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |"
-        for line in lines
-    )

@@ -24,6 +24,8 @@ from deltaserver.training.evaluation import (
 )
 from deltaserver.training.frames import LabelledFrames
 from deltaserver.training.learning_curves import LearningCurve, n_train_of
+from deltaserver.training.scan_errors import ScanErrors
+from deltaserver.training.scan_report import scan_json
 from deltaserver.training.splits import SplitRequest
 from deltaserver.training.training_report import read_report, sigma_search
 from deltaserver.units import KCAL_PER_MOL_EV
@@ -46,6 +48,7 @@ class Evaluated:
         trained_on: how many of the dataset's frames each directory was trained on, by label.
         descriptor: what the descriptor compares, over all frames.
         curves: learning curves, where models differ in their number of points.
+        scan: dissociation and rotation curves, if they were asked for.
     """
 
     dataset: str
@@ -58,6 +61,7 @@ class Evaluated:
     trained_on: Mapping[str, int]
     descriptor: DescriptorAnalysis
     curves: tuple[LearningCurve, ...] = ()
+    scan: ScanErrors | None = None
 
     @property
     def test_per_trajectory(self) -> dict[int, int]:
@@ -99,6 +103,7 @@ def to_json(found: Evaluated) -> dict[str, Any]:
         "improvements": list(_improvements_json(found)),
         "learning_curves": [_curve_json(curve) for curve in found.curves],
         "descriptor": _descriptor_json(found.descriptor),
+        **({"scan": scan_json(found.scan)} if found.scan else {}),
     }
 
 

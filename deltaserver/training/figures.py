@@ -32,11 +32,13 @@ from deltaserver.training.figure_style import (
     TITLE,
     pretty,
 )
+from deltaserver.training.figures_scan import draw_scan
 from deltaserver.training.frames import LabelledFrames
 from deltaserver.training.learning_curves import LearningCurve
 from deltaserver.units import KCAL_PER_MOL_EV
 
 Floats = NDArray[np.float64]
+SCAN_FIGURE = "scan"
 
 
 def draw_all(found: Evaluated, directory: Path) -> list[Path]:
@@ -57,6 +59,9 @@ def draw_all(found: Evaluated, directory: Path) -> list[Path]:
     }
     if found.curves:
         figures["learning_curves"] = lambda f: draw_learning_curves(f, found.curves)
+    if found.scan:
+        scan = found.scan
+        figures[SCAN_FIGURE] = lambda f: draw_scan(f, scan)
     return [save(draw, directory / name) for name, draw in figures.items()]
 
 
