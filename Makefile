@@ -43,10 +43,12 @@ FAULTS := tests/integration/test_faults.py
 
 # Two workers a core: they wait for i-PI half of their time. One thread each: the cores are taken.
 test: export OMP_NUM_THREADS ?= 1
+# What pytest makes of the tests is kept, whatever the environment says: every worker wants it.
+test: PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow" -n 4 --dist worksteal \
+	$(PYTEST) -m "not slow" -n 4 --dist worksteal \
 	    --ignore=$(FAULTS) --cov --cov-report=term --cov-fail-under=93
-	$(BIN)/python -m pytest -m "not slow" $(FAULTS)
+	$(PYTEST) -m "not slow" $(FAULTS)
 
 slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow

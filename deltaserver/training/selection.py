@@ -7,6 +7,7 @@ trajectory trains, what follows validates, the last part is held out and never l
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ def split_in_time(
     train_fraction: float = TRAIN_FRACTION,
     held_out_trajectories: tuple[int, ...] = (),
 ) -> Split:
-    """Divide frames along their trajectories.
+    """Divide frames along their trajectories; those of one frame alone as wholes.
 
     Args:
         trajectory: of every frame, shape (K,).
@@ -51,12 +52,17 @@ def split_in_time(
     known = set(trajectory.tolist())
     if missing := sorted(set(held_out_trajectories) - known):
         raise DataError(f"no trajectory {missing[0]} to hold out; the dataset has {sorted(known)}")
+    singles = count()
     parts: dict[str, list[Ints]] = {"train": [], "valid": [], "held_out": []}
     for index in sorted(known):
         frames = np.flatnonzero(trajectory == index)
         frames = frames[np.argsort(step[frames], kind="stable")]
-        end = 0 if index in held_out_trajectories else int(train_fraction * len(frames))
+        end = int(train_fraction * len(frames))
         start = end - int(VALID_SHARE * end)
+        if len(frames) == 1:
+            start, end = _single(next(singles), train_fraction)
+        if index in held_out_trajectories:
+            start = end = 0
         parts["train"].append(frames[:start])
         parts["valid"].append(frames[start:end])
         parts["held_out"].append(frames[end:])
@@ -64,6 +70,16 @@ def split_in_time(
     if not len(split.train) or not len(split.valid):
         raise DataError("too few frames are left to train and validate on; hold out less")
     return split
+
+
+def _single(place: int, train_fraction: float) -> tuple[int, int]:
+    """Return where training and validation end of the one frame of a trajectory: 0 or 1.
+
+    Frames of windows along a separation are trajectories of their own. Multiples of the golden
+    ratio, modulo 1, are spread evenly, so that each use has its share, at all separations.
+    """
+    share = (place * 0.6180339887498949) % 1.0
+    return int(share < (1.0 - VALID_SHARE) * train_fraction), int(share < train_fraction)
 
 
 def draw_stratified(energy: Floats, count: int, seed: int, what: str = "frames") -> Ints:

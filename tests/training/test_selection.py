@@ -63,3 +63,18 @@ def test_the_distribution_is_kept_and_tails_are_drawn():
 def test_a_count_that_cannot_be_is_refused(count):
     with pytest.raises(DataError, match=rf"{count} training frames are wanted and 10 are there"):
         draw_stratified(np.arange(10.0), count, 0, "training frames")
+
+
+def test_trajectories_of_one_frame_serve_every_use():
+    """Frames of windows along a separation: in the order of the separation, none is left out."""
+    trajectory = np.arange(300)
+    split = split_in_time(trajectory, np.zeros(300, dtype=int), 0.8, (7,))
+    assert len(split.train) == pytest.approx(0.64 * 300, abs=3)
+    assert len(split.valid) == pytest.approx(0.16 * 300, abs=3)
+    assert 7 in split.held_out
+    assert np.diff(split.train).max() <= 4  # evenly, at every separation
+    everything = np.concatenate([split.train, split.valid, split.held_out])
+    assert np.array_equal(np.sort(everything), trajectory)
+    whole = split_in_time(trajectory, np.zeros(300, dtype=int), 1.0)
+    assert not len(whole.held_out)
+    assert len(whole.valid) == pytest.approx(60, abs=3)
