@@ -1,9 +1,12 @@
 """Write the permutations that turn C60 and the catcher: models/c60_rotations.py OUTPUT.npz
 
-Of the 480 products of the two bonded graphs' automorphisms these are the 120 that a rotation of
-each molecule brings about. Of the others, 240 mirror one molecule alone, which no motion does, and
-120 mirror both. sgdml's predictor, which the served model is compared with, expands the
-training set in memory: 10 GB at the peak with 120 permutations, more than 20 GB with 480.
+Of the 480 products of the two bonded graphs' automorphisms these are the 240 that a rotation of
+each molecule brings about, or a reflection of both: distances, which the descriptor is made of,
+do not tell a complex from its mirror image, so that every training point shows one more
+orientation of the guest. The others mirror one molecule alone, which no motion does.
+
+With 60 points on a pair potential, 120 permutations give a force error of 0.158 kcal/mol/Å on
+orientations that nothing was trained on, 240 give 0.138.
 """
 
 from __future__ import annotations
@@ -32,10 +35,12 @@ def main(output):
     binding = choose(parts, "binding")[0]
     data = labelled_set(frames, binding)
     perms = resolve("product", frames, parts, binding, data, np.arange(1)).perms
-    for fragment in frames.fragments:
-        x = frames.positions[0]
-        atoms = np.array(fragment.atoms)
-        perms = perms[[is_rotation(x[atoms], x[p[atoms]]) for p in perms]]
+    x = frames.positions[0]
+    turned = [
+        [is_rotation(x[atoms], x[p[atoms]]) for p in perms]
+        for atoms in (np.array(fragment.atoms) for fragment in frames.fragments)
+    ]
+    perms = perms[np.array(turned[0]) == np.array(turned[1])]
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     np.savez(output, binding=perms)
 

@@ -35,9 +35,15 @@ def sigma_search(report: Mapping[str, Any], part: Part) -> dict[str, float | Non
         entry = report["components"][part.name]
         if (entry["sigma"], entry["n_perms"]) != (part.sigma, part.n_perms):
             return {}
+        several = len({candidate.get("intra_weight", 1.0) for candidate in entry["candidates"]}) > 1
         return {
-            f"{float(candidate['sigma']):g}": candidate.get("valid_force_mae_kcal_mol_ang")
+            _label(candidate, several): candidate.get("valid_force_mae_kcal_mol_ang")
             for candidate in entry["candidates"]
         }
     except (KeyError, TypeError, ValueError, AttributeError):
         return {}
+
+
+def _label(candidate: Mapping[str, Any], with_weight: bool) -> str:
+    sigma = f"{float(candidate['sigma']):g}"
+    return f"{sigma} (weight {candidate.get('intra_weight', 1.0):g})" if with_weight else sigma
