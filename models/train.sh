@@ -68,7 +68,7 @@ binding() { # NAME DATASETS OPTIONS…
 c60() {
     local data=c60_buckycatcher_gfn2_400K.xyz.gz compare=run/compare/c60 part
     local points=(--n-train 100 --n-valid 40)
-    local wide=(--n-train 560 --n-valid 60 --train-fraction 1 --hold-out 14,20 --solver iterative)
+    local wide=(--n-train 560 --n-valid 60 --train-fraction 1 --hold-out "14,20" --solver iterative)
     train c60_buckycatcher_wide $compare-wide --symmetry fragment --component buckycatcher \
         "${wide[@]}" --sigma 40 --tolerance 1e-5
     for part in c60 buckycatcher; do
