@@ -20,6 +20,7 @@ WINDOW_OPTIONS = {
     "windows": "windows",
     "window_frames": "frames_per_window",
     "window_spring": "spring",
+    "pulled": "pulled",
 }
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -96,6 +97,11 @@ SAMPLING = together(
     click.option(
         "--orientations", type=click.IntRange(min=1), metavar="N",
         help="Random orientations of --separations. [default: 20]",
+    ),
+    click.option(
+        "--pulled", type=click.IntRange(min=1), metavar="N",
+        help="Of these, so many are STRUCTURE's own, one fragment pulled out of the other: random "
+        "ones seldom find into a host. [default: 0]",
     ),
     click.option(
         "--windows", type=click.IntRange(min=1), metavar="N",

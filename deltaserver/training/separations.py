@@ -24,7 +24,7 @@ class SeparationPlan:
     """Windows whose shortest distances between fragments go from ``nearest`` to ``farthest`` (Å).
 
     Each of ``orientations`` has ``windows`` of them, a trajectory each, held by a spring of
-    ``spring`` (eV/Å²).
+    ``spring`` (eV/Å²). The first ``pulled`` orientations are the start structure's own.
     """
 
     nearest: float
@@ -33,6 +33,7 @@ class SeparationPlan:
     windows: int = 8
     frames_per_window: int = 2
     spring: float = 2.0
+    pulled: int = 0
 
     def __post_init__(self) -> None:
         """Refuse windows that no dynamics can be run in, or with holes between them."""
@@ -44,6 +45,8 @@ class SeparationPlan:
         for name in ("orientations", "windows", "frames_per_window", "spring"):
             if getattr(self, name) <= 0:
                 raise InputError(f"{name.replace('_', ' ')} is {getattr(self, name)}; must be > 0")
+        if not 0 <= self.pulled <= self.orientations:
+            raise InputError(f"{self.pulled} of {self.orientations} orientations cannot be pulled")
         step = float(np.diff(self.distances.ravel()).max(initial=0.0))
         if step > LONGEST_STEP_ANG:
             raise InputError(
@@ -123,33 +126,64 @@ def make_windows(
     structure: tuple[Floats, Floats],
     fragments: tuple[FragmentSpec, ...],
 ) -> list[Window]:
-    """Return the windows of one orientation; ``structure`` is positions (N, 3) and masses (N,).
-
-    Both fragments are turned at random about their centres of mass, and the second then comes
-    from afar in a random direction; all three are uniform.
-    """
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(orientation,)))
+    """Return the windows of one orientation; ``structure`` is positions (N, 3) and masses (N,)."""
     positions, masses = structure
     groups = [np.array(fragment.atoms) for fragment in fragments]
-    first, second = (
-        (positions[g] - np.average(positions[g], axis=0, weights=masses[g])) @ random_rotation(rng)
-        for g in groups
-    )
-    direction = rng.normal(size=3)
-    direction /= np.linalg.norm(direction)
+    centres = [np.average(positions[g], axis=0, weights=masses[g]) for g in groups]
+    parts = (positions[groups[0]] - centres[0], positions[groups[1]] - centres[1])
+    if orientation < plan.pulled:
+        direction, distances = _pulled(plan, orientation, parts, centres[1] - centres[0])
+    else:
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(orientation,)))
+        parts, direction, distances = _turned(plan, orientation, parts, rng)
     windows = []
-    for gap in plan.distances[:, orientation]:
-        distance = approach(first, second, direction, float(gap))
+    for distance in distances:
         placed = np.empty_like(positions)
-        placed[groups[0]], placed[groups[1]] = first, second + distance * direction
+        placed[groups[0]], placed[groups[1]] = parts[0], parts[1] + distance * direction
         between = placed[groups[0]][:, None] - placed[groups[1]]
         shortest = float(np.linalg.norm(between, axis=-1).min())
-        windows.append(Window(orientation, shortest, distance, plan.spring, placed))
+        windows.append(Window(orientation, shortest, float(distance), plan.spring, placed))
     return windows
 
 
-def approach(first: Floats, second: Floats, direction: Floats, gap: float) -> float:
+def _turned(
+    plan: SeparationPlan, orientation: int, parts: tuple[Floats, Floats], rng: np.random.Generator
+) -> tuple[tuple[Floats, Floats], Floats, Floats]:
+    """Turn both fragments at random; return them, a direction, and distances of the centres.
+
+    The second fragment comes from afar. Rotations and direction are uniform.
+    """
+    first, second = (part @ random_rotation(rng) for part in parts)
+    direction = rng.normal(size=3)
+    direction /= np.linalg.norm(direction)
+    gaps = plan.distances[:, orientation]
+    distances = np.array([approach(first, second, direction, gap) for gap in gaps])
+    return (first, second), direction, distances
+
+
+def _pulled(
+    plan: SeparationPlan, orientation: int, parts: tuple[Floats, Floats], between: Floats
+) -> tuple[Floats, Floats]:
+    """Pull the second fragment out of where the start has it; return direction and distances.
+
+    From pushed in, until atoms are ``nearest`` apart, to out, where they are ``farthest`` apart.
+    A guest half out of its host still touches it: the way is divided by the centres' distance, as
+    densely as the shortest distances of other orientations are.
+    """
+    now = float(np.linalg.norm(between))
+    direction = between / now if now > 0.0 else np.array([0.0, 0.0, 1.0])
+    low = approach(*parts, direction, plan.nearest, before=now)
+    high = approach(*parts, direction, plan.farthest)
+    way = (plan.distances[:, orientation] - plan.nearest) / max(plan.farthest - plan.nearest, 1e-9)
+    return direction, low + way * (high - low)
+
+
+def approach(
+    first: Floats, second: Floats, direction: Floats, gap: float, before: float = np.inf
+) -> float:
     """Return how far from the first's centre the second's is stopped, coming from afar, in Å.
+
+    Or coming from ``before`` (Å), past what touches further out.
 
     Both are given about their centres; ``second`` moves against the unit vector ``direction``
     until two atoms are ``gap`` apart. Atoms i and j, r apart with the centres on each other, are so
@@ -161,4 +195,5 @@ def approach(first: Floats, second: Floats, direction: Floats, gap: float) -> fl
     along = between @ direction
     reach = gap**2 - (between**2).sum(axis=-1) + along**2
     meets = reach >= 0.0
-    return max(0.0, float((np.sqrt(reach[meets]) - along[meets]).max(initial=0.0)))
+    stops = np.sqrt(reach[meets]) - along[meets]
+    return float(stops[stops <= before].max(initial=0.0))

@@ -103,6 +103,36 @@ def test_a_fragment_is_stopped_where_it_first_touches_from_outside():
         assert np.linalg.norm(ring - moved, axis=1).min() >= 2.5 - 1e-9
 
 
+def test_pulled_orientations_are_the_starts_own_from_pushed_in_to_out():
+    ring = np.array([[np.cos(t), np.sin(t), 0.0] for t in np.linspace(0, 2 * np.pi, 9)[:-1]])
+    cup = np.concatenate([4.0 * ring, 4.0 * ring + [0, 0, 3.0], [[0, 0, -3.0]]])
+    x = np.concatenate([cup, [[0.0, 0.0, 0.5]]])
+    host = (FragmentSpec("cup", tuple(range(17))), FragmentSpec("ion", (17,), 1))
+    plan = SeparationPlan(2.2, 15.0, orientations=3, windows=8, pulled=2)
+    windows = [
+        window for o in range(3) for window in make_windows(plan, o, 1, (x, np.ones(18)), host)
+    ]
+    centre_z = cup[:, 2].mean()
+    for w in windows[:16]:  # nothing is turned, and the ion is on the axis
+        moved = w.positions[:17] - w.positions[:17].mean(axis=0)
+        np.testing.assert_allclose(moved, cup - cup.mean(axis=0), atol=1e-12)
+        assert abs(w.positions[17, :2]).max() < 1e-12
+    heights = np.sort([w.centre_distance for w in windows[:16]]) + centre_z
+    # The centre of the cup is above where it would be 2.2 Å from the bottom: it stops there.
+    assert heights[0] == pytest.approx(max(centre_z, -0.8))
+    assert max(w.shortest_distance for w in windows[:16]) > 12.0
+    assert max(w.shortest_distance for w in windows) == pytest.approx(15.0)
+    assert ((heights > 0.5) & (heights < 4.0)).sum() >= 3  # a guest on its way out still touches
+
+
+def test_a_guest_in_a_host_is_pushed_to_the_wall_and_not_to_the_mouth():
+    wall, mouth = np.array([[0, 0, -1.0]]), np.array([[0, 1.5, 6.0], [0, -1.5, 6.0]])
+    host, up = np.concatenate([wall, mouth]), np.array([0, 0, 1.0])
+    guest = np.zeros((1, 3))
+    assert approach(host, guest, up, 2.5) == pytest.approx(8.0)
+    assert approach(host, guest, up, 2.5, before=3.0) == pytest.approx(1.5)
+
+
 def test_a_lone_ion_comes_from_everywhere():
     ion = (FragmentSpec("cluster", (0, 1, 2, 3)), FragmentSpec("ion", (4,), 1))
     windows = all_windows(fragments=ion)
@@ -246,6 +276,7 @@ def test_relaxing_a_window_ends_when_nothing_clashes(cheap, tmp_path):
         ({"nearest": 10.0}, "expected the shorter one first"),
         ({"orientations": 0}, "orientations is 0"),
         ({"spring": -1.0}, "spring is -1"),
+        ({"pulled": 7}, "7 of 6 orientations cannot be pulled"),
         ({"orientations": 1, "windows": 2, "farthest": 12.0}, r"9\.5 Å between the last two"),
     ],
 )
