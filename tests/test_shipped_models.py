@@ -1,0 +1,113 @@
+"""What the shipped models say beyond the well: at the wall, on the way out, at infinity.
+
+Slow ones run dynamics from fragments at random distances and orientations; how many and how long
+is said by DELTASERVER_TEST_STARTS and DELTASERVER_TEST_STEPS.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deltaserver import CompositeModel
+from deltaserver.units import KCAL_PER_MOL_EV
+
+MODELS = Path(__file__).parents[1] / "models"
+ON_A_PRIOR = sorted(
+    path.parent.name for path in MODELS.glob("*/model.yaml") if "\nprior:" in path.read_text()
+)
+
+
+def load(name: str) -> tuple[CompositeModel, np.ndarray]:
+    from ase.io import read
+
+    return CompositeModel.load(MODELS / name), read(MODELS / name / "structure.xyz").positions
+
+
+def turned_apart(model, positions, gap, rng):
+    """Turn the first fragment and put it along a random direction, ``gap`` Å from the others."""
+    from scipy.spatial.distance import cdist
+    from scipy.spatial.transform import Rotation
+
+    atoms = model.fragments[0].atoms
+    rest = np.setdiff1d(np.arange(model.n_atoms), atoms)
+    x = positions.copy()
+    centre = x[rest].mean(axis=0)
+    turned = Rotation.random(random_state=rng).apply(x[atoms] - x[atoms].mean(axis=0))
+    way = rng.normal(size=3)
+    way /= np.linalg.norm(way)
+    low, high = 0.0, 100.0  # from afar: the outermost distance with that gap
+    for distance in np.arange(high, low, -0.1):
+        if cdist(centre + turned + distance * way, x[rest]).min() < gap:
+            break
+    x[atoms] = centre + turned + (distance + 0.1) * way
+    return x
+
+
+@pytest.mark.parametrize("name", ON_A_PRIOR)
+def test_nothing_but_the_tail_is_left_far_away(name):
+    model, positions = load(name)
+    rng = np.random.default_rng(0)
+    apart = np.stack([turned_apart(model, positions, 20.0, rng) for _ in range(5)])
+    found = model.evaluate(apart, "binding")
+    assert not found.contributions["binding"].forces.any()
+    charges = sum(abs(one.charge) for one in model.prior.classes if len(one.atoms) == 1)
+    if charges < 0.99:  # neutral fragments
+        assert np.abs(found.energy).max() < 0.01 * KCAL_PER_MOL_EV
+
+
+@pytest.mark.parametrize("name", ON_A_PRIOR)
+def test_the_way_in_ends_at_a_wall(name):
+    """From afar to contact: no hole deeper than the well, and up at the end."""
+    model, positions = load(name)
+    rng = np.random.default_rng(1)
+    depth = float(model.evaluate(positions, "binding").energy)
+    for _ in range(4):
+        gaps = np.arange(1.2, 8.0, 0.1)
+        seed = rng.integers(1 << 30)
+        way = [turned_apart(model, positions, g, np.random.default_rng(seed)) for g in gaps]
+        energy = model.evaluate(np.stack(way), "binding").energy
+        assert energy.min() > min(1.3 * depth, depth - 0.1)
+        assert energy[0] > 0.3  # eV, at 1.2 Å between two atoms
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ON_A_PRIOR)
+def test_no_start_collapses_or_blows_up(name):
+    """Fragments at random distances (3 to 15 Å) and orientations, Langevin dynamics at 300 K."""
+    from ase import units
+    from ase.data import atomic_masses
+
+    n_starts = int(os.environ.get("DELTASERVER_TEST_STARTS", "50"))
+    n_steps = int(os.environ.get("DELTASERVER_TEST_STEPS", "2000"))
+    model, positions = load(name)
+    rng = np.random.default_rng(2)
+    x = np.stack(
+        [turned_apart(model, positions, rng.uniform(3.0, 15.0), rng) for _ in range(n_starts)]
+    )
+    mass = atomic_masses[model.numbers][:, None]
+    dt, kt = 1.0 * units.fs, 300.0 * units.kB
+    keep = np.exp(-0.01 * dt / units.fs)  # of a velocity, over a step
+    v = rng.normal(size=x.shape) * np.sqrt(kt / mass)
+    forces = model.evaluate(x).forces
+    depth = float(model.evaluate(positions, "binding").energy)
+    deepest, hottest = 0.0, 0.0
+    for _ in range(n_steps):  # BAOAB
+        v += 0.5 * dt * forces / mass
+        x = x + 0.5 * dt * v
+        v = keep * v + np.sqrt((1.0 - keep**2) * kt / mass) * rng.normal(size=v.shape)
+        x = x + 0.5 * dt * v
+        result = model.evaluate(x)
+        forces = result.forces
+        v += 0.5 * dt * forces / mass
+        between = sum(result.contributions[part].energy for part in ("prior", "binding"))
+        deepest = min(deepest, float(between.min()))
+        temperature = (mass * v * v).sum(axis=(1, 2)) / (3 * model.n_atoms * units.kB)
+        hottest = max(hottest, float(temperature.max()))
+    assert np.isfinite(x).all()
+    assert deepest > 1.4 * depth - 0.1, f"collapsed: binding energy {deepest:.3f} eV"
+    # Of 3N degrees of freedom the temperature fluctuates by √(2/3N).
+    assert hottest < 300.0 * (1.0 + 8.0 * np.sqrt(2.0 / (3 * model.n_atoms)))
