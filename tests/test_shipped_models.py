@@ -27,23 +27,29 @@ def load(name: str) -> tuple[CompositeModel, np.ndarray]:
     return CompositeModel.load(MODELS / name), read(MODELS / name / "structure.xyz").positions
 
 
-def turned_apart(model, positions, gap, rng):
-    """Turn the first fragment and put it along a random direction, ``gap`` Å from the others."""
-    from scipy.spatial.distance import cdist
+def turned_apart(model, positions, gaps, rng):
+    """Turn the first fragment and put it along a random direction, so far that ``gaps`` are left.
+
+    Returns (len(gaps), N, 3); a gap is the shortest distance to the other fragments, in Å, met for
+    the first time coming from afar.
+    """
     from scipy.spatial.transform import Rotation
 
     atoms = model.fragments[0].atoms
     rest = np.setdiff1d(np.arange(model.n_atoms), atoms)
-    x = positions.copy()
-    centre = x[rest].mean(axis=0)
-    turned = Rotation.random(random_state=rng).apply(x[atoms] - x[atoms].mean(axis=0))
+    centre = positions[rest].mean(axis=0)
+    own = Rotation.random(random_state=rng).apply(positions[atoms] - positions[atoms].mean(axis=0))
     way = rng.normal(size=3)
     way /= np.linalg.norm(way)
-    low, high = 0.0, 100.0  # from afar: the outermost distance with that gap
-    for distance in np.arange(high, low, -0.1):
-        if cdist(centre + turned + distance * way, x[rest]).min() < gap:
-            break
-    x[atoms] = centre + turned + (distance + 0.1) * way
+    distances = np.arange(45.0, 0.0, -0.1)
+    nearest = np.array([
+        np.linalg.norm((own + d * way)[:, None] - (positions[rest] - centre), axis=-1).min()
+        for d in distances
+    ])  # fmt: skip
+    x = np.repeat(positions[None], len(gaps), axis=0)
+    for one, gap in zip(x, gaps, strict=True):
+        first = int(np.argmax(nearest < gap)) if (nearest < gap).any() else len(nearest) - 1
+        one[atoms] = centre + own + distances[max(first - 1, 0)] * way
     return x
 
 
@@ -51,7 +57,7 @@ def turned_apart(model, positions, gap, rng):
 def test_nothing_but_the_tail_is_left_far_away(name):
     model, positions = load(name)
     rng = np.random.default_rng(0)
-    apart = np.stack([turned_apart(model, positions, 20.0, rng) for _ in range(5)])
+    apart = np.concatenate([turned_apart(model, positions, [20.0], rng) for _ in range(5)])
     found = model.evaluate(apart, "binding")
     assert not found.contributions["binding"].forces.any()
     charges = sum(abs(one.charge) for one in model.prior.classes if len(one.atoms) == 1)
@@ -66,10 +72,8 @@ def test_the_way_in_ends_at_a_wall(name):
     rng = np.random.default_rng(1)
     depth = float(model.evaluate(positions, "binding").energy)
     for _ in range(4):
-        gaps = np.arange(1.2, 8.0, 0.1)
-        seed = rng.integers(1 << 30)
-        way = [turned_apart(model, positions, g, np.random.default_rng(seed)) for g in gaps]
-        energy = model.evaluate(np.stack(way), "binding").energy
+        way = turned_apart(model, positions, np.arange(1.2, 8.0, 0.1), rng)
+        energy = model.evaluate(way, "binding").energy
         assert energy.min() > min(1.3 * depth, depth - 0.1)
         assert energy[0] > 0.3  # eV, at 1.2 Å between two atoms
 
@@ -85,9 +89,8 @@ def test_no_start_collapses_or_blows_up(name):
     n_steps = int(os.environ.get("DELTASERVER_TEST_STEPS", "2000"))
     model, positions = load(name)
     rng = np.random.default_rng(2)
-    x = np.stack(
-        [turned_apart(model, positions, rng.uniform(3.0, 15.0), rng) for _ in range(n_starts)]
-    )
+    gaps = rng.uniform(3.0, 15.0, size=(n_starts, 1))
+    x = np.concatenate([turned_apart(model, positions, gap, rng) for gap in gaps])
     mass = atomic_masses[model.numbers][:, None]
     dt, kt = 1.0 * units.fs, 300.0 * units.kB
     keep = np.exp(-0.01 * dt / units.fs)  # of a velocity, over a step
