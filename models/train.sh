@@ -108,6 +108,19 @@ declare -A SYSTEMS=(
     [na_benzene]="na_benzene --n-train 300 --n-valid 50 --hold-out 4,5"
     [no3_corona_surrogate]="no3_corona_surrogate --n-train 100 --n-valid 40 --hold-out 4,5 --sigma 20,40"
 )
+# Weight and σ were chosen with 160 points among 0.1, 0.3 and 3, 6, 12.
+declare -A BINDINGS=(
+    [benzene_water]="--n-train 440 --n-valid 150 --hold-out 4,5 --intra-weight 0.3 --sigma 12"
+)
+
+separations() { # NAME: the datasets of the well, of separations and of the wall
+    local data=() part
+    for part in data/"$1" data/"$1"_apart data/"$1"_wall; do
+        [ -d "$part" ] && data+=("$part")
+    done
+    echo "${data[@]}"
+}
+
 for name in "${@:-na_benzene benzene_water benzene_dimer methane_dimer no3_corona_surrogate c60}"; do
     for one in $name; do
         if [ "$one" = c60 ]; then
@@ -115,6 +128,8 @@ for name in "${@:-na_benzene benzene_water benzene_dimer methane_dimer no3_coron
         else
             # shellcheck disable=SC2086  # the words are options
             system "$one" ${SYSTEMS[$one]}
+            # shellcheck disable=SC2086
+            [ -z "${BINDINGS[$one]:-}" ] || binding "$one" "$(separations "$one")" ${BINDINGS[$one]}
         fi
         deltaserver check --models "models/$one" --store --quiet
     done
