@@ -25,6 +25,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 TOTAL, FULL, BINDING, OVERALL = "total", "full", "binding", "overall"
+BOUND = ("prior", BINDING)  # the contributions that the binding energy is the sum of
 WHOLES = (FULL, TOTAL)
 BATCH_BYTES = 64e6  # of pair displacements in flight
 
@@ -205,11 +206,11 @@ def component_errors(evaluated: EvaluatedModel, frames: LabelledFrames) -> list[
         results.append(
             ComponentErrors(label, fragment.name, energy, {OVERALL: FrameErrors.of(error)})
         )
-    if BINDING in total.contributions:
-        part = total.contributions[BINDING]
-        energy = FrameErrors.of(part.energy - frames.binding_energy)
-        forces = {OVERALL: FrameErrors.of(part.forces - frames.binding_forces)}
-        results.append(ComponentErrors(label, BINDING, energy, forces))
+    bound = [total.contributions[name] for name in BOUND if name in total.contributions]
+    if bound:
+        energy = FrameErrors.of(sum(part.energy for part in bound) - frames.binding_energy)
+        error = sum(part.forces for part in bound) - frames.binding_forces
+        results.append(ComponentErrors(label, BINDING, energy, {OVERALL: FrameErrors.of(error)}))
     return results
 
 

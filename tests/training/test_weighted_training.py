@@ -152,3 +152,16 @@ def test_a_model_on_a_prior_may_be_native(tmp_path):
     plan = TrainingPlan(n_train=20, n_valid=10, sigmas=(4.0,), prior="pairs", component="binding")
     train_directory(water_dimer(80), plan, tmp_path / "model")
     assert read_parameters(tmp_path / "model" / "binding.npz").blocks is None
+
+
+def test_the_binding_is_judged_with_its_prior(directory):
+    from deltaserver.training.evaluation import component_errors, load_models
+
+    frames = water_dimer(80).select(np.arange(70, 80))
+    (loaded,) = load_models([directory], frames)
+    errors = {one.component: one for one in component_errors(loaded, frames)}
+    found = CompositeModel.load(directory).evaluate(frames.positions, "binding")
+    expected = np.abs(found.energy - frames.binding_energy)
+    np.testing.assert_allclose(errors["binding"].energy.absolute, expected, rtol=0, atol=1e-12)
+    force = np.abs(found.forces - frames.binding_forces).mean()
+    assert errors["binding"].forces["overall"].absolute.mean() == pytest.approx(force, rel=1e-9)
