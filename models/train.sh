@@ -91,7 +91,7 @@ c60() {
     python3 models/c60_rotations.py run/c60_rotations.npz
     # Held out: two trajectories of wide, three of turned, one separation in nine.
     binding c60 "data/c60_buckycatcher_wide data/c60_buckycatcher_turned data/$data \
-        data/c60_buckycatcher_apart" --symmetry run/c60_rotations.npz --n-train 540 --n-valid 60 \
+        data/c60_buckycatcher_apart" --symmetry run/c60_rotations.npz --n-train 300 --n-valid 60 \
         --sigma 1 --intra-weight 0 --solver iterative --tolerance 2e-2 --max-memory 6GB \
         --hold-out 14,20,33,37,41
     # For the table only: binding and full from the 400 K trajectory, as the fragments are.
