@@ -349,9 +349,9 @@ def test_a_bomb_of_aliases_does_not_go_off(directory, where):
 
 
 def test_many_keys_take_no_quadratic_time(directory):
-    began = time.perf_counter()
+    began = time.process_time()  # of this process alone: others may be busy
     refusal(directory, "\n".join(f"k{i}: 1" for i in range(20_000)))
-    assert time.perf_counter() - began < 20.0
+    assert time.process_time() - began < 20.0
 
 
 @pytest.mark.parametrize("path", ["nothing", "x" * 300, "a\0b"])

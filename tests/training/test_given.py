@@ -6,7 +6,7 @@ from deltaserver.training.dataset_workplace import open_given, open_sampling, re
 from deltaserver.training.frames import FragmentSpec
 from deltaserver.training.geometries import check_lengths
 from deltaserver.training.given import read_structures
-from deltaserver.training.sampling import SamplingPlan, _Trajectory
+from deltaserver.training.sampling import Run, SamplingPlan, _Trajectory
 from deltaserver.units import BOHR_ANG
 from tests.textio.written import ALIKE, CELL, FRAMES, SYMBOLS, as_bytes, text
 
@@ -123,7 +123,7 @@ def test_deuterium_moves_with_its_own_mass(path):
     path.write_bytes(as_bytes(ALIKE["isotopes"]))
     start = read_start(path, PAIR)
     assert dict(start.isotopes_u) == pytest.approx({1: 2.0141, 4: 3.0160, 5: 2.0141}, abs=1e-3)
-    trajectory = _Trajectory(SamplingPlan("GFN2-xTB"), start, PAIR, 0, 300.0, None)
+    trajectory = _Trajectory(SamplingPlan("GFN2-xTB"), Run(0, 300.0, start, 1), PAIR, None)
     expected = [15.999, 2.0141, 1.008, 15.999, 3.0160, 2.0141]
     assert trajectory.atoms.get_masses() == pytest.approx(expected, abs=1e-3)
     plan = SamplingPlan("ase.calculators.emt:EMT")
