@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.errors import DataError, MissingExtraError
+from deltaserver.model.manifest import WHOLE_MODEL_PARTS
 
 Floats = NDArray[np.float64]
 TOTAL = "total"
@@ -80,7 +81,7 @@ def _steps(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 def _parts(record: Mapping[str, Any]) -> dict[str, Any]:
     parts = dict(record["fragments"])
-    parts.update({name: record[name] for name in ("prior", "binding", "full") if name in record})
+    parts.update({name: record[name] for name in WHOLE_MODEL_PARTS if name in record})
     return parts
 
 

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from deltaserver.errors import ComponentError, ManifestError, MissingExtraError
 from deltaserver.model.elements import SYMBOLS
 from deltaserver.model.files import read_parameters
+from deltaserver.model.fragment_blocks import owner_of
 from deltaserver.model.kernel_base import SHARED_NUMBERS
 from deltaserver.model.manifest import IsolatedAtom, Manifest, read_manifest
 from deltaserver.model.prior import PairPrior
@@ -436,9 +437,7 @@ def _check_blocks(
     parameters = getattr(model, "parameters", None)
     if parameters is None or parameters.blocks is None:
         return
-    owner = np.zeros(len(model.numbers), dtype=np.int64)
-    for k, fragment in enumerate(fragments):
-        owner[fragment.atoms] = k
+    owner = owner_of([fragment.atoms for fragment in fragments])
     known = parameters.blocks.fragment
     if ((known[:, None] == known) != (owner[:, None] == owner)).any():
         raise ManifestError(

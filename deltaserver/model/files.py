@@ -39,7 +39,7 @@ NATIVE, WEIGHTED = "m", "deltaserver-weighted"
 WEIGHTED_REQUIRED = ("R", "alphas_F", "fragments", "block_weights")
 REQUIRED = ("type", "z", "R_desc", "R_d_desc_alpha", "c", "sig", "perms")
 OPTIONAL = ("std", "alphas_E", "alphas_F", "lattice", "r_unit", "e_unit")
-OF_WEIGHTED = (*WEIGHTED_REQUIRED, "reach")
+KEYS = (*dict.fromkeys((*REQUIRED, *OPTIONAL, *WEIGHTED_REQUIRED, "reach")),)  # that are read
 # What numpy and zipfile raise at files that are not, or no longer, what they should be.
 UNREADABLE = (
     OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedError, RuntimeError,
@@ -93,7 +93,7 @@ def read_parameters(path: str | Path) -> ModelParameters:
     try:
         if not path.is_file():
             raise ModelFileError(f"{path}: no such file; expected an sGDML model (.npz)")
-        arrays = read_arrays(path, (*REQUIRED, *OPTIONAL, *OF_WEIGHTED))
+        arrays = read_arrays(path, KEYS)
     except NoArchiveError as error:
         raise ModelFileError(f"{path}: {error}; expected an sGDML model") from None
     except ArchiveLimitError as error:
@@ -106,7 +106,8 @@ def read_parameters(path: str | Path) -> ModelParameters:
 
 def _check_keys(arrays: Mapping[str, Any], source: str) -> bool:
     """Return whether this is a weighted model; raise where it is none, or lacks something."""
-    weighted = "type" in arrays and _text(arrays, "type", source) == WEIGHTED
+    kind = _text(arrays, "type", source) if "type" in arrays else NATIVE
+    weighted = kind == WEIGHTED
     derived = ("R_desc", "R_d_desc_alpha")
     required = [key for key in REQUIRED if not (weighted and key in derived)]
     required += WEIGHTED_REQUIRED if weighted else ()
@@ -116,7 +117,6 @@ def _check_keys(arrays: Mapping[str, Any], source: str) -> bool:
             f"{source}: not an sGDML model: missing {', '.join(missing)}; "
             f"expected the keys {', '.join(required)}"
         )
-    kind = _text(arrays, "type", source)
     if kind not in (NATIVE, WEIGHTED):
         names = {"d": "a dataset", "t": "a training task"}
         what = names.get(kind, f"type {kind!r}")

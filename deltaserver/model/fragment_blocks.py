@@ -16,16 +16,27 @@ shortest distance between fragments. All in the units of the model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 POWER = 12  # of the smooth shortest distance
+
+
+def owner_of(groups: Sequence[ArrayLike]) -> Ints:
+    """Return in which of ``groups``, which share out all atoms, each atom is, shape (N,)."""
+    atoms = [np.asarray(group, dtype=np.int64) for group in groups]
+    owner = np.zeros(sum(map(len, atoms)), dtype=np.int64)
+    for k, group in enumerate(atoms):
+        owner[group] = k
+    return owner
 
 
 @dataclass(frozen=True)
@@ -35,8 +46,8 @@ class Reach:
     near: tuple[float, float]
     far: tuple[float, float]
 
-    def __call__(self, rho: Floats) -> tuple[Floats, Floats]:
-        """Return s and ds/dρ."""
+    def __call__(self, rho: Any) -> tuple[Any, Any]:
+        """Return s and ds/dρ of an array, or of a torch tensor."""
         rise, rises = _step(rho, *self.near)
         fall, falls = _step(rho, *self.far)
         return rise * (1.0 - fall), rises * (1.0 - fall) - rise * falls
@@ -127,8 +138,8 @@ class FragmentBlocks:
         return s * energy, faded
 
 
-def _step(x: Floats, start: float, stop: float) -> tuple[Floats, Floats]:
+def _step(x: Any, start: float, stop: float) -> tuple[Any, Any]:
     """Return 6t⁵ − 15t⁴ + 10t³ of t = (x − start)/(stop − start), held in 0 to 1; its slope."""
-    t = np.clip((x - start) / (stop - start), 0.0, 1.0)
+    t = ((x - start) / (stop - start)).clip(0.0, 1.0)
     slope = 30.0 * (t * (1.0 - t)) ** 2 / (stop - start)
     return t**3 * (10.0 + t * (6.0 * t - 15.0)), slope

@@ -27,7 +27,9 @@ MAX_ATOM_INDEX = 1_000_000
 MAX_SHOWN = 80  # characters of a value in a message
 # Names become keys of JSON objects, i-PI output properties and file names.
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+\-]*\Z")
-RESERVED_NAMES = ("total", "fragments", "binding", "full", "prior")
+BOUND_PARTS = ("prior", "binding")  # whose sum is the binding energy
+WHOLE_MODEL_PARTS = (*BOUND_PARTS, "full")  # contributions that are no fragment's
+RESERVED_NAMES = ("total", "fragments", *WHOLE_MODEL_PARTS)
 # What paths that are too long, hold NUL, loop or are forbidden raise.
 UNUSABLE_PATH = (OSError, ValueError, RuntimeError)
 

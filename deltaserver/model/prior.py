@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.model.fragment_blocks import owner_of
 from deltaserver.model.sgdml import Evaluation
 from deltaserver.units import COULOMB_EV_ANG
 
@@ -91,10 +92,7 @@ class PairPrior:
 
     @cached_property
     def _class_of(self) -> Ints:
-        index = np.zeros(len(self.fragment), dtype=np.int64)
-        for k, one in enumerate(self.classes):
-            index[list(one.atoms)] = k
-        return index
+        return owner_of([one.atoms for one in self.classes])
 
     @cached_property
     def _coefficients(self) -> tuple[dict[float, Floats], dict[tuple[int, float], Floats], Floats]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from deltaserver.model.fragment_blocks import owner_of
 from deltaserver.model.prior import AtomClass, Attraction, PairPrior, PairTerms, Wall
 
 MAX_TERMS = 20  # of a kind, for one pair of classes
@@ -35,9 +36,7 @@ def parse_prior(data: Any, fragments: Sequence[tuple[int, ...]], atoms: ParseAto
         ValueError: anything wrong with it; the message begins with the entry.
     """
     top = _mapping(data, "prior", ("classes", "pairs"))
-    fragment = np.zeros(sum(map(len, fragments)), dtype=np.int64)
-    for k, some in enumerate(fragments):
-        fragment[list(some)] = k
+    fragment = owner_of(fragments)
     classes = tuple(
         _class(entry, f"prior.classes[{k}]", atoms)
         for k, entry in enumerate(_list(top["classes"], "prior.classes"))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from deltaserver.errors import StructureError
 from deltaserver.model.bonds import FragmentBonds, find_bonds, training_distances
 from deltaserver.model.elements import SYMBOLS
+from deltaserver.model.fragment_blocks import owner_of
 from deltaserver.model.structure_diagnosis import (
     Names,
     Suspect,
@@ -72,15 +73,14 @@ class ExpectedStructure:
     @classmethod
     def of(cls, model: CompositeModel) -> ExpectedStructure:
         """Read off a model's training geometries what its structures have in common."""
-        owner = np.zeros(model.n_atoms, dtype=np.int64)
+        owner = owner_of([fragment.atoms for fragment in model.fragments])
         shortest = np.full((model.n_atoms, model.n_atoms), np.inf)
         contacts = np.full(len(model.fragments), np.inf)
         distances = _distances(model.binding or model.full)
         if distances is not None:
             _enter(shortest, distances.min(axis=0), np.arange(model.n_atoms))
         bonds = []
-        for place, fragment in enumerate(model.fragments):
-            owner[fragment.atoms] = place
+        for fragment in model.fragments:
             alone = _distances(fragment.model)
             if alone is not None:
                 bonds.append(find_bonds(fragment.name, fragment.numbers, fragment.atoms, alone))

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from deltaserver.model.fourier import GroupFourier
-from deltaserver.model.fragment_blocks import POWER, Reach
+from deltaserver.model.fragment_blocks import POWER
 from deltaserver.model.kernel import DirectSum, FourierSum, TrainingSum, Weights
 from deltaserver.model.kernel_base import SQRT5
 from deltaserver.model.weighted_sum import WeightedSum
@@ -185,20 +185,7 @@ class TorchWeightedSum:
         largest = near.amax(dim=1, keepdim=True)
         ratio = near / largest
         rho = (ratio**POWER).sum(dim=1, keepdim=True) ** (-1.0 / POWER) / largest  # [B, 1]
-        s, slope = _reached(self.reach, rho)
+        s, slope = self.reach(rho)
         g = s * g
         g[:, self.between] += slope * energy[:, None] * rho**2 * (rho * near) ** (POWER - 1)
         return s[:, 0] * energy - self.offset, g
-
-
-def _reached(reach: Reach, rho: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return s and ds/dρ; see :class:`deltaserver.model.fragment_blocks.Reach`."""
-    rise, rises = _step(rho, *reach.near)
-    fall, falls = _step(rho, *reach.far)
-    return rise * (1.0 - fall), rises * (1.0 - fall) - rise * falls
-
-
-def _step(x: torch.Tensor, start: float, stop: float) -> tuple[torch.Tensor, torch.Tensor]:
-    t = torch.clamp((x - start) / (stop - start), 0.0, 1.0)
-    slope = 30.0 * (t * (1.0 - t)) ** 2 / (stop - start)
-    return t**3 * (10.0 + t * (6.0 * t - 15.0)), slope

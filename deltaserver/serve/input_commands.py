@@ -115,12 +115,13 @@ def input_command(
 
 def subject_of(models: Path, structure: Path | None, model: Any, component: str, kind: str) -> Any:
     """Put together what a recipe is applied to."""
+    from deltaserver.model.manifest import BOUND_PARTS
     from deltaserver.serve.recipe import Subject
     from deltaserver.serve.structure import start_structure
 
     start = start_structure(models, structure, model)
     fragments = [fragment.name for fragment in model.fragments]
-    binding = [name for name in ("prior", "binding") if getattr(model, name)]
+    binding = [name for name in BOUND_PARTS if getattr(model, name)]
     parts = {
         "total": [*fragments, *binding],
         "binding": binding,

@@ -18,13 +18,13 @@ from typing import Any, Protocol, TextIO
 
 import structlog
 
+from deltaserver.model.manifest import BOUND_PARTS, WHOLE_MODEL_PARTS
 from deltaserver.serve.answer import Contribution, Structure
 from deltaserver.serve.logfile import LogFile, Rotation, now
 
 STATUS_EVERY_S = 0.2
 PLAIN_STATUS_FIRST_S, PLAIN_STATUS_LAST_S = 1.0, 60.0  # ever rarer: a batch log stays short
 HEADER_EVENT = "loaded"  # what every file begins with: the model and its version
-WHOLE_MODEL_PARTS = ("prior", "binding", "full")
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class StatusLine:
         of_all = f"/{self.expected}" if self.expected else ""
         text = f"step {n_structures}{of_all}  {rate:.1f} steps/s"
         text += f"  {times.evaluate_ms:.2f} ms evaluation  E = {last.energy_ev:.4f} eV"
-        between = [last.contributions[k] for k in ("prior", "binding") if k in last.contributions]
+        between = [last.contributions[k] for k in BOUND_PARTS if k in last.contributions]
         if between:
             text += f"  binding {sum(part.energy_ev for part in between):+.4f} eV"
         if self.in_place:

@@ -21,13 +21,14 @@ def place(molecules: list[Floats], gap: float, rng: np.random.Generator) -> list
         direction = rng.normal(size=3)
         direction /= np.linalg.norm(direction)
         others, distance = np.concatenate(placed), 0.0
-        while _closest(turned + distance * direction, others) < gap:
+        while shortest_distance(turned + distance * direction, others) < gap:
             distance += STEP_ANG
         placed.append(turned + distance * direction)
     return placed
 
 
-def _closest(positions: Floats, others: Floats) -> float:
+def shortest_distance(positions: Floats, others: Floats) -> float:
+    """Return the shortest distance between an atom of one (N, 3) and one of the other, in Å."""
     return float(np.linalg.norm(positions[:, None] - others[None], axis=-1).min())
 
 

@@ -6,6 +6,7 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
+from deltaserver.training.complexes import shortest_distance
 from deltaserver.training.frames import Floats, LabelledFrames
 
 # Narrow where binding changes from one to the next, in Å.
@@ -18,14 +19,10 @@ def shortest_distances(frames: LabelledFrames) -> Floats:
     groups = [np.array(fragment.atoms) for fragment in frames.fragments]
     return np.array(
         [
-            min((_nearest(x[a], x[b]) for a, b in combinations(groups, 2)), default=np.inf)
+            min((shortest_distance(x[a], x[b]) for a, b in combinations(groups, 2)), default=np.inf)
             for x in frames.positions
         ]
     )
-
-
-def _nearest(some: Floats, others: Floats) -> float:
-    return float(np.linalg.norm(some[:, None] - others, axis=-1).min())
 
 
 def coverage(frames: LabelledFrames) -> dict[str, int]:

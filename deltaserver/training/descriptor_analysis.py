@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from deltaserver.errors import DataError
 from deltaserver.model.descriptor import PairDescriptor
+from deltaserver.model.fragment_blocks import owner_of
 from deltaserver.training.frames import FragmentSpec, LabelledFrames
 
 Floats = NDArray[np.float64]
@@ -94,10 +95,7 @@ def _rms(values: Floats) -> float:
 
 def pair_blocks(fragments: tuple[FragmentSpec, ...]) -> PairBlocks:
     """Return the block of every atom pair (i > j, row order)."""
-    n_atoms = sum(len(fragment.atoms) for fragment in fragments)
-    owner = np.zeros(n_atoms, dtype=np.int64)
-    for index, fragment in enumerate(fragments):
-        owner[list(fragment.atoms)] = index
+    owner = owner_of([fragment.atoms for fragment in fragments])
     names = [fragment.name for fragment in fragments]
     block = np.diag(np.arange(len(fragments)))
     labels = [(name, name) for name in names]
@@ -105,7 +103,7 @@ def pair_blocks(fragments: tuple[FragmentSpec, ...]) -> PairBlocks:
         for second in range(first + 1, len(names)):
             block[first, second] = block[second, first] = len(labels)
             labels.append((names[first], names[second]))
-    i, j = np.tril_indices(n_atoms, k=-1)
+    i, j = np.tril_indices(len(owner), k=-1)
     return PairBlocks(tuple(labels), block[owner[i], owner[j]], len(fragments))
 
 

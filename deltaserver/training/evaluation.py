@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from deltaserver.errors import DataError
 from deltaserver.model.composite import CompositeEvaluation, CompositeModel, Fragment
 from deltaserver.model.elements import SYMBOLS
+from deltaserver.model.manifest import BOUND_PARTS
 from deltaserver.model.sgdml import SGDMLModel
 from deltaserver.training.bootstrap import BlockBootstrap, Estimate
 from deltaserver.training.frames import LabelledFrames
@@ -25,7 +26,6 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 TOTAL, FULL, BINDING, OVERALL = "total", "full", "binding", "overall"
-BOUND = ("prior", BINDING)  # the contributions that the binding energy is the sum of
 WHOLES = (FULL, TOTAL)
 BATCH_BYTES = 64e6  # of pair displacements in flight
 
@@ -206,7 +206,7 @@ def component_errors(evaluated: EvaluatedModel, frames: LabelledFrames) -> list[
         results.append(
             ComponentErrors(label, fragment.name, energy, {OVERALL: FrameErrors.of(error)})
         )
-    bound = [total.contributions[name] for name in BOUND if name in total.contributions]
+    bound = [total.contributions[name] for name in BOUND_PARTS if name in total.contributions]
     if bound:
         energy = FrameErrors.of(sum(part.energy for part in bound) - frames.binding_energy)
         error = sum(part.forces for part in bound) - frames.binding_forces

@@ -21,7 +21,7 @@ from deltaserver.errors import DataError, InputError
 from deltaserver.model.check import CHECK_NAME, store
 from deltaserver.model.composite import CompositeModel
 from deltaserver.model.elements import SYMBOLS
-from deltaserver.model.fragment_blocks import FragmentBlocks
+from deltaserver.model.fragment_blocks import FragmentBlocks, owner_of
 from deltaserver.model.manifest import FORMAT, MANIFEST_NAME, format_atoms
 from deltaserver.model.prior import PairPrior
 from deltaserver.model.prior_block import format_prior
@@ -170,9 +170,7 @@ def _weights(
     frames: LabelledFrames, intra: tuple[float, ...]
 ) -> tuple[FragmentBlocks | None, ...]:  # fmt: skip
     """Return the descriptor's blocks for weights within fragments; 1 is sGDML's own descriptor."""
-    fragment = np.zeros(len(frames.numbers), dtype=np.int64)
-    for k, one in enumerate(frames.fragments):
-        fragment[list(one.atoms)] = k
+    fragment = owner_of([one.atoms for one in frames.fragments])
     n = len(frames.fragments)
     return tuple(
         None if w == 1.0 else FragmentBlocks(fragment, np.where(np.eye(n) == 1.0, w, 1.0))

@@ -11,6 +11,7 @@ import numpy as np
 
 from deltaserver.errors import DataError, MissingExtraError
 from deltaserver.model.bonds import NONMETALS
+from deltaserver.training.complexes import shortest_distance
 from deltaserver.training.frames import Floats, LabelledFrames
 from deltaserver.training.geometries import check_lengths
 
@@ -112,7 +113,7 @@ def _check_contacts(frames: LabelledFrames, where: str) -> None:
     for fragment in frames.fragments:
         atoms = np.array(fragment.atoms)
         others = np.setdiff1d(np.arange(len(frames.numbers)), atoms)
-        contacts = np.array([_nearest(x[atoms], x[others]) for x in frames.positions])
+        contacts = np.array([shortest_distance(x[atoms], x[others]) for x in frames.positions])
         order = np.argsort(contacts)
         gaps = np.diff(contacts[order])
         k = int(np.argmax(gaps))
@@ -123,10 +124,6 @@ def _check_contacts(frames: LabelledFrames, where: str) -> None:
                 f"other fragments; in the others at most {contacts[order[k]]:.1f} Å; take the "
                 "frame out, or add some between"
             )
-
-
-def _nearest(some: Floats, others: Floats) -> float:
-    return float(np.linalg.norm(some[:, None] - others[None], axis=-1).min())
 
 
 def _separations(positions: Floats) -> Floats:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from deltaserver.errors import DataError
 from deltaserver.model.elements import SYMBOLS
+from deltaserver.model.fragment_blocks import owner_of
 from deltaserver.model.prior import AtomClass, Attraction, PairPrior, PairTerms, Wall
 from deltaserver.training.components import Component, fragment_symmetry
 from deltaserver.training.frames import FragmentSpec, LabelledFrames
@@ -137,9 +138,7 @@ class _Fit:
         classes = self.classes
         self.positions = frames.positions[points]
         self.y = _rows(frames.binding_energy[points], frames.binding_forces[points])
-        self.fragment = np.zeros(len(frames.numbers), dtype=np.int64)
-        for k, one in enumerate(frames.fragments):
-            self.fragment[list(one.atoms)] = k
+        self.fragment = owner_of([one.atoms for one in frames.fragments])
         self.home = [int(self.fragment[one.atoms[0]]) for one in classes]
         self.pairs: dict[tuple[str, ...], list[tuple[int, int]]] = {}  # alike ones together
         for a, b in combinations(range(len(classes)), 2):

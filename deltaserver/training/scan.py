@@ -20,7 +20,7 @@ import numpy as np
 
 from deltaserver.errors import DataError, InputError
 from deltaserver.model.elements import ATOMIC_WEIGHT_U
-from deltaserver.training.complexes import random_rotation
+from deltaserver.training.complexes import random_rotation, shortest_distance
 from deltaserver.training.frames import Floats, FragmentSpec, Ints
 from deltaserver.training.separations import approach
 
@@ -128,8 +128,7 @@ class RigidPair:
     @property
     def shortest(self) -> float:
         """Return the shortest distance between two atoms of different fragments."""
-        first, second = (self.positions[group] for group in self.groups)
-        return float(np.linalg.norm(first[:, None] - second, axis=-1).min())
+        return shortest_distance(*(self.positions[group] for group in self.groups))
 
     def moved(self, displacement: float) -> RigidPair:
         """Return the pair with the first fragment moved along the line of centres."""

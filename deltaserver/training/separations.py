@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deltaserver.errors import InputError
-from deltaserver.training.complexes import random_rotation
+from deltaserver.training.complexes import random_rotation, shortest_distance
 from deltaserver.training.frames import Floats, FragmentSpec
 
 # A dataset is refused in which a few frames are 5 Å apart from all others: see plausibility.py.
@@ -140,8 +140,7 @@ def make_windows(
     for distance in distances:
         placed = np.empty_like(positions)
         placed[groups[0]], placed[groups[1]] = parts[0], parts[1] + distance * direction
-        between = placed[groups[0]][:, None] - placed[groups[1]]
-        shortest = float(np.linalg.norm(between, axis=-1).min())
+        shortest = shortest_distance(placed[groups[0]], placed[groups[1]])
         windows.append(Window(orientation, shortest, float(distance), plan.spring, placed))
     return windows
 

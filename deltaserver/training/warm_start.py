@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from deltaserver.errors import DataError
 from deltaserver.model.archive import read_arrays
 from deltaserver.model.descriptor import PairDescriptor
-from deltaserver.model.files import read_parameters
+from deltaserver.model.files import KEYS, parse_parameters
 from deltaserver.training.components import LabelledSet
 
 Floats = NDArray[np.float64]
@@ -68,7 +68,7 @@ def read_warm_start(path: Path, data: LabelledSet) -> WarmStart:
         if k is None or np.abs(x[k] - q).max() > SAME:
             continue
         # Turned in space, it would need other coefficients: those in descriptor space tell.
-        if np.allclose(_projected(v[k], data.positions[entry], q, pairs), a[k], atol=1e-6):
+        if np.allclose(-pairs.project(geometry, v[k : k + 1])[0], a[k], atol=1e-6):
             entries.append(entry)
             found.append(k)
     if not entries:
@@ -86,17 +86,10 @@ def _read(path: Path) -> tuple[Ints, Floats, Floats, Floats]:
     if not path.exists():
         raise DataError(f"{path}: no such model to begin with")
     try:
-        known = read_parameters(path)
-        alphas = read_arrays(path, ("alphas_F",))["alphas_F"].astype(float)
+        arrays = read_arrays(path, KEYS)
+        known = parse_parameters(arrays, str(path))
+        alphas = arrays["alphas_F"].astype(float)
         v = -known.std * alphas.reshape(len(known.x), len(known.numbers), 3)
     except Exception as error:  # numpy and zipfile raise a dozen kinds at broken files
         raise DataError(f"{path}: no model that can be begun with ({error})") from None
     return known.numbers, known.x, known.a * known.std, v
-
-
-def _projected(v: Floats, positions: Floats, descriptor: Floats, pairs: PairDescriptor) -> Floats:
-    """Return −J v, shape (D,)."""
-    i, j = pairs.i, pairs.j
-    along = np.einsum("kx,kx->k", v[i] - v[j], positions[i] - positions[j])
-    result: Floats = along * descriptor**3
-    return result

@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from deltaserver.training.frames import FragmentSpec
 from deltaserver.training.journal import Journal, read_journal, write_atomically
 from deltaserver.training.labelling import assemble, label, label_jobs
 from deltaserver.training.sampling import SamplingPlan, Start, read_frames, sample
+from tests.training.killing import kill_when
 
 pytest.importorskip("ase")
 
@@ -52,13 +51,7 @@ def run_and_kill(what, journal, records, tmp_path):
     code = IN_A_PROCESS.format(here=here, module=__name__, what=what)
     environment = {**os.environ, "SLOW": "0.02", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=tmp_path)
-    deadline = time.monotonic() + 60
-    while not journal.exists() or journal.read_bytes().count(b"\n") < records:
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_when(process, journal, records)
 
 
 def test_sampling_killed_twice_gives_the_same_trajectory(cheap, tmp_path):

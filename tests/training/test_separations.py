@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +16,7 @@ from deltaserver.training.dataset_files import read_dataset
 from deltaserver.training.frames import FragmentSpec
 from deltaserver.training.sampling import SamplingPlan, Start, runs_of, sample
 from deltaserver.training.separations import SeparationPlan, approach, make_windows
+from tests.training.killing import kill_when
 from tests.training.test_dataset_commands import FRAGMENTS, refused, run
 
 pytest.importorskip("ase")
@@ -246,13 +245,7 @@ def test_killed_and_repeated_it_gives_the_same_frames(built, cluster, tmp_path):
         process = subprocess.Popen(
             [sys.executable, "-c", code, *arguments], env={**os.environ, "SLOW": "0.05"}
         )
-        deadline = time.monotonic() + 120
-        while not journal.exists() or journal.read_bytes().count(b"\n") < records:
-            assert process.poll() is None, "it ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        kill_when(process, journal, records)
     run(*arguments)
     assert (output / "frames.xyz.gz").read_bytes() == (directory / "frames.xyz.gz").read_bytes()
     assert journal.read_bytes() == (directory / "journal" / "sampling.jsonl").read_bytes()
