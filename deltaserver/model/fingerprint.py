@@ -77,6 +77,10 @@ def _digest(part: object) -> bytes:
     for name in SCALARS:
         _text(digest, name, float(getattr(parameters, name)).hex())
     _blocks(digest, parameters.blocks)
+    if parameters.linear is not None:
+        for key, array in parameters.linear.arrays().items():
+            _text(digest, key)
+            _array(digest, array)
     _text(digest, "units", native.length_ang.hex(), native.energy_ev.hex())
     return digest.digest()
 

@@ -126,6 +126,13 @@ class FragmentBlocks:
         rho: Floats = (ratio**POWER).sum(axis=1) ** (-1.0 / POWER) / largest
         return rho
 
+    def share(self, descriptor: Floats) -> Floats:
+        """Return s of descriptors (B, D), shape (B,)."""
+        if self.reach is None:
+            return np.ones(len(descriptor))
+        share: Floats = self.reach(self.shortest(descriptor))[0]
+        return share
+
     def fade(self, energy: Floats, g: Floats, descriptor: Floats) -> tuple[Floats, Floats]:
         """Return s E and −∂(s E)/∂D, shapes (B,) and (B, D), of E and g = −∂E/∂D."""
         if self.reach is None:

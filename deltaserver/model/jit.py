@@ -31,6 +31,12 @@ def guard_loops() -> ModuleType:
     return importlib.import_module("deltaserver.model.guard_loops")
 
 
+@functools.cache
+def module(name: str) -> ModuleType:
+    """Import a module of compiled loops, and numba with it."""
+    return importlib.import_module(name)
+
+
 @contextlib.contextmanager
 def tell_of_compilation(tell: Callable[[], None]) -> Iterator[None]:
     """Call ``tell`` once, before the first loop that is in no cache is compiled."""

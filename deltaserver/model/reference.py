@@ -30,6 +30,11 @@ class ReferenceModel:
                 f"{parameters.source}: its descriptor is weighted by fragments, which sgdml cannot "
                 "evaluate; use --backend numpy or torch"
             )
+        if parameters.linear is not None:
+            raise ModelFileError(
+                f"{parameters.source}: it stands on a linear expansion, which sgdml cannot "
+                "evaluate; use --backend numpy or torch"
+            )
         self._predictor = GDMLPredict(as_sgdml(parameters), max_processes=1)
 
     @property

@@ -17,8 +17,9 @@ from deltaserver.errors import GeometryError, UnitError
 from deltaserver.model.descriptor import Geometry, PairDescriptor, compiled_cell
 from deltaserver.model.files import ModelParameters, read_parameters
 from deltaserver.model.kernel import Task
+from deltaserver.model.linear.expansion import Expansion
 from deltaserver.model.team import ALONE, Team
-from deltaserver.model.weighted_sum import sum_of
+from deltaserver.model.weighted_sum import WeightedSum, sum_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -150,7 +151,7 @@ class SGDMLModel:
     """A trained sGDML force field.
 
     E(x) = std · Σ_{m,s} k(D(x), P_s D(x_m)) + c, with k as in :mod:`deltaserver.model.kernel`;
-    F = −∂E/∂x analytically.
+    F = −∂E/∂x analytically. Where the model stands on a linear expansion, that is added.
     """
 
     def __init__(
@@ -219,14 +220,39 @@ class SGDMLModel:
         length = self.native.length_ang
         x = batch if length == 1.0 else batch / length
         scaled: Floats | None = None if box is None else box / length
-        evaluate = self._evaluate if self._compiled is None else self._evaluate_compiled
-        result = evaluate(x, scaled)
+        result = self._of(x, scaled)
         if length != 1.0:
             result.forces[:] /= length
         return result
 
-    def _evaluate(self, x: Floats, cell: Floats | None) -> Evaluation:
+    def _of(self, x: Floats, cell: Floats | None) -> Evaluation:
         """Energies in eV, forces and virials with them, all else in the model's units."""
+        if self.parameters.linear is not None and isinstance(self._sum, WeightedSum):
+            return self._evaluate_faded(self._sum, self.parameters.linear, x, cell)
+        evaluate = self._evaluate if self._compiled is None else self._evaluate_compiled
+        result = evaluate(x, cell)
+        if self.parameters.linear is not None:
+            more = self.parameters.linear.evaluate(x, cell)
+            for array, addend in zip(
+                (result.energy, result.forces, result.virial), more, strict=True
+            ):
+                array += addend * self.native.energy_ev
+        return result
+
+    def _evaluate_faded(
+        self, total: WeightedSum, linear: Expansion, x: Floats, cell: Floats | None
+    ) -> Evaluation:
+        """Kernel sum and linear expansion, fading out together."""
+        geometry = self._geometry(x, cell)
+        more, forces, virial = linear.evaluate(x, cell)
+        share = total.blocks.share(geometry.descriptor)[:, None, None] * self.native.energy_ev
+        energy, g = total.with_more(geometry.descriptor, more / self.parameters.std)
+        pulled, strained = self._pairs.pull_back(g * self._scale, geometry)
+        return Evaluation(
+            energy * self._scale + self._shift, pulled + share * forces, strained + share * virial
+        )
+
+    def _evaluate(self, x: Floats, cell: Floats | None) -> Evaluation:
         geometry = self._geometry(x, cell)
         energy, g = self._sum(geometry.descriptor)
         forces, virial = self._pairs.pull_back(g * self._scale, geometry)

@@ -18,7 +18,7 @@ from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.files import ModelParameters
 from deltaserver.model.sgdml import Evaluation, NativeUnits, Precision, as_batch, as_cell
 from deltaserver.model.torch_sum import on_device
-from deltaserver.model.weighted_sum import sum_of
+from deltaserver.model.weighted_sum import WeightedSum, sum_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -96,10 +96,10 @@ class TorchModel:
         if box is not None and cell is not None:
             box = as_cell(cell, self.parameters.source)
         unit, std = self.native, self.parameters.std
-        energy, forces, virial = self._in_chunks(
-            # Far from the origin float32 would lose the distances' digits.
-            (batch - batch.mean(axis=1, keepdims=True)) / unit.length_ang,
-            None if box is None else box / unit.length_ang,
+        # Far from the origin float32 would lose the distances' digits.
+        x = (batch - batch.mean(axis=1, keepdims=True)) / unit.length_ang
+        energy, forces, virial = self._with_linear(
+            x, None if box is None else box / unit.length_ang
         )
         return Evaluation(
             energy=(energy * std + self.parameters.c) * unit.energy_ev,
@@ -118,13 +118,30 @@ class TorchModel:
         difference = found.cpu().numpy().astype(np.float64) - expected
         return float(np.abs(difference).max() / np.abs(expected).max())
 
-    def _in_chunks(self, x: Floats, cell: Floats | None) -> tuple[Floats, Floats, Floats]:
+    def _with_linear(self, x: Floats, cell: Floats | None) -> tuple[Floats, Floats, Floats]:
+        """Evaluate in units of std; a linear expansion, which costs little, on the host."""
+        linear, std = self.parameters.linear, self.parameters.std
+        if linear is None:
+            return self._in_chunks(x, cell)
+        more, *slopes = (array / std for array in linear.evaluate(x, cell))
+        if not isinstance(self._host, WeightedSum):
+            found = self._in_chunks(x, cell)
+            return found[0] + more, found[1] + slopes[0], found[2] + slopes[1]
+        q = self._pairs.geometry(x, cell).descriptor
+        share = self._host.blocks.share(q)[:, None, None]
+        energy, forces, virial = self._in_chunks(x, cell, more)
+        return energy, forces + share * slopes[0], virial + share * slopes[1]
+
+    def _in_chunks(
+        self, x: Floats, cell: Floats | None, more: Floats | None = None
+    ) -> tuple[Floats, Floats, Floats]:
         """Evaluate as many geometries at once as fit, fewer where the device runs out."""
         parts: list[tuple[Floats, ...]] = []
         start = 0
         while start < len(x) or not parts:
             try:
-                parts.append(self._evaluate(x[start : start + self._chunk], cell))
+                some = slice(start, start + self._chunk)
+                parts.append(self._evaluate(x[some], cell, None if more is None else more[some]))
                 start += self._chunk
             except torch.cuda.OutOfMemoryError as error:
                 torch.cuda.empty_cache()
@@ -137,14 +154,14 @@ class TorchModel:
         energy, forces, virial = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return energy, forces, virial
 
-    def _evaluate(self, x: Floats, cell: Floats | None) -> tuple[Floats, ...]:
+    def _evaluate(self, x: Floats, cell: Floats | None, more: Floats | None) -> tuple[Floats, ...]:
         positions = self._tensor(x)  # the one transfer in
         d = positions[:, self._i] - positions[:, self._j]  # [B, D, 3]
         if cell is not None:
             box, inverse = self._tensor(cell), self._tensor(np.linalg.inv(cell))
             d = d - torch.round(d @ inverse.T) @ box.T
         descriptor = 1.0 / torch.linalg.vector_norm(d, dim=-1)
-        energy, g = self._sum(descriptor)
+        energy, g = self._sum(descriptor, *(() if more is None else (self._tensor(more),)))
         pulls = (g * descriptor**3)[..., None] * d
         forces = torch.zeros_like(positions)
         forces.index_add_(1, self._j, pulls).index_add_(1, self._i, -pulls)

@@ -172,14 +172,16 @@ class TorchWeightedSum:
         self.kept, self.scale = to_device(blocks.kept), to_device(blocks.scale)
         self.between = to_device(blocks.between)
 
-    def __call__(self, q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return E (B,) and g (B, D) for query descriptors (B, D)."""
+    def __call__(
+        self, q: torch.Tensor, more: torch.Tensor | float = 0.0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return E (B,) and g (B, D) for query descriptors (B, D); ``more`` energy fades as E."""
         energy, reduced = self.sum(q[:, self.kept] * self.scale)
         g = torch.zeros_like(q)
         g[:, self.kept] = reduced * self.scale
         if self.reach is None:
-            return energy, g
-        energy = energy + self.offset
+            return energy + more, g
+        energy = energy + self.offset + more
         near = q[:, self.between]
         # In float32 no power of twelve must leave the range: divided by the largest entry.
         largest = near.amax(dim=1, keepdim=True)

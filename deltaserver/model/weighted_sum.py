@@ -41,8 +41,15 @@ class WeightedSum:
 
     def __call__(self, q: Floats) -> tuple[Floats, Floats]:
         """Return E (B,) and g = −∂E/∂q (B, D) for query descriptors q (B, D)."""
+        return self.with_more(q, np.zeros(len(q)))
+
+    def with_more(self, q: Floats, more: Floats) -> tuple[Floats, Floats]:
+        """Return E and g with energies (B,) from elsewhere that fade out as the sum does.
+
+        The forces of these, times :meth:`FragmentBlocks.share`, come to those that g pulls back to.
+        """
         energy, g = self.sum(self.blocks.reduce(q))
-        energy, g = self.blocks.fade(energy + self.offset, self.blocks.expand(g), q)
+        energy, g = self.blocks.fade(energy + self.offset + more, self.blocks.expand(g), q)
         return energy - self.offset, g
 
 

@@ -67,6 +67,10 @@ def _integers(_context: click.Context, _option: click.Parameter, text: str) -> t
 @click.option("--intra-weight", "intra_weights", callback=_weights, default="1", show_default=True,
               metavar="LIST", help="Weights to try of distances within fragments in the binding "
               "model, as 0,0.1,1; 1 is native sGDML.")  # fmt: skip
+@click.option("--linear", type=click.Choice(["none", "distances"]), default="none",
+              show_default=True, help="distances fits a linear expansion first, to all training "
+              "frames: of a fragment's bonds, angles and torsions, of pairs of sites between "
+              "fragments; the kernel learns what is left.")  # fmt: skip
 @click.option(
     "--symmetry", default="product", show_default=True, metavar="none|fragment|product|sgdml|FILE",
     help="Permutations: none; those of each fragment's bonds for its own model; products of "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,12 +158,13 @@ def fragment_symmetry(
     Raises:
         DataError: no bonds connect the fragment.
     """
-    graph = _graph(frames, fragment)
+    graph = fragment_graph(frames, fragment)
     symmetry.check_connected(graph, frames.numbers[np.array(fragment.atoms)], fragment.name)
     return symmetry.automorphisms(graph, cap)
 
 
-def _graph(frames: LabelledFrames, fragment: FragmentSpec) -> object:
+def fragment_graph(frames: LabelledFrames, fragment: FragmentSpec) -> Any:
+    """Return the bonded graph (networkx) of one fragment."""
     atoms = np.array(fragment.atoms)
     bonded = symmetry.bonds(frames.numbers[atoms], frames.positions[:, atoms])
     return symmetry.bonded_graph(frames.numbers[atoms], bonded)
@@ -175,6 +177,6 @@ def _match(
     z, z2 = frames.numbers[list(first.atoms)], frames.numbers[list(other.atoms)]
     if (first.charge, first.spin) != (other.charge, other.spin) or sorted(z) != sorted(z2):
         return None
-    maps = symmetry.isomorphisms(_graph(frames, first), _graph(frames, other))
+    maps = symmetry.isomorphisms(fragment_graph(frames, first), fragment_graph(frames, other))
     found = next(maps, None)
     return None if found is None else tuple(other.atoms[i] for i in found)

@@ -7,21 +7,24 @@ until everything is done. Components already there, trained on the same, are kep
 
 from __future__ import annotations
 
+import io
 import json
 import resource
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from deltaserver.errors import DataError, InputError
+from deltaserver.model.archive import read_arrays
 from deltaserver.model.check import CHECK_NAME, store
 from deltaserver.model.composite import CompositeModel
 from deltaserver.model.elements import SYMBOLS
 from deltaserver.model.fragment_blocks import FragmentBlocks, owner_of
+from deltaserver.model.linear.expansion import Expansion
 from deltaserver.model.manifest import FORMAT, MANIFEST_NAME, format_atoms
 from deltaserver.model.prior import PairPrior
 from deltaserver.model.prior_block import format_prior
@@ -41,6 +44,7 @@ from deltaserver.training.components import (
 from deltaserver.training.frames import LabelledFrames
 from deltaserver.training.iterative.conjugate import Bounds
 from deltaserver.training.journal import write_atomically
+from deltaserver.training.linear.fit import LinearFit, linear_fit
 from deltaserver.training.prior_fit import choose_prior
 from deltaserver.training.selection import Split, draw_stratified, split_in_time
 from deltaserver.training.symmetry import DEFAULT_CAP, Symmetry
@@ -78,6 +82,7 @@ class TrainingPlan:
     warm_start: Path | None = None
     prior: str = "none"
     intra_weights: tuple[float, ...] = (1.0,)
+    linear: str = "none"
 
 
 def train_directory(
@@ -130,6 +135,7 @@ class _Job:
         symmetry: where its permutations come from.
         prior: what its labels are without, of the binding; None is nothing.
         weights: blocks of the descriptor to choose from by validation; None is sGDML's own.
+        fit: of the linear expansion that the kernel stands on; None is none.
     """
 
     component: Component
@@ -137,6 +143,7 @@ class _Job:
     symmetry: Symmetry
     prior: PairPrior | None
     weights: tuple[FragmentBlocks | None, ...]
+    fit: LinearFit | None
 
 
 def _job(
@@ -154,26 +161,36 @@ def _job(
     prior: PairPrior | None = None
     weights: tuple[FragmentBlocks | None, ...] = (None,)
     if component.name == BINDING:
-        weights = _weights(frames, plan.intra_weights)
+        weights = _weights(frames, plan.intra_weights, native=plan.linear == "none")
         if plan.prior != "none":
             prior = choose_prior(frames, available, points, valid, plan.cap)
             data = without_prior(data, prior)
+    fit: LinearFit | None = None
+    if plan.linear != "none":
+        entries = np.setdiff1d(candidates, valid)
+        fit = linear_fit(frames, available, component, data, entries, valid, plan.cap)
     request = TrainingRequest(
         data, found.perms, points, valid, plan.lam, plan.threads, plan.device, plan.max_bytes,
         plan.solver, Bounds(plan.tolerance, plan.max_products), warm,
-        weights[0], prior is not None,
+        weights[0], prior is not None or (fit is not None and component.name == BINDING),
+        "" if fit is None else f"{plan.linear}, {len(fit.train)} frames",
     )  # fmt: skip
-    return _Job(component, request, found, prior, weights)
+    return _Job(component, request, found, prior, weights, fit)
 
 
 def _weights(
-    frames: LabelledFrames, intra: tuple[float, ...]
+    frames: LabelledFrames, intra: tuple[float, ...], *, native: bool
 ) -> tuple[FragmentBlocks | None, ...]:  # fmt: skip
-    """Return the descriptor's blocks for weights within fragments; 1 is sGDML's own descriptor."""
+    """Return the descriptor's blocks for weights within fragments.
+
+    1 is sGDML's own descriptor, which is None where the model can be ``native``.
+    """
     fragment = owner_of([one.atoms for one in frames.fragments])
     n = len(frames.fragments)
     return tuple(
-        None if w == 1.0 else FragmentBlocks(fragment, np.where(np.eye(n) == 1.0, w, 1.0))
+        None
+        if native and w == 1.0
+        else FragmentBlocks(fragment, np.where(np.eye(n) == 1.0, w, 1.0))
         for w in intra
     )
 
@@ -256,6 +273,7 @@ def _ranked(
 ) -> list[Candidate]:
     """Train every σ with every weight; return the candidates, best first."""
     found: list[Candidate] = []
+    first = replace(job.request, linear=_linear(checkpoints, job, progress))
     for blocks in job.weights:
         weight = 1.0 if blocks is None else float(blocks.weights[0, 0])
         several = len(job.weights) > 1
@@ -265,11 +283,27 @@ def _ranked(
         def named(what: str, fraction: float, label: str = label) -> None:
             progress(f"{label}, {what}", fraction)
 
-        request = replace(job.request, blocks=blocks)
+        request = replace(first, blocks=blocks)
         for candidate in train(request, place, plan.sigmas, named):
             candidate.record.setdefault("intra_weight", weight)
             found.append(candidate)
     return sorted(found, key=lambda candidate: candidate.error)
+
+
+def _linear(checkpoints: Path, job: _Job, progress: Progress) -> Expansion | None:
+    """Fit the linear expansion, or take up what an interrupted training has fitted."""
+    if job.fit is None:
+        return None
+    kept = checkpoints / "linear.npz"
+    if not kept.exists():
+        expansion: Expansion = job.fit.solve(
+            lambda what, fraction: progress(f"{job.component.name}, {what}", fraction)
+        )
+        buffer = io.BytesIO()
+        np.savez(buffer, **cast("dict[str, Any]", expansion.arrays()))
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        write_atomically(kept, buffer.getvalue())
+    return job.fit.parse(read_arrays(kept), str(kept))
 
 
 def _entry(job: _Job, ranked: list[Candidate], identity: dict[str, Any]) -> dict[str, Any]:
@@ -278,7 +312,7 @@ def _entry(job: _Job, ranked: list[Candidate], identity: dict[str, Any]) -> dict
     kept = ("valid_force_mae_kcal_mol_ang", "valid_force_rmse_kcal_mol_ang",
             "valid_energy_mae_kcal_mol", "valid_energy_rmse_kcal_mol",
             "assembly_s", "solve_s", "failed", "solver", "converged", "residual", "tolerance",
-            "products", "preconditioner_points", "notes", "intra_weight")  # fmt: skip
+            "products", "preconditioner_points", "notes", "intra_weight", "linear")  # fmt: skip
     return {
         "sigma": ranked[0].sigma,
         "n_train": len(request.train),

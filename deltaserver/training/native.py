@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from deltaserver.errors import DataError
 from deltaserver.model.archive import read_arrays
 from deltaserver.model.descriptor import PairDescriptor
-from deltaserver.model.files import NATIVE, WEIGHTED
+from deltaserver.model.files import LINEAR, NATIVE, WEIGHTED
 from deltaserver.model.fragment_blocks import FragmentBlocks
+from deltaserver.model.linear.expansion import Expansion
 from deltaserver.training.journal import write_atomically
 
 Floats = NDArray[np.float64]
@@ -32,27 +33,33 @@ RECORD = "deltaserver"
 
 
 @dataclass(frozen=True)
-class Weighted:
-    """What a model file holds besides where the descriptor is weighted by fragments.
+class Own:
+    """What a model file holds besides where sgdml could not evaluate it.
 
     Attributes:
         positions: training points, Å, shape (M, N, 3).
-        blocks: weights, and where the model counts.
+        blocks: weights of a binding model's descriptor, and where it counts.
+        linear: what the kernel sum is added to.
     """
 
     positions: Floats
-    blocks: FragmentBlocks
+    blocks: FragmentBlocks | None
+    linear: Expansion | None = None
 
     def arrays(self) -> dict[str, Any]:
         """Return them by their keys; see :mod:`deltaserver.model.files`."""
-        reach = self.blocks.reach
-        return {
-            "type": np.array(WEIGHTED),
-            "R": self.positions,
-            "fragments": self.blocks.fragment,
-            "block_weights": self.blocks.weights,
-            **({} if reach is None else {"reach": np.array([*reach.near, *reach.far])}),
-        }
+        known: dict[str, Any] = {"R": self.positions}
+        if self.linear is not None:
+            known |= {"type": np.array(LINEAR), **self.linear.arrays()}
+        if self.blocks is not None:
+            reach = self.blocks.reach
+            known |= {
+                "type": np.array(WEIGHTED),
+                "fragments": self.blocks.fragment,
+                "block_weights": self.blocks.weights,
+                **({} if reach is None else {"reach": np.array([*reach.near, *reach.far])}),
+            }
+        return known
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ class NativeModel:
         sigma: length scale.
         lam: λ.
         record: how it was trained; anything JSON can hold.
-        weighted: of a binding model that is no native one.
+        own: of a model that is no native one.
     """
 
     dataset_name: str
@@ -93,7 +100,7 @@ class NativeModel:
     sigma: float
     lam: float
     record: Mapping[str, Any]
-    weighted: Weighted | None = None
+    own: Own | None = None
 
     def arrays(self) -> dict[str, Any]:
         """Return the arrays of the file by their sGDML keys."""
@@ -119,11 +126,11 @@ class NativeModel:
             "r_unit": np.array("Ang"),
             "e_unit": np.array("kcal/mol"),
             RECORD: np.array(json.dumps(dict(self.record))),
-            **(self._in_descriptor_space() if self.weighted is None else self.weighted.arrays()),
+            **(self._in_descriptor_space() if self.own is None else self.own.arrays()),
         }
 
     def _in_descriptor_space(self) -> dict[str, Any]:
-        """Return what sgdml predicts with, and a weighted model derives from positions."""
+        """Return what sgdml predicts with, and a model of our own derives from positions."""
         pair_perms = PairDescriptor(len(self.numbers)).permutations(self.perms)  # [S, D]
         offsets = np.arange(len(pair_perms))[:, None] * pair_perms.shape[1]
         return {

@@ -14,6 +14,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from deltaserver.errors import DataError
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.files import ModelParameters
 from deltaserver.model.fragment_blocks import FragmentBlocks, Reach
+from deltaserver.model.linear.expansion import Expansion
 from deltaserver.model.sgdml import Evaluation, NativeUnits, SGDMLModel, concatenate
 from deltaserver.training import native
 from deltaserver.training.assembly import Progress, assemble, quiet
@@ -69,6 +71,8 @@ class TrainingRequest:
         blocks: weights of the descriptor's entries by fragment; None is sGDML's own descriptor.
         fades: whether the model ends where its training points do, as a binding model on a
             prior may.
+        linear_basis: what kind of linear expansion is fitted first, to what; empty is none.
+        linear: that expansion (kcal/mol, Å); the kernel learns the rest.
     """
 
     data: LabelledSet
@@ -84,6 +88,20 @@ class TrainingRequest:
     warm_start: WarmStart | None = None
     blocks: FragmentBlocks | None = None
     fades: bool = False
+    linear_basis: str = ""
+    linear: Expansion | None = None
+
+    @cached_property
+    def rest(self) -> LabelledSet:
+        """Return the labels less what the linear expansion says of them: for the kernel."""
+        if self.linear is None:
+            return self.data
+        energy, forces, _ = self.linear.evaluate(self.data.positions)
+        return replace(
+            self.data,
+            energy=self.data.energy - energy * KCAL_PER_MOL_EV,
+            forces=self.data.forces - forces * KCAL_PER_MOL_EV,
+        )
 
     @property
     def size(self) -> Size:
@@ -113,6 +131,7 @@ class TrainingRequest:
             "lambda": self.lam,
             **(iterative if self.solver == "iterative" else {}),
             **({} if self.blocks is None else {"block_weights": self.blocks.weights.tolist()}),
+            **({} if not self.linear_basis else {"linear": self.linear_basis}),
         }
 
     def choice(self) -> Choice:
@@ -166,8 +185,8 @@ def train_one(
     """
     data, train = request.data, request.train
     choice = request.choice()
-    positions = data.positions[train]
-    labels = data.forces[train].ravel() / KCAL_PER_MOL_EV
+    positions, rest = data.positions[train], request.rest
+    labels = rest.forces[train].ravel() / KCAL_PER_MOL_EV
     std = float(np.std(labels))
     if not std > 0.0:
         raise DataError(f"{data.name}: all force labels are the same; nothing can be learned")
@@ -182,9 +201,11 @@ def train_one(
     draft = ModelParameters(
         data.numbers, x, a, request.perms, sigma, c=0.0, std=std, blocks=request.blocks
     )
-    offset, notes = _integration_constant(draft, positions, data.energy[train] / KCAL_PER_MOL_EV)
+    energy, left = (some.energy[train] / KCAL_PER_MOL_EV for some in (data, rest))
+    offset, notes = _integration_constant(draft, positions, left, energy - left)
+    draft = replace(draft, linear=request.linear)
     if request.blocks is not None and request.fades:
-        reach = reach_of(request.blocks, x, data.energy[train] / KCAL_PER_MOL_EV)
+        reach = reach_of(request.blocks, x, energy)
         draft = replace(draft, blocks=replace(request.blocks, reach=reach))
     errors = _validation_errors(replace(draft, c=offset), data, request.valid)
     progress("validating", 1.0)
@@ -199,9 +220,16 @@ def train_one(
         native.NativeModel(
             data.name, data.reference, data.numbers, train, request.valid, data_md5(data),
             x, a, alphas, request.perms, offset, std, sigma, request.lam, record,
-            None if draft.blocks is None else native.Weighted(positions, draft.blocks),
+            _own(draft, positions),
         )
     )  # fmt: skip
+
+
+def _own(draft: ModelParameters, positions: Floats) -> native.Own | None:
+    """Return what makes a model one of ours; None of a native one."""
+    if draft.blocks is None and draft.linear is None:
+        return None
+    return native.Own(positions, draft.blocks, draft.linear)
 
 
 def _coefficients(
@@ -224,7 +252,7 @@ def _coefficients(
 
 
 def _system(request: TrainingRequest, sigma: float, labels: Floats, std: float) -> System:
-    data, valid = request.data, request.valid
+    data, valid = request.rest, request.valid
     warm = request.warm_start
     return System(
         data.positions[request.train], labels / std, request.perms, sigma, request.lam,
@@ -273,14 +301,17 @@ def _evaluate(parameters: ModelParameters, positions: Floats) -> Evaluation:
 
 
 def _integration_constant(
-    draft: ModelParameters, positions: Floats, energy: Floats
+    draft: ModelParameters, positions: Floats, energy: Floats, known: Floats
 ) -> tuple[float, list[str]]:
-    """Return the mean of E − Ê (kcal/mol), and remarks where energies do not follow forces."""
+    """Return the mean of E − Ê (kcal/mol), and remarks where energies do not follow forces.
+
+    ``known`` are energies that a linear expansion has taken off ``energy``.
+    """
     predicted = _evaluate(draft, positions).energy
     notes = []
     if np.ptp(predicted) > 0.0 and len(predicted) > 2:
-        slope = float(np.polyfit(predicted, energy, 1)[0])
-        correlation = float(np.corrcoef(predicted, energy)[0, 1])
+        slope = float(np.polyfit(predicted + known, energy + known, 1)[0])
+        correlation = float(np.corrcoef(predicted + known, energy + known)[0, 1])
         if slope < 0.0:
             notes.append("energies fall where integrated forces rise: gradients for forces?")
         elif correlation < 0.95 or abs(slope - 1.0) > 0.1:

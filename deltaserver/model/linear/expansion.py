@@ -1,0 +1,58 @@
+"""What every linear expansion offers, and the displacements that all of them begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Evaluated = tuple[Floats, Floats, Floats]
+
+CHUNK_NUMBERS = 1 << 21  # in the largest temporary array
+
+
+class Expansion(Protocol):
+    """A linear expansion in distances, in the units of the model that stands on it."""
+
+    def evaluate(self, positions: Floats, cell: Floats | None = None) -> Evaluated:
+        """Return energies (B,), forces (B, N, 3) and virials −∂E/∂ε (B, 3, 3).
+
+        Args:
+            positions: shape (B, N, 3).
+            cell: lattice vectors in columns; distances are then those of nearest images.
+        """
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what a model file holds of it."""
+
+
+def displacements(x: Floats, i: Ints, j: Ints, cell: Floats | None) -> Floats:
+    """Return x_i − x_j, nearest images where there is a cell, shape (B, P, 3)."""
+    return nearest(x[:, i] - x[:, j], cell)
+
+
+def nearest(d: Floats, cell: Floats | None) -> Floats:
+    """Return displacements (…, 3) between nearest images."""
+    if cell is None:
+        return d
+    images: Floats = d - np.rint(d @ np.linalg.inv(cell).T) @ cell.T
+    return images
+
+
+def chunks(n: int, numbers: int) -> Iterator[slice]:
+    """Cut n geometries, of so many numbers each, into parts that fit into memory at once."""
+    step = max(1, CHUNK_NUMBERS // max(1, numbers))
+    for start in range(0, n, step):
+        yield slice(start, min(start + step, n))
+
+
+def join(parts: list[Evaluated], shape: tuple[int, ...]) -> Evaluated:
+    """Concatenate evaluations of chunks of a batch of ``shape`` (B, N, 3)."""
+    if not parts:
+        return np.zeros(0), np.zeros(shape), np.zeros((0, 3, 3))
+    energy, forces, virial = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return energy, forces, virial

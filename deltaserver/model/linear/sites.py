@@ -1,0 +1,184 @@
+"""The binding as pair potentials between sites: atoms, middles of bonds and of rings.
+
+    E = Σ_(a in f, b in g ≠ f) Σ_k C_k[class a, class b] φ_k(|r_a − r_b|)
+
+A pair potential between atoms does not know which way an atom faces: over a ring, a bond and an
+atom it is alike. Sites between the atoms tell. A site is the mean of some atoms of one fragment,
+so that its force goes to them in equal parts, and all is linear in the coefficients C. The
+functions are φ = exp(−b r), −1/(rⁿ + Rⁿ), and 1/r with n = 1 and R = 0 but for the sign. They are
+flexible, of either sign, and mean nothing beyond their data: the model that they belong to fades
+them out there (:class:`deltaserver.model.fragment_blocks.Reach`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.model import jit
+from deltaserver.model.descriptor import compiled_cell
+from deltaserver.model.linear.expansion import Evaluated, chunks, join, nearest
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Sites:
+    """Sites of all fragments of a complex.
+
+    Attributes:
+        members: the atoms of all sites, one site's after the other's, shape (L,).
+        starts: where each site's atoms begin, and L, shape (n + 1,).
+        owner: which fragment each is of, rising, shape (n,).
+        kind: which class each is of, shape (n,).
+        n_atoms: N.
+    """
+
+    members: Ints
+    starts: Ints
+    owner: Ints
+    kind: Ints
+    n_atoms: int
+
+    def __len__(self) -> int:
+        """Return the number of sites n."""
+        return len(self.owner)
+
+    @cached_property
+    def weights(self) -> Floats:
+        """Return W with r_site = W r_atoms, shape (n, N)."""
+        sizes = np.diff(self.starts)
+        table = np.zeros((len(self), self.n_atoms))
+        table[np.repeat(np.arange(len(self)), sizes), self.members] = np.repeat(1.0 / sizes, sizes)
+        return table
+
+    def places(self, x: Floats, cell: Floats | None) -> Floats:
+        """Return where the sites are, of whole molecules where there is a cell, (B, n, 3)."""
+        if cell is None:
+            sites: Floats = np.einsum("sn,bnx->bsx", self.weights, x, optimize=True)
+            return sites
+        sizes = np.diff(self.starts)
+        first = x[:, self.members[self.starts[:-1]]]
+        d = nearest(x[:, self.members] - np.repeat(first, sizes, axis=1), cell)
+        mean: Floats = first + np.add.reduceat(d, self.starts[:-1], axis=1) / sizes[:, None]
+        return mean
+
+
+@dataclass(frozen=True)
+class Radials:
+    """The functions φ_k of the distance, in the model's length.
+
+    Attributes:
+        decays: b of exp(−b r).
+        powers: n and R of −1/(rⁿ + Rⁿ).
+    """
+
+    decays: tuple[float, ...]
+    powers: tuple[tuple[int, float], ...]
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.decays) + len(self.powers)
+
+    def each(self, r: Floats) -> list[tuple[Floats, Floats]]:
+        """Return φ and −φ′/r of every function at distances r."""
+        found = []
+        for decay in self.decays:
+            value = np.exp(-decay * r)
+            found.append((value, decay * value / r))
+        for n, radius in self.powers:
+            whole = 1.0 / (r**n + radius**n)
+            found.append((-whole, -n * r ** (n - 2) * whole * whole))
+        return found
+
+
+@dataclass(frozen=True)
+class SitePairs:
+    """The expansion of one complex; energies and lengths are the model's.
+
+    Attributes:
+        sites: of all fragments.
+        radials: φ_k.
+        coefficients: C, symmetric in the classes, shape (K, n_classes, n_classes).
+    """
+
+    sites: Sites
+    radials: Radials
+    coefficients: Floats
+    compiled: bool = jit.AVAILABLE
+
+    def evaluate(self, positions: Floats, cell: Floats | None = None) -> Evaluated:
+        """See :class:`deltaserver.model.linear.expansion.Expansion`."""
+        if self.compiled:
+            return self._in_loops(np.ascontiguousarray(positions), cell)
+        parts = [self._chunk(positions[s], cell) for s in chunks(len(positions), self._numbers)]
+        return join(parts, positions.shape)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what a model file holds of it."""
+        sites, powers = self.sites, self.radials.powers
+        return {
+            "site_members": sites.members, "site_starts": sites.starts, "site_kinds": sites.kind,
+            "site_decays": np.array(self.radials.decays),
+            "site_powers": np.array(powers, dtype=float).reshape(-1, 2),
+            "site_coefficients": self.coefficients,
+        }  # fmt: skip
+
+    @cached_property
+    def _pairs(self) -> tuple[Ints, Ints]:
+        """Return the sites a, b of every pair of different fragments that exerts anything."""
+        kind, owner = self.sites.kind, self.sites.owner
+        acts = np.asarray(self.coefficients.any(axis=0))[kind[:, None], kind]
+        a, b = np.nonzero((owner[:, None] < owner) & acts)
+        return a, b
+
+    @cached_property
+    def _of_pairs(self) -> Floats:
+        """Return the coefficients of every pair, shape (pairs, K)."""
+        a, b = self._pairs
+        kind = self.sites.kind
+        return np.ascontiguousarray(self.coefficients[:, kind[a], kind[b]].T)
+
+    @property
+    def _numbers(self) -> int:
+        return 10 * len(self._pairs[0])
+
+    def _in_loops(self, x: Floats, cell: Floats | None) -> Evaluated:
+        loops = jit.module("deltaserver.model.linear.site_loops")
+        places = np.ascontiguousarray(self.sites.places(x, cell))
+        energy, virial = np.zeros(len(x)), np.zeros((len(x), 3, 3))
+        on_sites = np.zeros(places.shape)
+        loops.pairs(
+            places, *self._pairs, self._of_pairs, np.array(self.radials.decays, dtype=float),
+            np.array(self.radials.powers, dtype=float).reshape(-1, 2), *compiled_cell(cell),
+            energy, on_sites, virial,
+        )  # fmt: skip
+        return energy, self._on_atoms(on_sites), virial
+
+    def _on_atoms(self, on_sites: Floats) -> Floats:
+        forces: Floats = np.einsum("sn,bsx->bnx", self.sites.weights, on_sites, optimize=True)
+        return forces
+
+    def _chunk(self, x: Floats, cell: Floats | None) -> Evaluated:
+        a, b = self._pairs
+        places = self.sites.places(x, cell)
+        d = nearest(places[:, a] - places[:, b], cell)  # [B, pairs, 3]
+        r = np.sqrt(np.einsum("bpx,bpx->bp", d, d))
+        energy, pull = np.zeros(len(x)), np.zeros_like(r)
+        for (value, slope), some in zip(self.radials.each(r), self._of_pairs.T, strict=True):
+            energy += value @ some
+            pull += slope * some
+        pulls = pull[..., None] * d  # on a, and its opposite on b
+        on_sites = np.zeros((places.shape[1], len(x), 3))
+        np.add.at(on_sites, a, pulls.transpose(1, 0, 2))
+        np.subtract.at(on_sites, b, pulls.transpose(1, 0, 2))
+        return (
+            energy,
+            self._on_atoms(on_sites.transpose(1, 0, 2)),
+            np.einsum("bpx,bpy->bxy", pulls, d),
+        )

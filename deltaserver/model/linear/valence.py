@@ -1,0 +1,114 @@
+"""A molecule's bonds, angles and torsions as distances: powers of each, products of neighbours.
+
+    E = Σ_p Σ_k c_pk z_p^k + Σ_(p, q) b_pq z_p z_q,      z_p = (r_p − r̄_p) / s_p
+
+r_p are the distances of atoms one, two and three bonds apart, r̄ and s their mean and spread in
+the training frames. A distance over two bonds is an angle, one over three a torsion; with their
+couplings it is a force field of the second class [Hwang, Stockfisch, Hagler, J. Am. Chem. Soc.
+116, 2515 (1994), DOI 10.1021/ja00085a036], in coordinates that need no angle. All is linear in the
+coefficients. Beyond ±LIMIT spreads z goes to a constant: a polynomial says nothing there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.model.linear.expansion import Evaluated, chunks, displacements, join
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+LIMIT = 6.0  # spreads; a distance strays so far in no run that stays near the training frames
+
+
+def held(z: Floats) -> tuple[Floats, Floats]:
+    """Return z, beyond ±LIMIT ±(LIMIT + tanh(|z| − LIMIT)), and its slope: twice differentiable."""
+    beyond = np.abs(z) - LIMIT
+    if not (beyond > 0.0).any():
+        return z, np.ones_like(z)
+    bent = np.tanh(np.maximum(beyond, 0.0))
+    value: Floats = np.where(beyond > 0.0, np.sign(z) * (LIMIT + bent), z)
+    return value, 1.0 - bent**2
+
+
+@dataclass(frozen=True)
+class Valence:
+    """The expansion of one molecule; energies and lengths are the model's.
+
+    Attributes:
+        pairs: atoms of every distance, shape (P, 2).
+        mean: r̄, shape (P,).
+        width: s, shape (P,).
+        powers: c of z, z², …, shape (P, K).
+        couplings: numbers p, q of the distances of every product, shape (C, 2).
+        products: b, shape (C,).
+        n_atoms: N.
+    """
+
+    pairs: Ints
+    mean: Floats
+    width: Floats
+    powers: Floats
+    couplings: Ints
+    products: Floats
+    n_atoms: int
+
+    def evaluate(self, positions: Floats, cell: Floats | None = None) -> Evaluated:
+        """See :class:`deltaserver.model.linear.expansion.Expansion`."""
+        numbers = 8 * max(len(self.pairs), self.n_atoms)
+        parts = [self._chunk(positions[s], cell) for s in chunks(len(positions), numbers)]
+        return join(parts, positions.shape)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what a model file holds of it."""
+        return {
+            "valence_pairs": self.pairs, "valence_mean": self.mean, "valence_width": self.width,
+            "valence_powers": self.powers, "valence_couplings": self.couplings,
+            "valence_products": self.products,
+        }  # fmt: skip
+
+    @cached_property
+    def _coupling(self) -> Floats:
+        """Return the table Q with E = ½ zᵀQz, shape (P, P)."""
+        n = len(self.pairs)
+        a, b = self.couplings.T
+        table = np.zeros((n, n))
+        np.add.at(table, (a, b), self.products)
+        np.add.at(table, (b, a), self.products)
+        return table
+
+    @cached_property
+    def _incidence(self) -> Floats:
+        """Return +1 at the first atom of every distance, −1 at the second, shape (P, N)."""
+        table = np.zeros((len(self.pairs), self.n_atoms))
+        rows = np.arange(len(self.pairs))
+        table[rows, self.pairs[:, 0]] = 1.0
+        table[rows, self.pairs[:, 1]] = -1.0
+        return table
+
+    def _chunk(self, x: Floats, cell: Floats | None) -> Evaluated:
+        d = displacements(x, self.pairs[:, 0], self.pairs[:, 1], cell)  # [B, P, 3]
+        r = np.sqrt(np.einsum("bpx,bpx->bp", d, d))
+        z, bent = held((r - self.mean) / self.width)
+        energy, slope = self._of(z)
+        slope *= bent
+        pulls = (-slope / (self.width * r))[..., None] * d  # on the first atom of each
+        forces = np.einsum("pn,bpx->bnx", self._incidence, pulls, optimize=True)
+        return energy, forces, np.einsum("bpx,bpy->bxy", pulls, d)
+
+    def _of(self, z: Floats) -> tuple[Floats, Floats]:
+        """Return E (B,) and ∂E/∂z (B, P)."""
+        energy, slope = np.zeros(len(z)), np.zeros_like(z)
+        power = np.ones_like(z)  # z^(k − 1)
+        for k in range(self.powers.shape[1]):
+            slope += (k + 1) * self.powers[:, k] * power
+            power = power * z
+            energy += power @ self.powers[:, k]
+        coupled = z @ self._coupling
+        energy += 0.5 * np.einsum("bp,bp->b", coupled, z)
+        return energy, slope + coupled

@@ -1,0 +1,81 @@
+"""Which linear expansion a component gets: distances of a molecule, sites between fragments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.model.linear.expansion import Expansion
+from deltaserver.training.assembly import Progress
+from deltaserver.training.components import (
+    BINDING,
+    Component,
+    LabelledSet,
+    fragment_graph,
+    fragment_symmetry,
+)
+from deltaserver.training.frames import FragmentSpec, LabelledFrames
+from deltaserver.training.linear.site_fit import FragmentSites, SiteFit, sites_of
+from deltaserver.training.linear.topology import MoleculeSites
+from deltaserver.training.linear.valence_fit import ValenceFit
+
+Ints = NDArray[np.int64]
+
+
+class LinearFit(Protocol):
+    """A least-squares problem whose solution is an expansion."""
+
+    @property
+    def train(self) -> Ints:
+        """Return the entries that are fitted to."""
+
+    def solve(self, progress: Progress) -> Expansion:
+        """Solve it."""
+
+    def parse(self, arrays: Mapping[str, Any], source: str) -> Expansion:
+        """Return a solution that was kept as arrays."""
+
+
+def linear_fit(
+    frames: LabelledFrames, available: Sequence[Component], component: Component,
+    data: LabelledSet, train: Ints, valid: Ints, cap: int,
+) -> LinearFit | None:  # fmt: skip
+    """Return the problem of a component; None where it has none (full, a lone atom).
+
+    Args:
+        frames: of the dataset.
+        available: components of the dataset.
+        component: whose expansion it is.
+        data: its labels, less the prior's of the binding.
+        train: entries of ``data`` to fit to.
+        valid: entries that decide.
+        cap: permutations of a fragment at most.
+    """
+    if component.name == BINDING:
+        fragments = _sites(frames, available, cap)
+        return SiteFit(data, train, valid, sites_of(fragments, len(frames.numbers)))
+    if not component.is_fragment or component.is_lone_atom:
+        return None
+    first = frames.fragments[component.members[0]]
+    perms = fragment_symmetry(frames, first, cap).perms
+    return ValenceFit(data, train, valid, fragment_graph(frames, first), perms)
+
+
+def _sites(frames: LabelledFrames, available: Sequence[Component], cap: int) -> list[FragmentSites]:
+    """Return the sites of every fragment, in the order of the fragments."""
+    found: dict[int, FragmentSites] = {}
+    for species, component in enumerate(c for c in available if c.is_fragment):
+        sites = _molecule(frames, frames.fragments[component.members[0]], cap)
+        for member, atoms in zip(component.members, component.atoms, strict=True):
+            found[member] = FragmentSites(species, atoms, sites)
+    return [found[k] for k in sorted(found)]
+
+
+def _molecule(frames: LabelledFrames, fragment: FragmentSpec, cap: int) -> MoleculeSites:
+    graph = fragment_graph(frames, fragment)
+    if len(fragment.atoms) == 1:
+        return MoleculeSites(((0,),), np.zeros(1, dtype=np.int64))
+    return MoleculeSites.of(graph, fragment_symmetry(frames, fragment, cap).perms)

@@ -1,0 +1,164 @@
+"""Fit pair potentials between the sites of fragments to binding energies and forces.
+
+Alike fragments share their classes, so that exchanging them changes nothing. What the prior
+knows is taken off the labels first. The ridge is chosen by validation frames. kcal/mol and Å.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.model.linear.parse import parse_sites
+from deltaserver.model.linear.sites import Radials, SitePairs, Sites
+from deltaserver.training.assembly import Progress, quiet
+from deltaserver.training.components import LabelledSet
+from deltaserver.training.linear.least_squares import LeastSquares
+from deltaserver.training.linear.topology import MoleculeSites, pairs_of
+from deltaserver.units import KCAL_PER_MOL_EV
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+RADIALS = Radials((2.2, 3.2), ((1, 0.0), (6, 2.5), (8, 3.0)))
+RIDGES = (1e-10, 1e-8, 1e-6, 1e-4)
+ENERGY_WEIGHT = 5.0  # 1/Å, as of the prior
+MAX_COLUMNS = 7000
+
+
+@dataclass(frozen=True)
+class FragmentSites:
+    """The sites of one fragment of a complex.
+
+    Attributes:
+        species: which of the different fragments it is; alike ones share their classes.
+        atoms: its atoms in the complex, in the order of ``sites``.
+        sites: of its molecule.
+    """
+
+    species: int
+    atoms: tuple[int, ...]
+    sites: MoleculeSites
+
+
+def sites_of(fragments: Sequence[FragmentSites], n_atoms: int) -> Sites:
+    """Return the sites of all fragments, classes of different species numbered on."""
+    first: dict[int, int] = {}
+    members: list[int] = []
+    sizes: list[int] = []
+    owner: list[int] = []
+    kind: list[int] = []
+    known = 0
+    for k, fragment in enumerate(fragments):
+        if fragment.species not in first:
+            first[fragment.species] = known
+            known += fragment.sites.n_kinds
+        for atoms, label in zip(fragment.sites.atoms, fragment.sites.kind, strict=True):
+            members += [fragment.atoms[i] for i in atoms]
+            sizes.append(len(atoms))
+            owner.append(k)
+            kind.append(first[fragment.species] + int(label))
+    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    return Sites(np.array(members), starts, np.array(owner), np.array(kind), n_atoms)
+
+
+@dataclass(frozen=True)
+class SiteFit:
+    """The least-squares problem of one complex.
+
+    Attributes:
+        data: binding labels, less the prior's, eV and Å.
+        train: entries that are fitted to.
+        valid: entries that decide.
+        sites: of all fragments.
+    """
+
+    data: LabelledSet
+    train: Ints
+    valid: Ints
+    sites: Sites
+    radials: Radials = RADIALS
+
+    def solve(self, progress: Progress = quiet) -> SitePairs:
+        """Return the expansion that predicts the validation forces best."""
+        problem = LeastSquares(self.n_columns)
+        for k, frame in enumerate(self.train):
+            energy, forces = self._rows(self.data.positions[frame])
+            problem.add(
+                np.concatenate([ENERGY_WEIGHT * energy[None], forces]),
+                np.concatenate([[ENERGY_WEIGHT * self.data.energy[frame]],
+                                self.data.forces[frame].ravel()]) / KCAL_PER_MOL_EV,
+            )  # fmt: skip
+            progress("fitting sites", 0.9 * (k + 1) / len(self.train))
+        candidates = [self._expansion(problem.solve(ridge)) for ridge in RIDGES]
+        return min(candidates, key=self._error) if len(self.valid) else candidates[-1]
+
+    def parse(self, arrays: Mapping[str, Any], source: str) -> SitePairs:
+        """Return a solution that was kept as arrays."""
+        fragment = np.zeros(self.sites.n_atoms, dtype=np.int64)
+        fragment[self.sites.members] = np.repeat(self.sites.owner, np.diff(self.sites.starts))
+        found = parse_sites(arrays, fragment, source)
+        assert found is not None
+        return found
+
+    @property
+    def n_columns(self) -> int:
+        """Return the number of coefficients."""
+        return len(self.radials) * self._column_of[1]
+
+    @cached_property
+    def _column_of(self) -> tuple[Ints, int]:
+        """Return which pair of classes, of different fragments, has which number; how many."""
+        n = int(self.sites.kind.max()) + 1
+        meets = np.zeros((n, n), dtype=bool)
+        for a, b in pairs_of(n):
+            first = np.unique(self.sites.owner[self.sites.kind == a])
+            second = np.unique(self.sites.owner[self.sites.kind == b])
+            meets[a, b] = len(np.union1d(first, second)) > 1
+        table = np.full((n, n), -1)
+        rows, columns = np.nonzero(meets)
+        table[rows, columns] = table[columns, rows] = np.arange(len(rows))
+        return table, len(rows)
+
+    @cached_property
+    def _pairs(self) -> tuple[Ints, Ints, Ints]:
+        """Return the sites a, b of every pair of different fragments, and its number of classes."""
+        owner, kind = self.sites.owner, self.sites.kind
+        a, b = np.nonzero(owner[:, None] < owner)
+        return a, b, self._column_of[0][kind[a], kind[b]]
+
+    def _rows(self, x: Floats) -> tuple[Floats, Floats]:
+        """Return energies (n_columns,) and forces (3N, n_columns) of unit coefficients."""
+        from scipy.sparse import csr_matrix
+
+        a, b, column = self._pairs
+        n_sites, n = len(self.sites), self._column_of[1]
+        places = self.sites.places(x[None], None)[0]
+        d = places[a] - places[b]
+        row = np.concatenate([3 * a, 3 * a + 1, 3 * a + 2, 3 * b, 3 * b + 1, 3 * b + 2])
+        energies, forces = [], []
+        for value, pull in self.radials.each(np.sqrt(np.einsum("px,px->p", d, d))):
+            energies.append(np.bincount(column, value, n))
+            pulls = (pull[:, None] * d).T.ravel()
+            on_sites = csr_matrix(
+                (np.concatenate([pulls, -pulls]), (row, np.tile(column, 6))), (3 * n_sites, n)
+            ).toarray()
+            on_atoms = np.tensordot(
+                self.sites.weights.T, on_sites.reshape(n_sites, 3, n), axes=1
+            )  # [N, 3, n]
+            forces.append(on_atoms.reshape(-1, n))
+        return np.concatenate(energies), np.concatenate(forces, axis=1)
+
+    def _expansion(self, c: Floats) -> SitePairs:
+        table, n = self._column_of
+        by_kind = np.append(c.reshape(len(self.radials), n), np.zeros((len(self.radials), 1)), 1)
+        return SitePairs(self.sites, self.radials, np.ascontiguousarray(by_kind[:, table]))
+
+    def _error(self, expansion: SitePairs) -> float:
+        forces = expansion.evaluate(self.data.positions[self.valid])[1]
+        return float(np.abs(forces - self.data.forces[self.valid] / KCAL_PER_MOL_EV).mean())

@@ -1,0 +1,174 @@
+"""Fit bonds, angles and torsions of one molecule, as distances, to energies and forces.
+
+Equivalent distances share mean, spread and coefficients, equivalent couplings theirs. How many of
+the couplings are used, and how much ridge, is chosen by validation frames. kcal/mol and Å.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.model.linear.parse import parse_valence
+from deltaserver.model.linear.valence import Valence, held
+from deltaserver.training.assembly import Progress, quiet
+from deltaserver.training.components import LabelledSet
+from deltaserver.training.linear.least_squares import LeastSquares
+from deltaserver.training.linear.topology import Distances
+from deltaserver.units import KCAL_PER_MOL_EV
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+POWERS = 4
+RIDGES = (1e-9, 1e-7, 1e-5)
+MAX_COLUMNS = 7000  # 400 MB of normal equations
+ROWS_A_COLUMN = 4  # at least; fewer couplings are used where frames are few
+ENERGY_WEIGHT = 5.0  # 1/Å: an energy counts as much as so many force components, squared
+BATCH = 8  # frames whose rows are made at once
+NARROW_ANG = 1e-3  # a distance that varies less says nothing
+
+
+@dataclass(frozen=True)
+class ValenceFit:
+    """The least-squares problem of one molecule.
+
+    Attributes:
+        data: labelled frames, eV and Å.
+        train: entries that are fitted to.
+        valid: entries that decide.
+        graph: bonded graph of the molecule (networkx).
+        perms: its symmetries, shape (S, N).
+    """
+
+    data: LabelledSet
+    train: Ints
+    valid: Ints
+    graph: Any
+    perms: Ints
+
+    def solve(self, progress: Progress = quiet) -> Valence:
+        """Return the expansion that predicts the validation forces best."""
+        problem = LeastSquares(self._n_columns)
+        energies = []
+        for start in range(0, len(self.train), BATCH):
+            some = self.train[start : start + BATCH]
+            energy, rows = self._rows(self.data.positions[some])
+            problem.add(rows, self.data.forces[some].ravel() / KCAL_PER_MOL_EV)
+            energies.append(energy)
+            progress("fitting distances", 0.9 * (start + len(some)) / len(self.train))
+        energy, label = np.concatenate(energies), self.data.energy[self.train] / KCAL_PER_MOL_EV
+        # The constant is free: only differences of energies count.
+        problem.add(ENERGY_WEIGHT * (energy - energy.mean(axis=0)),
+                    ENERGY_WEIGHT * (label - label.mean()))  # fmt: skip
+        candidates = [
+            self._expansion(problem.solve(ridge, n))
+            for n in self._prefixes for ridge in RIDGES
+        ]  # fmt: skip
+        return min(candidates, key=self._error) if len(self.valid) else candidates[-1]
+
+    def parse(self, arrays: Mapping[str, Any], source: str) -> Valence:
+        """Return a solution that was kept as arrays."""
+        found = parse_valence(arrays, len(self.data.numbers), source)
+        assert found is not None
+        return found
+
+    @cached_property
+    def _distances(self) -> Distances:
+        return Distances.of(self.graph, self.perms)
+
+    @cached_property
+    def _scale(self) -> tuple[Floats, Floats]:
+        """Return mean and spread of every distance, the same for all of a class."""
+        found, members = self._distances, self._distances.of_pair
+        x = self.data.positions[self.train]
+        d = x[:, found.pairs[:, 0]] - x[:, found.pairs[:, 1]]
+        r = np.sqrt(np.einsum("bpx,bpx->bp", d, d))
+        count = np.bincount(members)
+        mean = (np.bincount(members, r.mean(axis=0)) / count)[members]
+        spread = np.sqrt(np.bincount(members, ((r - mean) ** 2).mean(axis=0)) / count)[members]
+        return mean, np.maximum(spread, NARROW_ANG)
+
+    @cached_property
+    def _prefixes(self) -> list[int]:
+        """Return how many columns there are up to each level of couplings that can be fitted."""
+        first = POWERS * (int(self._distances.of_pair.max()) + 1)
+        most = min(MAX_COLUMNS, 3 * self.data.positions.shape[1] * len(self.train) // ROWS_A_COLUMN)
+        ends = [first, *(first + n for n in self._distances.levels)]
+        return [n for n in dict.fromkeys(ends) if n <= most] or [first]
+
+    @property
+    def _n_columns(self) -> int:
+        return self._prefixes[-1]
+
+    @cached_property
+    def _used(self) -> Ints:
+        """Return which couplings have a column."""
+        first = self._prefixes[0]
+        return np.flatnonzero(self._distances.of_coupling < self._n_columns - first)
+
+    def _rows(self, x: Floats) -> tuple[Floats, Floats]:
+        """Return energies (B, n_columns) and forces (B·3N, n_columns) of unit coefficients."""
+        found, (mean, spread) = self._distances, self._scale
+        i, j = found.pairs.T
+        d = x[:, i] - x[:, j]
+        r = np.sqrt(np.einsum("bpx,bpx->bp", d, d))
+        z, bent = held((r - mean) / spread)
+        pulls = -(bent / (spread * r))[..., None] * d  # [B, P, 3]
+        energy = np.zeros((len(x), self._n_columns))
+        rows = np.zeros((len(x), *x.shape[1:], self._n_columns))
+        for frame in range(len(x)):
+            slopes = self._slopes(z[frame], energy[frame])
+            rows[frame] = _pull_back(pulls[frame], found.pairs, x.shape[1], slopes)
+        return energy, rows.reshape(-1, self._n_columns)
+
+    def _slopes(self, z: Floats, energy: Floats) -> Any:
+        """Return ∂E/∂z of every column, sparse (P, n_columns); add the energies to ``energy``."""
+        from scipy.sparse import csr_matrix
+
+        found, n = self._distances, len(z)
+        first, number = self._prefixes[0], np.arange(n)
+        a, b = found.couplings[self._used].T
+        column = first + found.of_coupling[self._used]
+        powers = np.arange(1, POWERS + 1)
+        own = POWERS * found.of_pair[:, None] + powers - 1  # [P, K]
+        energy += np.bincount(own.ravel(), (z[:, None] ** powers).ravel(), len(energy))
+        energy += np.bincount(column, z[a] * z[b], len(energy))
+        value = np.concatenate([(powers * z[:, None] ** (powers - 1)).ravel(), z[b], z[a]])
+        row = np.concatenate([np.repeat(number, POWERS), a, b])
+        return csr_matrix(
+            (value, (row, np.concatenate([own.ravel(), column, column]))), (n, len(energy))
+        )
+
+    def _expansion(self, c: Floats) -> Valence:
+        found, (mean, spread) = self._distances, self._scale
+        first = self._prefixes[0]
+        products = c[first:][found.of_coupling[self._used]]
+        there = products != 0.0
+        return Valence(
+            found.pairs, mean, spread, c[:first].reshape(-1, POWERS)[found.of_pair],
+            found.couplings[self._used][there], products[there], len(self.data.numbers),
+        )  # fmt: skip
+
+    def _error(self, expansion: Valence) -> float:
+        forces = expansion.evaluate(self.data.positions[self.valid])[1]
+        return float(np.abs(forces - self.data.forces[self.valid] / KCAL_PER_MOL_EV).mean())
+
+
+def _pull_back(pulls: Floats, pairs: Ints, n_atoms: int, slopes: Any) -> Floats:
+    """Return forces (N, 3, n_columns) of slopes ∂E/∂z; ``pulls`` are −∂z/∂r of the first atoms."""
+    from scipy.sparse import csr_matrix
+
+    n = len(pairs)
+    axis = np.arange(3)
+    row = np.concatenate([3 * pairs[:, :1] + axis, 3 * pairs[:, 1:] + axis])  # [2P, 3]
+    value = np.concatenate([pulls, -pulls])
+    column = np.repeat(np.tile(np.arange(n), 2), 3)
+    jacobian = csr_matrix((value.ravel(), (row.ravel(), column)), (3 * n_atoms, n))
+    forces: Floats = (jacobian @ slopes).toarray()
+    return forces.reshape(n_atoms, 3, -1)
