@@ -18,7 +18,7 @@ Ints = NDArray[np.int64]
 
 VALENCE_KEYS = (
     "valence_pairs", "valence_mean", "valence_width", "valence_powers", "valence_couplings",
-    "valence_products",
+    "valence_products", "valence_triples", "valence_cubic",
 )  # fmt: skip
 SITE_KEYS = (
     "site_members", "site_starts", "site_kinds", "site_decays", "site_powers",
@@ -56,7 +56,11 @@ def parse_valence(arrays: Mapping[str, Any], n_atoms: int, source: str) -> Valen
     _check_range(source, "valence_couplings", couplings, n)
     products = floats(arrays, "valence_products", source)
     expect_shape(source, "valence_products", products, (len(couplings),))
-    return Valence(pairs, mean, width, powers, couplings, products, n_atoms)
+    triples = integers(arrays, "valence_triples", source).reshape(-1, 3)
+    _check_range(source, "valence_triples", triples, n)
+    cubic = floats(arrays, "valence_cubic", source)
+    expect_shape(source, "valence_cubic", cubic, (len(triples),))
+    return Valence(pairs, mean, width, powers, couplings, products, triples, cubic, n_atoms)
 
 
 def parse_sites(arrays: Mapping[str, Any], fragment: Ints, source: str) -> SitePairs | None:

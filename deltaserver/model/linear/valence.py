@@ -1,6 +1,6 @@
 """A molecule's bonds, angles and torsions as distances: powers of each, products of neighbours.
 
-    E = Σ_p Σ_k c_pk z_p^k + Σ_(p, q) b_pq z_p z_q,      z_p = (r_p − r̄_p) / s_p
+    E = Σ_p Σ_k c_pk z_p^k + Σ b_pq z_p z_q + Σ t_pqr z_p z_q z_r,      z_p = (r_p − r̄_p) / s_p
 
 r_p are the distances of atoms one, two and three bonds apart, r̄ and s their mean and spread in
 the training frames. A distance over two bonds is an angle, one over three a torsion; with their
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.model import jit
 from deltaserver.model.linear.expansion import Evaluated, chunks, displacements, join
 
 Floats = NDArray[np.float64]
@@ -47,6 +48,8 @@ class Valence:
         powers: c of z, z², …, shape (P, K).
         couplings: numbers p, q of the distances of every product, shape (C, 2).
         products: b, shape (C,).
+        triples: p, q, r of every threefold product, shape (T, 3).
+        cubic: t, shape (T,).
         n_atoms: N.
     """
 
@@ -56,7 +59,10 @@ class Valence:
     powers: Floats
     couplings: Ints
     products: Floats
+    triples: Ints
+    cubic: Floats
     n_atoms: int
+    compiled: bool = jit.AVAILABLE
 
     def evaluate(self, positions: Floats, cell: Floats | None = None) -> Evaluated:
         """See :class:`deltaserver.model.linear.expansion.Expansion`."""
@@ -69,7 +75,8 @@ class Valence:
         return {
             "valence_pairs": self.pairs, "valence_mean": self.mean, "valence_width": self.width,
             "valence_powers": self.powers, "valence_couplings": self.couplings,
-            "valence_products": self.products,
+            "valence_products": self.products, "valence_triples": self.triples,
+            "valence_cubic": self.cubic,
         }  # fmt: skip
 
     @cached_property
@@ -111,4 +118,19 @@ class Valence:
             energy += power @ self.powers[:, k]
         coupled = z @ self._coupling
         energy += 0.5 * np.einsum("bp,bp->b", coupled, z)
-        return energy, slope + coupled
+        slope += coupled
+        if len(self.cubic):
+            self._add_cubic(z, energy, slope)
+        return energy, slope
+
+    def _add_cubic(self, z: Floats, energy: Floats, slope: Floats) -> None:
+        if self.compiled:
+            loops = jit.module("deltaserver.model.linear.valence_loops")
+            loops.add_triples(np.ascontiguousarray(z), self.triples, self.cubic, energy, slope)
+            return
+        index = self.triples.T.ravel()
+        for k, one in enumerate(z):
+            a, b, c = one[self.triples.T]
+            energy[k] += (a * b * c) @ self.cubic
+            towards = np.concatenate([b * c, a * c, a * b]) * np.tile(self.cubic, 3)
+            slope[k] += np.bincount(index, towards, len(one))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -22,23 +23,51 @@ def classes(keys: Ints) -> tuple[Ints, int]:
 
 
 @dataclass(frozen=True)
+class Products:
+    """Products of distances, by classes of equivalent ones.
+
+    Attributes:
+        factors: the distances of each, shape (n, degree).
+        of: class of each, rising with the level, shape (n,).
+        levels: how many classes there are up to each level.
+    """
+
+    factors: Ints
+    of: Ints
+    levels: tuple[int, ...]
+
+    @classmethod
+    def by_level(cls, levels: Sequence[Ints], moved: Ints) -> Products:
+        """Sort the products of every level into classes; ``moved`` (S, P) are the symmetries."""
+        n, of, ends, known = moved.shape[1], [], [], 0
+        for some in levels:
+            images = np.sort(moved[:, some], axis=2)  # [S, n, degree]
+            keys = images[..., 0]
+            for k in range(1, images.shape[2]):
+                keys = keys * n + images[..., k]
+            label, count = classes(keys.min(axis=0))
+            of.append(known + label)
+            known += count
+            ends.append(known)
+        return cls(np.concatenate(levels), np.concatenate(of), tuple(ends))
+
+
+@dataclass(frozen=True)
 class Distances:
-    """The distances of a molecule, and couplings of two of them, by classes of equivalent ones.
+    """The distances of a molecule, and products of them, by classes of equivalent ones.
 
     Attributes:
         pairs: atoms of every distance, shape (P, 2).
         of_pair: class of each, shape (P,).
-        couplings: two distances each, those of the nearest first, shape (C, 2).
-        of_coupling: class of each, rising with the level, shape (C,).
-        levels: how many classes of couplings there are up to each level: of distances that share
-            an atom; whose atoms are at most a bond apart; and of any two bonds.
+        couplings: of two distances that share an atom, then of two whose atoms are a bond apart.
+        triples: of three distances, some of them alike, of which any two share an atom: those over
+            one and two bonds, then all.
     """
 
     pairs: Ints
     of_pair: Ints
-    couplings: Ints
-    of_coupling: Ints
-    levels: tuple[int, ...]
+    couplings: Products
+    triples: Products
 
     @classmethod
     def of(cls, graph: Any, perms: Ints) -> Distances:
@@ -48,19 +77,14 @@ class Distances:
         place = np.full(apart.shape, -1)
         place[pairs[:, 0], pairs[:, 1]] = place[pairs[:, 1], pairs[:, 0]] = np.arange(len(pairs))
         moved = place[perms[:, pairs[:, 0]], perms[:, pairs[:, 1]]]  # [S, P]
-        of_pair, _ = classes(moved.min(axis=0))
-        couplings, of_coupling, levels = [], [], []
-        known = 0
-        for some in _levels(apart, pairs):
-            low = np.minimum(moved[:, some[:, 0]], moved[:, some[:, 1]])
-            high = np.maximum(moved[:, some[:, 0]], moved[:, some[:, 1]])
-            label, n = classes((low * len(pairs) + high).min(axis=0))
-            couplings.append(some)
-            of_coupling.append(known + label)
-            known += n
-            levels.append(known)
+        near = _bonds_between(apart, pairs)
+        triples = _triples(near == 0)
+        tight = (apart[pairs[triples, 0], pairs[triples, 1]] < BONDS_APART).all(axis=1)
         return cls(
-            pairs, of_pair, np.concatenate(couplings), np.concatenate(of_coupling), tuple(levels)
+            pairs,
+            classes(moved.min(axis=0))[0],
+            Products.by_level([_couplings(near == 0), _couplings(near == 1)], moved),
+            Products.by_level([triples[tight], triples[~tight]], moved),
         )
 
 
@@ -76,17 +100,28 @@ def bonds_apart(graph: Any) -> Ints:
     return apart
 
 
-def _levels(apart: Ints, pairs: Ints) -> list[Ints]:
-    """Return the couplings (p, q < p) of every level, that are of none before."""
-    p, q = np.tril_indices(len(pairs), k=-1)
-    nearest = np.full(len(p), apart.max() + 1)
-    for a in (0, 1):
-        for b in (0, 1):
-            nearest = np.minimum(nearest, apart[pairs[p, a], pairs[q, b]])
-    bond = apart[pairs[:, 0], pairs[:, 1]] == 1
-    both = bond[p] & bond[q]
-    masks = [nearest == 0, nearest == 1, both & (nearest > 1)]
-    return [np.stack([p[mask], q[mask]], axis=1) for mask in masks]
+def _bonds_between(apart: Ints, pairs: Ints) -> Ints:
+    """Return how many bonds the nearest atoms of every two distances are apart, shape (P, P)."""
+    ends = [apart[pairs[:, a]][:, pairs[:, b]] for a in (0, 1) for b in (0, 1)]
+    nearest: Ints = np.min(ends, axis=0)
+    return nearest
+
+
+def _couplings(wanted: NDArray[np.bool_]) -> Ints:
+    """Return the distances p > q of which a symmetric table says so, shape (n, 2)."""
+    found: Ints = np.argwhere(np.tril(wanted, k=-1))
+    return found
+
+
+def _triples(touch: NDArray[np.bool_]) -> Ints:
+    """Return p ≥ q ≥ r, not all alike, of which any two touch, shape (n, 3)."""
+    found = []
+    for p in range(len(touch)):
+        beside = np.flatnonzero(touch[p, : p + 1])  # p among them
+        q, r = np.nonzero(np.tril(touch[beside][:, beside]))
+        three = np.stack([np.full(len(q), p), beside[q], beside[r]], axis=1)
+        found.append(three[three[:, 2] < p])
+    return np.concatenate(found).astype(np.int64)
 
 
 @dataclass(frozen=True)

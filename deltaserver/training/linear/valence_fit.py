@@ -1,7 +1,7 @@
 """Fit bonds, angles and torsions of one molecule, as distances, to energies and forces.
 
-Equivalent distances share mean, spread and coefficients, equivalent couplings theirs. How many of
-the couplings are used, and how much ridge, is chosen by validation frames. kcal/mol and Å.
+Equivalent distances share mean, spread and coefficients, equivalent products theirs. How many of
+the products are used, and how much ridge, is chosen by validation frames. kcal/mol and Å.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ Ints = NDArray[np.int64]
 
 POWERS = 4
 RIDGES = (1e-9, 1e-7, 1e-5)
-MAX_COLUMNS = 7000  # 400 MB of normal equations
-ROWS_A_COLUMN = 4  # at least; fewer couplings are used where frames are few
+MAX_COLUMNS = 10_000  # 800 MB of normal equations, and the same to solve them
+ROWS_A_COLUMN = (4, 12)  # fewer products where frames are fewer; more frames say nothing new
 ENERGY_WEIGHT = 5.0  # 1/Å: an energy counts as much as so many force components, squared
 BATCH = 8  # frames whose rows are made at once
+FEW = 200  # frames that are used in any case
 NARROW_ANG = 1e-3  # a distance that varies less says nothing
 
 
@@ -55,14 +56,14 @@ class ValenceFit:
     def solve(self, progress: Progress = quiet) -> Valence:
         """Return the expansion that predicts the validation forces best."""
         problem = LeastSquares(self._n_columns)
-        energies = []
-        for start in range(0, len(self.train), BATCH):
-            some = self.train[start : start + BATCH]
+        energies, frames = [], self._frames
+        for start in range(0, len(frames), BATCH):
+            some = frames[start : start + BATCH]
             energy, rows = self._rows(self.data.positions[some])
             problem.add(rows, self.data.forces[some].ravel() / KCAL_PER_MOL_EV)
             energies.append(energy)
-            progress("fitting distances", 0.9 * (start + len(some)) / len(self.train))
-        energy, label = np.concatenate(energies), self.data.energy[self.train] / KCAL_PER_MOL_EV
+            progress("fitting distances", 0.9 * (start + len(some)) / len(frames))
+        energy, label = np.concatenate(energies), self.data.energy[frames] / KCAL_PER_MOL_EV
         # The constant is free: only differences of energies count.
         problem.add(ENERGY_WEIGHT * (energy - energy.mean(axis=0)),
                     ENERGY_WEIGHT * (label - label.mean()))  # fmt: skip
@@ -96,21 +97,37 @@ class ValenceFit:
 
     @cached_property
     def _prefixes(self) -> list[int]:
-        """Return how many columns there are up to each level of couplings that can be fitted."""
+        """Return how many columns there are up to each level of products that can be fitted."""
         first = POWERS * (int(self._distances.of_pair.max()) + 1)
-        most = min(MAX_COLUMNS, 3 * self.data.positions.shape[1] * len(self.train) // ROWS_A_COLUMN)
-        ends = [first, *(first + n for n in self._distances.levels)]
+        second, third = self._distances.couplings.levels, self._distances.triples.levels
+        ends = [first, *(first + n for n in second), *(first + second[-1] + n for n in third)]
+        rows = 3 * self.data.positions.shape[1] * len(self.train)
+        most = min(MAX_COLUMNS, rows // ROWS_A_COLUMN[0])
         return [n for n in dict.fromkeys(ends) if n <= most] or [first]
 
     @property
     def _n_columns(self) -> int:
         return self._prefixes[-1]
 
+    @property
+    def _frames(self) -> Ints:
+        """Return the training frames that are used, evenly chosen."""
+        enough = -(-ROWS_A_COLUMN[1] * self._n_columns // (3 * self.data.positions.shape[1]))
+        count = min(len(self.train), max(enough, FEW))
+        chosen: Ints = self.train[np.linspace(0, len(self.train) - 1, count).astype(int)]
+        return chosen
+
     @cached_property
-    def _used(self) -> Ints:
-        """Return which couplings have a column."""
-        first = self._prefixes[0]
-        return np.flatnonzero(self._distances.of_coupling < self._n_columns - first)
+    def _products(self) -> tuple[tuple[Ints, Ints], tuple[Ints, Ints]]:
+        """Return the factors of couplings and of triples that are used, and their columns."""
+        found, start = self._distances, self._prefixes[0]
+        used = []
+        for products in (found.couplings, found.triples):
+            column = start + products.of
+            some = np.flatnonzero(column < self._n_columns)
+            used.append((products.factors[some], column[some]))
+            start += products.levels[-1]
+        return used[0], used[1]
 
     def _rows(self, x: Floats) -> tuple[Floats, Floats]:
         """Return energies (B, n_columns) and forces (B·3N, n_columns) of unit coefficients."""
@@ -131,28 +148,28 @@ class ValenceFit:
         """Return ∂E/∂z of every column, sparse (P, n_columns); add the energies to ``energy``."""
         from scipy.sparse import csr_matrix
 
-        found, n = self._distances, len(z)
-        first, number = self._prefixes[0], np.arange(n)
-        a, b = found.couplings[self._used].T
-        column = first + found.of_coupling[self._used]
-        powers = np.arange(1, POWERS + 1)
-        own = POWERS * found.of_pair[:, None] + powers - 1  # [P, K]
+        n, powers = len(z), np.arange(1, POWERS + 1)
+        (couplings, of_coupling), (triples, of_triple) = self._products
+        own = POWERS * self._distances.of_pair[:, None] + powers - 1  # [P, K]
+        a, b = z[couplings.T]
+        p, q, r = z[triples.T]
         energy += np.bincount(own.ravel(), (z[:, None] ** powers).ravel(), len(energy))
-        energy += np.bincount(column, z[a] * z[b], len(energy))
-        value = np.concatenate([(powers * z[:, None] ** (powers - 1)).ravel(), z[b], z[a]])
-        row = np.concatenate([np.repeat(number, POWERS), a, b])
-        return csr_matrix(
-            (value, (row, np.concatenate([own.ravel(), column, column]))), (n, len(energy))
-        )
+        energy += np.bincount(of_coupling, a * b, len(energy))
+        energy += np.bincount(of_triple, p * q * r, len(energy))
+        single = (powers * z[:, None] ** (powers - 1)).ravel()
+        value = np.concatenate([single, b, a, q * r, p * r, p * q])
+        row = [np.repeat(np.arange(n), POWERS), *couplings.T, *triples.T]
+        column = [own.ravel(), of_coupling, of_coupling, of_triple, of_triple, of_triple]
+        return csr_matrix((value, (np.concatenate(row), np.concatenate(column))), (n, len(energy)))
 
     def _expansion(self, c: Floats) -> Valence:
-        found, (mean, spread) = self._distances, self._scale
-        first = self._prefixes[0]
-        products = c[first:][found.of_coupling[self._used]]
-        there = products != 0.0
+        (couplings, of_coupling), (triples, of_triple) = self._products
+        second, third = c[of_coupling] != 0.0, c[of_triple] != 0.0
         return Valence(
-            found.pairs, mean, spread, c[:first].reshape(-1, POWERS)[found.of_pair],
-            found.couplings[self._used][there], products[there], len(self.data.numbers),
+            self._distances.pairs, *self._scale,
+            c[: self._prefixes[0]].reshape(-1, POWERS)[self._distances.of_pair],
+            couplings[second], c[of_coupling][second], triples[third], c[of_triple][third],
+            len(self.data.numbers),
         )  # fmt: skip
 
     def _error(self, expansion: Valence) -> float:
