@@ -78,8 +78,8 @@ def _integers(_context: click.Context, _option: click.Parameter, text: str) -> t
 )  # fmt: skip
 @click.option("--max-permutations", "cap", type=click.IntRange(min=1), default=1000,
               show_default=True, help="Use a subgroup of at most this size.")  # fmt: skip
-@click.option("--lambda", "lam", type=click.FloatRange(min=0.0), default=1e-10, show_default=True,
-              help="Regularisation.")  # fmt: skip
+@click.option("--lambda", "lambdas", callback=_weights, default="1e-10", show_default=True,
+              metavar="LIST", help="Regularisations to try, as 1e-10,1e-6.")  # fmt: skip
 @click.option("--train-fraction", type=click.FloatRange(0.0, 1.0, min_open=True), default=0.8,
               show_default=True,
               help="Share of each trajectory, from its start; the rest is held out.")  # fmt: skip

@@ -13,6 +13,7 @@ import resource
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
@@ -68,7 +69,7 @@ class TrainingPlan:
     symmetry: str = "product"
     component: str = "all"
     cap: int = DEFAULT_CAP
-    lam: float = LAMBDA
+    lambdas: tuple[float, ...] = (LAMBDA,)
     seed: int = 0
     train_fraction: float = 0.8
     held_out_trajectories: tuple[int, ...] = ()
@@ -170,8 +171,8 @@ def _job(
         entries = np.setdiff1d(candidates, valid)
         fit = linear_fit(frames, available, component, data, entries, valid, plan.cap)
     request = TrainingRequest(
-        data, found.perms, points, valid, plan.lam, plan.threads, plan.device, plan.max_bytes,
-        plan.solver, Bounds(plan.tolerance, plan.max_products), warm,
+        data, found.perms, points, valid, plan.lambdas[0], plan.threads, plan.device,
+        plan.max_bytes, plan.solver, Bounds(plan.tolerance, plan.max_products), warm,
         weights[0], prior is not None or (fit is not None and component.name == BINDING),
         "" if fit is None else f"{plan.linear}, {len(fit.train)} frames",
     )  # fmt: skip
@@ -224,7 +225,8 @@ def _points(data: LabelledSet, candidates: Any, plan: TrainingPlan, warm: WarmSt
 
 
 def _identity(request: TrainingRequest, plan: TrainingPlan) -> dict[str, Any]:
-    several = {"intra_weights": list(plan.intra_weights)} if len(plan.intra_weights) > 1 else {}
+    lists = {"intra_weights": plan.intra_weights, "lambdas": plan.lambdas}
+    several = {key: list(values) for key, values in lists.items() if len(values) > 1}
     return {**request.identity(), "sigmas": list(plan.sigmas) or "auto", **several}
 
 
@@ -263,6 +265,7 @@ def _train_component(
     best = ranked[0]
     weight = best.record.get("intra_weight", 1.0)
     within = "" if weight == 1.0 else f", weight {weight:g} within fragments"
+    within += f", λ = {best.record['lambda']:g}" if len(plan.lambdas) > 1 else ""
     say(f"{name}: σ = {best.sigma:g}{within}, validation force MAE {best.error:.4f} kcal/mol/Å")
     for note in best.record.get("notes", []):
         say(f"{name}: {note}")
@@ -271,21 +274,23 @@ def _train_component(
 def _ranked(
     checkpoints: Path, job: _Job, plan: TrainingPlan, progress: Progress
 ) -> list[Candidate]:
-    """Train every σ with every weight; return the candidates, best first."""
+    """Train every σ with every weight and λ; return the candidates, best first."""
     found: list[Candidate] = []
     first = replace(job.request, linear=_linear(checkpoints, job, progress))
-    for blocks in job.weights:
+    for blocks, lam in product(job.weights, plan.lambdas):
         weight = 1.0 if blocks is None else float(blocks.weights[0, 0])
-        several = len(job.weights) > 1
-        place = checkpoints / f"weight-{weight:g}" if several else checkpoints
-        label = f"{job.component.name}, weight {weight:g}" if several else job.component.name
+        words = [f"weight {weight:g}"] * (len(job.weights) > 1)
+        words += [f"λ = {lam:g}"] * (len(plan.lambdas) > 1)
+        place, label = checkpoints, ", ".join([job.component.name, *words])
+        for word in words:
+            place /= word.replace("λ = ", "lambda-").replace(" ", "-")
 
         def named(what: str, fraction: float, label: str = label) -> None:
             progress(f"{label}, {what}", fraction)
 
-        request = replace(first, blocks=blocks)
-        for candidate in train(request, place, plan.sigmas, named):
+        for candidate in train(replace(first, blocks=blocks, lam=lam), place, plan.sigmas, named):
             candidate.record.setdefault("intra_weight", weight)
+            candidate.record.setdefault("lambda", lam)
             found.append(candidate)
     return sorted(found, key=lambda candidate: candidate.error)
 
@@ -312,7 +317,8 @@ def _entry(job: _Job, ranked: list[Candidate], identity: dict[str, Any]) -> dict
     kept = ("valid_force_mae_kcal_mol_ang", "valid_force_rmse_kcal_mol_ang",
             "valid_energy_mae_kcal_mol", "valid_energy_rmse_kcal_mol",
             "assembly_s", "solve_s", "failed", "solver", "converged", "residual", "tolerance",
-            "products", "preconditioner_points", "notes", "intra_weight", "linear")  # fmt: skip
+            "products", "preconditioner_points", "notes", "intra_weight", "linear",
+            "lambda")  # fmt: skip
     return {
         "sigma": ranked[0].sigma,
         "n_train": len(request.train),

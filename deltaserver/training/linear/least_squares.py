@@ -45,7 +45,7 @@ class LeastSquares:
                 factor = cho_factor(scaled, lower=True, overwrite_a=True, check_finite=False)
                 break
             except LinAlgError:  # rounding, where columns depend on each other
-                ridge *= 10.0
+                ridge = max(10.0 * ridge, 1e-15)
         result = np.zeros(len(self._aim))
         result[:n] = cho_solve(factor, self._aim[:n] / norms) / norms
         return result

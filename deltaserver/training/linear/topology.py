@@ -121,7 +121,8 @@ def _triples(touch: NDArray[np.bool_]) -> Ints:
         q, r = np.nonzero(np.tril(touch[beside][:, beside]))
         three = np.stack([np.full(len(q), p), beside[q], beside[r]], axis=1)
         found.append(three[three[:, 2] < p])
-    return np.concatenate(found).astype(np.int64)
+    triples: Ints = np.concatenate(found).astype(np.int64)
+    return triples
 
 
 @dataclass(frozen=True)
