@@ -238,7 +238,9 @@ def _check_not_another(
     if not path.exists():
         return
     known = report["components"].get(component.name, {}).get("identity", {})
-    changed = [key for key, value in identity.items() if known.get(key) != value]
+    # What is not said now, and was then, is another model too; but for which solver it was.
+    keys = [*identity, *(key for key in known if key not in (*identity, "solver", "tolerance"))]
+    changed = [key for key in keys if known.get(key) != identity.get(key)]
     if changed:
         how = f"trained with other options ({', '.join(changed)})" if known else "not ours to judge"
         raise InputError(

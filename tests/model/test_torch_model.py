@@ -64,17 +64,17 @@ def test_running_out_of_memory_halves_the_chunk(monkeypatch):
     whole = ours._evaluate
     sizes = []
 
-    def small_device(x, cell):
+    def small_device(x, cell, more=None):
         sizes.append(len(x))
         if len(x) > 2:
             raise torch.cuda.OutOfMemoryError("out of memory")
-        return whole(x, cell)
+        return whole(x, cell, more)
 
     monkeypatch.setattr(ours, "_evaluate", small_device)
     monkeypatch.setattr(ours, "_chunk", 8)
     assert_equal(ours.evaluate(positions), theirs.evaluate(positions))
     assert sizes == [7, 4, 2, 2, 2, 1]
-    monkeypatch.setattr(ours, "_evaluate", lambda x, cell: small_device(np.zeros((9, 4, 3)), cell))
+    monkeypatch.setattr(ours, "_evaluate", lambda x, *more: small_device(np.zeros((9, 4, 3)), *more))
     with pytest.raises(InputError, match="more memory than cpu has"):
         ours.evaluate(positions)
 

@@ -126,7 +126,7 @@ def test_models_of_different_splits_do_not_mix(dimer, change, message):
     ("change", "said"),
     [
         ({"n_train": 10}, "n_train"),
-        ({"lam": 1e-8}, "lambda"),
+        ({"lambdas": (1e-8,)}, "lambda"),
         ({"symmetry": "none", "component": "binding"}, "permutations"),
         ({"sigmas": (4.0,)}, "sigmas"),
         ({"seed": 5}, "train_points"),
