@@ -74,7 +74,8 @@ def test_running_out_of_memory_halves_the_chunk(monkeypatch):
     monkeypatch.setattr(ours, "_chunk", 8)
     assert_equal(ours.evaluate(positions), theirs.evaluate(positions))
     assert sizes == [7, 4, 2, 2, 2, 1]
-    monkeypatch.setattr(ours, "_evaluate", lambda x, *more: small_device(np.zeros((9, 4, 3)), *more))
+    large = np.zeros((9, 4, 3))
+    monkeypatch.setattr(ours, "_evaluate", lambda x, *more: small_device(large, *more))
     with pytest.raises(InputError, match="more memory than cpu has"):
         ours.evaluate(positions)
 
