@@ -1,7 +1,8 @@
 """Many rows, some thousand columns: least squares through the normal equations, rows as they come.
 
-Columns are brought to norm 1 and a little of |c|² is added, the ridge: with double precision and
-a ridge of 1e-9 the squared condition number does no harm that a validation error would show.
+Columns are brought to norm 1, or as near as scales that some of them share allow, and a little of
+|c|² is added, the ridge: with double precision and a ridge of 1e-9 the squared condition number
+does no harm that a validation error would show.
 """
 
 from __future__ import annotations
@@ -31,12 +32,26 @@ class LeastSquares:
         self._gram = dsyrk(1.0, a, 1.0, self._gram, trans=1, lower=1, overwrite_c=1)
         self._aim += a.T @ y
 
-    def solve(self, ridge: float, n_first: int | None = None) -> Floats:
-        """Return c (n_columns,); with ``n_first`` of the first columns alone, the rest zero."""
+    @property
+    def norms(self) -> Floats:
+        """Return the norm of every column, shape (n_columns,)."""
+        norms: Floats = np.sqrt(np.diagonal(self._gram))
+        return norms
+
+    def solve(
+        self, ridge: float, n_first: int | None = None, scale: Floats | None = None
+    ) -> Floats:
+        """Return c (n_columns,) with the least |A c − y|² + ridge |scale c|².
+
+        Args:
+            ridge: relative to the columns' squared norms.
+            n_first: so many of the first columns alone, the others' coefficients zero.
+            scale: of every column; its norm if not given.
+        """
         from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
         n = len(self._aim) if n_first is None else n_first
-        norms = np.sqrt(np.diagonal(self._gram)[:n])
+        norms = (self.norms if scale is None else scale)[:n]
         norms = np.where(norms > 0.0, norms, 1.0)
         while True:
             scaled = np.asfortranarray(self._gram[:n, :n] / norms[:, None] / norms)

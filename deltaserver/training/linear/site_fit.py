@@ -1,7 +1,11 @@
 """Fit pair potentials between the sites of fragments to binding energies and forces.
 
 Alike fragments share their classes, so that exchanging them changes nothing. What the prior
-knows is taken off the labels first. The ridge is chosen by validation frames. kcal/mol and Å.
+knows is taken off the labels first. The ridge is chosen by validation frames. It holds all
+coefficients of one function to the same size: classes that hardly ever meet in the data, as a
+guest and the outside of its host, get small ones, and the prior is left to speak for them. Scaled
+each by its own norm, one of 80 held-out frames of C60 outside the catcher was 27 kcal/mol off; so
+it is 1.3 at most. kcal/mol and Å.
 """
 
 from __future__ import annotations
@@ -25,8 +29,8 @@ from deltaserver.units import KCAL_PER_MOL_EV
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-RADIALS = Radials((2.2, 3.2), ((1, 0.0), (6, 2.5), (8, 3.0)))
-RIDGES = (1e-10, 1e-8, 1e-6, 1e-4)
+RADIALS = Radials((1.4, 2.4, 3.6), ((6, 2.5), (8, 3.0)))  # the tail is the prior's
+RIDGES = (1e-9, 1e-8, 1e-7, 1e-6)
 ENERGY_WEIGHT = 5.0  # 1/Å, as of the prior
 MAX_COLUMNS = 7000
 
@@ -85,7 +89,7 @@ class SiteFit:
     radials: Radials = RADIALS
 
     def solve(self, progress: Progress = quiet) -> SitePairs:
-        """Return the expansion that predicts the validation forces best."""
+        """Return the expansion that predicts the validation frames best."""
         problem = LeastSquares(self.n_columns)
         for k, frame in enumerate(self.train):
             energy, forces = self._rows(self.data.positions[frame])
@@ -95,7 +99,9 @@ class SiteFit:
                                 self.data.forces[frame].ravel()]) / KCAL_PER_MOL_EV,
             )  # fmt: skip
             progress("fitting sites", 0.9 * (k + 1) / len(self.train))
-        candidates = [self._expansion(problem.solve(ridge)) for ridge in RIDGES]
+        largest = problem.norms.reshape(len(self.radials), -1).max(axis=1)
+        scale = np.repeat(largest, self._column_of[1])
+        candidates = [self._expansion(problem.solve(ridge, None, scale)) for ridge in RIDGES]
         return min(candidates, key=self._error) if len(self.valid) else candidates[-1]
 
     def parse(self, arrays: Mapping[str, Any], source: str) -> SitePairs:
@@ -160,5 +166,8 @@ class SiteFit:
         return SitePairs(self.sites, self.radials, np.ascontiguousarray(by_kind[:, table]))
 
     def _error(self, expansion: SitePairs) -> float:
-        forces = expansion.evaluate(self.data.positions[self.valid])[1]
-        return float(np.abs(forces - self.data.forces[self.valid] / KCAL_PER_MOL_EV).mean())
+        """Return the sum of squares that was made least, of validation frames: outliers count."""
+        energy, forces, _ = expansion.evaluate(self.data.positions[self.valid])
+        energy = energy - self.data.energy[self.valid] / KCAL_PER_MOL_EV
+        forces = forces - self.data.forces[self.valid] / KCAL_PER_MOL_EV
+        return float((ENERGY_WEIGHT**2 * energy**2).sum() + (forces**2).sum())
