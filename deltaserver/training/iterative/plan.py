@@ -17,8 +17,8 @@ RATE = 2e10  # operations a second and thread of matrix products
 BLOCK_S = (1.4e-7, 4.2e-9)  # of a block, per atom², and per atom² and permutation
 PAIR_S = (1.2e-9, 4e-8)  # of a product, per pair of points and descriptor entry, and permutation
 USUAL_PRODUCTS = 300
-SHARE = 0.15  # of the columns, where memory and time allow
-WORK = 2e13  # operations that preparing the columns may take
+SHARE = 0.08  # of the columns, where memory and time allow
+WORK = 6e12  # operations that preparing the columns may take
 BLOCK_BYTES = 1.2e8  # temporary arrays of the geometries that are evaluated at once
 COPIES = 7  # of training arrays in descriptor space that exist at once
 
@@ -86,7 +86,7 @@ def iterative_bytes(size: Size, n_train: int, points: int) -> float:
     """Return the peak memory of the iterative solver with the columns of so many points."""
     dim, pairs = 3 * size.n_atoms, size.n_atoms * (size.n_atoms - 1) // 2
     n, rank = float(dim * n_train), float(dim * points)
-    columns = 8.0 * (n * rank + 3.0 * rank**2)
+    columns = 8.0 * (n * rank + 3.0 * rank**2 + n * dim)
     fields = 8.0 * n_train * size.n_atoms**2 * (4 + 3)  # gone before the products begin
     arrays = 8.0 * n_train * pairs * COPIES
     blocks = 8.0 * size.threads * (3 * size.n_perms * dim + 3 * dim**2)
