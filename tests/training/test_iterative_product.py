@@ -5,7 +5,7 @@ import pytest
 
 from deltaserver.training.assembly import assemble
 from deltaserver.training.components import components, labelled_set
-from deltaserver.training.iterative.preconditioner import Preconditioner, choose_points
+from deltaserver.training.iterative.preconditioner import FLOOR, Preconditioner, choose_points
 from deltaserver.training.iterative.product import KernelProduct
 from deltaserver.training.symmetry_modes import resolve
 from deltaserver.training.trainer import _descriptor_coefficients
@@ -77,19 +77,25 @@ def test_the_preconditioner_of_all_points_inverts_the_matrix():
     lam = 1e-4
     inverse = Preconditioner(x, perms, SIGMA, choose_points(8, 8), lam)
     y = np.random.default_rng(3).normal(size=x.size)
-    matrix = whole_matrix(x, perms) + inverse.mu * np.eye(x.size)
-    assert inverse.mu == lam
+    matrix = whole_matrix(x, perms) + lam * np.eye(x.size)
     np.testing.assert_allclose(matrix @ inverse(y), y, atol=1e-7 * np.abs(y).max())
 
 
-def test_what_few_columns_leave_sets_the_shift():
+def test_few_columns_and_the_blocks_of_every_point():
     x, perms = points("product")
     some = choose_points(20, 5)
     few = Preconditioner(x, perms, SIGMA, some, 0.0)
     rows = (some[:, None] * 18 + np.arange(18)).ravel()
     K = whole_matrix(x, perms)
-    nystroem = K[:, rows] @ np.linalg.lstsq(K[np.ix_(rows, rows)], K[rows], rcond=1e-13)[0]
-    assert few.mu == pytest.approx(np.diagonal(K - nystroem).mean(), rel=1e-3)
+    expected = K[:, rows] @ np.linalg.lstsq(K[np.ix_(rows, rows)], K[rows], rcond=1e-13)[0]
+    left = K - expected
+    for m in range(20):
+        block = slice(18 * m, 18 * m + 18)
+        expected[block, block] = K[block, block]
+    expected += FLOOR * np.diagonal(left).mean() * np.eye(x.size)
+    y = np.random.default_rng(3).normal(size=x.size)
+    # K_rr is nearly singular: by least squares and by Cholesky its inverse agrees to some digits.
+    np.testing.assert_allclose(few(expected @ y), y, rtol=0, atol=1e-4 * np.abs(y).max())
 
 
 def test_points_are_chosen_the_same_and_once():
