@@ -18,7 +18,7 @@ BLOCK_S = (1.4e-7, 4.2e-9)  # of a block, per atom², and per atom² and permuta
 PAIR_S = (1.2e-9, 4e-8)  # of a product, per pair of points and descriptor entry, and permutation
 USUAL_PRODUCTS = 300
 SHARE = 0.08  # of the columns, where memory and time allow
-WORK = 6e12  # operations that preparing the columns may take
+WORK = 3e12  # operations that preparing the columns may take
 BLOCK_BYTES = 1.2e8  # temporary arrays of the geometries that are evaluated at once
 COPIES = 7  # of training arrays in descriptor space that exist at once
 

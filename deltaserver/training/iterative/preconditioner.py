@@ -62,6 +62,7 @@ class Preconditioner:
         self, positions: Floats, perms: Ints, sigma: float, points: Ints, lam: float,
         threads: int = 1, progress: Progress = quiet, weights: Floats | None = None,
     ) -> None:  # fmt: skip
+        from scipy.linalg.blas import dsyrk
         from scipy.linalg.lapack import dpotrf
 
         fields, group = PairFields.of(positions, weights), PermutationGroup.of(perms)
@@ -71,7 +72,7 @@ class Preconditioner:
         floor = max(lam, FLOOR * float(np.einsum("mii->", blocks)) / len(self._basis))
         self._inverse = _inverse_factors(blocks, floor)  # C⁻¹ of every point
         self._by_point(self._basis)
-        gram = np.asfortranarray(self._basis.T @ self._basis)
+        gram = dsyrk(1.0, self._basis, trans=1, lower=1)
         gram.ravel(order="K")[:: len(gram) + 1] += 1.0
         self._factor, info = dpotrf(gram, lower=1, clean=0, overwrite_a=1)
         if info:
