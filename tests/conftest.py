@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -16,6 +17,12 @@ from matplotlib.figure import Figure
 
 from deltaserver import CompositeModel
 from tests import builders
+
+# sgdml gives every logger made after its import a handler of its own, on what stderr is at that
+# moment: pytest's for one test. Whatever prints later, matplotlib or dask, would fail in the next.
+with contextlib.suppress(ImportError):
+    import sgdml  # noqa: F401
+logging.setLoggerClass(logging.Logger)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

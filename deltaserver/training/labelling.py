@@ -10,6 +10,7 @@ import importlib.util
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -234,22 +235,27 @@ def _through_dask(
                 running.add(submit(following))
 
 
-def _cluster(client: Any, local_cluster: Any, scheduler: str, workers: int) -> Any:
+@contextmanager
+def _cluster(client: Any, local_cluster: Any, scheduler: str, workers: int) -> Iterator[Any]:
+    """Connect to a scheduler, or to workers of our own, which end with the labels."""
     if scheduler != LOCAL:
         try:
-            return client(scheduler, timeout=CONNECT_TIMEOUT)
+            connected = client(scheduler, timeout=CONNECT_TIMEOUT)
         except (OSError, ValueError) as error:
             raise NoServerError(
                 f"no Dask scheduler at {scheduler}: {' '.join(str(error).split())[:160]}"
             ) from None
+        with connected:
+            yield connected
+        return
     # One thread each: the labels are what runs in parallel.
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
-    return client(
-        local_cluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            dashboard_address=DASHBOARD,
-            silence_logs=logging.ERROR,  # a worker that is slow to end is nobody's concern
-        )
+    own = local_cluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        dashboard_address=DASHBOARD,
+        silence_logs=logging.ERROR,  # a worker that is slow to end is nobody's concern
     )
+    with own, client(own) as connected:  # a client closes no cluster that it was given
+        yield connected

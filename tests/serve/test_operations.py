@@ -77,6 +77,7 @@ def test_the_program_with_every_option_of_a_long_run(model_directory, batch, tmp
         process.send_signal(signal.SIGHUP)
         time.sleep(0.1)
         assert peer.forces(batch[2])["energy"] == reply["energy"]
+        assert peer.status() == "READY"  # said when the step has been counted and written
         (address,) = (r["address"] for r in records(tmp_path) if r["event"] == "metrics")
         values = scrape(address)
         process.send_signal(signal.SIGTERM)
