@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fontTools import subset
 from matplotlib.figure import Figure
 
 from deltaserver import CompositeModel
@@ -42,6 +43,16 @@ def _quiet_root_logger() -> None:
 def _children_are_not_measured() -> None:
     """Tests start i-PI and daemons by the dozen: with coverage a start takes twice as long."""
     os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fonts_are_cut_quickly() -> Iterator[None]:
+    """A PDF needs none of a font's tables for shaping; to read them takes half of its time."""
+    with pytest.MonkeyPatch.context() as patch:
+        unused = ["GDEF", "GPOS", "GSUB", "MATH", "kern"]
+        kept = subset.Options._drop_tables_default
+        patch.setattr(subset.Options, "_drop_tables_default", kept + unused)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -44,16 +44,20 @@ def _name(node: ast.AST | None) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
+@cache
 def _trees() -> dict[Path, ast.Module]:
     return {path: ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")}
 
 
-BASES = {  # of the exceptions that modules define for themselves
-    node.name: _name(node.bases[0])
-    for tree in _trees().values()
-    for node in ast.walk(tree)
-    if isinstance(node, ast.ClassDef) and node.name.endswith("Error") and node.bases
-}
+@cache
+def _bases() -> dict[str, str]:
+    """Return the bases of the exceptions that modules define for themselves, by name."""
+    return {
+        node.name: _name(node.bases[0])
+        for tree in _trees().values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Error") and node.bases
+    }
 
 
 @cache
@@ -165,8 +169,8 @@ def _super_calls(node: ast.ClassDef) -> list[ast.Call]:
 
 def exit_code(kind: str) -> int | None:
     """Return the exit code of an exception's name; None where it depends on who catches it."""
-    while kind in BASES and not hasattr(errors, kind):
-        kind = BASES[kind]
+    while kind in _bases() and not hasattr(errors, kind):
+        kind = _bases()[kind]
     if hasattr(errors, kind):
         return int(getattr(errors, kind).exit_code)
     return errors.EXIT_INPUT if hasattr(click, kind) else None

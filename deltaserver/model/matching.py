@@ -111,8 +111,8 @@ def _best(wanted: Any, free: list[Any], reference: Floats, positions: Floats) ->
             inner = [k for k in wanted if wanted.degree(k) != 1]
             ways = list({tuple(way[inner]): way for way in ways}.values())
         if ways:
-            settled = (_settled(way, wanted, reference, positions) for way in ways)
-            return min(settled, key=lambda way: _unlike(way, wanted, reference, positions))
+            unlike = Unlikeness(wanted, reference, positions)
+            return min((_settled(way, wanted, unlike) for way in ways), key=unlike)
     return None
 
 
@@ -142,16 +142,16 @@ def _isomorphisms(wanted: Any, molecule: Any) -> Iterator[Ints]:
         yield np.array([mapping[k] for k in range(len(wanted))], dtype=np.int64)
 
 
-def _settled(way: Ints, wanted: Any, reference: Floats, positions: Floats) -> Ints:
+def _settled(way: Ints, wanted: Any, unlike: Unlikeness) -> Ints:
     """Settle the ends of bonds until nothing changes: those of one centre see the others'."""
     for _ in range(MAX_PASSES):
-        before, way = way, _settle(way, wanted, reference, positions)
+        before, way = way, _settle(way, wanted, unlike)
         if np.array_equal(before, way):
             break
     return way
 
 
-def _settle(way: Ints, wanted: Any, reference: Floats, positions: Floats) -> Ints:
+def _settle(way: Ints, wanted: Any, unlike: Unlikeness) -> Ints:
     """Exchange alike atoms at the end of one bond, hydrogens of CH3, where that is more alike."""
     for centre in wanted:
         ends = [k for k in wanted[centre] if wanted.degree(k) == 1]
@@ -163,27 +163,43 @@ def _settle(way: Ints, wanted: Any, reference: Floats, positions: Floats) -> Int
                     trial = way.copy()
                     trial[alike] = way[list(turned)]
                     trials.append(trial)
-                way = min(trials, key=lambda t: _unlike(t, wanted, reference, positions))
+                way = min(trials, key=unlike)
     return way
 
 
-def _unlike(way: Ints, wanted: Any, reference: Floats, positions: Floats) -> tuple[int, float]:
-    """Return how many centres have the other handedness, and how far distances are, Å."""
-    x = positions[way]
-    same = other = 0
-    for centre in wanted:
-        near = sorted(wanted[centre])
-        if len(near) < HANDED_NEIGHBOURS:
-            continue
-        for three in combinations(near, 3):
-            before = np.linalg.det(reference[list(three)] - reference[centre])
-            after = np.linalg.det(x[list(three)] - x[centre])
-            if min(abs(before), abs(after)) > FLAT_ANG3:
-                same += before * after > 0.0
-                other += before * after < 0.0
-    # The mirror image of a whole molecule has the same distances, and the same energy.
-    difference = _distances(x) - _distances(reference)
-    return min(int(same), int(other)), float(np.abs(difference).mean())
+class Unlikeness:
+    """How unlike the reference a way to lay its graph onto a molecule is.
+
+    Called with a way, it returns how many centres have the other handedness, and how far
+    distances are, Å. What does not depend on the way is computed once: there are hundreds.
+    """
+
+    def __init__(self, wanted: Any, reference: Floats, positions: Floats) -> None:
+        corners = [
+            (centre, *three)
+            for centre in wanted
+            if len(wanted[centre]) >= HANDED_NEIGHBOURS
+            for three in combinations(sorted(wanted[centre]), 3)
+        ]
+        self._corners = np.array(corners, dtype=np.int64).reshape(-1, 4)
+        self._before = self._handedness(reference)
+        self._distances = _distances(reference)
+        self._positions = positions
+
+    def __call__(self, way: Ints) -> tuple[int, float]:
+        """Compare the molecule's atoms, taken in the order ``way``, with the reference."""
+        x = self._positions[way]
+        before, after = self._before, self._handedness(x)
+        clear = np.minimum(np.abs(before), np.abs(after)) > FLAT_ANG3
+        same = int((before * after > 0.0)[clear].sum())
+        # The mirror image of a whole molecule has the same distances, and the same energy.
+        other = int(clear.sum()) - same
+        return min(same, other), float(np.abs(_distances(x) - self._distances).mean())
+
+    def _handedness(self, x: Floats) -> Floats:
+        centre, *three = self._corners.T
+        product: Floats = np.linalg.det(np.stack([x[k] - x[centre] for k in three], axis=1))
+        return product
 
 
 def _distances(x: Floats) -> Floats:

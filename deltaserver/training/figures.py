@@ -92,6 +92,7 @@ def save(draw: Callable[[Any], None], stem: Path) -> Path:
                 figure.savefig(path, dpi=DPI, metadata=stamp, bbox_inches="tight", pad_inches=0.05)
             except OSError as error:
                 raise DataError(f"{path}: the figure cannot be written ({error})") from error
+            figure.set_layout_engine("none")  # found for the first; all formats have the same
     return stem.with_name(f"{stem.name}.png")
 
 

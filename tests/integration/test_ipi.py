@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shutil
 import subprocess
 import sys
@@ -82,6 +83,19 @@ def thinned(models: Path, directory: Path, n_train: int) -> Path:
     return directory
 
 
+@pytest.fixture
+def _shared_at_once(monkeypatch):
+    """sgdml fills its shared arrays of 10⁸ numbers one number at a time: most of its start."""
+
+    def share_array(values):
+        shared = multiprocessing.RawArray("d", values.size)
+        np.frombuffer(shared)[:] = values.ravel()
+        return shared, values.shape
+
+    monkeypatch.setattr("sgdml.predict.share_array", share_array)
+
+
+@pytest.mark.usefixtures("_shared_at_once")
 @pytest.mark.parametrize(
     ("name", "n_train"),
     [

@@ -1,5 +1,6 @@
 """Novelty: what it must not change under, what bounds it, and what it finds in real data."""
 
+import functools
 import itertools
 import shutil
 
@@ -177,8 +178,17 @@ def test_periodic_models_take_nearest_images():
 
 # -- real data --------------------------------------------------------------------------------
 
-DIMER = CompositeModel.load(ROOT / "models" / "benzene_dimer")
-MEASURE = NoveltyMeasure(DIMER)
+
+@functools.cache
+def dimer():
+    return CompositeModel.load(ROOT / "models" / "benzene_dimer")
+
+
+@functools.cache
+def measure():
+    return NoveltyMeasure(dimer())
+
+
 NAMES = frozenset({"benzene1", "benzene2", "binding"})
 
 
@@ -190,11 +200,11 @@ def held_out():
 
 
 def largest(positions):
-    return np.max(list(MEASURE(positions, NAMES).values()), axis=0)
+    return np.max(list(measure()(positions, NAMES).values()), axis=0)
 
 
 def test_held_out_frames_are_as_near_as_the_training_set_to_itself(held_out):
-    found = MEASURE(held_out, NAMES)
+    found = measure()(held_out, NAMES)
     assert set(found) == set(NAMES)
     for values in found.values():
         assert np.median(values) < 0.9
@@ -226,7 +236,7 @@ def test_what_training_never_saw_is_beyond_every_held_out_frame(held_out, change
 
 
 def test_only_the_part_that_is_new_is_new(held_out):
-    found = MEASURE(one_bond(held_out), NAMES)
+    found = measure()(one_bond(held_out), NAMES)
     assert found["benzene1"].min() > 1.5
     assert found["benzene2"].max() < 1.3
 

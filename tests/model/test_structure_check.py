@@ -1,5 +1,6 @@
 """Shipped models against structures that are theirs, and against those that are not."""
 
+import functools
 import re
 
 import numpy as np
@@ -21,8 +22,16 @@ DATASETS = {
     "benzene_water": "benzene_water",
     "na_benzene": "na_benzene",
 }
-MODELS = {name: CompositeModel.load(ROOT / "models" / name) for name in DATASETS}
-EXPECTED = {name: ExpectedStructure.of(model) for name, model in MODELS.items()}
+
+
+@functools.cache
+def model_of(name):
+    return CompositeModel.load(ROOT / "models" / name)
+
+
+@functools.cache
+def expected_of(name):
+    return ExpectedStructure.of(model_of(name))
 
 
 def structure(name):
@@ -31,7 +40,7 @@ def structure(name):
 
 def refusal(name, positions, cell=None, component="total"):
     with pytest.raises(StructureError) as caught:
-        EXPECTED[name].check(positions, cell, component)
+        expected_of(name).check(positions, cell, component)
     assert caught.value.exit_code == 4
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -40,26 +49,26 @@ def refusal(name, positions, cell=None, component="total"):
 @pytest.mark.parametrize("name", DATASETS)
 def test_every_labelled_frame_passes(name):
     for positions in read_dataset(ROOT / "data" / DATASETS[name]).positions[::7]:
-        EXPECTED[name].check(positions)
-    assert EXPECTED[name].unchecked == ()
+        expected_of(name).check(positions)
+    assert expected_of(name).unchecked == ()
 
 
 @pytest.mark.parametrize("name", INPUTS)
 def test_the_inputs_pass_turned_moved_and_mirrored(name):
     x = structure(name)
-    EXPECTED[name].check(x)
-    EXPECTED[name].check(-(x @ rotation(1).T) + [1e3, -20.0, 3.0])
+    expected_of(name).check(x)
+    expected_of(name).check(-(x @ rotation(1).T) + [1e3, -20.0, 3.0])
 
 
 @pytest.mark.parametrize("name", INPUTS)
 def test_symmetric_relabelling_passes(name):
     """A permutation of the model's own group is the same molecule."""
     rng = np.random.default_rng(5)
-    for fragment in MODELS[name].fragments:
+    for fragment in model_of(name).fragments:
         for perm in rng.permutation(fragment.model.parameters.perms)[:10]:
             x = structure(name)
             x[fragment.atoms] = x[fragment.atoms[perm]]
-            EXPECTED[name].check(x)
+            expected_of(name).check(x)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -91,17 +100,17 @@ def test_exchanged_fragments_are_refused():
 def test_two_exchanged_atoms_are_named(name, a, b):
     x = structure(name)
     x[[a, b]] = x[[b, a]]
-    names = EXPECTED[name].names
+    names = expected_of(name).names
     said = refusal(name, x)
     assert said.startswith((f"atom {names[a]} should be", f"atom {names[b]} should be"))
     assert f"atom {names[a]} and atom {names[b]} are exchanged" in said
 
 
 def test_a_lone_atom_exchanged_with_one_of_a_molecule():
-    model = MODELS["na_benzene"]
+    model = model_of("na_benzene")
     x = read_dataset(ROOT / "data" / "na_benzene").positions[0].copy()
     x[[0, 12]] = x[[12, 0]]
-    names = EXPECTED["na_benzene"].names
+    names = expected_of("na_benzene").names
     assert model.fragments[1].name == "sodium"
     assert f"atom {names[0]} and atom 12 (Na of sodium) are exchanged" in refusal("na_benzene", x)
 
@@ -123,10 +132,10 @@ def test_a_large_molecule_tells_five_per_cent():
 
 def test_one_stretched_bond():
     x = structure("c60")
-    partner = int(EXPECTED["c60"].bonds[1].j[0])
-    bond = EXPECTED["c60"].bonds[1]
+    partner = int(expected_of("c60").bonds[1].j[0])
+    bond = expected_of("c60").bonds[1]
     hydrogen = next(
-        (i, j) for i, j in zip(bond.i, bond.j, strict=True) if MODELS["c60"].numbers[i] == 1
+        (i, j) for i, j in zip(bond.i, bond.j, strict=True) if model_of("c60").numbers[i] == 1
     )
     x[hydrogen[0]] += 0.6 * (x[hydrogen[0]] - x[hydrogen[1]])
     said = refusal("c60", x)
@@ -142,7 +151,7 @@ def test_fragments_pulled_apart_are_refused_where_binding_is_served():
     said = refusal("benzene_dimer", x)
     assert said.startswith("benzene1 is ")
     assert "the complex is pulled apart" in said
-    EXPECTED["benzene_dimer"].check(x, component="fragments")
+    expected_of("benzene_dimer").check(x, component="fragments")
 
 
 def test_fragments_that_overlap_are_refused():
@@ -155,7 +164,7 @@ def test_fragments_that_overlap_are_refused():
 def test_a_molecule_that_the_cell_has_cut():
     cell = 30.0 * np.eye(3)
     x = (structure("c60") + 15.0 - structure("c60")[3]) % 30.0
-    EXPECTED["c60"].check(x, cell)
+    expected_of("c60").check(x, cell)
     x = (x + 15.0) % 30.0
     said = refusal("c60", x, cell)
     assert "make the molecules whole in the start file" in said
@@ -170,7 +179,7 @@ def test_a_molecule_that_the_cell_has_cut():
 def test_after_the_first_structure_only_the_order_counts(name):
     """A minimiser's trial steps may be anything; another replica's order of atoms may not."""
     x = structure(name)
-    expected = EXPECTED[name]
+    expected = expected_of(name)
     rng = np.random.default_rng(3)
     for trial in (x, 1.3 * x, 0.8 * x, x + rng.normal(0.0, 0.5, x.shape)):
         expected.check_order(trial)
@@ -182,7 +191,7 @@ def test_after_the_first_structure_only_the_order_counts(name):
 
 
 def test_from_python():
-    model = MODELS["benzene_dimer"]
+    model = model_of("benzene_dimer")
     model.check_structure(structure("benzene_dimer"))
     with pytest.raises(StructureError):
         model.check_structure(structure("benzene_dimer")[::-1])
