@@ -17,6 +17,8 @@ from fontTools import subset
 from matplotlib.figure import Figure
 
 from deltaserver import CompositeModel
+from deltaserver.analysis import figure_style as analysis_figures
+from deltaserver.training import figures as training_figures
 from tests import builders
 
 # sgdml gives every logger made after its import a handler of its own, on what stderr is at that
@@ -76,6 +78,13 @@ def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
             sys.settrace(tracer)
 
     return call
+
+
+@pytest.fixture
+def one_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures as PNG alone, for what draws them only by the way; other tests want every format."""
+    for module in (analysis_figures, training_figures):
+        monkeypatch.setattr(module, "FORMATS", ("png",))
 
 
 @pytest.fixture(scope="session")

@@ -111,6 +111,7 @@ def test_one_thing_at_a_time(sweep, tmp_path, capsys, command, made, not_made):
     assert said.err.startswith("note: 300K: no model directory is known")
 
 
+@pytest.mark.usefixtures("one_format")
 def test_units_windows_and_surfaces(sweep, tmp_path):
     out = tmp_path / "out"
     arguments = ["analyze", "fes", str(sweep), "-o", str(out), "--energy-unit", "meV", "--quiet"]
@@ -143,6 +144,7 @@ def test_a_plane_of_two_variables(sweep, tmp_path):
     assert (out / "figures" / "fes_d_w.pdf").is_file()
 
 
+@pytest.mark.usefixtures("one_format")
 def test_what_could_be_done_is_kept_when_something_could_not(sweep, tmp_path, capsys):
     definitions = tmp_path / "d.yaml"
     definitions.write_text(
@@ -159,6 +161,7 @@ def test_what_could_be_done_is_kept_when_something_could_not(sweep, tmp_path, ca
     assert len(rows(out / "data" / "variables.csv")) == 400
 
 
+@pytest.mark.usefixtures("one_format")
 def test_a_truncated_trajectory_is_read_as_far_as_it_goes(sweep, tmp_path, capsys):
     run = tmp_path / "cut"
     write_run(run, moving(50), range(50))
@@ -204,6 +207,7 @@ def centre_distance(path, capsys, code=0):
     return found["mean"], capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("one_format")
 def test_centres_of_mass_know_isotopes_and_wrapped_molecules(tmp_path, capsys):
     expected = {}
     for name, masses in (("plain", [15.999, 1.008, 1.008]), ("heavy", [15.999, 2.0141, 1.008])):
@@ -225,6 +229,7 @@ def test_centres_of_mass_know_isotopes_and_wrapped_molecules(tmp_path, capsys):
     assert abs(expected["heavy"] - expected["plain"]) > 1e-3
 
 
+@pytest.mark.usefixtures("one_format")
 def test_lengths_in_bohr_that_nothing_says_are_told(tmp_path, capsys):
     path = tmp_path / "t.xyz"
     path.write_text(text(FRAMES / BOHR_ANG))

@@ -58,9 +58,10 @@ class Findings:
 class Endurance:
     """The two processes, and the hand that kills them."""
 
-    def __init__(self, directory: Path, total_steps: int, seed: int) -> None:
+    def __init__(self, directory: Path, total_steps: int, seed: int, within_s: float) -> None:
         self.directory = directory
         self.random = random.Random(seed)
+        self.within_s = within_s
         self.findings = Findings()
         self.socket = directory / "s"
         self.log = directory / "daemon.jsonl"
@@ -125,7 +126,7 @@ class Endurance:
             before = self.progress[0]
             while self.progress[0] == before and self.ipi.poll() is None:
                 self.wait(0.05)
-        self.wait(self.random.uniform(0.0, 1.0))
+        self.wait(self.random.uniform(0.0, self.within_s))
 
     def kill(self, victim: str) -> None:
         """SIGKILL one process and start it again."""
@@ -249,10 +250,12 @@ def count(logged: np.ndarray, written: np.ndarray, findings: Findings) -> None:
     findings.logged_but_not_in_ipis_output = int(extra[n_written == 0].sum())
 
 
-def endure(directory: Path, kills: int, total_steps: int, seed: int = 1) -> Findings:
-    """Run, kill, restart, examine."""
+def endure(
+    directory: Path, kills: int, total_steps: int, seed: int = 1, within_s: float = 1.0
+) -> Findings:
+    """Run, kill within ``within_s`` of a step, restart, examine."""
     directory.mkdir(parents=True, exist_ok=True)
-    endurance = Endurance(directory, total_steps, seed)
+    endurance = Endurance(directory, total_steps, seed, within_s)
     try:
         endurance.run(kills)
     finally:

@@ -115,6 +115,7 @@ def test_properties_and_the_log_fit(restarted):
     assert not analysis.problems
 
 
+@pytest.mark.usefixtures("one_format")
 def test_all_of_it_from_the_command_line(restarted, tmp_path):
     from deltaserver.cli import main
 

@@ -150,6 +150,7 @@ def test_templates_run_as_they_are(tmp_path, name):
     assert len(list(tmp_path.glob("*.binding_energy_ev_*"))) >= 1
 
 
+@pytest.mark.usefixtures("one_format")
 def test_a_run_killed_as_a_whole_is_resumed_without_gap_or_overlap(tmp_path):
     """kill -9 of simulate and of i-PI; what is there afterwards equals a run never killed."""
     options = ["--models", METHANES, "--kind", "nvt", "--temperature", 100, "--steps", 200,

@@ -74,7 +74,7 @@ def check(memory: np.ndarray, cost: np.ndarray) -> None:
 
 def test_memory_and_cost_do_not_grow(tmp_path):
     """By processor time: beside other tests latency says how busy these are."""
-    found = soak(tmp_path, DIMER, ROOT / "ipi_inputs" / "benzene_dimer.xyz", 3000)
+    found = soak(tmp_path, DIMER, ROOT / "ipi_inputs" / "benzene_dimer.xyz", 1500)
     memory, _, processor = found.T
     check(memory, processor)
 

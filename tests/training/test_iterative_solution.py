@@ -136,11 +136,13 @@ SLOW = """
     from dataclasses import replace
     from tests.training.test_trainer import request_for
 
+    pause = float(sys.argv[2])
     original = checkpoint.Checkpoint.keep
     def keep(self, state):
-        self.interval_s = 0.0
+        if pause:  # to be killed: every state is kept
+            self.interval_s = 0.0
         original(self, state)
-        time.sleep(float(sys.argv[2]))
+        time.sleep(pause)
     checkpoint.Checkpoint.keep = keep
     request = replace(request_for("binding", n_train=12), solver="iterative",
                       bounds=Bounds(1e-9, 3000))

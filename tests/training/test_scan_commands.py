@@ -63,14 +63,14 @@ def model(tmp_path, cluster):
     return prior_only(tmp_path / "model", cluster)
 
 
-@pytest.fixture
-def scanned(model, tmp_path):
-    """The model, its output, and a labelled scan."""
-    out = tmp_path / "out"
-    code = run("--scan", tmp_path / "scan", "-m", model, "-c", EMT, *FRAGMENTS, *FEW, "-w", 1,
-               "-o", out)  # fmt: skip
+@pytest.fixture(scope="module")
+def scanned(tmp_path_factory, cluster):
+    """The model, its output, and a labelled scan; read only."""
+    root = tmp_path_factory.mktemp("scanned")
+    model, out, scan = prior_only(root / "model", cluster), root / "out", root / "scan"
+    code = run("--scan", scan, "-m", model, "-c", EMT, *FRAGMENTS, *FEW, "-w", 1, "-o", out)
     assert code == 0
-    return model, out, tmp_path / "scan"
+    return model, out, scan
 
 
 def test_the_binding_of_a_prior_alone_is_the_prior(scanned):
@@ -138,6 +138,7 @@ def test_a_cut_off_is_reported_as_a_jump(scanned, monkeypatch):
     assert 1e-4 < found.jump < 1.0
 
 
+@pytest.mark.usefixtures("one_format")
 def test_held_out_errors_and_a_scan_in_one_report(tmp_path, monkeypatch):
     """The dataset's fragments are the scan's; labels are a stand-in, as none is installed."""
     from ase.calculators.lj import LennardJones
