@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+
+from deltaserver.model import fourier
 
 WATER = np.array([8, 1, 1])
 WATER_PERMS = np.array([[0, 1, 2], [0, 2, 1]])
@@ -169,3 +173,16 @@ def rotation(seed: int = 0) -> np.ndarray:
     q, r = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
     q *= np.sign(np.diag(r))
     return q * np.linalg.det(q)
+
+
+def remember_representations(set_attribute: Callable[[object, str, object], None]) -> None:
+    """Have the irreducible representations of a group found once a process."""
+    find, known = fourier.irreducible_representations, {}
+
+    def remembered(group):
+        name = hashlib.blake2b(group.table.tobytes()).digest()
+        if name not in known:
+            known[name] = find(group)
+        return known[name]
+
+    set_attribute(fourier, "irreducible_representations", remembered)

@@ -80,6 +80,14 @@ def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _representations_are_remembered() -> Iterator[None]:
+    """The same few models are loaded by the hundred, and most of a load is their group's."""
+    with pytest.MonkeyPatch.context() as patch:
+        builders.remember_representations(patch.setattr)
+        yield
+
+
 @pytest.fixture
 def one_format(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures as PNG alone, for what draws them only by the way; other tests want every format."""

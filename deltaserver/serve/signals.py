@@ -74,6 +74,9 @@ def stoppable_once() -> Iterator[threading.Event]:
     old = [signal.signal(number, interrupt) for number in STOPPING]
     try:
         yield ending
+    except KeyboardInterrupt:
+        interrupted = True  # by a signal that somebody else heard and passes on
+        raise
     finally:
         for number, handler in zip(STOPPING, old, strict=True):
             signal.signal(number, signal.SIG_IGN if interrupted else handler)

@@ -131,10 +131,12 @@ def prepare() -> None:
     """Import what is imported late too: by a model's first evaluation, and by i-PI's start."""
     from deltaserver import cli  # noqa: F401
     from deltaserver.serve.loading import load_model
+    from tests import builders
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import ipi.engine.simulation  # noqa: F401
+    builders.remember_representations(setattr)
     load_model(ROOT / "models" / "benzene_dimer", "total", threads=1, quiet=True)
 
 

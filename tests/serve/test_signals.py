@@ -70,6 +70,15 @@ def test_one_interruption_and_no_more():
         assert signal.getsignal(number) == signal.SIG_IGN
 
 
+@pytest.mark.usefixtures("_hearing_again")
+def test_an_interruption_that_another_heard_is_one_too():
+    """The daemon has handlers of its own; the run ends after it, and is as deaf."""
+    with pytest.raises(KeyboardInterrupt), stoppable_once():
+        raise KeyboardInterrupt
+    for number in STOPPING:
+        assert signal.getsignal(number) == signal.SIG_IGN
+
+
 def test_without_an_interruption_all_is_as_before():
     before = [signal.getsignal(number) for number in STOPPING]
     with stoppable_once() as ending:
