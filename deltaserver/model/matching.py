@@ -7,6 +7,7 @@ taken whose handedness at every centre and whose distances are most like a refer
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations, islice, permutations
@@ -133,13 +134,58 @@ def _pieces(wanted: Any, free: list[Any], reference: Floats, positions: Floats) 
 
 
 def _isomorphisms(wanted: Any, molecule: Any) -> Iterator[Ints]:
-    from networkx.algorithms.isomorphism import GraphMatcher, categorical_node_match
+    """Yield every way to lay a connected graph onto another one, elements on equal elements.
 
-    if len(wanted) != len(molecule):
+    Atom by atom, each a neighbour of one that is laid already: molecules have few ways to go on.
+    Ends of bonds come last: which of alike ones goes where never decides whether the rest fits.
+    """
+    if len(wanted) != len(molecule) or wanted.size() != molecule.size():
         return
-    matcher = GraphMatcher(wanted, molecule, categorical_node_match("element", 0))
-    for mapping in matcher.isomorphisms_iter():
-        yield np.array([mapping[k] for k in range(len(wanted))], dtype=np.int64)
+    order = _from_the_rarest(wanted)
+    before = [[n for n in wanted[atom] if n in order[:k]] for k, atom in enumerate(order)]
+    kinds = {atom: _kind(molecule, atom) for atom in molecule}
+    wanted_kinds = [_kind(wanted, atom) for atom in order]
+    image: dict[int, int] = {}
+
+    def candidates() -> Iterator[int]:
+        k = len(image)
+        laid = [image[n] for n in before[k]]
+        taken = set(image.values())
+        for atom in sorted(molecule[laid[0]] if laid else molecule):
+            fits = kinds[atom] == wanted_kinds[k] and atom not in taken
+            if fits and all(atom in molecule[other] for other in laid):
+                yield atom
+
+    choices = [candidates()]
+    while choices:
+        if (atom := next(choices[-1], None)) is None:
+            choices.pop()
+            if image:
+                del image[order[len(image) - 1]]
+            continue
+        image[order[len(image)]] = atom
+        if len(image) < len(order):
+            choices.append(candidates())
+            continue
+        yield np.array([image[k] for k in range(len(order))], dtype=np.int64)
+        del image[order[-1]]
+
+
+def _kind(graph: Any, atom: int) -> tuple[int, ...]:
+    """Return an atom's element and its neighbours': what any way to lay it keeps."""
+    elements = graph.nodes(data="element")
+    return (elements[atom], *sorted(elements[n] for n in graph[atom]))
+
+
+def _from_the_rarest(graph: Any) -> list[int]:
+    """Return the atoms, each bonded to an earlier one, from one of the rarest kind; ends last."""
+    kinds = {atom: _kind(graph, atom) for atom in graph}
+    counts = Counter(kinds.values())
+    order = [min(graph, key=lambda atom: (len(graph[atom]) == 1, counts[kinds[atom]], atom))]
+    for atom in order:  # which grows on the way
+        order += [n for n in sorted(graph[atom]) if n not in order]
+    inner = [atom for atom in order if atom == order[0] or len(graph[atom]) != 1]
+    return inner + [atom for atom in order if atom not in inner]
 
 
 def _settled(way: Ints, wanted: Any, unlike: Unlikeness) -> Ints:
