@@ -64,7 +64,7 @@ def thinned(models: Path, directory: Path, n_train: int) -> Path:
     shutil.copytree(models, directory)
     manifest = (directory / "model.yaml").read_text()
     (directory / "model.yaml").write_text(manifest.split("\nprior:")[0] + "\n")
-    x = read(models / "structure.xyz").positions
+    parts = {}
     for part in ("binding", "c60", "buckycatcher"):
         path = directory / f"{part}.npz"
         with np.load(path) as file:
@@ -77,8 +77,11 @@ def thinned(models: Path, directory: Path, n_train: int) -> Path:
         raw["R_desc"] = raw["R_desc"][:, :n_train]
         raw["R_d_desc_alpha"] = raw["R_d_desc_alpha"][:n_train]
         np.savez(path, **raw)
-        # Without the others a point's terms of 10⁷ eV/Å no longer cancel.
-        raw["std"] /= np.abs(CompositeModel.load(directory).evaluate(x, part).forces).max()
+        parts[part] = path, raw
+    # Without the others a point's terms of 10⁷ eV/Å no longer cancel.
+    x, whole = read(models / "structure.xyz").positions, CompositeModel.load(directory)
+    for part, (path, raw) in parts.items():
+        raw["std"] /= np.abs(whole.evaluate(x, part).forces).max()
         np.savez(path, **raw)
     return directory
 
