@@ -27,8 +27,11 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 def _compiled(function: _Function) -> _Function:
     # fastmath lets sums be vectorised; the order of summation is fixed at compilation.
-    jit = numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz"})
-    return cast(_Function, jit(function))
+    options = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz"}}
+    try:  # what is compiled is kept: some seconds of every training's start
+        return cast(_Function, numba.njit(cache=True, **options)(function))
+    except RuntimeError:  # "cannot cache function": numba found no directory for it
+        return cast(_Function, numba.njit(**options)(function))
 
 
 def block(fields: PairFields, m: int, n: int, group: PermutationGroup, sigma: float) -> Floats:
