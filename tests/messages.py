@@ -163,7 +163,11 @@ def _super_calls(node: ast.ClassDef) -> list[ast.Call]:
     return [
         call
         for call in ast.walk(node)
-        if isinstance(call, ast.Call) and ast.unparse(call.func) == "super().__init__"
+        if isinstance(call, ast.Call)
+        and _name(call.func) == "__init__"
+        and isinstance(call.func, ast.Attribute)
+        and isinstance(call.func.value, ast.Call)
+        and _name(call.func.value.func) == "super"
     ]
 
 
@@ -181,6 +185,11 @@ def _expression(pattern: str) -> re.Pattern[str]:
     return re.compile(".*".join(map(re.escape, pattern.split(ANY))), re.DOTALL)
 
 
+@cache
+def _is_vague(pattern: str) -> bool:
+    return len(re.findall(r"[A-Za-z]", pattern)) < ENOUGH_LETTERS
+
+
 @dataclass(frozen=True)
 class Entry:
     """One row of the documentation: a message or a pattern of messages, and what to do."""
@@ -195,8 +204,9 @@ class Entry:
 
     def covers(self, template: str) -> bool:
         """Whether the template is explained: a vague pattern explains only what it spells out."""
-        vague = len(re.findall(r"[A-Za-z]", self.pattern)) < ENOUGH_LETTERS
-        return self.pattern == template or (not vague and self.explains(template))
+        if self.pattern == template:
+            return True
+        return not _is_vague(self.pattern) and self.explains(template)
 
 
 def entries(page: str) -> list[Entry]:

@@ -30,10 +30,11 @@ def heading_for(message):
 
 
 def explained(message):
+    heading = heading_for(message)
     return [
         entry
         for entry in ENTRIES
-        if entry.covers(message.text) and entry.heading.startswith(heading_for(message))
+        if entry.heading.startswith(heading) and entry.covers(message.text)
     ]
 
 
