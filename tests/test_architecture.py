@@ -1,6 +1,7 @@
 """Who may import whom, and where numbers may stand."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -52,9 +53,15 @@ def name_of(path):
     return str(path.relative_to(PACKAGE.parent))
 
 
+@functools.cache
+def nodes(path):
+    """Everything that a module is made of."""
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 def imports(path):
     """Yield the full name of everything that a module imports, also inside functions."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -100,7 +107,7 @@ def test_layers(path):
 
 @pytest.mark.parametrize("path", [p for p in MODULES if p.name != "units.py"], ids=name_of)
 def test_conversion_factors_stand_in_one_place(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Constant) and isinstance(node.value, float) and node.value:
             for factor in FACTORS:
                 for value in (node.value, 1.0 / node.value):

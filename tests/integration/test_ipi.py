@@ -137,9 +137,9 @@ def test_every_byte_to_ipi_is_what_sgdml_computes(tmp_path, name, n_train):
 
 
 def test_nvt_logs_contributions_that_sum(run_ipi):
-    run = run_ipi(Setup(steps=500))
-    assert len(run.steps) == 501
-    assert [step["seq"] for step in run.steps] == list(range(501))
+    run = run_ipi(Setup(steps=200))
+    assert len(run.steps) == 201
+    assert [step["seq"] for step in run.steps] == list(range(201))
     assert_contributions_sum(run.steps)
     logged = np.array([step["energy_ev"] for step in run.steps])
     # i-PI prints 9 digits.

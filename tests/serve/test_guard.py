@@ -1,5 +1,6 @@
 """The shipped models behind a socket: wrong structures get no answer."""
 
+import functools
 import json
 import signal
 
@@ -8,6 +9,7 @@ import pytest
 import structlog
 from ase.io import read
 
+from deltaserver import cli
 from deltaserver.cli import main
 from tests.integration.conftest import ROOT
 from tests.serve.server_double import ServerDouble, batch_posdata, init, message, posdata
@@ -17,6 +19,14 @@ from tests.serve.server_double import ServerDouble, batch_posdata, init, message
 def _longer(_no_hang):
     """The shipped models take long to load where others compute as well."""
     signal.alarm(120)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _loaded_once():
+    """A shipped model is the same in every test of this file, and takes seconds to load."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "load_model", functools.cache(cli.load_model))
+        yield
 
 
 @pytest.fixture(autouse=True)
