@@ -46,6 +46,7 @@ from deltaserver.training.frames import LabelledFrames
 from deltaserver.training.iterative.conjugate import Bounds
 from deltaserver.training.journal import write_atomically
 from deltaserver.training.linear.fit import LinearFit, linear_fit
+from deltaserver.training.linear.site_fit import SiteFit
 from deltaserver.training.prior_fit import choose_prior
 from deltaserver.training.selection import Split, draw_stratified, split_in_time
 from deltaserver.training.symmetry import DEFAULT_CAP, Symmetry
@@ -278,7 +279,11 @@ def _ranked(
 ) -> list[Candidate]:
     """Train every σ with every weight and λ; return the candidates, best first."""
     found: list[Candidate] = []
-    first = replace(job.request, linear=_linear(checkpoints, job, progress))
+    first = replace(
+        job.request,
+        linear=_linear(checkpoints, job, progress),
+        again=job.fit if isinstance(job.fit, SiteFit) else None,
+    )
     for blocks, lam in product(job.weights, plan.lambdas):
         weight = 1.0 if blocks is None else float(blocks.weights[0, 0])
         words = [f"weight {weight:g}"] * (len(job.weights) > 1)

@@ -35,6 +35,8 @@ from deltaserver.training.iterative.conjugate import DEFAULT_BOUNDS, Bounds
 from deltaserver.training.iterative.plan import Choice, decide
 from deltaserver.training.iterative.system import Resources, System, solve_iteratively
 from deltaserver.training.journal import write_atomically
+from deltaserver.training.linear.refit import refit_sites
+from deltaserver.training.linear.site_fit import SiteFit
 from deltaserver.training.memory import Size
 from deltaserver.training.solver import NotPositiveDefiniteError, solve_in_place
 from deltaserver.training.warm_start import WarmStart
@@ -73,6 +75,8 @@ class TrainingRequest:
             prior may.
         linear_basis: what kind of linear expansion is fitted first, to what; empty is none.
         linear: that expansion (kcal/mol, Å); the kernel learns the rest.
+        again: the problem that the expansion solves, where it is to be solved again beside the
+            kernel: a binding model's.
     """
 
     data: LabelledSet
@@ -90,6 +94,7 @@ class TrainingRequest:
     fades: bool = False
     linear_basis: str = ""
     linear: Expansion | None = None
+    again: SiteFit | None = None
 
     @cached_property
     def rest(self) -> LabelledSet:
@@ -203,10 +208,13 @@ def train_one(
     )
     energy, left = (some.energy[train] / KCAL_PER_MOL_EV for some in (data, rest))
     offset, notes = _integration_constant(draft, positions, left, energy - left)
-    draft = replace(draft, linear=request.linear)
     if request.blocks is not None and request.fades:
         reach = reach_of(request.blocks, x, energy)
         draft = replace(draft, blocks=replace(request.blocks, reach=reach))
+    linear = request.linear
+    if request.again is not None:  # energies are in it: no constant is left
+        linear, offset = refit_sites(request.again, draft, progress), 0.0
+    draft = replace(draft, linear=linear)
     errors = _validation_errors(replace(draft, c=offset), data, request.valid)
     progress("validating", 1.0)
     record = {
@@ -309,7 +317,7 @@ def _integration_constant(
     """
     predicted = _evaluate(draft, positions).energy
     notes = []
-    if np.ptp(predicted) > 0.0 and len(predicted) > 2:
+    if draft.blocks is None and np.ptp(predicted) > 0.0 and len(predicted) > 2:
         slope = float(np.polyfit(predicted + known, energy + known, 1)[0])
         correlation = float(np.corrcoef(predicted + known, energy + known)[0, 1])
         if slope < 0.0:
