@@ -212,8 +212,8 @@ def train_one(
         reach = reach_of(request.blocks, x, energy)
         draft = replace(draft, blocks=replace(request.blocks, reach=reach))
     linear = request.linear
-    if request.again is not None:  # energies are in it: no constant is left
-        linear, offset = refit_sites(request.again, draft, progress), 0.0
+    if request.again is not None:
+        linear = refit_sites(request.again, replace(draft, c=offset), progress)
     draft = replace(draft, linear=linear)
     errors = _validation_errors(replace(draft, c=offset), data, request.valid)
     progress("validating", 1.0)

@@ -31,7 +31,7 @@ def refit_sites(fit: SiteFit, kernel: ModelParameters, progress: Progress = quie
 
     Args:
         fit: the problem that the first expansion has solved.
-        kernel: trained on what that one left; without an expansion, and without a constant.
+        kernel: trained on what that one left; with its constant, without an expansion.
         progress: called as work proceeds.
     """
     model = SGDMLModel(kernel, NativeUnits(1.0, KCAL_PER_MOL_EV))
