@@ -45,7 +45,7 @@ binding() { # NAME DATASETS OPTIONS…
     shift 2
     # shellcheck disable=SC2086  # the words are datasets
     [ -f "$merged/dataset.yaml" ] || deltaserver dataset merge $data --output "$merged" \
-        --reference "GFN2-xTB" --name "${name}_all"
+        --reference "${REFERENCES[$name]:-GFN2-xTB}" --name "${name}_all"
     mkdir -p "$output"
     find "models/$name" -name '*.npz' ! -name binding.npz -exec cp {} "$output/" \;
     deltaserver train "$merged" --output "$output" --component binding --threads "$THREADS" \
@@ -77,7 +77,9 @@ c60() {
     # shellcheck disable=SC2086  # the words are datasets
     [ -f run/merged/c60/dataset.yaml ] || deltaserver dataset merge $all --output run/merged/c60 \
         --reference "GFN2-xTB" --name c60_all
-CATCHER_LINES
+    train run/merged/c60 $compare-catcher --symmetry fragment --component buckycatcher \
+        --linear distances --n-train 560 --n-valid 60 --solver iterative --tolerance 1e-3 \
+        --max-products 120 --lambda 1e-6 --sigma 20 --max-memory 6GB "${hold_out[@]}"
     train c60_buckycatcher_wide $compare-c60 --symmetry fragment --component c60 --n-train 560 \
         --n-valid 60 --train-fraction 1 --hold-out "14,20" --solver iterative --tolerance 1e-5 \
         --sigma 20 --max-memory 4GB
@@ -100,7 +102,9 @@ CATCHER_LINES
 	print(json.dumps(report, indent=1))
 	EOF
     python3 models/c60_rotations.py run/c60_rotations.npz
-BINDING_LINES
+    binding c60 "$all" --symmetry run/c60_rotations.npz --linear distances --n-train 300 \
+        --n-valid 80 --sigma 1 --intra-weight 0 --solver iterative --tolerance 2e-2 \
+        --max-memory 6GB --max-products 150 "${hold_out[@]}"
     # For the table only: binding and full from the 400 K trajectory, as the fragments are.
     train $data $compare-none --symmetry none --component binding "${points[@]}" --sigma 10
     for part in binding full; do
@@ -118,11 +122,14 @@ declare -A SYSTEMS=(
 # Weight and σ were chosen with 160 points among 0.1, 0.3 and 3, 6, 12.
 declare -A BINDINGS=(
     [benzene_water]="--n-train 440 --n-valid 150 --hold-out 4,5 --intra-weight 0.3 --sigma 12"
+    [benzene_dimer]="--n-train 240 --n-valid 80 --intra-weight 0.3 --sigma 6 --solver exact"
+    [na_benzene]="--n-train 320 --n-valid 100 --hold-out 4,5 --intra-weight 0.3 --sigma 6 --solver exact"
 )
+declare -A REFERENCES=([na_benzene]="GFN1-xTB") # of the labels, where it is not GFN2-xTB
 
-separations() { # NAME: the datasets of the well, of separations and of the wall
-    local data=() part
-    for part in data/"$1" data/"$1"_apart data/"$1"_wall; do
+separations() { # NAME DATASET: the datasets of the well, of separations and of the wall
+    local data=("data/$2") part
+    for part in data/"$1"_apart data/"$1"_wall; do
         [ -d "$part" ] && data+=("$part")
     done
     echo "${data[@]}"
@@ -136,7 +143,7 @@ for name in "${@:-na_benzene benzene_water benzene_dimer methane_dimer no3_coron
             # shellcheck disable=SC2086  # the words are options
             system "$one" ${SYSTEMS[$one]}
             # shellcheck disable=SC2086
-            [ -z "${BINDINGS[$one]:-}" ] || binding "$one" "$(separations "$one")" ${BINDINGS[$one]}
+            [ -z "${BINDINGS[$one]:-}" ] || binding "$one" "$(separations "$one" ${SYSTEMS[$one]})" ${BINDINGS[$one]}
         fi
         deltaserver check --models "models/$one" --store --quiet
     done

@@ -73,7 +73,7 @@ def thinned(models: Path, directory: Path, n_train: int) -> Path:
             known = read_parameters(path)
             raw |= {"type": "m", "R_desc": known.x.T, "R_d_desc_alpha": known.a}
             for key in ("R", "fragments", "block_weights", "reach"):
-                raw.pop(key)
+                raw.pop(key, None)
         raw["R_desc"] = raw["R_desc"][:, :n_train]
         raw["R_d_desc_alpha"] = raw["R_d_desc_alpha"][:n_train]
         np.savez(path, **raw)
