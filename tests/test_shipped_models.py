@@ -75,7 +75,8 @@ def test_the_way_in_ends_at_a_wall(name):
         way = turned_apart(model, positions, np.arange(1.2, 8.0, 0.1), rng)
         energy = model.evaluate(way, "binding").energy
         assert energy.min() > min(1.3 * depth, depth - 0.1)
-        assert energy[0] > 0.3  # eV, at 1.2 Å between two atoms
+        # At 1.2 Å between two atoms. GFN1-xTB lets Na⁺ come as near H for 1.6 eV.
+        assert energy[0] > energy.min() + 0.3  # eV
 
 
 @pytest.mark.slow

@@ -41,10 +41,11 @@ def load_model(
     """
     with _stoppable(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        model = CompositeModel.load(
-            models, backend, device, precision, threads or default_threads()
-        )
+        # Files of our own types are read with compiled loops already.
         with jit.tell_of_compilation(_quiet if quiet else _tell_of_compilation):
+            model = CompositeModel.load(
+                models, backend, device, precision, threads or default_threads()
+            )
             model.warm_up()
     model.check_component(component)
     loss = float(str(model.device_facts().get("relative_force_error", 0.0)))

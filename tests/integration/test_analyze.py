@@ -111,7 +111,7 @@ def test_properties_and_the_log_fit(restarted):
     assert found.thermo.temperature_k[-1] == pytest.approx(rows[-1, 2])
     assert len(found.thermo.time_ps) == STEPS + 1
     assert found.thermo.temperature.expected_std_k == pytest.approx(150 * np.sqrt(2 / 69))
-    assert set(found.contributions) == {"total", "benzene1", "benzene2", "binding"}
+    assert set(found.contributions) == {"total", "benzene1", "benzene2", "prior", "binding"}
     assert not analysis.problems
 
 

@@ -110,9 +110,12 @@ def less_trained(tmp_path_factory):
     for path in directory.glob("*.npz"):
         with np.load(path, allow_pickle=False) as archive:
             model = {key: archive[key] for key in archive.files}
-        half = model["R_desc"].shape[1] // 2
-        model["R_desc"] = model["R_desc"][:, :half]
-        model["R_d_desc_alpha"] = model["R_d_desc_alpha"][:half]
+        half = len(model["idxs_train"]) // 2
+        if "R" in model:  # of our own type
+            model["R"] = model["R"][:half]
+        else:
+            model["R_desc"] = model["R_desc"][:, :half]
+            model["R_d_desc_alpha"] = model["R_d_desc_alpha"][:half]
         model["alphas_F"] = model["alphas_F"][: half * 3 * len(model["z"])]
         np.savez(path, **model)
     return directory
