@@ -11,6 +11,7 @@ import pytest
 from deltaserver import CompositeModel
 from deltaserver.model.files import read_parameters
 from deltaserver.training.components import components, fragment_graph, labelled_set
+from deltaserver.training.linear.contacts import GAPS_ANG, contacts
 from deltaserver.training.linear.fit import linear_fit
 from deltaserver.training.linear.least_squares import LeastSquares
 from deltaserver.training.linear.site_fit import SiteFit
@@ -144,12 +145,37 @@ def test_what_sites_can_represent_they_find():
     assert isinstance(fit, SiteFit)
     made = fit._expansion(np.random.default_rng(0).normal(size=fit.n_columns))
     energy, forces, _ = made.evaluate(data.positions)
-    again = replace(
-        fit, data=replace(data, energy=energy * KCAL_PER_MOL_EV, forces=forces * KCAL_PER_MOL_EV)
-    )
+    labels = replace(data, energy=energy * KCAL_PER_MOL_EV, forces=forces * KCAL_PER_MOL_EV)
+    again = replace(fit, data=labels, n_contacts=0)
     found = again.solve().evaluate(data.positions[60:])
     np.testing.assert_allclose(found[1], forces[60:], rtol=0, atol=1e-3 * np.abs(forces).max())
     np.testing.assert_allclose(found[0], energy[60:], rtol=0, atol=1e-3 * np.abs(energy).max())
+
+
+def test_contacts_are_of_two_atoms_and_leave_molecules_whole():
+    frames, first = water_dimer(20).positions, np.arange(3)
+    found = contacts(frames, first, 50)
+    nearest = np.linalg.norm(found[:, :3, None] - found[:, None, 3:], axis=-1).min(axis=(1, 2))
+    assert (nearest > GAPS_ANG[0] - 0.01).all()
+    assert (nearest < GAPS_ANG[1] + 0.01).all()
+    apart = np.linalg.norm(found[:, None, :3] - found[:, :3, None], axis=-1)
+    known = np.linalg.norm(frames[:, None, :3] - frames[:, :3, None], axis=-1)
+    for one in apart:
+        assert np.abs(known - one).max(axis=(1, 2)).min() < 1e-10
+
+
+def test_where_nobody_has_labelled_a_contact_sites_are_quiet():
+    frames = water_dimer(80)
+    available = components(frames)
+    data = labelled_set(frames, available[1])
+    train, valid = np.arange(60), np.arange(60, 80)
+    fit = linear_fit(frames, available, available[1], data, train, valid, 100)
+    assert isinstance(fit, SiteFit)
+    new = contacts(frames.positions, np.arange(3), 100, seed=7)
+    loud, quiet = (
+        np.abs(replace(fit, n_contacts=n).solve().evaluate(new)[0]).mean() for n in (0, 200)
+    )
+    assert quiet < 0.5 * loud
 
 
 def test_a_lone_atom_is_a_site_and_has_no_expansion_of_its_own():

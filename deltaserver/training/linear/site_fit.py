@@ -82,6 +82,7 @@ class SiteFit:
         train: entries that are fitted to.
         valid: entries that decide.
         sites: of all fragments.
+        n_contacts: geometries in contact, without labels, that ask for nothing.
     """
 
     data: LabelledSet
@@ -89,6 +90,7 @@ class SiteFit:
     valid: Ints
     sites: Sites
     radials: Radials = RADIALS
+    n_contacts: int = N_CONTACTS
 
     def solve(self, progress: Progress = quiet) -> SitePairs:
         """Return the expansion that predicts the validation frames best."""
@@ -113,7 +115,7 @@ class SiteFit:
         first = np.unique(
             self.sites.members[np.repeat(self.sites.owner, np.diff(self.sites.starts)) == 0]
         )
-        for x in contacts(some, first, N_CONTACTS):
+        for x in contacts(some, first, self.n_contacts):
             energy, forces = self._rows(x)
             rows = CONTACT_WEIGHT * np.concatenate([ENERGY_WEIGHT * energy[None], forces])
             problem.add(rows, np.zeros(len(rows)))
