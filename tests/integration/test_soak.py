@@ -67,7 +67,10 @@ def soak(tmp_path: Path, models: Path, structure: Path, n_requests: int) -> np.n
 
 
 def check(memory: np.ndarray, cost: np.ndarray) -> None:
-    assert memory[-1] - memory[1] < 1024  # KiB: nothing is kept of a request
+    # KiB. Nothing is kept of a request: the allocator may take some megabytes once, as it does for
+    # the dimer after some 500 requests, but not again in every window.
+    assert np.median(np.diff(memory[1:])) < 64
+    assert memory[-1] - memory[1] < 8192
     early, late = np.median(cost[1:4]), np.median(cost[-3:])
     assert late < 1.3 * early
 
