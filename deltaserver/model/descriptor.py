@@ -36,6 +36,14 @@ def compiled_cell(cell: Floats | None) -> tuple[Floats, Floats, bool]:
     return box, np.ascontiguousarray(np.linalg.inv(box)), True
 
 
+def nearest_images(d: Floats, cell: Floats | None) -> Floats:
+    """Return displacements (…, 3) as those between nearest images, where there is a cell."""
+    if cell is None:
+        return d
+    images: Floats = d - np.rint(d @ np.linalg.inv(cell).T) @ cell.T
+    return images
+
+
 @dataclass(frozen=True)
 class Geometry:
     """A batch of geometries and the descriptor they give.

@@ -133,16 +133,18 @@ class FragmentBlocks:
         share: Floats = self.reach(self.shortest(descriptor))[0]
         return share
 
-    def fade(self, energy: Floats, g: Floats, descriptor: Floats) -> tuple[Floats, Floats]:
-        """Return s E and −∂(s E)/∂D, shapes (B,) and (B, D), of E and g = −∂E/∂D."""
+    def fade(
+        self, energy: Floats, g: Floats, descriptor: Floats
+    ) -> tuple[Floats, Floats, Floats]:  # fmt: skip
+        """Return s E, −∂(s E)/∂D and s, shapes (B,), (B, D) and (B,), of E and g = −∂E/∂D."""
         if self.reach is None:
-            return energy, g
+            return energy, g, np.ones(len(energy))
         near, rho = descriptor[:, self.between], self.shortest(descriptor)
         s, slope = self.reach(rho)
         faded = s[:, None] * g
         towards = (slope * energy * rho**2)[:, None]
         faded[:, self.between] += towards * (rho[:, None] * near) ** (POWER - 1)
-        return s * energy, faded
+        return s * energy, faded, s
 
 
 def _step(x: Any, start: float, stop: float) -> tuple[Any, Any]:

@@ -102,7 +102,7 @@ def _inspect(
     """Return what should vanish, its limits, and a number that is finite where all forces are."""
     if jit.AVAILABLE:
         left_over, allowed = np.empty((2, 4, *energies.shape))
-        finite: float = jit.guard_loops().inspect(
+        finite: float = jit.module("guard_loops").inspect(
             energies, forces, np.ascontiguousarray(positions), SUM_RELATIVE, tolerances.relative,
             tolerances.floor_ev_per_ang, left_over, allowed,
         )  # fmt: skip

@@ -14,27 +14,14 @@ AVAILABLE = importlib.util.find_spec("numba") is not None
 
 
 @functools.cache
-def loops() -> ModuleType:
-    """Import :mod:`deltaserver.model.loops`, and numba with it."""
-    return importlib.import_module("deltaserver.model.loops")
-
-
-@functools.cache
-def novelty_loops() -> ModuleType:
-    """Import :mod:`deltaserver.model.novelty_loops`, and numba with it."""
-    return importlib.import_module("deltaserver.model.novelty_loops")
-
-
-@functools.cache
-def guard_loops() -> ModuleType:
-    """Import :mod:`deltaserver.model.guard_loops`, and numba with it."""
-    return importlib.import_module("deltaserver.model.guard_loops")
-
-
-@functools.cache
 def module(name: str) -> ModuleType:
     """Import a module of compiled loops, and numba with it."""
-    return importlib.import_module(name)
+    return importlib.import_module(f"deltaserver.model.{name}")
+
+
+def loops() -> ModuleType:
+    """Return :mod:`deltaserver.model.loops`."""
+    return module("loops")
 
 
 @contextlib.contextmanager

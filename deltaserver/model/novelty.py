@@ -143,7 +143,7 @@ class TrainingDistance:
         return _nearest(f.astype(np.float32), self.points, self.squared) / self.scale
 
     def _compiled(self, positions: Floats) -> float:
-        squared: float = jit.novelty_loops().nearest_squared(
+        squared: float = jit.module("novelty_loops").nearest_squared(
             np.ascontiguousarray(positions), self.first, self.second,
             self.features.starts, self.features.size, self.centre, self.points,
         )  # fmt: skip

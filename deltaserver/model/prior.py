@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.model.descriptor import nearest_images
 from deltaserver.model.fragment_blocks import owner_of
 from deltaserver.model.sgdml import Evaluation
 from deltaserver.units import COULOMB_EV_ANG
@@ -133,9 +134,7 @@ class PairPrior:
 
     def _chunk(self, x: Floats, cell: Floats | None) -> tuple[Floats, Floats, Floats]:
         i, j = self._pairs
-        d = x[:, i] - x[:, j]  # [B, P, 3]
-        if cell is not None:
-            d -= np.rint(d @ np.linalg.inv(cell).T) @ cell.T
+        d = nearest_images(x[:, i] - x[:, j], cell)  # [B, P, 3]
         energy, pull = self._radial(np.sqrt(np.einsum("bpx,bpx->bp", d, d)))
         pulls = pull[..., None] * d  # on i, and its opposite on j
         forces = np.zeros(x.shape)

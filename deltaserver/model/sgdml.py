@@ -245,9 +245,9 @@ class SGDMLModel:
         """Kernel sum and linear expansion, fading out together."""
         geometry = self._geometry(x, cell)
         more, forces, virial = linear.evaluate(x, cell)
-        share = total.blocks.share(geometry.descriptor)[:, None, None] * self.native.energy_ev
-        energy, g = total.with_more(geometry.descriptor, more / self.parameters.std)
+        energy, g, share = total.with_more(geometry.descriptor, more / self.parameters.std)
         pulled, strained = self._pairs.pull_back(g * self._scale, geometry)
+        share = share[:, None, None] * self.native.energy_ev
         return Evaluation(
             energy * self._scale + self._shift, pulled + share * forces, strained + share * virial
         )

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from deltaserver.errors import StructureError
 from deltaserver.model.bonds import FragmentBonds, find_bonds, training_distances
+from deltaserver.model.descriptor import nearest_images
 from deltaserver.model.elements import SYMBOLS
 from deltaserver.model.fragment_blocks import owner_of
 from deltaserver.model.structure_diagnosis import (
@@ -279,8 +280,6 @@ def _longest_contacts(distances: Floats, owner: Ints, n_fragments: int) -> Float
 
 def _all_distances(positions: Floats, cell: Floats | None) -> Floats:
     """Return all pair distances, Å, (N, N), of nearest images if there is a cell."""
-    d = positions[:, None] - positions
-    if cell is not None:
-        d = d - np.rint(d @ np.linalg.inv(cell).T) @ cell.T
+    d = nearest_images(positions[:, None] - positions, cell)
     distances: Floats = np.sqrt(np.einsum("ija,ija->ij", d, d))
     return distances

@@ -41,16 +41,16 @@ class WeightedSum:
 
     def __call__(self, q: Floats) -> tuple[Floats, Floats]:
         """Return E (B,) and g = −∂E/∂q (B, D) for query descriptors q (B, D)."""
-        return self.with_more(q, np.zeros(len(q)))
+        return self.with_more(q, 0.0)[:2]
 
-    def with_more(self, q: Floats, more: Floats) -> tuple[Floats, Floats]:
-        """Return E and g with energies (B,) from elsewhere that fade out as the sum does.
+    def with_more(self, q: Floats, more: Floats | float) -> tuple[Floats, Floats, Floats]:
+        """Return E and g with energies (B,) from elsewhere that fade out as the sum does, and s.
 
-        The forces of these, times :meth:`FragmentBlocks.share`, come to those that g pulls back to.
+        The forces of these, times s (B,), come to those that g pulls back to.
         """
         energy, g = self.sum(self.blocks.reduce(q))
-        energy, g = self.blocks.fade(energy + self.offset + more, self.blocks.expand(g), q)
-        return energy - self.offset, g
+        energy, g, share = self.blocks.fade(energy + self.offset + more, self.blocks.expand(g), q)
+        return energy - self.offset, g, share
 
 
 def sum_of(

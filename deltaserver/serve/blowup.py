@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from deltaserver.errors import GuardError
 from deltaserver.model.bonds import bond_reach, bonded_pairs
+from deltaserver.model.descriptor import nearest_images
 from deltaserver.model.elements import COVALENT_RADIUS_ANG, SYMBOLS
 
 Floats = NDArray[np.float64]
@@ -142,7 +143,6 @@ class DriftWatch:
 
 def _lengths(between: Floats, cell: Floats | None) -> Floats:
     """Return the lengths of vectors (n, 3), Å, of nearest images if there is a cell."""
-    if cell is not None:
-        between = between - np.rint(between @ np.linalg.inv(cell).T) @ cell.T
+    between = nearest_images(between, cell)
     lengths: Floats = np.sqrt(np.einsum("ij,ij->i", between, between))
     return lengths

@@ -129,10 +129,15 @@ def labelled_set(frames: LabelledFrames, component: Component) -> LabelledSet:
     )
 
 
+def less(data: LabelledSet, energy: Floats, forces: Floats) -> LabelledSet:
+    """Return labels less energies (eV) and forces (eV/Å) that are known: what is left to learn."""
+    return replace(data, energy=data.energy - energy, forces=data.forces - forces)
+
+
 def without_prior(data: LabelledSet, prior: PairPrior) -> LabelledSet:
-    """Return binding labels less what a prior says of them: what is left to learn."""
+    """Return binding labels less what a prior says of them."""
     known = prior.evaluate(data.positions)
-    return replace(data, energy=data.energy - known.energy, forces=data.forces - known.forces)
+    return less(data, known.energy, known.forces)
 
 
 def lone_atom_energy(frames: LabelledFrames, component: Component) -> float:

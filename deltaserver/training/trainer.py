@@ -29,7 +29,7 @@ from deltaserver.model.linear.expansion import Expansion
 from deltaserver.model.sgdml import Evaluation, NativeUnits, SGDMLModel, concatenate
 from deltaserver.training import native
 from deltaserver.training.assembly import Progress, assemble, quiet
-from deltaserver.training.components import LabelledSet
+from deltaserver.training.components import LabelledSet, less
 from deltaserver.training.dataset_native import dataset_md5
 from deltaserver.training.iterative.conjugate import DEFAULT_BOUNDS, Bounds
 from deltaserver.training.iterative.plan import Choice, decide
@@ -102,11 +102,7 @@ class TrainingRequest:
         if self.linear is None:
             return self.data
         energy, forces, _ = self.linear.evaluate(self.data.positions)
-        return replace(
-            self.data,
-            energy=self.data.energy - energy * KCAL_PER_MOL_EV,
-            forces=self.data.forces - forces * KCAL_PER_MOL_EV,
-        )
+        return less(self.data, energy * KCAL_PER_MOL_EV, forces * KCAL_PER_MOL_EV)
 
     @property
     def size(self) -> Size:
@@ -213,7 +209,9 @@ def train_one(
         draft = replace(draft, blocks=replace(request.blocks, reach=reach))
     linear = request.linear
     if request.again is not None:
-        linear = refit_sites(request.again, replace(draft, c=offset), progress)
+        kernel = replace(draft, c=offset)
+        linear = refit_sites(request.again, lambda x: _evaluate(kernel, x), progress)
+        notes = []  # of energies that forces alone have fixed
     draft = replace(draft, linear=linear)
     errors = _validation_errors(replace(draft, c=offset), data, request.valid)
     progress("validating", 1.0)
@@ -317,7 +315,7 @@ def _integration_constant(
     """
     predicted = _evaluate(draft, positions).energy
     notes = []
-    if draft.blocks is None and np.ptp(predicted) > 0.0 and len(predicted) > 2:
+    if np.ptp(predicted) > 0.0 and len(predicted) > 2:
         slope = float(np.polyfit(predicted + known, energy + known, 1)[0])
         correlation = float(np.corrcoef(predicted + known, energy + known)[0, 1])
         if slope < 0.0:

@@ -128,7 +128,7 @@ def test_compiled_and_batched_agree(monkeypatch, perms, interpreted):
     measured = distance_of(np.full(6, 6), perms)
     x = shaken(geometry(6), 5, 7, 0.3)
     if interpreted:
-        loops = jit.novelty_loops()
+        loops = jit.module("novelty_loops")
         monkeypatch.setattr(loops, "nearest_squared", loops.nearest_squared.py_func)
     one_by_one = np.concatenate([measured(one[None]) for one in x])
     assert_same_novelty(one_by_one, measured, x)

@@ -1,4 +1,4 @@
-"""What every linear expansion offers, and the displacements that all of them begin with."""
+"""What every linear expansion offers, and the distances that all of them begin with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from deltaserver.model.descriptor import nearest_images
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -30,17 +32,10 @@ class Expansion(Protocol):
         """Return what a model file holds of it."""
 
 
-def displacements(x: Floats, i: Ints, j: Ints, cell: Floats | None) -> Floats:
-    """Return x_i − x_j, nearest images where there is a cell, shape (B, P, 3)."""
-    return nearest(x[:, i] - x[:, j], cell)
-
-
-def nearest(d: Floats, cell: Floats | None) -> Floats:
-    """Return displacements (…, 3) between nearest images."""
-    if cell is None:
-        return d
-    images: Floats = d - np.rint(d @ np.linalg.inv(cell).T) @ cell.T
-    return images
+def distances(x: Floats, i: Ints, j: Ints, cell: Floats | None = None) -> tuple[Floats, Floats]:
+    """Return x_i − x_j (B, P, 3), nearest images where there is a cell, and their lengths."""
+    d = nearest_images(x[:, i] - x[:, j], cell)
+    return d, np.sqrt(np.einsum("bpx,bpx->bp", d, d))
 
 
 def chunks(n: int, numbers: int) -> Iterator[slice]:

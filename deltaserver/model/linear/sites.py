@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.model import jit
-from deltaserver.model.descriptor import compiled_cell
-from deltaserver.model.linear.expansion import Evaluated, chunks, join, nearest
+from deltaserver.model.descriptor import compiled_cell, nearest_images
+from deltaserver.model.linear.expansion import Evaluated, chunks, distances, join
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -57,6 +57,13 @@ class Sites:
         table[np.repeat(np.arange(len(self)), sizes), self.members] = np.repeat(1.0 / sizes, sizes)
         return table
 
+    @cached_property
+    def fragment(self) -> Ints:
+        """Return which fragment each atom is of, shape (N,): every atom is a site."""
+        fragment = np.zeros(self.n_atoms, dtype=np.int64)
+        fragment[self.members] = np.repeat(self.owner, np.diff(self.starts))
+        return fragment
+
     def places(self, x: Floats, cell: Floats | None) -> Floats:
         """Return where the sites are, of whole molecules where there is a cell, (B, n, 3)."""
         if cell is None:
@@ -64,7 +71,7 @@ class Sites:
             return sites
         sizes = np.diff(self.starts)
         first = x[:, self.members[self.starts[:-1]]]
-        d = nearest(x[:, self.members] - np.repeat(first, sizes, axis=1), cell)
+        d = nearest_images(x[:, self.members] - np.repeat(first, sizes, axis=1), cell)
         mean: Floats = first + np.add.reduceat(d, self.starts[:-1], axis=1) / sizes[:, None]
         return mean
 
@@ -84,6 +91,12 @@ class Radials:
     def __len__(self) -> int:
         """Return how many there are."""
         return len(self.decays) + len(self.powers)
+
+    @cached_property
+    def arrays(self) -> tuple[Floats, Floats]:
+        """Return decays (n,), and powers with their R (n, 2), as files and loops take them."""
+        powers = np.array(self.powers, dtype=np.float64).reshape(-1, 2)
+        return np.array(self.decays, dtype=np.float64), powers
 
     def each(self, r: Floats) -> list[tuple[Floats, Floats]]:
         """Return φ and −φ′/r of every function at distances r."""
@@ -121,12 +134,10 @@ class SitePairs:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return what a model file holds of it."""
-        sites, powers = self.sites, self.radials.powers
+        sites, (decays, powers) = self.sites, self.radials.arrays
         return {
             "site_members": sites.members, "site_starts": sites.starts, "site_kinds": sites.kind,
-            "site_decays": np.array(self.radials.decays),
-            "site_powers": np.array(powers, dtype=float).reshape(-1, 2),
-            "site_coefficients": self.coefficients,
+            "site_decays": decays, "site_powers": powers, "site_coefficients": self.coefficients,
         }  # fmt: skip
 
     @cached_property
@@ -149,13 +160,12 @@ class SitePairs:
         return 10 * len(self._pairs[0])
 
     def _in_loops(self, x: Floats, cell: Floats | None) -> Evaluated:
-        loops = jit.module("deltaserver.model.linear.site_loops")
+        loops = jit.module("linear.site_loops")
         places = np.ascontiguousarray(self.sites.places(x, cell))
         energy, virial = np.zeros(len(x)), np.zeros((len(x), 3, 3))
         on_sites = np.zeros(places.shape)
         loops.pairs(
-            places, *self._pairs, self._of_pairs, np.array(self.radials.decays, dtype=float),
-            np.array(self.radials.powers, dtype=float).reshape(-1, 2), *compiled_cell(cell),
+            places, *self._pairs, self._of_pairs, *self.radials.arrays, *compiled_cell(cell),
             energy, on_sites, virial,
         )  # fmt: skip
         return energy, self._on_atoms(on_sites), virial
@@ -167,8 +177,7 @@ class SitePairs:
     def _chunk(self, x: Floats, cell: Floats | None) -> Evaluated:
         a, b = self._pairs
         places = self.sites.places(x, cell)
-        d = nearest(places[:, a] - places[:, b], cell)  # [B, pairs, 3]
-        r = np.sqrt(np.einsum("bpx,bpx->bp", d, d))
+        d, r = distances(places, a, b, cell)
         energy, pull = np.zeros(len(x)), np.zeros_like(r)
         for (value, slope), some in zip(self.radials.each(r), self._of_pairs.T, strict=True):
             energy += value @ some

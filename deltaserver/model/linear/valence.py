@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.model import jit
-from deltaserver.model.linear.expansion import Evaluated, chunks, displacements, join
+from deltaserver.model.linear.expansion import Evaluated, chunks, distances, join
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -99,8 +99,7 @@ class Valence:
         return table
 
     def _chunk(self, x: Floats, cell: Floats | None) -> Evaluated:
-        d = displacements(x, self.pairs[:, 0], self.pairs[:, 1], cell)  # [B, P, 3]
-        r = np.sqrt(np.einsum("bpx,bpx->bp", d, d))
+        d, r = distances(x, self.pairs[:, 0], self.pairs[:, 1], cell)
         z, bent = held((r - self.mean) / self.width)
         energy, slope = self._of(z)
         slope *= bent
@@ -125,7 +124,7 @@ class Valence:
 
     def _add_cubic(self, z: Floats, energy: Floats, slope: Floats) -> None:
         if self.compiled:
-            loops = jit.module("deltaserver.model.linear.valence_loops")
+            loops = jit.module("linear.valence_loops")
             loops.add_triples(np.ascontiguousarray(z), self.triples, self.cubic, energy, slope)
             return
         index = self.triples.T.ravel()

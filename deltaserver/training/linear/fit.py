@@ -75,7 +75,7 @@ def _sites(frames: LabelledFrames, available: Sequence[Component], cap: int) -> 
 
 
 def _molecule(frames: LabelledFrames, fragment: FragmentSpec, cap: int) -> MoleculeSites:
-    graph = fragment_graph(frames, fragment)
     if len(fragment.atoms) == 1:
         return MoleculeSites(((0,),), np.zeros(1, dtype=np.int64))
+    graph = fragment_graph(frames, fragment)
     return MoleculeSites.of(graph, fragment_symmetry(frames, fragment, cap).perms)

@@ -9,40 +9,37 @@ energy was off by −0.18 kcal/mol in the well and +0.47 halfway out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.model.files import ModelParameters
 from deltaserver.model.linear.sites import SitePairs
-from deltaserver.model.sgdml import NativeUnits, SGDMLModel, concatenate
+from deltaserver.model.sgdml import Evaluation
 from deltaserver.training.assembly import Progress, quiet
+from deltaserver.training.components import less
 from deltaserver.training.linear.site_fit import SiteFit
 from deltaserver.units import KCAL_PER_MOL_EV
 
-Ints = NDArray[np.int64]
-
-BATCH = 16  # frames evaluated at once
+Floats = NDArray[np.float64]
 
 
-def refit_sites(fit: SiteFit, kernel: ModelParameters, progress: Progress = quiet) -> SitePairs:
-    """Return the expansion that fits best beside a kernel model (kcal/mol, Å).
+def refit_sites(
+    fit: SiteFit, kernel: Callable[[Floats], Evaluation], progress: Progress = quiet
+) -> SitePairs:
+    """Return the expansion that fits best beside a kernel model.
 
     Args:
         fit: the problem that the first expansion has solved.
-        kernel: trained on what that one left; with its constant, without an expansion.
+        kernel: evaluates the model that was trained on what that one left, with its constant, at
+            positions (B, N, 3) in Å; kcal/mol.
         progress: called as work proceeds.
     """
-    model = SGDMLModel(kernel, NativeUnits(1.0, KCAL_PER_MOL_EV))
-    entries = np.concatenate([fit.train, fit.valid])
-    parts = []
-    for start in range(0, len(entries), BATCH):
-        parts.append(model.evaluate(fit.data.positions[entries[start : start + BATCH]]))
-        progress("evaluating the kernel", start / len(entries))
-    known = concatenate(parts)
-    energy, forces = fit.data.energy.copy(), fit.data.forces.copy()
-    energy[entries] -= known.energy
-    forces[entries] -= known.forces
-    left = replace(fit.data, energy=energy, forces=forces)
+    progress("evaluating the kernel", 0.0)
+    some = np.concatenate([fit.train, fit.valid])
+    known = kernel(fit.data.positions[some])
+    energy, forces = np.zeros_like(fit.data.energy), np.zeros_like(fit.data.forces)
+    energy[some], forces[some] = known.energy, known.forces
+    left = less(fit.data, energy * KCAL_PER_MOL_EV, forces * KCAL_PER_MOL_EV)
     return replace(fit, data=left).solve(progress)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from deltaserver.training.assembly import Progress, quiet
 from deltaserver.training.components import LabelledSet
 from deltaserver.training.linear.contacts import contacts
 from deltaserver.training.linear.least_squares import LeastSquares
-from deltaserver.training.linear.topology import MoleculeSites, pairs_of
+from deltaserver.training.linear.topology import MoleculeSites
 from deltaserver.units import KCAL_PER_MOL_EV
 
 Floats = NDArray[np.float64]
@@ -111,10 +112,7 @@ class SiteFit:
 
     def _add_contacts(self, problem: LeastSquares) -> None:
         """Ask for nothing where fragments touch in ways that no frame knows."""
-        some = self.data.positions[self.train]
-        first = np.unique(
-            self.sites.members[np.repeat(self.sites.owner, np.diff(self.sites.starts)) == 0]
-        )
+        some, first = self.data.positions[self.train], np.flatnonzero(self.sites.fragment == 0)
         for x in contacts(some, first, self.n_contacts):
             energy, forces = self._rows(x)
             rows = CONTACT_WEIGHT * np.concatenate([ENERGY_WEIGHT * energy[None], forces])
@@ -122,9 +120,7 @@ class SiteFit:
 
     def parse(self, arrays: Mapping[str, Any], source: str) -> SitePairs:
         """Return a solution that was kept as arrays."""
-        fragment = np.zeros(self.sites.n_atoms, dtype=np.int64)
-        fragment[self.sites.members] = np.repeat(self.sites.owner, np.diff(self.sites.starts))
-        found = parse_sites(arrays, fragment, source)
+        found = parse_sites(arrays, self.sites.fragment, source)
         assert found is not None
         return found
 
@@ -138,7 +134,7 @@ class SiteFit:
         """Return which pair of classes, of different fragments, has which number; how many."""
         n = int(self.sites.kind.max()) + 1
         meets = np.zeros((n, n), dtype=bool)
-        for a, b in pairs_of(n):
+        for a, b in combinations_with_replacement(range(n), 2):
             first = np.unique(self.sites.owner[self.sites.kind == a])
             second = np.unique(self.sites.owner[self.sites.kind == b])
             meets[a, b] = len(np.union1d(first, second)) > 1

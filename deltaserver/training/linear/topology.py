@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -160,8 +159,3 @@ def rings(graph: Any) -> list[tuple[int, ...]]:
 
     found = networkx.chordless_cycles(graph, length_bound=RING_SIZES[1])
     return sorted(tuple(sorted(map(int, ring))) for ring in found if len(ring) >= RING_SIZES[0])
-
-
-def pairs_of(n: int) -> list[tuple[int, int]]:
-    """Return every two of n, one with itself included."""
-    return [*((k, k) for k in range(n)), *combinations(range(n), 2)]

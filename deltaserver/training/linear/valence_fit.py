@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.model.linear.expansion import distances
 from deltaserver.model.linear.parse import parse_valence
 from deltaserver.model.linear.valence import Valence, held
 from deltaserver.training.assembly import Progress, quiet
@@ -87,9 +88,7 @@ class ValenceFit:
     def _scale(self) -> tuple[Floats, Floats]:
         """Return mean and spread of every distance, the same for all of a class."""
         found, members = self._distances, self._distances.of_pair
-        x = self.data.positions[self.train]
-        d = x[:, found.pairs[:, 0]] - x[:, found.pairs[:, 1]]
-        r = np.sqrt(np.einsum("bpx,bpx->bp", d, d))
+        r = distances(self.data.positions[self.train], *found.pairs.T)[1]
         count = np.bincount(members)
         mean = (np.bincount(members, r.mean(axis=0)) / count)[members]
         spread = np.sqrt(np.bincount(members, ((r - mean) ** 2).mean(axis=0)) / count)[members]
@@ -132,9 +131,7 @@ class ValenceFit:
     def _rows(self, x: Floats) -> tuple[Floats, Floats]:
         """Return energies (B, n_columns) and forces (B·3N, n_columns) of unit coefficients."""
         found, (mean, spread) = self._distances, self._scale
-        i, j = found.pairs.T
-        d = x[:, i] - x[:, j]
-        r = np.sqrt(np.einsum("bpx,bpx->bp", d, d))
+        d, r = distances(x, *found.pairs.T)
         z, bent = held((r - mean) / spread)
         pulls = -(bent / (spread * r))[..., None] * d  # [B, P, 3]
         energy = np.zeros((len(x), self._n_columns))
