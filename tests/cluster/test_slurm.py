@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests import logs
+
 from .slurm import ADDRESSES, NODES, ROOT, SlurmCluster
 
 DIMER = ROOT / "models" / "benzene_dimer"
@@ -41,7 +43,7 @@ def properties(run: Path) -> np.ndarray:
 
 
 def served(log: Path) -> int:
-    return sum(json.loads(line)["event"] == "step" for line in log.read_text().splitlines())
+    return len(logs.events(log, "step"))
 
 
 def output(job: dict[str, str]) -> str:

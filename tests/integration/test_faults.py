@@ -6,7 +6,6 @@ trajectory must be that of a run in which nothing happened.
 
 from __future__ import annotations
 
-import json
 import signal
 import socket
 import time
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tests import logs
 
 from .conftest import DIMER, Setup, render, start_daemon, start_ipi
 from .nursery import Process
@@ -52,12 +53,10 @@ class Run:
 
     def steps(self) -> list[dict]:
         """The steps logged so far."""
-        lines = self.log.read_text().splitlines() if self.log.exists() else []
-        return [record for record in map(json.loads, lines) if record["event"] == "step"]
+        return self.events("step")
 
     def events(self, name: str) -> list[dict]:
-        records = map(json.loads, self.log.read_text().splitlines())
-        return [record for record in records if record["event"] == name]
+        return logs.events(self.log, name)
 
     def wait_for_steps(self, n: int) -> None:
         began = time.monotonic()
@@ -153,7 +152,7 @@ def test_ipi_is_killed_and_started_on_its_checkpoint(run, undisturbed):
 
 def two_parts(it):
     """Where the steps of the first and of the second connection are."""
-    records = [json.loads(line)["event"] for line in it.log.read_text().splitlines()]
+    records = [record["event"] for record in logs.records(it.log)]
     second = [k for k, event in enumerate(records) if event == "connected"][1]
     n_first = records[:second].count("step")
     return slice(n_first), slice(n_first, None)

@@ -19,6 +19,7 @@ from ase.io import read
 
 from deltaserver import cli
 from deltaserver.serve.run_record import read_record
+from tests import logs
 from tests.builders import COMPLEX, geometry
 
 from .conftest import DIMER, ROOT, TIMEOUT_S, start_daemon, start_ipi
@@ -158,8 +159,7 @@ def test_a_run_killed_as_a_whole_is_resumed_without_gap_or_overlap(tmp_path):
     killed, straight = tmp_path / "killed", tmp_path / "straight"
     process = start(*options, "--directory", killed)
     wait_for(killed / f"{SLUG}.out", 50, process)
-    events = map(json.loads, (killed / "deltaserver.jsonl").read_text().splitlines())
-    (ipi,) = [event["pid"] for event in events if event["event"] == "i-pi"]
+    (ipi,) = [event["pid"] for event in logs.events(killed / "deltaserver.jsonl", "i-pi")]
     process.kill()
     os.kill(ipi, signal.SIGKILL)
     process.wait()

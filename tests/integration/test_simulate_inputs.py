@@ -20,6 +20,7 @@ from ase.io import read, write
 
 from deltaserver import cli
 from deltaserver.serve.run_record import read_record
+from tests import logs
 
 from .conftest import ROOT, TIMEOUT_S
 
@@ -344,8 +345,7 @@ def test_a_batch_system_ends_every_process_and_the_run_goes_on(place):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    events = map(json.loads, (directory / "deltaserver.jsonl").read_text().splitlines())
-    (ipi,) = [event["pid"] for event in events if event["event"] == "i-pi"]
+    (ipi,) = [event["pid"] for event in logs.events(directory / "deltaserver.jsonl", "i-pi")]
     for _ in range(3):
         for end in (os.killpg, os.kill):
             with contextlib.suppress(ProcessLookupError):
