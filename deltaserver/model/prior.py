@@ -1,12 +1,14 @@
 """What is known of the binding before anything is learned: a sum over pairs of atoms.
 
-    E_prior = Σ_(i in f, j in g ≠ f) v_ij(|r_i − r_j|)
+    E_prior = E_∞ + Σ_(i in f, j in g ≠ f) v_ij(|r_i − r_j|)
     v(r) = Σ A e^(−b r)  −  Σ C_n / (rⁿ + Rⁿ)  +  q_i q_j / (4π ε₀ r)
 
 Born–Mayer walls, damped dispersion (n = 6, 8) [Becke and Johnson, J. Chem. Phys. 123, 024101
 (2005), DOI 10.1063/1.1949201] and induction by an ion (n = 4), charges. Coefficients belong to
 classes of equivalent atoms. It is right at contact and at infinity, where a kernel model knows
-nothing, and leaves that model less to learn. Å and eV throughout.
+nothing, and leaves that model less to learn. E_∞ is zero, unless the reference method lets a part
+of an electron stay with the other fragment however far that is, as approximate functionals do
+[Ruzsinszky et al., J. Chem. Phys. 125, 194112 (2006), DOI 10.1063/1.2387954]. Å and eV throughout.
 """
 
 from __future__ import annotations
@@ -70,11 +72,13 @@ class PairPrior:
         fragment: which fragment each atom belongs to, shape (N,).
         classes: every atom is in one.
         terms: by the names of two classes, of different fragments, in either order.
+        limit: E_∞, the energy of fragments far apart, eV.
     """
 
     fragment: Ints
     classes: tuple[AtomClass, ...]
     terms: Mapping[tuple[str, str], PairTerms]
+    limit: float = 0.0
 
     @cached_property
     def _pairs(self) -> tuple[Ints, Ints]:
@@ -143,7 +147,7 @@ class PairPrior:
                 force[:, axis] = np.bincount(i, one[:, axis], len(force))
                 force[:, axis] -= np.bincount(j, one[:, axis], len(force))
         virial = np.einsum("bpx,bpy->bxy", pulls, d)
-        return energy.sum(axis=1), forces, virial
+        return energy.sum(axis=1) + self.limit, forces, virial
 
     def _radial(self, r: Floats) -> tuple[Floats, Floats]:
         """Return v(r) and −v′(r)/r of every pair."""

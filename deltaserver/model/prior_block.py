@@ -1,6 +1,7 @@
 """The block ``prior`` of ``model.yaml``: a pair potential as text, and back.
 
 prior:
+  limit: 0.0                          # eV, of fragments far apart; 0 if it is not there
   classes:
   - {name: water-O, atoms: 12, charge: -0.55}
   pairs:
@@ -35,7 +36,7 @@ def parse_prior(data: Any, fragments: Sequence[tuple[int, ...]], atoms: ParseAto
     Raises:
         ValueError: anything wrong with it; the message begins with the entry.
     """
-    top = _mapping(data, "prior", ("classes", "pairs"))
+    top = _mapping(data, "prior", ("classes", "pairs"), ("limit",))
     fragment = owner_of(fragments)
     classes = tuple(
         _class(entry, f"prior.classes[{k}]", atoms)
@@ -48,12 +49,14 @@ def parse_prior(data: Any, fragments: Sequence[tuple[int, ...]], atoms: ParseAto
         if names in terms or names[::-1] in terms:
             raise ValueError(f"prior.pairs[{k}]: {names[0]} and {names[1]} stand there twice")
         terms[names] = found
-    return PairPrior(fragment, classes, terms)
+    limit = _number(top.get("limit", 0.0), "prior.limit")
+    return PairPrior(fragment, classes, terms, limit)
 
 
 def format_prior(prior: PairPrior, text: Callable[[tuple[int, ...]], str]) -> dict[str, Any]:
     """Return the block of a potential: the inverse of :func:`parse_prior`."""
     return {
+        **({"limit": float(prior.limit)} if prior.limit else {}),
         "classes": [
             {"name": one.name, "atoms": text(one.atoms), "charge": float(one.charge)}
             for one in prior.classes

@@ -61,9 +61,10 @@ def _integers(_context: click.Context, _option: click.Parameter, text: str) -> t
               help="Validation frames, later in time, that sigma is chosen by.")  # fmt: skip
 @click.option("--sigma", "sigmas", callback=_numbers, default="auto", show_default=True,
               metavar="LIST", help="Length scales to try, as 10,20,40; auto searches.")  # fmt: skip
-@click.option("--prior", type=click.Choice(["none", "pairs"]), default="none", show_default=True,
-              help="Of the binding: pairs fits a pair potential first, and the binding model "
-              "learns what is left.")  # fmt: skip
+@click.option("--prior", type=click.Choice(["none", "pairs", "pairs-limit"]), default="none",
+              show_default=True, help="Of the binding: pairs fits a pair potential first, and the "
+              "binding model learns what is left; pairs-limit also an energy of fragments far "
+              "apart, for references that leave charge with the wrong one.")  # fmt: skip
 @click.option("--intra-weight", "intra_weights", callback=_weights, default="1", show_default=True,
               metavar="LIST", help="Weights to try of distances within fragments in the binding "
               "model, as 0,0.1,1; 1 is native sGDML.")  # fmt: skip

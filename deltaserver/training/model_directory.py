@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deltaserver.errors import DataError, InputError
 from deltaserver.model.archive import read_arrays
@@ -47,7 +48,13 @@ from deltaserver.training.iterative.conjugate import Bounds
 from deltaserver.training.journal import write_atomically
 from deltaserver.training.linear.fit import LinearFit, linear_fit
 from deltaserver.training.linear.site_fit import SiteFit
-from deltaserver.training.prior_fit import choose_prior
+from deltaserver.training.prior_fit import (
+    FAR_ANG,
+    NOT_NOTHING_EV,
+    Asymptote,
+    choose_prior,
+    energy_far_apart,
+)
 from deltaserver.training.selection import Split, draw_stratified, split_in_time
 from deltaserver.training.symmetry import DEFAULT_CAP, Symmetry
 from deltaserver.training.symmetry_modes import resolve
@@ -120,11 +127,23 @@ def train_directory(
             f"about {choice.bytes_ / 1e9:.2g} GB{note}"
         )
         say(f"{component.name}: {choice}")
+        if job.prior is not None and not job.prior.limit:
+            say_what_is_far_apart(frames, request.train, say)
     output.mkdir(parents=True, exist_ok=True)
     for job in jobs:
         _train_component(output, report, job, plan, say, progress)
     _finish(output, frames, available, split, plan, report)
     return dict(report["components"])
+
+
+def say_what_is_far_apart(frames: LabelledFrames, points: NDArray[np.int64], say: Report) -> None:
+    """Tell if labels do not vanish where the prior does."""
+    energy = energy_far_apart(frames, points)
+    if abs(energy) > NOT_NOTHING_EV:
+        say(
+            f"binding: fragments over {FAR_ANG:g} Å apart still have a binding energy of "
+            f"{energy:.2f} eV in the labels, none in the model; --prior pairs-limit follows them"
+        )
 
 
 @dataclass(frozen=True)
@@ -165,7 +184,8 @@ def _job(
     if component.name == BINDING:
         weights = _weights(frames, plan.intra_weights, native=plan.linear == "none")
         if plan.prior != "none":
-            prior = choose_prior(frames, available, points, valid, plan.cap)
+            asymptote: Asymptote = "fitted" if plan.prior == "pairs-limit" else "zero"
+            prior = choose_prior(frames, available, points, valid, plan.cap, asymptote)
             data = without_prior(data, prior)
     fit: LinearFit | None = None
     if plan.linear != "none":

@@ -4,6 +4,10 @@ Walls and attractions are linear in their coefficients, which must not be negati
 least-squares problem [Lawson and Hanson, Solving Least Squares Problems, SIAM, 1995, chapter 23].
 Charges are bilinear: those of one fragment are linear once the other's are fixed, so that they
 take turns, each fragment keeping the charge that the dataset states. Å, eV, e.
+
+Where labels say that energies do not vanish far apart, because the reference method leaves a part
+of an electron with the wrong fragment, a constant E_∞ ≤ 0 and a charge that has passed over can be
+fitted too.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +25,12 @@ from deltaserver.model.elements import SYMBOLS
 from deltaserver.model.fragment_blocks import owner_of
 from deltaserver.model.prior import AtomClass, Attraction, PairPrior, PairTerms, Wall
 from deltaserver.training.components import Component, fragment_symmetry
+from deltaserver.training.coverage import shortest_distances
 from deltaserver.training.frames import FragmentSpec, LabelledFrames
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Asymptote = Literal["zero", "fitted"]
 
 DECAYS = (3.0, 3.6, 4.2)  # 1/Å
 DISPERSION = ((6, 2.5), (8, 3.0))  # n and R, Å
@@ -33,6 +40,8 @@ TURNS = 12  # of charges
 FRAMES = 200  # that are enough for some tens of coefficients
 RIDGE = 1e-4  # of a column's norm: what the data leave open stays small
 CHARGE_WEIGHT = 1e3  # of the sum of charges, relative to the columns
+FAR_ANG, NOT_NOTHING_EV = 8.0, 0.05
+PASSED_OVER = (-0.4, -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.4)  # e, from the first fragment
 
 
 @dataclass(frozen=True)
@@ -97,29 +106,57 @@ class Classes:
         return cls(tuple(classes), tuple(kind))
 
 
-def fit_prior(frames: LabelledFrames, points: Ints, classes: Classes) -> PairPrior:
+def fit_prior(
+    frames: LabelledFrames, points: Ints, classes: Classes, asymptote: Asymptote = "zero"
+) -> PairPrior:
     """Return the potential that fits binding energies and forces of ``points`` best.
 
+    Args:
+        frames: labelled, of all points.
+        points: which of them are fitted to.
+        classes: of equivalent atoms.
+        asymptote: ``"zero"``: fragments far apart have their own charges and no energy;
+            ``"fitted"``: what the labels say, between two fragments.
+
     Raises:
-        DataError: there are no points.
+        DataError: there are no points, or other than two fragments whose asymptote is fitted.
     """
     if not len(points):
         raise DataError(f"{frames.name}: no frames to fit a prior to")
     points = points[np.linspace(0, len(points) - 1, min(len(points), FRAMES)).astype(int)]
-    fit = _Fit(frames, points, classes)
-    return fit.solve()
+    if asymptote == "zero":
+        return _Fit(frames, points, classes).solve()
+    if len(frames.fragments) != 2:
+        raise DataError(
+            f"{frames.name}: an asymptote is fitted between two fragments; "
+            f"here are {len(frames.fragments)}"
+        )
+    fits = [_Fit(frames, points, classes, (q, -q)) for q in PASSED_OVER]
+    return min((fit.solve() for fit in fits), key=fits[0].error)
+
+
+def energy_far_apart(frames: LabelledFrames, points: Ints) -> float:
+    """Return the mean binding energy (eV) of frames whose fragments are far apart.
+
+    It is 0 where there are none, and where charges of two fragments or more still act.
+    """
+    if sum(fragment.charge != 0 for fragment in frames.fragments) > 1:
+        return 0.0
+    far = points[shortest_distances(frames)[points] > FAR_ANG]
+    return float(frames.binding_energy[far].mean()) if len(far) else 0.0
 
 
 def choose_prior(
-    frames: LabelledFrames, available: Sequence[Component], train: Ints, valid: Ints, cap: int
-) -> PairPrior:
+    frames: LabelledFrames, available: Sequence[Component], train: Ints, valid: Ints, cap: int,
+    asymptote: Asymptote = "zero",
+) -> PairPrior:  # fmt: skip
     """Return the better of two priors on validation frames: by elements, or by orbits."""
     by_element = Classes.by_element(frames, available)
     by_orbit = Classes.by_orbit(frames, available, cap)
     chosen = [by_element]
     if len(by_orbit.classes) > len(by_element.classes):
         chosen.append(by_orbit)
-    fitted = [fit_prior(frames, train, classes) for classes in chosen]
+    fitted = [fit_prior(frames, train, classes, asymptote) for classes in chosen]
     if len(fitted) == 1 or not len(valid):
         return fitted[0]
 
@@ -131,11 +168,24 @@ def choose_prior(
 
 
 class _Fit:
-    """Columns of the least-squares problem, and its solution."""
+    """Columns of the least-squares problem, and its solution.
 
-    def __init__(self, frames: LabelledFrames, points: Ints, grouped: Classes) -> None:
+    Args:
+        frames: labelled.
+        points: which of them count.
+        grouped: classes of equivalent atoms.
+        passed: charge that has passed to every fragment, and there is E_∞; None: neither.
+    """
+
+    def __init__(
+        self, frames: LabelledFrames, points: Ints, grouped: Classes,
+        passed: tuple[float, ...] | None = None,
+    ) -> None:  # fmt: skip
         self.frames, self.classes, self.kind = frames, grouped.classes, grouped.kind
         classes = self.classes
+        self.has_limit = passed is not None
+        stated = [fragment.charge for fragment in frames.fragments]
+        self.charge = np.add(stated, 0.0 if passed is None else passed)
         self.positions = frames.positions[points]
         self.y = _rows(frames.binding_energy[points], frames.binding_forces[points])
         self.fragment = owner_of([one.atoms for one in frames.fragments])
@@ -157,13 +207,18 @@ class _Fit:
                 charges, coefficients = self._turn(charges, columns)
             coefficients = _solve(columns, self.y - self._coulomb(charges))[0]
         terms: dict[tuple[str, str], PairTerms] = {}
-        for (alike, kind), coefficient in zip(what, coefficients, strict=True):
+        limit = -float(coefficients[-1]) if self.has_limit else 0.0
+        for (alike, kind), coefficient in zip(what, coefficients[: len(what)], strict=True):
             for names in map(self._names, alike if coefficient > 0.0 else ()):
                 known, more = terms.get(names, PairTerms()), kind.term(float(coefficient))
                 terms[names] = PairTerms(
                     known.walls + more.walls, known.attractions + more.attractions
                 )
-        return PairPrior(self.fragment, self._with(charges), terms)
+        return PairPrior(self.fragment, self._with(charges), terms, limit)
+
+    def error(self, prior: PairPrior) -> float:
+        """Return the sum of squares that a prior leaves of the points."""
+        return float(((self.y - self._column(prior)) ** 2).sum())
 
     def _names(self, pair: tuple[int, int]) -> tuple[str, str]:
         return self.classes[pair[0]].name, self.classes[pair[1]].name
@@ -175,15 +230,14 @@ class _Fit:
                 terms = {names: kind.term(1.0) for names in map(self._names, alike)}
                 columns.append(self._column(PairPrior(self.fragment, self.classes, terms)))
                 what.append((alike, kind))
+        if self.has_limit:
+            columns.append(self._column(PairPrior(self.fragment, self.classes, {}, -1.0)))
         return np.stack(columns, axis=1), what
 
     def _induction(self, pair: tuple[int, int]) -> list[_Kind]:
         """Return −1/r⁴ where one of the two is of an ion."""
-        charged = any(self._fragment(k).charge for k in pair)
+        charged = any(self.charge[self.home[k]] for k in pair)
         return [_Kind(power=INDUCTION[0], radius=INDUCTION[1])] if charged else []
-
-    def _fragment(self, k: int) -> FragmentSpec:
-        return self.frames.fragments[self.home[k]]
 
     def _column(self, prior: PairPrior) -> Floats:
         found = prior.evaluate(self.positions)
@@ -203,28 +257,28 @@ class _Fit:
     def _charged(self) -> bool:
         """Return whether any fragment could have charges on its atoms."""
         counts = np.bincount(self.home)
-        return bool((counts > 1).any() or any(f.charge for f in self.frames.fragments))
+        return bool((counts > 1).any() or self.charge.any())
 
     def _start_charges(self) -> Floats:
         """Spread each fragment's charge evenly; where it has none, H is positive."""
         charges = np.zeros(len(self.classes))
-        for k, fragment in enumerate(self.frames.fragments):
+        for k, charge in enumerate(self.charge):
             own = [c for c, home in enumerate(self.home) if home == k]
             sizes = np.array([len(self.classes[c].atoms) for c in own], dtype=float)
             first = [self.frames.numbers[self.classes[c].atoms[0]] for c in own]
             guess = np.where(np.array(first) == 1, 0.1, -0.1) if len(own) > 1 else np.zeros(1)
-            guess += (fragment.charge - sizes @ guess) / sizes.sum()
+            guess += (charge - sizes @ guess) / sizes.sum()
             charges[own] = guess
         return charges
 
     def _turn(self, charges: Floats, columns: Floats) -> tuple[Floats, Floats]:
         """Solve for one fragment's charges after the other's, with all other coefficients."""
         coefficients = np.zeros(columns.shape[1])
-        for k, fragment in enumerate(self.frames.fragments):
+        for k, charge in enumerate(self.charge):
             own = [c for c, home in enumerate(self.home) if home == k]
             sizes = np.array([len(self.classes[c].atoms) for c in own], dtype=float)
             if len(own) == 1:
-                charges[own] = fragment.charge / sizes
+                charges[own] = charge / sizes
                 continue
             others = charges.copy()
             others[own] = 0.0
@@ -234,7 +288,7 @@ class _Fit:
                 unit = others.copy()
                 unit[c] = 1.0
                 units.append(self._coulomb(unit) - base)
-            total = _Total(np.stack(units, axis=1), sizes, fragment.charge)
+            total = _Total(np.stack(units, axis=1), sizes, float(charge))
             coefficients, charges[own] = _solve(columns, self.y - base, total)
         kinds = np.unique(self.kind, return_inverse=True)[1]
         alike: Floats = (np.bincount(kinds, charges) / np.bincount(kinds))[kinds]

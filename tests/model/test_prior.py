@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,15 @@ def test_it_ends_as_its_charges_say() -> None:
     assert abs(found) < 1e-3 * COULOMB_EV_ANG * 0.6 * 1.0 / 500.0 * 10
 
 
+def test_an_energy_far_apart_is_added_and_kept() -> None:
+    left = replace(PRIOR, limit=-0.7)
+    x = positions(3)
+    np.testing.assert_array_equal(left.evaluate(x).energy, PRIOR.evaluate(x).energy - 0.7)
+    np.testing.assert_array_equal(left.evaluate(x).forces, PRIOR.evaluate(x).forces)
+    assert parse_prior(format_prior(left, format_atoms), FRAGMENTS, parse_atoms).limit == -0.7
+    assert "limit" not in block()
+
+
 def block() -> dict[str, Any]:
     return format_prior(PRIOR, format_atoms)
 
@@ -125,6 +135,7 @@ def _set(path: list[Any], value: Any) -> dict[str, Any]:
         ([], "expected a mapping"),
         ({"classes": []}, "lacks pairs"),
         (block() | {"more": 1}, "unknown key"),
+        (block() | {"limit": "nan"}, "prior.limit: expected a finite number"),
         (_set(["classes"], {}), "expected a list"),
         (_set(["classes", 0, "atoms"], "0,9"), "no such atom"),
         (_set(["classes", 0, "atoms"], "0,3"), "several fragments"),

@@ -10,7 +10,9 @@ import pytest
 from deltaserver.errors import DataError
 from deltaserver.model.prior import Attraction, PairPrior, PairTerms, Wall
 from deltaserver.training.components import components
-from deltaserver.training.prior_fit import Classes, choose_prior, fit_prior
+from deltaserver.training.frames import FragmentSpec
+from deltaserver.training.model_directory import say_what_is_far_apart
+from deltaserver.training.prior_fit import Classes, choose_prior, energy_far_apart, fit_prior
 from tests.training.labelled import water_and_ion, water_dimer
 
 
@@ -92,6 +94,45 @@ def test_orbits_are_chosen_where_they_are_better():
     chosen = choose_prior(frames, components(frames), np.arange(40), np.arange(40, 60), 100)
     by_element = fit_prior(frames, np.arange(40), Classes.by_element(frames, components(frames)))
     assert len(chosen.classes) == len(by_element.classes)  # of water the orbits are the elements
+
+
+def test_an_energy_far_apart_is_found_where_it_is_asked_for():
+    """Labels of a reference that leaves a part of an electron with the wrong fragment."""
+    frames = water_and_ion(60)
+    classes = Classes.by_element(frames, components(frames))
+    truth = known_prior(frames, classes, [0.2, -0.7, 1.3])  # 0.3 e have passed over
+    frames = labelled_by(replace(truth, limit=-0.5), frames)
+    fitted = fit_prior(frames, np.arange(40), classes, "fitted")
+    assert sum(one.charge * len(one.atoms) for one in fitted.classes[:2]) == pytest.approx(-0.3)
+    left = fitted.evaluate(frames.positions[40:]).energy - frames.binding_energy[40:]
+    assert np.abs(left).max() < 0.03 * np.ptp(frames.energy)
+    assert fitted.limit == pytest.approx(-0.5, abs=0.03)
+    assert fit_prior(frames, np.arange(40), classes).limit == 0.0
+
+
+def test_labels_that_do_not_vanish_far_apart_are_told():
+    frames = water_and_ion(20)
+    apart = frames.positions.copy()
+    apart[:, list(frames.fragments[1].atoms)] += 30.0
+    classes = Classes.by_element(frames, components(frames))
+    prior = known_prior(frames, classes, [0.0, 0.0, 1.0])
+    apart = labelled_by(replace(prior, limit=-0.5), replace(frames, positions=apart))
+    assert energy_far_apart(apart, np.arange(20)) == pytest.approx(-0.5, abs=1e-3)
+    assert energy_far_apart(frames, np.arange(20)) == 0.0
+    said = []
+    say_what_is_far_apart(apart, np.arange(20), said.append)
+    assert "-0.50 eV in the labels" in said[0]
+    say_what_is_far_apart(frames, np.arange(20), said.append)
+    assert len(said) == 1
+
+
+def test_the_asymptote_of_three_fragments_is_refused():
+    frames = water_dimer(10)
+    three = [("a", (0, 1, 2)), ("b", (3, 4)), ("c", (5,))]
+    fragments = tuple(FragmentSpec(name, atoms, 0) for name, atoms in three)
+    frames = replace(frames, fragments=fragments)
+    with pytest.raises(DataError, match="between two fragments; here are 3"):
+        fit_prior(frames, np.arange(10), Classes((), ()), "fitted")
 
 
 def test_no_frames_are_refused():
