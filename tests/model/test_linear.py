@@ -49,8 +49,8 @@ def site_pairs(compiled: bool = jit.AVAILABLE) -> SitePairs:
     starts = np.array([0, 1, 2, 3, 6, 7, 8, 9, 12])
     kind = np.array([0, 0, 0, 1, 0, 0, 0, 1])
     sites = Sites(members, starts, np.repeat([0, 1], 4), kind, N)
-    radials = Radials((1.3, 2.5), ((1, 0.0), (6, 1.5)))
-    table = np.random.default_rng(2).normal(size=(4, 2, 2))
+    radials = Radials((1.3, 2.6, 3.0), ((1, 0.0), (6, 1.5)))  # one a multiple
+    table = np.random.default_rng(2).normal(size=(5, 2, 2))
     return SitePairs(sites, radials, table + table.transpose(0, 2, 1), compiled)
 
 
@@ -222,7 +222,7 @@ WRONG = [
     (site_pairs, {"site_kinds": [0, 0, 0, 2, 0, 0, 0, 2]}, "numbered from 0"),
     (site_pairs, {"site_decays": [1.3, -2.5]}, "not positive"),
     (site_pairs, {"site_powers": [[1.5, 0.0], [6, 1.5]]}, "no power"),
-    (site_pairs, {"site_coefficients": np.arange(16.0).reshape(4, 2, 2)}, "not symmetric"),
+    (site_pairs, {"site_coefficients": np.arange(20.0).reshape(5, 2, 2)}, "not symmetric"),
     (site_pairs, {"site_members": [0, 1, 2, 0, 1, 3, 3, 4, 5, 3, 4, 5]}, "of two fragments"),
 ]
 

@@ -29,11 +29,15 @@ def _power(r: float, n: int) -> float:
 @compiled
 def pairs(
     places: Floats, first: Ints, second: Ints, coefficients: Floats, decays: Floats,
-    powers: Floats, cell: Floats, inverse: Floats, periodic: bool,
+    multiples: Ints, powers: Floats, cell: Floats, inverse: Floats, periodic: bool,
     energy: Floats, forces: Floats, virial: Floats,
 ) -> None:  # fmt: skip
-    """Add energies (B,), forces on sites (B, n, 3) and virials (B, 3, 3) of places (B, n, 3)."""
+    """Add energies (B,), forces on sites (B, n, 3) and virials (B, 3, 3) of places (B, n, 3).
+
+    Decays that are ``multiples`` of the first are powers of one exponential; 0 is no multiple.
+    """
     n_decays = len(decays)
+    decay = decays[0] if n_decays else 0.0
     exponent = powers[:, 0].astype(np.int64)
     shift = np.empty(len(powers))
     for k in range(len(powers)):
@@ -50,8 +54,10 @@ def pairs(
             r = np.sqrt(squared)
             inverse_squared = 1.0 / squared
             value, pull = 0.0, 0.0  # φ and −φ′ r, divided by r² at the end
+            one = np.exp(-decay * r)
             for k in range(n_decays):
-                term = coefficients[p, k] * np.exp(-decays[k] * r)
+                n = multiples[k]
+                term = coefficients[p, k] * (_power(one, n) if n else np.exp(-decays[k] * r))
                 value += term
                 pull += decays[k] * r * term
             for k in range(len(shift)):

@@ -98,6 +98,14 @@ class Radials:
         powers = np.array(self.powers, dtype=np.float64).reshape(-1, 2)
         return np.array(self.decays, dtype=np.float64), powers
 
+    @cached_property
+    def multiples(self) -> Ints:
+        """Return how many times the first decay every one is, (n,); 0 where it is no multiple."""
+        ratio = np.array(self.decays) / self.decays[0] if self.decays else np.zeros(0)
+        whole = np.rint(ratio)
+        near = np.abs(ratio - whole) <= 4 * np.finfo(np.float64).eps * whole
+        return np.where(near, whole, 0).astype(np.int64)
+
     def each(self, r: Floats) -> list[tuple[Floats, Floats]]:
         """Return φ and −φ′/r of every function at distances r."""
         found = []
@@ -164,9 +172,10 @@ class SitePairs:
         places = np.ascontiguousarray(self.sites.places(x, cell))
         energy, virial = np.zeros(len(x)), np.zeros((len(x), 3, 3))
         on_sites = np.zeros(places.shape)
+        decays, powers = self.radials.arrays
         loops.pairs(
-            places, *self._pairs, self._of_pairs, *self.radials.arrays, *compiled_cell(cell),
-            energy, on_sites, virial,
+            places, *self._pairs, self._of_pairs, decays, self.radials.multiples, powers,
+            *compiled_cell(cell), energy, on_sites, virial,
         )  # fmt: skip
         return energy, self._on_atoms(on_sites), virial
 

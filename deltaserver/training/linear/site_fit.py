@@ -32,7 +32,7 @@ from deltaserver.units import KCAL_PER_MOL_EV
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-RADIALS = Radials((1.4, 2.4, 3.6), ((6, 2.5), (8, 3.0)))  # the tail is the prior's
+RADIALS = Radials((1.2, 2.4, 3.6), ((6, 2.5), (8, 3.0)))  # one exponential
 RIDGES = (1e-9, 1e-8, 1e-7, 1e-6)
 ENERGY_WEIGHT = 5.0  # 1/Å, as of the prior
 N_CONTACTS, CONTACT_WEIGHT = 200, 0.1
