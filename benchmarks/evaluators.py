@@ -30,8 +30,8 @@ from sgdml.torchtools import GDMLTorchPredict
 
 from deltaserver import CompositeModel
 from deltaserver.model.descriptor import PairDescriptor
-from deltaserver.model.files import ModelParameters
-from deltaserver.model.reference import ReferenceModel, as_sgdml
+from deltaserver.model.engines.reference import ReferenceModel, as_sgdml
+from deltaserver.model.files.parameters import ModelParameters
 from deltaserver.model.sgdml import NativeUnits, SGDMLModel, concatenate
 
 UNITS = NativeUnits(1.0, 1.0)

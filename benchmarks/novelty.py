@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from deltaserver import CompositeModel
-from deltaserver.model.novelty import NoveltyMeasure
-from deltaserver.training.dataset_files import read_dataset
+from deltaserver.datasets.files import read_dataset
+from deltaserver.model.trust.novelty import NoveltyMeasure
 from deltaserver.training.selection import split_in_time
 
 ROOT = Path(__file__).parents[1]

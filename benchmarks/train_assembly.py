@@ -17,9 +17,9 @@ import numpy as np
 from sgdml.train import GDMLTrain
 from sgdml.utils.desc import Desc
 
-from deltaserver.training import assembly, blocks
+from deltaserver.datasets.files import read_dataset
 from deltaserver.training.components import components, fragment_symmetry
-from deltaserver.training.dataset_files import read_dataset
+from deltaserver.training.matrix import assembly, blocks
 from deltaserver.training.symmetry_modes import product_of_fragments
 
 DATA = Path(__file__).parents[1] / "data" / "c60_buckycatcher_gfn2_400K.xyz.gz"

@@ -2,6 +2,6 @@
 
 import sys
 
-from deltaserver.cli import main
+from deltaserver.cli.app import main
 
 sys.exit(main())

@@ -14,8 +14,8 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from deltaserver.errors import GeometryError
 from deltaserver.model.composite import CompositeModel
-from deltaserver.model.elements import SYMBOLS
 from deltaserver.model.sgdml import Evaluation
+from deltaserver.molecules.elements import SYMBOLS
 
 
 class DeltaCalculator(Calculator):  # type: ignore[misc]

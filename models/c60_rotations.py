@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from deltaserver.datasets.files import read_dataset
 from deltaserver.training.components import choose, components, labelled_set
-from deltaserver.training.dataset_files import read_dataset
 from deltaserver.training.symmetry_modes import resolve
 
 DATASET = Path(__file__).parents[1] / "data" / "c60_buckycatcher_turned"

@@ -17,8 +17,8 @@ from fontTools import subset
 from matplotlib.figure import Figure
 
 from deltaserver import CompositeModel
-from deltaserver.analysis import figure_style as analysis_figures
-from deltaserver.training import figures as training_figures
+from deltaserver.analysis.show import style as analysis_figures
+from deltaserver.evaluation.figures import held_out as training_figures
 from tests import builders
 
 # sgdml gives every logger made after its import a handler of its own, on what stderr is at that

@@ -99,7 +99,7 @@ def test_layers(path):
         assert not imported & {*INDEPENDENT, "cli", "ase"}
     if own in SHARED:
         names = {name for name in imports(path) if name.startswith("deltaserver.model")}
-        assert all(name.startswith("deltaserver.model.elements") for name in names)
+        assert all(name.startswith("deltaserver.molecules.elements") for name in names)
         assert imported <= {"errors", "units", "model", own}
     if path.name in ("errors.py", "units.py"):
         assert imported <= {"errors"}
@@ -133,6 +133,6 @@ def test_the_check_for_factors_finds_them(tmp_path):
 def test_serving_loads_nothing_heavy():
     heavy = ["torch", "ase", "scipy", "sgdml", "matplotlib", "networkx", "ipi", "prometheus_client"]
     heavy += ["chemiscope"]
-    code = f"import sys, deltaserver.cli; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, deltaserver.cli.app; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -10,7 +10,7 @@ from deltaserver import CompositeModel, SGDMLModel
 from deltaserver.ase import DeltaCalculator
 from deltaserver.errors import ComponentError, GeometryError, StructureError
 from deltaserver.model.composite import Fragment
-from deltaserver.model.files import parse_parameters
+from deltaserver.model.files.parameters import parse_parameters
 from deltaserver.model.sgdml import NativeUnits
 from tests.builders import (
     AMMONIA_ATOMS,

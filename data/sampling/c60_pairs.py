@@ -20,7 +20,7 @@ import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 
 from deltaserver import CompositeModel
-from deltaserver.training.dataset_files import read_dataset
+from deltaserver.datasets.files import read_dataset
 
 ROOT = Path(__file__).parents[2]
 FRAMES = ROOT / "data" / "c60_buckycatcher_gfn2_400K.xyz.gz"

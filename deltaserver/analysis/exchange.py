@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.analysis.properties import read_properties
+from deltaserver.analysis.measure.survey import Sampled, Surveyed
+from deltaserver.analysis.read.properties import read_properties
 from deltaserver.analysis.reading import Notes
 from deltaserver.analysis.results import Found
-from deltaserver.analysis.survey import Sampled, Surveyed
 from deltaserver.errors import DataError
 
 Floats = NDArray[np.float64]

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.analysis import rotation
-from deltaserver.analysis.blown_up import BROKEN_STRETCH, sound_frames
-from deltaserver.analysis.definitions import (
+from deltaserver.analysis.measure import rotation
+from deltaserver.analysis.measure.blown_up import BROKEN_STRETCH, sound_frames
+from deltaserver.analysis.measure.definitions import (
     DEFAULT_BINS,
     FILE_NAME,
     Definitions,
@@ -20,13 +20,13 @@ from deltaserver.analysis.definitions import (
     default_definitions,
     read_definitions,
 )
+from deltaserver.analysis.measure.survey import Bonds, Survey, Task, find_bonds, molecules
+from deltaserver.analysis.read.directory import Run
+from deltaserver.analysis.read.trajectory import Trajectory
 from deltaserver.analysis.results import Break, Found, Options
-from deltaserver.analysis.run_directory import Run
-from deltaserver.analysis.survey import Bonds, Survey, Task, find_bonds, molecules
-from deltaserver.analysis.trajectory import Trajectory
 from deltaserver.errors import DataError
-from deltaserver.model.bonds import NONMETALS
 from deltaserver.model.manifest import read_manifest
+from deltaserver.molecules.bonds import NONMETALS
 from deltaserver.textio.species import parse_species
 from deltaserver.units import BOHR_ANG, PS_FS
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.analysis import statistics
-from deltaserver.analysis.contributions import Series
-from deltaserver.analysis.definitions import Definitions, SurfaceSpec
-from deltaserver.analysis.distributions import PairDistribution
-from deltaserver.analysis.free_energy import Jacobian, Surface
-from deltaserver.analysis.msad import Msad
-from deltaserver.analysis.run_directory import Run
-from deltaserver.analysis.survey import Surveyed
-from deltaserver.analysis.thermo import Drift, Temperature
+from deltaserver.analysis.measure.definitions import Definitions, SurfaceSpec
+from deltaserver.analysis.measure.distributions import PairDistribution
+from deltaserver.analysis.measure.free_energy import Jacobian, Surface
+from deltaserver.analysis.measure.msad import Msad
+from deltaserver.analysis.measure.survey import Surveyed
+from deltaserver.analysis.measure.thermo import Drift, Temperature
+from deltaserver.analysis.read.contributions import Series
+from deltaserver.analysis.read.directory import Run
+from deltaserver.statistics import correlation
 
 Floats = NDArray[np.float64]
 
@@ -100,8 +100,8 @@ class Found:
         if period is None or not values.size:
             return values
         if centre is None:
-            centre = statistics.circular_mean(values, period)
-        return statistics.around(values, centre, period)
+            centre = correlation.circular_mean(values, period)
+        return correlation.around(values, centre, period)
 
 
 @dataclass(frozen=True)

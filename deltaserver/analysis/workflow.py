@@ -9,15 +9,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.analysis import contributions, distributions, free_energy, msad, thermo
-from deltaserver.analysis.definitions import SurfaceSpec
 from deltaserver.analysis.exchange import sort_by_temperature
-from deltaserver.analysis.properties import Properties, read_properties
+from deltaserver.analysis.measure import distributions, free_energy, msad, thermo
+from deltaserver.analysis.measure.definitions import SurfaceSpec
+from deltaserver.analysis.read import contributions
+from deltaserver.analysis.read.directory import Run
+from deltaserver.analysis.read.properties import Properties, read_properties
 from deltaserver.analysis.reading import Notes, Progress, Tell, read
 from deltaserver.analysis.results import Analysis, Found, Options, Thermo
-from deltaserver.analysis.run_directory import Run
-from deltaserver.analysis.statistics import circular_mean
 from deltaserver.errors import DataError, InputError
+from deltaserver.statistics.correlation import circular_mean
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

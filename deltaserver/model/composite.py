@@ -18,11 +18,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from deltaserver.compute.team import ALONE, Team
 from deltaserver.errors import ComponentError, ManifestError, MissingExtraError
-from deltaserver.model.elements import SYMBOLS
-from deltaserver.model.files import read_parameters
+from deltaserver.model.files.parameters import read_parameters
 from deltaserver.model.fragment_blocks import owner_of
-from deltaserver.model.kernel_base import SHARED_NUMBERS
+from deltaserver.model.kernel.base import SHARED_NUMBERS
 from deltaserver.model.manifest import IsolatedAtom, Manifest, read_manifest
 from deltaserver.model.prior import PairPrior
 from deltaserver.model.sgdml import (
@@ -35,7 +35,7 @@ from deltaserver.model.sgdml import (
     concatenate,
     resolve_units,
 )
-from deltaserver.model.team import ALONE, Team
+from deltaserver.molecules.elements import SYMBOLS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -249,7 +249,7 @@ class CompositeModel:
             positions: Å, shape (N, 3).
             cell: lattice vectors in columns, Å, of a periodic model.
         """
-        from deltaserver.model.structure_check import ExpectedStructure
+        from deltaserver.model.trust.structure import ExpectedStructure
 
         x = as_batch(positions, self.n_atoms, self.name)[0]
         box = None if cell is None else as_cell(cell, self.name)
@@ -257,7 +257,7 @@ class CompositeModel:
 
     def fingerprint(self) -> str:
         """Return ``sha256:…`` of everything that is evaluated; ``deltaserver check`` prints it."""
-        from deltaserver.model.fingerprint import fingerprint
+        from deltaserver.model.trust.fingerprint import fingerprint
 
         return fingerprint(self)
 
@@ -353,11 +353,11 @@ class _ModelLoader:
         native = resolve_units(parameters, self.manifest.length_unit, self.manifest.energy_unit)
         try:
             if self.backend == "torch":
-                from deltaserver.model.torch_model import TorchModel
+                from deltaserver.model.engines.torch_model import TorchModel
 
                 return TorchModel(parameters, native, self.device, self.precision)
             if self.backend == "sgdml":
-                from deltaserver.model.reference import ReferenceModel
+                from deltaserver.model.engines.reference import ReferenceModel
 
                 return ReferenceModel(parameters, native)
         except ImportError as error:

@@ -18,8 +18,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.compute import jit
 from deltaserver.errors import GeometryError
-from deltaserver.model import jit
+from deltaserver.model import loops
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -105,7 +106,7 @@ class PairDescriptor:
         if self._compiled:
             forces, virial = np.empty((len(g), self.n_atoms, 3)), np.empty((len(g), 3, 3))
             x, box = geometry.positions, compiled_cell(geometry.cell)
-            jit.loops().pull_back(g, x, *box, geometry.descriptor, forces, virial)
+            loops.load("evaluate").pull_back(g, x, *box, geometry.descriptor, forces, virial)
             return forces, virial
         return self._pull_back(g, geometry)
 
@@ -129,7 +130,7 @@ class PairDescriptor:
     def _inverse_distances(self, positions: Floats, cell: Floats | None) -> Floats:
         if self._compiled:
             descriptor = np.empty((len(positions), self.dim))
-            jit.loops().pair_distances(positions, *compiled_cell(cell), descriptor)
+            loops.load("evaluate").pair_distances(positions, *compiled_cell(cell), descriptor)
             return descriptor
         d = self._displacements(positions, cell)
         with np.errstate(divide="ignore"):

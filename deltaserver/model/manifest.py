@@ -16,10 +16,10 @@ from typing import Any
 
 from deltaserver import units
 from deltaserver.errors import ManifestError, UnitError
-from deltaserver.model.elements import NUMBER_OF
 from deltaserver.model.prior import PairPrior
 from deltaserver.model.prior_block import parse_prior
-from deltaserver.model.safe_yaml import BAD_YAML, MAX_YAML_BYTES, load_yaml
+from deltaserver.molecules.elements import NUMBER_OF
+from deltaserver.textio.strict_yaml import BAD_YAML, MAX_YAML_BYTES, load_yaml
 
 FORMAT = "deltaserver-model/1"
 MANIFEST_NAME = "model.yaml"

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deltaserver import units
+from deltaserver.compute.team import ALONE, Team
 from deltaserver.errors import GeometryError, UnitError
 from deltaserver.model.descriptor import Geometry, PairDescriptor, compiled_cell
-from deltaserver.model.files import ModelParameters, read_parameters
-from deltaserver.model.kernel import Task
+from deltaserver.model.files.parameters import ModelParameters, read_parameters
+from deltaserver.model.kernel.training_sum import Task
+from deltaserver.model.kernel.weighted import WeightedSum, sum_of
 from deltaserver.model.linear.expansion import Expansion
-from deltaserver.model.team import ALONE, Team
-from deltaserver.model.weighted_sum import WeightedSum, sum_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -23,7 +23,7 @@ from deltaserver.serve.protocol import Closed, ForceRequest, Introduced
 from deltaserver.serve.signals import Signals
 from deltaserver.serve.telemetry import Origin, StepLog, StepTimes
 from deltaserver.serve.transport import Address
-from deltaserver.serve.watch import Condition, Watch, Watcher
+from deltaserver.serve.watchers.watch import Condition, Watch, Watcher
 from deltaserver.units import BOHR_ANG
 
 Floats = NDArray[np.float64]

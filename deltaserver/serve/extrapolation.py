@@ -10,7 +10,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from deltaserver.model.elements import SYMBOLS
+from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.serve.answer import Novelty
 
 Floats = NDArray[np.float64]

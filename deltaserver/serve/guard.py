@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.errors import NoveltyError, StructureError
-from deltaserver.model.cell_check import check_cell
 from deltaserver.model.composite import CompositeEvaluation, CompositeModel
-from deltaserver.model.guards import DOUBLE, SINGLE, check_evaluation
-from deltaserver.model.novelty import NoveltyMeasure
-from deltaserver.model.structure_check import ExpectedStructure
-from deltaserver.model.wrapping import WrappingCheck
+from deltaserver.model.trust.cell import check_cell
+from deltaserver.model.trust.evaluation import DOUBLE, SINGLE, check_evaluation
+from deltaserver.model.trust.novelty import NoveltyMeasure
+from deltaserver.model.trust.structure import ExpectedStructure
+from deltaserver.model.trust.wrapping import WrappingCheck
 from deltaserver.serve.answer import Novelty
 from deltaserver.serve.extrapolation import ExtrapolationWatch, write_frame
 from deltaserver.serve.wire import PosData
@@ -41,7 +41,7 @@ class GuardSettings:
     Attributes:
         structure_check: whether the first structures must be the model's molecule.
         extrapolation: what to do with structures beyond ``novelty_limit``.
-        novelty_limit: see :mod:`deltaserver.model.novelty`.
+        novelty_limit: see :mod:`deltaserver.model.trust.novelty`.
         frame_file: where the structure goes that ends the run for its novelty.
         single_precision: whether rounding is that of float32.
     """

@@ -14,8 +14,8 @@ from typing import Any
 import structlog
 
 import deltaserver
+from deltaserver.compute import jit
 from deltaserver.errors import EXIT_OK, GuardError, InputError
-from deltaserver.model import jit
 from deltaserver.model.composite import CompositeModel
 
 # Forces of exactly trained models are small sums of large terms: float32 may keep none of them.

@@ -9,7 +9,7 @@ import numpy as np
 
 from deltaserver.errors import DataError
 from deltaserver.textio import comment as comments
-from deltaserver.textio.files import decoded, is_damage
+from deltaserver.textio.compressed import decoded, is_damage
 from deltaserver.textio.species import Species, parse_species
 from deltaserver.textio.xyz_frames import BadFrame, Frame
 from deltaserver.textio.xyz_stream import Frames

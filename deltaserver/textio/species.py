@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from deltaserver.errors import DataError
-from deltaserver.model.elements import ATOMIC_WEIGHT_U, NUMBER_OF, SYMBOLS
+from deltaserver.molecules.elements import ATOMIC_WEIGHT_U, NUMBER_OF, SYMBOLS
 
 # Hydrogen of its own mass, u [AME 2016, DOI 10.1088/1674-1137/41/3/030003].
 ISOTOPES = {"D": (1, 2.01410178), "T": (1, 3.01604928)}

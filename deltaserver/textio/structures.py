@@ -9,7 +9,7 @@ import numpy as np
 
 from deltaserver.errors import DataError, MissingExtraError
 from deltaserver.textio import pdb
-from deltaserver.textio.files import is_pdb, is_xyz, open_file
+from deltaserver.textio.compressed import is_pdb, is_xyz, open_file
 from deltaserver.textio.species import parse_species
 from deltaserver.textio.xyz_frames import Frame, Tell, read_frames
 

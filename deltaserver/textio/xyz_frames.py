@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from deltaserver.errors import DataError
 from deltaserver.textio import comment as comments
-from deltaserver.textio.files import decoded, is_damage, open_file
+from deltaserver.textio.compressed import decoded, is_damage, open_file
 from deltaserver.textio.species import ISOTOPES, parse_species
 
 Floats = NDArray[np.float64]

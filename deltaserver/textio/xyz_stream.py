@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.errors import DataError
-from deltaserver.model.elements import SYMBOLS
+from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.textio import comment as comments
-from deltaserver.textio.files import decoded, is_damage
+from deltaserver.textio.compressed import decoded, is_damage
 from deltaserver.textio.species import ISOTOPES, parse_species
 from deltaserver.textio.xyz_frames import BOM, numbers_of
 

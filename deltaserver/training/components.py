@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
 from deltaserver.errors import ComponentError, DataError
 from deltaserver.model.prior import PairPrior
 from deltaserver.training import symmetry
-from deltaserver.training.frames import FragmentSpec, LabelledFrames
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

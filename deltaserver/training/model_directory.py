@@ -20,18 +20,19 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.errors import DataError, InputError
-from deltaserver.model.archive import read_arrays
-from deltaserver.model.check import CHECK_NAME, store
 from deltaserver.model.composite import CompositeModel
-from deltaserver.model.elements import SYMBOLS
+from deltaserver.model.files.archive import read_arrays
 from deltaserver.model.fragment_blocks import FragmentBlocks, owner_of
 from deltaserver.model.linear.expansion import Expansion
 from deltaserver.model.manifest import FORMAT, MANIFEST_NAME, format_atoms
 from deltaserver.model.prior import PairPrior
 from deltaserver.model.prior_block import format_prior
-from deltaserver.model.safe_yaml import dump_yaml
-from deltaserver.training.assembly import Progress, quiet
+from deltaserver.model.trust.stored_frame import CHECK_NAME, store
+from deltaserver.molecules.elements import SYMBOLS
+from deltaserver.textio.journal import write_atomically
+from deltaserver.textio.strict_yaml import dump_yaml
 from deltaserver.training.components import (
     BINDING,
     FULL,
@@ -43,11 +44,10 @@ from deltaserver.training.components import (
     lone_atom_energy,
     without_prior,
 )
-from deltaserver.training.frames import LabelledFrames
 from deltaserver.training.iterative.conjugate import Bounds
-from deltaserver.training.journal import write_atomically
 from deltaserver.training.linear.fit import LinearFit, linear_fit
 from deltaserver.training.linear.site_fit import SiteFit
+from deltaserver.training.matrix.assembly import Progress, quiet
 from deltaserver.training.prior_fit import (
     FAR_ANG,
     NOT_NOTHING_EV,

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.errors import DataError
-from deltaserver.model.archive import read_arrays
 from deltaserver.model.descriptor import PairDescriptor
-from deltaserver.model.files import LINEAR, NATIVE, WEIGHTED
+from deltaserver.model.files.archive import read_arrays
+from deltaserver.model.files.parameters import LINEAR, NATIVE, WEIGHTED
 from deltaserver.model.fragment_blocks import FragmentBlocks
 from deltaserver.model.linear.expansion import Expansion
-from deltaserver.training.journal import write_atomically
+from deltaserver.textio.journal import write_atomically
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -47,7 +47,7 @@ class Own:
     linear: Expansion | None = None
 
     def arrays(self) -> dict[str, Any]:
-        """Return them by their keys; see :mod:`deltaserver.model.files`."""
+        """Return them by their keys; see :mod:`deltaserver.model.files.parameters`."""
         known: dict[str, Any] = {"R": self.positions}
         if self.linear is not None:
             known |= {"type": np.array(LINEAR), **self.linear.arrays()}

@@ -20,13 +20,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.datasets.coverage import shortest_distances
+from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
 from deltaserver.errors import DataError
-from deltaserver.model.elements import SYMBOLS
 from deltaserver.model.fragment_blocks import owner_of
 from deltaserver.model.prior import AtomClass, Attraction, PairPrior, PairTerms, Wall
+from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.training.components import Component, fragment_symmetry
-from deltaserver.training.coverage import shortest_distances
-from deltaserver.training.frames import FragmentSpec, LabelledFrames
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.errors import DataError, MissingExtraError
-from deltaserver.model.bonds import bonds_between
-from deltaserver.model.elements import SYMBOLS
+from deltaserver.molecules.bonds import bonds_between
+from deltaserver.molecules.elements import SYMBOLS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

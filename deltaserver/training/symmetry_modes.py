@@ -27,12 +27,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.errors import DataError, InputError, MissingExtraError
-from deltaserver.model.archive import read_arrays
-from deltaserver.model.files import UNREADABLE
+from deltaserver.model.files.archive import read_arrays
+from deltaserver.model.files.parameters import UNREADABLE
 from deltaserver.training import symmetry
 from deltaserver.training.components import Component, LabelledSet, fragment_symmetry
-from deltaserver.training.frames import LabelledFrames
 from deltaserver.training.symmetry import DEFAULT_CAP, Symmetry
 
 Ints = NDArray[np.int64]

@@ -21,24 +21,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.datasets.native import dataset_md5
 from deltaserver.errors import DataError
 from deltaserver.model.descriptor import PairDescriptor
-from deltaserver.model.files import ModelParameters
+from deltaserver.model.files.parameters import ModelParameters
 from deltaserver.model.fragment_blocks import FragmentBlocks, Reach
 from deltaserver.model.linear.expansion import Expansion
 from deltaserver.model.sgdml import Evaluation, NativeUnits, SGDMLModel, concatenate
+from deltaserver.textio.journal import write_atomically
 from deltaserver.training import native
-from deltaserver.training.assembly import Progress, assemble, quiet
 from deltaserver.training.components import LabelledSet, less
-from deltaserver.training.dataset_native import dataset_md5
 from deltaserver.training.iterative.conjugate import DEFAULT_BOUNDS, Bounds
 from deltaserver.training.iterative.plan import Choice, decide
 from deltaserver.training.iterative.system import Resources, System, solve_iteratively
-from deltaserver.training.journal import write_atomically
 from deltaserver.training.linear.refit import refit_sites
 from deltaserver.training.linear.site_fit import SiteFit
-from deltaserver.training.memory import Size
-from deltaserver.training.solver import NotPositiveDefiniteError, solve_in_place
+from deltaserver.training.matrix.assembly import Progress, assemble, quiet
+from deltaserver.training.matrix.memory import Size
+from deltaserver.training.matrix.solver import NotPositiveDefiniteError, solve_in_place
 from deltaserver.training.warm_start import WarmStart
 from deltaserver.units import KCAL_PER_MOL_EV
 

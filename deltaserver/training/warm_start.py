@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.errors import DataError
-from deltaserver.model.archive import read_arrays
 from deltaserver.model.descriptor import PairDescriptor
-from deltaserver.model.files import KEYS, parse_parameters
+from deltaserver.model.files.archive import read_arrays
+from deltaserver.model.files.parameters import KEYS, parse_parameters
 from deltaserver.training.components import LabelledSet
 
 Floats = NDArray[np.float64]

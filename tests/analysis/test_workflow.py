@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from deltaserver.analysis import free_energy, workflow
-from deltaserver.analysis.contributions import Series
-from deltaserver.analysis.figures import EnergyUnit
+from deltaserver.analysis import workflow
+from deltaserver.analysis.measure import free_energy
+from deltaserver.analysis.read.contributions import Series
+from deltaserver.analysis.read.directory import find_runs
 from deltaserver.analysis.reading import Notes
 from deltaserver.analysis.results import Options
-from deltaserver.analysis.run_directory import find_runs
-from deltaserver.analysis.tables import summary_of, text_of
+from deltaserver.analysis.show.figures import EnergyUnit
+from deltaserver.analysis.show.tables import summary_of, text_of
 from deltaserver.errors import DataError
 from deltaserver.units import KB_EV_PER_K
 from tests.analysis.written import (

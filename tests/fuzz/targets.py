@@ -20,7 +20,7 @@ from deltaserver.errors import (
     ProtocolError,
     UnitError,
 )
-from deltaserver.model.files import read_parameters
+from deltaserver.model.files.parameters import read_parameters
 from deltaserver.model.manifest import MANIFEST_NAME, read_manifest
 from deltaserver.model.sgdml import SGDMLModel, resolve_units
 from deltaserver.serve.protocol import ClientProtocol, Closed, ForceRequest, Introduced

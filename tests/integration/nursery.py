@@ -129,7 +129,7 @@ def tell_of_the_end(pid: int, told: int) -> NoReturn:
 
 def prepare() -> None:
     """Import what is imported late too: by a model's first evaluation, and by i-PI's start."""
-    from deltaserver import cli  # noqa: F401
+    from deltaserver.cli import app  # noqa: F401
     from deltaserver.serve.loading import load_model
     from tests import builders
 
@@ -148,9 +148,9 @@ def main() -> None:
         return
     sys.argv = order["arguments"]
     if sys.argv[0] == "deltaserver":
-        from deltaserver import cli
+        from deltaserver.cli import app
 
-        sys.exit(cli.main())
+        sys.exit(app.main())
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 

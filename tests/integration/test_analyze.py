@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from ase.io import read
 
+from deltaserver.analysis.read.directory import find_runs
 from deltaserver.analysis.results import Options
-from deltaserver.analysis.run_directory import find_runs
 from deltaserver.analysis.workflow import analyse
 
 from .conftest import DIMER, ROOT, TIMEOUT_S, Setup, render, start_daemon, start_ipi
@@ -117,7 +117,7 @@ def test_properties_and_the_log_fit(restarted):
 
 @pytest.mark.usefixtures("one_format")
 def test_all_of_it_from_the_command_line(restarted, tmp_path):
-    from deltaserver.cli import main
+    from deltaserver.cli.app import main
 
     arguments = ["analyze", str(restarted), "--models", str(ROOT / "models" / "benzene_dimer")]
     assert main([*arguments, "--output", str(tmp_path), "--quiet"]) == 0

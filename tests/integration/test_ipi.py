@@ -14,7 +14,7 @@ import pytest
 from ase.io import read
 
 from deltaserver import CompositeModel
-from deltaserver.model.files import read_parameters
+from deltaserver.model.files.parameters import read_parameters
 from deltaserver.model.manifest import read_manifest
 from deltaserver.serve.wire import MessageReader, PosData
 from deltaserver.units import BOHR_ANG, HARTREE_EV

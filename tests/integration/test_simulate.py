@@ -17,8 +17,8 @@ import pytest
 from ase import Atoms
 from ase.io import read
 
-from deltaserver import cli
-from deltaserver.serve.run_record import read_record
+from deltaserver.cli import app
+from deltaserver.simulate.record import read_record
 from tests import logs
 from tests.builders import COMPLEX, geometry
 
@@ -30,7 +30,7 @@ SLUG = "methane_dimer_nvt"
 
 def simulate(*arguments, code=0):
     words = ["simulate", "--quiet", *map(str, arguments)]
-    assert cli.main(words) == code
+    assert app.main(words) == code
 
 
 def start(*arguments) -> subprocess.Popen[bytes]:
@@ -101,7 +101,7 @@ def test_a_small_model_of_the_tests_and_its_structure(tmp_path, model_directory,
     words = ["input", "--models", model_directory, "--kind", "nve", "--timestep", "0.001",
              "--structure", tmp_path / "start.xyz", "--steps", 5, "--address",
              f"small{os.getpid()}"]  # fmt: skip
-    assert cli.main([str(word) for word in words]) == 0
+    assert app.main([str(word) for word in words]) == 0
     (tmp_path / "input.xml").write_text(capsys.readouterr().out)
     daemon = start_daemon(
         model_directory, "--socket", f"unix:small{os.getpid()}", "--no-structure-check"
@@ -122,7 +122,7 @@ def test_the_shipped_templates_are_what_the_command_writes(tmp_path, monkeypatch
             _, model, kind, *options = shlex.split(line)
             output = tmp_path / f"{model}_{kind}.xml"
             words = ["input", "--models", f"models/{model}", "--kind", kind, "--output", output]
-            assert cli.main([*map(str, words), *options]) == 0
+            assert app.main([*map(str, words), *options]) == 0
     written = {path.name: path.read_text() for path in tmp_path.iterdir()}
     shipped = {path.name: path.read_text() for path in Path("ipi_inputs").glob("*.xml")}
     assert written == shipped
@@ -175,7 +175,7 @@ def test_a_run_killed_as_a_whole_is_resumed_without_gap_or_overlap(tmp_path):
     assert steps_in_comments(killed / f"{SLUG}.pos_0.xyz") == list(range(0, 201, 4))
     assert steps_in_comments(killed / f"{SLUG}.binding_energy_ev_0") == list(range(201))
     assert [step["seq"] for step in logged(killed)] == list(range(201))
-    assert cli.main(["analyze", str(killed), "--output", str(tmp_path / "found"), "--quiet"]) == 0
+    assert app.main(["analyze", str(killed), "--output", str(tmp_path / "found"), "--quiet"]) == 0
     (found,) = json.loads((tmp_path / "found" / "summary.json").read_text())["runs"]
     assert found["frames"] == 51
     # i-PI prints 9 digits, and its state holds as many: a resumed path is not the same to the bit.

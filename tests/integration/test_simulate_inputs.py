@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from ase.io import read, write
 
-from deltaserver import cli
-from deltaserver.serve.run_record import read_record
+from deltaserver.cli import app
+from deltaserver.simulate.record import read_record
 from tests import logs
 
 from .conftest import ROOT, TIMEOUT_S
@@ -78,7 +78,7 @@ def place(tmp_path):
 
 def simulate(*arguments, code=0):
     words = ["simulate", "--quiet", *map(str, arguments)]
-    assert cli.main(words) == code
+    assert app.main(words) == code
 
 
 def run(place, what: Input, *arguments, code=0):

@@ -14,7 +14,7 @@ from deltaserver.errors import (
     ModelFileError,
 )
 from deltaserver.model.composite import CompositeEvaluation, Fragment, spread
-from deltaserver.model.files import parse_parameters
+from deltaserver.model.files.parameters import parse_parameters
 from deltaserver.model.manifest import IsolatedAtom
 from deltaserver.model.sgdml import AssumedUnitsWarning, NativeUnits
 from tests.builders import (
@@ -390,7 +390,9 @@ def test_units_that_nobody_states_are_assumed_aloud(directory):
 
 def test_a_backend_that_is_not_installed(directory, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "sgdml.predict", None)
-    monkeypatch.delitem(__import__("sys").modules, "deltaserver.model.reference", raising=False)
+    monkeypatch.delitem(
+        __import__("sys").modules, "deltaserver.model.engines.reference", raising=False
+    )
     with pytest.raises(MissingExtraError, match=r"pip install 'deltaserver\[train\]'"):
         CompositeModel.load(directory, "sgdml")
 

@@ -9,7 +9,7 @@ import pytest
 
 from deltaserver.errors import ModelFileError
 from deltaserver.model.descriptor import PairDescriptor
-from deltaserver.model.files import WEIGHTED, ModelParameters, parse_parameters
+from deltaserver.model.files.parameters import WEIGHTED, ModelParameters, parse_parameters
 from deltaserver.model.fragment_blocks import FragmentBlocks, Reach
 from deltaserver.model.sgdml import NativeUnits, SGDMLModel
 from tests.tolerances import rounding
@@ -135,7 +135,7 @@ def test_rho_is_a_smooth_shortest_distance() -> None:
 
 def test_torch_is_the_same() -> None:
     pytest.importorskip("torch")
-    from deltaserver.model.torch_model import TorchModel
+    from deltaserver.model.engines.torch_model import TorchModel
 
     for weights in WEIGHTS:
         x = np.concatenate([positions(2, seed=8), positions(2, seed=9, apart=4.0)])

@@ -7,7 +7,7 @@ import pytest
 
 from deltaserver import SGDMLModel
 from deltaserver.errors import GeometryError, UnitError
-from deltaserver.model.files import parse_parameters
+from deltaserver.model.files.parameters import parse_parameters
 from deltaserver.model.sgdml import AssumedUnitsWarning, NativeUnits, resolve_units
 from tests.builders import (
     AMMONIA,

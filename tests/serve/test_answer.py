@@ -7,7 +7,7 @@ import pytest
 
 from deltaserver import CompositeModel, SGDMLModel
 from deltaserver.model.composite import Fragment
-from deltaserver.model.files import parse_parameters
+from deltaserver.model.files.parameters import parse_parameters
 from deltaserver.model.sgdml import NativeUnits
 from deltaserver.serve.answer import answer
 from deltaserver.serve.wire import MessageReader

@@ -9,7 +9,8 @@ import numba
 import pytest
 
 import deltaserver
-from deltaserver.model import jit
+from deltaserver.compute import jit
+from deltaserver.model import loops
 from deltaserver.serve.loading import default_threads
 from tests.integration.conftest import DIMER
 
@@ -53,10 +54,10 @@ def without(names, directory):
     """Copy the cache that this machine has by now, but for some functions; compiling takes 30 s."""
     load()
     caching = pytest.importorskip("numba.core.caching")
-    loops = jit.loops()
-    place = caching.UserProvidedCacheLocator.get_suitable_cache_subpath(loops.__file__)
+    compiled = loops.load("evaluate")
+    place = caching.UserProvidedCacheLocator.get_suitable_cache_subpath(compiled.__file__)
     shutil.copytree(
-        loops.direct.stats.cache_path,
+        compiled.direct.stats.cache_path,
         directory / place,
         ignore=lambda _, files: [f for f in files if not f.endswith((".nbi", ".nbc"))],
     )

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from deltaserver.analysis.trajectory import Trajectory
+from deltaserver.analysis.read.trajectory import Trajectory
 from deltaserver.errors import DataError
 from deltaserver.units import BOHR_ANG
 from tests.textio.written import FRAMES, SYMBOLS

@@ -5,7 +5,7 @@ import lzma
 import numpy as np
 import pytest
 
-from deltaserver.analysis.trajectory import Trajectory
+from deltaserver.analysis.read.trajectory import Trajectory
 from deltaserver.errors import DataError
 from deltaserver.textio.xyz_frames import BadFrame, read_frames
 from tests.textio.written import ALIKE, FRAMES, HAVE_STEPS, SYMBOLS, WATER, as_bytes, text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from deltaserver.training.frames import FragmentSpec, LabelledFrames
+from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
 
 WATER = np.array([[0.0, 0.0, 0.12], [0.0, 0.76, -0.48], [0.0, -0.76, -0.48]])
 WATER_Z = np.array([8, 1, 1])

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deltaserver.datasets.files import read_dataset
 from deltaserver.model.sgdml import SGDMLModel
 from deltaserver.training.components import components, labelled_set
-from deltaserver.training.dataset_files import read_dataset
 from deltaserver.training.native import write_model
 from deltaserver.training.selection import split_in_time
 from deltaserver.training.symmetry_modes import resolve

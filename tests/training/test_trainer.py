@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from deltaserver.datasets.native import native_datasets
 from deltaserver.errors import DataError, InputError
 from deltaserver.model.sgdml import SGDMLModel
 from deltaserver.training import trainer
 from deltaserver.training.components import components, labelled_set
-from deltaserver.training.dataset_native import native_datasets
+from deltaserver.training.matrix.solver import NotPositiveDefiniteError
 from deltaserver.training.native import write_model
-from deltaserver.training.solver import NotPositiveDefiniteError
 from deltaserver.training.symmetry_modes import resolve
 from deltaserver.training.trainer import TrainingRequest, train, train_one
 from deltaserver.units import KCAL_PER_MOL_EV

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from deltaserver import CompositeModel
-from deltaserver.model.files import read_parameters
+from deltaserver.model.files.parameters import read_parameters
 from deltaserver.model.fragment_blocks import FragmentBlocks
 from deltaserver.model.sgdml import SGDMLModel
-from deltaserver.training.assembly import assemble
 from deltaserver.training.components import components, labelled_set
 from deltaserver.training.iterative.product import KernelProduct
+from deltaserver.training.matrix.assembly import assemble
 from deltaserver.training.model_directory import TrainingPlan, train_directory
 from deltaserver.training.native import write_model
 from deltaserver.training.symmetry_modes import resolve
@@ -155,7 +155,7 @@ def test_a_model_on_a_prior_may_be_native(tmp_path):
 
 
 def test_the_binding_is_judged_with_its_prior(directory):
-    from deltaserver.training.evaluation import component_errors, load_models
+    from deltaserver.evaluation.held_out_errors import component_errors, load_models
 
     frames = water_dimer(80).select(np.arange(70, 80))
     (loaded,) = load_models([directory], frames)

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.model import jit
+from deltaserver.compute import jit
+from deltaserver.model import loops
 from deltaserver.model.descriptor import compiled_cell, nearest_images
 from deltaserver.model.linear.expansion import Evaluated, chunks, distances, join
 
@@ -168,12 +169,12 @@ class SitePairs:
         return 10 * len(self._pairs[0])
 
     def _in_loops(self, x: Floats, cell: Floats | None) -> Evaluated:
-        loops = jit.module("linear.site_loops")
+        compiled = loops.load("sites")
         places = np.ascontiguousarray(self.sites.places(x, cell))
         energy, virial = np.zeros(len(x)), np.zeros((len(x), 3, 3))
         on_sites = np.zeros(places.shape)
         decays, powers = self.radials.arrays
-        loops.pairs(
+        compiled.pairs(
             places, *self._pairs, self._of_pairs, decays, self.radials.multiples, powers,
             *compiled_cell(cell), energy, on_sites, virial,
         )  # fmt: skip

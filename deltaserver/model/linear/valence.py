@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.model import jit
+from deltaserver.compute import jit
+from deltaserver.model import loops
 from deltaserver.model.linear.expansion import Evaluated, chunks, distances, join
 
 Floats = NDArray[np.float64]
@@ -124,8 +125,8 @@ class Valence:
 
     def _add_cubic(self, z: Floats, energy: Floats, slope: Floats) -> None:
         if self.compiled:
-            loops = jit.module("linear.valence_loops")
-            loops.add_triples(np.ascontiguousarray(z), self.triples, self.cubic, energy, slope)
+            compiled = loops.load("valence")
+            compiled.add_triples(np.ascontiguousarray(z), self.triples, self.cubic, energy, slope)
             return
         index = self.triples.T.ravel()
         for k, one in enumerate(z):

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from deltaserver.model.archive import read_arrays
+from deltaserver.model.files.archive import read_arrays
+from deltaserver.textio.journal import write_atomically
 from deltaserver.training.iterative.conjugate import State
-from deltaserver.training.journal import write_atomically
 
 INTERVAL_S = 30.0
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from deltaserver.errors import InputError
-from deltaserver.training.memory import BASE_BYTES, Size, available_bytes, check_memory
+from deltaserver.training.matrix.memory import BASE_BYTES, Size, available_bytes, check_memory
 
 Solver = Literal["exact", "iterative"]
 

@@ -26,10 +26,10 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.model.threads import one_blas_thread
-from deltaserver.training.assembly import _FASTEST, Progress, quiet
-from deltaserver.training.blocks import PairFields, PermutationGroup
-from deltaserver.training.solver import NotPositiveDefiniteError
+from deltaserver.compute.blas import one_blas_thread
+from deltaserver.training.matrix.assembly import _FASTEST, Progress, quiet
+from deltaserver.training.matrix.blocks import PairFields, PermutationGroup
+from deltaserver.training.matrix.solver import NotPositiveDefiniteError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -2,7 +2,7 @@
 
 Forces that a model predicts at its own training points are K times its coefficients. So K v is one
 evaluation of a model with coefficients v at M geometries: in the Fourier space of the permutation
-group (:mod:`deltaserver.model.fourier`), with what it takes of the training arrays read once for a
+group (:mod:`deltaserver.model.kernel.fourier`), with what it takes of the training arrays read once for a
 block of geometries, blocks shared out among threads. All in the units of the training points.
 """
 
@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.compute.team import Team
 from deltaserver.model.descriptor import Geometry, PairDescriptor
-from deltaserver.model.fourier import GroupFourier
 from deltaserver.model.fragment_blocks import FragmentBlocks
-from deltaserver.model.kernel import DirectSum, FourierSum, TrainingSum, Weights
-from deltaserver.model.team import Team
+from deltaserver.model.kernel.fourier import GroupFourier
+from deltaserver.model.kernel.training_sum import DirectSum, FourierSum, TrainingSum, Weights
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -28,7 +28,7 @@ TORCH_NUMBERS = 1 << 26  # in the largest temporary array on a device
 
 
 class KernelProduct:
-    """K v for the kernel matrix of :func:`deltaserver.training.assembly.assemble`.
+    """K v for the kernel matrix of :func:`deltaserver.training.matrix.assembly.assemble`.
 
     Args:
         positions: training points, shape (M, N, 3).
@@ -101,8 +101,8 @@ class KernelProduct:
     def _on_torch(self, total: TrainingSum, q: Floats) -> Floats:
         import torch
 
-        from deltaserver.model.torch_model import resolve_device
-        from deltaserver.model.torch_sum import on_device
+        from deltaserver.model.engines.torch_model import resolve_device
+        from deltaserver.model.engines.torch_sum import on_device
 
         device = resolve_device(self._device.removeprefix("torch:"))
 

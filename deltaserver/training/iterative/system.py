@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.compute.blas import blas_threads
 from deltaserver.model.fragment_blocks import FragmentBlocks
-from deltaserver.model.threads import blas_threads
-from deltaserver.training.assembly import Progress, quiet
 from deltaserver.training.iterative.checkpoint import Checkpoint
 from deltaserver.training.iterative.conjugate import Bounds, Problem, State, begin, solve
 from deltaserver.training.iterative.preconditioner import Preconditioner, choose_points
 from deltaserver.training.iterative.product import KernelProduct
+from deltaserver.training.matrix.assembly import Progress, quiet
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

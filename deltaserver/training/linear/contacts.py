@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.training.complexes import random_rotation
-from deltaserver.training.separations import approach
+from deltaserver.datasets.complexes import random_rotation
+from deltaserver.datasets.sampling.separations import approach
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

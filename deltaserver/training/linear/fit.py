@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
 from deltaserver.model.linear.expansion import Expansion
-from deltaserver.training.assembly import Progress
 from deltaserver.training.components import (
     BINDING,
     Component,
@@ -17,10 +17,10 @@ from deltaserver.training.components import (
     fragment_graph,
     fragment_symmetry,
 )
-from deltaserver.training.frames import FragmentSpec, LabelledFrames
 from deltaserver.training.linear.site_fit import FragmentSites, SiteFit, sites_of
 from deltaserver.training.linear.topology import MoleculeSites
 from deltaserver.training.linear.valence_fit import ValenceFit
+from deltaserver.training.matrix.assembly import Progress
 
 Ints = NDArray[np.int64]
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from deltaserver.model.linear.sites import SitePairs
 from deltaserver.model.sgdml import Evaluation
-from deltaserver.training.assembly import Progress, quiet
 from deltaserver.training.components import less
 from deltaserver.training.linear.site_fit import SiteFit
+from deltaserver.training.matrix.assembly import Progress, quiet
 from deltaserver.units import KCAL_PER_MOL_EV
 
 Floats = NDArray[np.float64]

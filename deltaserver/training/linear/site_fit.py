@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.model.linear.parse import parse_sites
+from deltaserver.model.files.expansions import parse_sites
 from deltaserver.model.linear.sites import Radials, SitePairs, Sites
-from deltaserver.training.assembly import Progress, quiet
 from deltaserver.training.components import LabelledSet
 from deltaserver.training.linear.contacts import contacts
 from deltaserver.training.linear.least_squares import LeastSquares
 from deltaserver.training.linear.topology import MoleculeSites
+from deltaserver.training.matrix.assembly import Progress, quiet
 from deltaserver.units import KCAL_PER_MOL_EV
 
 Floats = NDArray[np.float64]

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.model.files.expansions import parse_valence
 from deltaserver.model.linear.expansion import distances
-from deltaserver.model.linear.parse import parse_valence
 from deltaserver.model.linear.valence import Valence, held
-from deltaserver.training.assembly import Progress, quiet
 from deltaserver.training.components import LabelledSet
 from deltaserver.training.linear.least_squares import LeastSquares
 from deltaserver.training.linear.topology import Distances
+from deltaserver.training.matrix.assembly import Progress, quiet
 from deltaserver.units import KCAL_PER_MOL_EV
 
 Floats = NDArray[np.float64]

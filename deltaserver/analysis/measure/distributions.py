@@ -1,0 +1,64 @@
+"""Distances between the atoms of two groups: their density and how many lie within r."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.analysis.measure.definitions import PairsSpec
+from deltaserver.errors import DataError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+N_BLOCKS = 10
+
+
+@dataclass(frozen=True)
+class PairDistribution:
+    """ρ(r) of the distances between two groups, and the neighbours of an atom within r.
+
+    A complex in vacuum has no bulk density to divide by: ``density`` is normalised so that
+    ∫4πr²ρ dr over all r is 1, in Å⁻³. With a volume V a conventional g(r) is V ρ(r).
+    ``neighbours`` is the mean number of the second group's atoms within the bin's outer edge
+    of an atom of the first. Errors are standard errors over blocks of frames.
+    """
+
+    name: str
+    edges_ang: Floats
+    density: Floats
+    density_error: Floats
+    neighbours: Floats
+    n_frames: int
+
+    @property
+    def r_ang(self) -> Floats:
+        """Middles of the bins."""
+        return (self.edges_ang[1:] + self.edges_ang[:-1]) / 2.0
+
+
+def pair_distribution(spec: PairsSpec, counts: Ints, n_beads: int = 1) -> PairDistribution:
+    """Return the distribution from (S, bins) counts of the distances in S frames.
+
+    Raises:
+        DataError: no frames.
+    """
+    if not len(counts):
+        raise DataError(f"{spec.name}: no frames to take distances from")
+    edges = np.linspace(0.0, spec.max_ang, spec.bins + 1)
+    shells = 4.0 / 3.0 * np.pi * np.diff(edges**3)
+    n_pairs = len(spec.first) * len(spec.second) * n_beads
+    rows = counts / (n_pairs * shells)
+    n_blocks = min(N_BLOCKS, len(rows))
+    length = len(rows) // n_blocks
+    blocks = rows[: n_blocks * length].reshape(n_blocks, length, -1).mean(axis=1)
+    error = blocks.std(axis=0, ddof=1) / np.sqrt(n_blocks) if n_blocks > 3 else shells * np.nan
+    return PairDistribution(
+        name=spec.name,
+        edges_ang=edges,
+        density=rows.mean(axis=0),
+        density_error=error,
+        neighbours=np.cumsum(counts.mean(axis=0)) / (len(spec.first) * n_beads),
+        n_frames=len(counts),
+    )

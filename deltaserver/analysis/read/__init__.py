@@ -1,0 +1,1 @@
+"""What a run has written: its directory, trajectories, properties, the daemon's log."""

@@ -1,0 +1,183 @@
+"""The options of ``deltaserver dataset`` that say how to sample, and the plan they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from deltaserver.datasets.frames import FragmentSpec
+    from deltaserver.datasets.sampling.dynamics import SamplingPlan
+    from deltaserver.datasets.sampling.separations import SeparationPlan
+
+WALL_MARGIN_ANG = 2.0
+# Options of windows, and the settings they are.
+WINDOW_OPTIONS = {
+    "orientations": "orientations",
+    "windows": "windows",
+    "window_frames": "frames_per_window",
+    "window_spring": "spring",
+    "pulled": "pulled",
+}
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def together(*options: Decorator) -> Decorator:
+    """Return one decorator for several options, in this order."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+SAMPLING = together(
+    click.option(
+        "-t", "--temperature", "temperatures", type=click.FloatRange(min=0, min_open=True),
+        multiple=True, default=(300.0,), show_default=True, metavar="KELVIN",
+        help="Temperature of the Langevin dynamics; may be repeated.",
+    ),
+    click.option(
+        "-n", "--frames", type=click.IntRange(min=0), default=300, show_default=True,
+        help="Frames in the well in all, shared evenly among its trajectories; 0 for none beside "
+        "--separations.",
+    ),
+    click.option(
+        "--trajectories", type=click.IntRange(min=1), default=3, show_default=True,
+        help="Trajectories per temperature. Test on other ones than you train on.",
+    ),
+    click.option(
+        "--interval", type=click.IntRange(min=1), default=25, show_default=True,
+        metavar="STEPS", help="Steps between two frames.",
+    ),
+    click.option(
+        "--equilibrate", type=click.IntRange(min=0), default=1000, show_default=True,
+        metavar="STEPS", help="Steps before the first frame.",
+    ),
+    click.option(
+        "--time-step", type=click.FloatRange(min=0, min_open=True), default=1.0,
+        show_default=True, metavar="FS", help="Time step.",
+    ),
+    click.option(
+        "--friction", type=click.FloatRange(min=0, min_open=True), default=0.01,
+        show_default=True, metavar="1/FS", help="Friction of the Langevin thermostat.",
+    ),
+    click.option(
+        "--seed", type=click.IntRange(min=0), default=2025, show_default=True,
+        help="Seed; trajectory k draws from (seed, k).",
+    ),
+    click.option(
+        "--wall", default="auto", show_default=True, metavar="ANGSTROM|auto|none",
+        help="Largest distance between fragments' centres of mass before a spring of "
+        f"1 eV/Å² pulls them back; auto is the start's and {WALL_MARGIN_ANG:g} Å.",
+    ),
+    click.option(
+        "--relax/--no-relax", default=True, show_default=True,
+        help="Minimise the energy of the start structure first.",
+    ),
+    click.option(
+        "--prepare-calculator", metavar="CALCULATOR",
+        help="A cheap calculator, GFN-FF say, that relaxes and runs --prepare steps first.",
+    ),
+    click.option(
+        "--prepare", type=click.IntRange(min=0), default=0, show_default=True, metavar="STEPS",
+        help="Steps with --prepare-calculator, before equilibration.",
+    ),
+    click.option(
+        "--separations", metavar="NEAREST:FARTHEST",
+        help="Sample two fragments apart as well: windows that begin with so many Å between their "
+        "nearest atoms, 2.5:12 say, dense at contact, in random orientations.",
+    ),
+    click.option(
+        "--orientations", type=click.IntRange(min=1), metavar="N",
+        help="Random orientations of --separations. [default: 20]",
+    ),
+    click.option(
+        "--pulled", type=click.IntRange(min=1), metavar="N",
+        help="Of these, so many are STRUCTURE's own, one fragment pulled out of the other: random "
+        "ones seldom find into a host. [default: 0]",
+    ),
+    click.option(
+        "--windows", type=click.IntRange(min=1), metavar="N",
+        help="Windows of each orientation, a trajectory each. [default: 8]",
+    ),
+    click.option(
+        "--window-frames", type=click.IntRange(min=1), metavar="N",
+        help="Frames of each window, beside --frames. [default: 2]",
+    ),
+    click.option(
+        "--window-spring", type=click.FloatRange(min=0, min_open=True), metavar="EV/ANG^2",
+        help="Spring that holds a window's distance of centres. [default: 2]",
+    ),
+)  # fmt: skip
+
+
+def sampling_plan(
+    structures: tuple[Path, ...], fragments: tuple[FragmentSpec, ...], options: dict[str, Any]
+) -> SamplingPlan:
+    """Return the plan that the options of :data:`SAMPLING` make; InputError if none."""
+    from deltaserver.datasets.sampling.dynamics import SamplingPlan
+
+    trajectories = len(options["temperatures"]) * options["trajectories"]
+    return SamplingPlan(
+        calculator=options["calculator"],
+        temperatures=options["temperatures"],
+        trajectories=options["trajectories"],
+        frames_per_trajectory=-(-options["frames"] // trajectories),
+        interval=options["interval"],
+        equilibrate_steps=options["equilibrate"],
+        time_step=options["time_step"],
+        friction=options["friction"],
+        seed=options["seed"],
+        relax=options["relax"],
+        prepare_calculator=options["prepare_calculator"],
+        prepare_steps=options["prepare"],
+        wall_distance=_wall(options["wall"], structures, fragments),
+        separations=_separations(fragments, options),
+    )
+
+
+def _separations(
+    fragments: tuple[FragmentSpec, ...], options: dict[str, Any]
+) -> SeparationPlan | None:
+    from deltaserver.datasets.sampling.separations import (
+        SeparationPlan,
+        check_two_fragments,
+        parse_separations,
+    )
+    from deltaserver.errors import InputError
+
+    given = {key: options[name] for name, key in WINDOW_OPTIONS.items() if options[name]}
+    if options["separations"] is None:
+        if given:
+            names = ", ".join(f"--{n.replace('_', '-')}" for n in WINDOW_OPTIONS if options[n])
+            raise InputError(
+                f"{names} without --separations; give both, as in --separations 2.5:12"
+            )
+        return None
+    check_two_fragments(fragments)
+    return SeparationPlan(*parse_separations(options["separations"]), **given)
+
+
+def _wall(
+    text: str, structures: tuple[Path, ...], fragments: tuple[FragmentSpec, ...]
+) -> float | None:
+    from deltaserver.datasets.sampling.dynamics import centre_distance
+    from deltaserver.datasets.workplace import read_start
+    from deltaserver.errors import InputError
+
+    if text == "none" or len(fragments) < 2:
+        return None
+    if text == "auto":
+        distances = [centre_distance(read_start(path, fragments), fragments) for path in structures]
+        return round(max(distances) + WALL_MARGIN_ANG, 3)
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"--wall {text}: expected a distance in Å, auto or none") from None

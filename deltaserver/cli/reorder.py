@@ -1,0 +1,36 @@
+"""``deltaserver reorder``: the atoms of a file in a model's order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+PATH = click.Path(path_type=Path)
+
+
+def register_reorder(app: click.Group) -> None:
+    """Add the ``reorder`` command to ``app``."""
+    app.add_command(reorder)
+
+
+@click.command()
+@click.argument("structure", type=PATH, metavar="FILE")
+@click.option("-m", "--models", type=PATH, required=True, help="Model directory.")
+@click.option("-o", "--output", type=PATH,
+              help="XYZ file to be written. [default: FILE's name with _reordered]")  # fmt: skip
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def reorder(structure: Path, models: Path, output: Path | None, debug: bool) -> None:
+    """Write the structures of FILE with their atoms in a model's order.
+
+    \b
+    deltaserver reorder mine.xyz --models models/c60
+
+    Molecules are matched by their bonds and by the handedness of their centres. Every structure
+    is checked against the model afterwards.
+    """
+    from deltaserver.simulate.reorder import reorder_file
+
+    written = output or structure.with_name(f"{structure.name.split('.')[0]}_reordered.xyz")
+    moved, n_frames = reorder_file(structure, models, written)
+    click.echo(f"{written}: {n_frames} structures, {moved} atoms moved in the first")

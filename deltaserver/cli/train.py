@@ -1,0 +1,171 @@
+"""``deltaserver train``: from a dataset to a model directory that can be served."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from deltaserver.cli.terminal import MinuteLines
+
+PATH = click.Path(path_type=Path)
+
+
+def register_train(app: click.Group) -> None:
+    """Add the ``train`` command to ``app``."""
+    app.add_command(train)
+
+
+def _numbers(_context: click.Context, _option: click.Parameter, text: str) -> tuple[float, ...]:
+    if text.strip().lower() == "auto":
+        return ()
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{text!r}; expected auto, or numbers such as 10,20,40") from None
+    if not all(0.0 < value < float("inf") for value in values):
+        raise click.BadParameter(f"{text!r}; expected positive numbers")
+    return values
+
+
+def _weights(_context: click.Context, _option: click.Parameter, text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = (float("nan"),)
+    if not all(0.0 <= value < float("inf") for value in values):
+        raise click.BadParameter(f"{text!r}; expected numbers from 0 on, such as 0,0.1,1")
+    return values
+
+
+def _integers(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise click.BadParameter(f"{text!r}; expected numbers such as 3,4") from None
+
+
+@click.command()
+@click.argument("dataset", type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, help="Model directory to be written.")
+@click.option(
+    "--component", default="all", show_default=True,
+    help="all, a fragment's name, binding or full.",
+)  # fmt: skip
+@click.option("--n-train", type=click.IntRange(min=1), default=100, show_default=True,
+              help="Training points of each component.")  # fmt: skip
+@click.option("--n-valid", type=click.IntRange(min=1), default=50, show_default=True,
+              help="Validation frames, later in time, that sigma is chosen by.")  # fmt: skip
+@click.option("--sigma", "sigmas", callback=_numbers, default="auto", show_default=True,
+              metavar="LIST", help="Length scales to try, as 10,20,40; auto searches.")  # fmt: skip
+@click.option("--prior", type=click.Choice(["none", "pairs", "pairs-limit"]), default="none",
+              show_default=True, help="Of the binding: pairs fits a pair potential first, and the "
+              "binding model learns what is left; pairs-limit also an energy of fragments far "
+              "apart, for references that leave charge with the wrong one.")  # fmt: skip
+@click.option("--intra-weight", "intra_weights", callback=_weights, default="1", show_default=True,
+              metavar="LIST", help="Weights to try of distances within fragments in the binding "
+              "model, as 0,0.1,1; 1 is native sGDML.")  # fmt: skip
+@click.option("--linear", type=click.Choice(["none", "distances"]), default="none",
+              show_default=True, help="distances fits a linear expansion first, to all training "
+              "frames: of a fragment's bonds, angles and torsions, of pairs of sites between "
+              "fragments; the kernel learns what is left.")  # fmt: skip
+@click.option(
+    "--symmetry", default="product", show_default=True, metavar="none|fragment|product|sgdml|FILE",
+    help="Permutations: none; those of each fragment's bonds for its own model; products of "
+    "these and exchange for binding and full too; sgdml's own search; or a file's.",
+)  # fmt: skip
+@click.option("--max-permutations", "cap", type=click.IntRange(min=1), default=1000,
+              show_default=True, help="Use a subgroup of at most this size.")  # fmt: skip
+@click.option("--lambda", "lambdas", callback=_weights, default="1e-10", show_default=True,
+              metavar="LIST", help="Regularisations to try, as 1e-10,1e-6.")  # fmt: skip
+@click.option("--train-fraction", type=click.FloatRange(0.0, 1.0, min_open=True), default=0.8,
+              show_default=True,
+              help="Share of each trajectory, from its start; the rest is held out.")  # fmt: skip
+@click.option("--hold-out", "held_out_trajectories", callback=_integers, default="",
+              metavar="LIST", help="Trajectories held out as a whole, as 3,4.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the points drawn.")
+@click.option("--threads", type=click.IntRange(min=1), default=None,
+              help="Threads; all cores if not given.")  # fmt: skip
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True,
+              help="What factorises the kernel matrix, or makes its products.")  # fmt: skip
+@click.option("--solver", type=click.Choice(["auto", "exact", "iterative"]), default="auto",
+              show_default=True, help="auto: exact where that fits the memory and is the "
+              "faster; iterative needs no kernel matrix.")  # fmt: skip
+@click.option("--tolerance", type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+              default=3e-7, show_default=True,
+              help="Relative residual at which the iterative solver may stop.")  # fmt: skip
+@click.option("--max-products", type=click.IntRange(min=1), default=3000, show_default=True,
+              help="Products with the kernel matrix after which it gives up.")  # fmt: skip
+@click.option("--warm-start", type=PATH, default=None, metavar="MODEL",
+              help="Directory or file of a model with fewer points, to begin with.")  # fmt: skip
+@click.option("--max-memory", default=None, metavar="SIZE",
+              help="Refuse to use more, as 18GB; what is available if not given.")  # fmt: skip
+@click.option("--overwrite", is_flag=True,
+              help="Replace models of other options that are there.")  # fmt: skip
+@click.option("--quiet", is_flag=True, help="Nothing on the terminal but errors.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def train(dataset: Path, output: Path, **options: Any) -> None:
+    """Train fragments, binding and full on DATASET.
+
+    \b
+    deltaserver train data/water_benzene --output models/water_benzene --n-train 200
+
+    DATASET is a directory that `deltaserver dataset` has made, or a labelled extended XYZ file.
+    A training that is interrupted resumes when the same command is given again.
+    """
+    import os
+
+    from deltaserver.datasets.files import read_dataset
+    from deltaserver.training.matrix.memory import parse_bytes
+    from deltaserver.training.model_directory import TrainingPlan, train_directory
+
+    quiet = options.pop("quiet")
+    options.pop("debug")
+    limit = options.pop("max_memory")
+    options["threads"] = options["threads"] or len(os.sched_getaffinity(0))
+    plan = TrainingPlan(max_bytes=None if limit is None else parse_bytes(limit), **options)
+    terminal = Terminal(quiet)
+    frames = read_dataset(dataset, terminal.say)
+    train_directory(frames, plan, output, terminal.say, terminal.progress)
+    terminal.say(f"written: {output}")
+
+
+class Terminal:
+    """Lines, and below them one bar that updates; without a terminal a line a minute instead."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.live = not quiet and sys.stderr.isatty()
+        self.what, self.began = "", 0.0
+        self._lines = MinuteLines(self.say)
+
+    def say(self, line: str) -> None:
+        """Print one line above the bar."""
+        if self.quiet:
+            return
+        self._clear()
+        click.echo(line)
+
+    def progress(self, what: str, fraction: float) -> None:
+        """Draw the bar of ``what``, with the time that is left by linear extrapolation."""
+        if not self.live:
+            if not self.quiet:
+                self._lines.progress(what, fraction)
+            return
+        now = time.monotonic()
+        task = what.split(";")[0]  # what follows changes while the task stays
+        if task != self.what:
+            self.what, self.began = task, now
+        left = (now - self.began) * (1.0 - fraction) / fraction if fraction > 0.0 else 0.0
+        bar = "#" * int(30 * fraction)
+        self._clear()
+        click.echo(
+            f"{what} [{bar:<30}] {100 * fraction:3.0f} %, {left:.0f} s left", err=True, nl=False
+        )
+
+    def _clear(self) -> None:
+        if self.live:
+            click.echo("\r\x1b[2K", err=True, nl=False)

@@ -1,0 +1,1 @@
+"""What the processor offers: compiled loops, threads, BLAS, aligned memory."""

@@ -1,0 +1,68 @@
+"""Whether compiled loops are there, without paying for numba's import before they are used."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator
+from typing import Any
+
+AVAILABLE = importlib.util.find_spec("numba") is not None
+
+
+@contextlib.contextmanager
+def tell_of_compilation(tell: Callable[[], None]) -> Iterator[None]:
+    """Call ``tell`` once, before the first loop that is in no cache is compiled."""
+    if not AVAILABLE:
+        yield
+        return
+    event = importlib.import_module("numba.core.event")
+    told = False
+
+    class FirstCompilation(event.Listener):  # type: ignore[misc, name-defined]
+        def on_start(self, event: Any) -> None:
+            nonlocal told
+            if not told:
+                told = True
+                tell()
+
+        def on_end(self, event: Any) -> None:
+            """Numba asks every listener for both."""
+
+    with event.install_listener("numba:compile", FirstCompilation()):
+        yield
+
+
+def compiled(
+    function: Callable[..., Any],
+    *,
+    inline: str = "never",
+    reorder: bool = True,
+    allocates: bool = True,
+) -> Callable[..., Any]:
+    """Compile on the first call and keep the machine code beside the module.
+
+    Where neither there nor in the user's cache directory anything can be written (a read-only
+    installation under systemd), it is compiled anew in every process.
+
+    A division by zero gives infinity, as in NumPy: a test for it would keep loops from becoming
+    vector instructions.
+
+    Args:
+        function: what to compile.
+        inline: ``"always"`` puts it into its callers before they are compiled.
+        reorder: sums may be reordered, which is what makes them vector instructions.
+        allocates: False for functions that make no arrays: views then cost nothing, which else
+            count their references, a locked instruction each.
+    """
+    njit = importlib.import_module("numba").njit
+    fastmath = {"contract", "nsz"} | ({"reassoc"} if reorder else set())
+    options = {"cache": True, "nogil": True, "fastmath": fastmath, "error_model": "numpy"}
+    options |= {"inline": inline, "_nrt": allocates}
+    result: Callable[..., Any]
+    try:
+        result = njit(**options)(function)
+    except RuntimeError:  # "cannot cache function": numba found no directory for it
+        result = njit(**options | {"cache": False})(function)
+    return result

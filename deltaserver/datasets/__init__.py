@@ -1,0 +1,1 @@
+"""From raw structures to labelled frames on disk."""

@@ -1,0 +1,144 @@
+"""Are the frames' molecules whole, and their lengths in Å? Every frame is looked at by itself.
+
+A calculator labels whatever it gets, and a model is trained on it: frames in Bohr that are taken
+for Å, a molecule that the cell has cut, two hydrogens exchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from deltaserver.datasets.frames import Floats, FragmentSpec, Ints
+from deltaserver.errors import DataError, GeometryError
+from deltaserver.molecules.bonds import NONMETALS, bond_reach, bonded_pairs, pieces_of
+from deltaserver.molecules.elements import COVALENT_RADIUS_ANG, SYMBOLS
+from deltaserver.molecules.whole import Repeats, make_whole
+from deltaserver.textio.xyz_frames import Frame, Tell
+
+APART = 1.4  # of what counts as a bond, 1.75 times the radii's sum: none is so long, however hot
+IN_BOHR = (1.5, 2.4)  # of the radii's sum: Å are 1.0, Bohr taken for Å 1.9
+SQUEEZED = 0.5  # of the covalent radii's sum: nuclei are never so close
+MONOVALENT = (1, 9, 17, 35, 53)  # alone they are no molecule, but one that has lost them is
+
+
+def made_whole(frames: list[Frame], where: str, tell: Tell) -> list[Frame]:
+    """Return the frames with molecules whole that a stated cell has cut; tell how many those were.
+
+    Raises:
+        DataError: a molecule without end, or a cell too small, naming the frame.
+    """
+    whole = [_whole(frame, f"{where}: frame {k}") for k, frame in enumerate(frames)]
+    n_changed = sum(new is not old for new, old in zip(whole, frames, strict=True))
+    if n_changed:
+        tell(f"{where}: molecules that the cell had cut were made whole in {n_changed} frames")
+    return whole
+
+
+def _whole(frame: Frame, where: str) -> Frame:
+    if frame.cell is None or not any(frame.pbc):
+        return frame
+    try:
+        positions = make_whole(frame.numbers, frame.positions, Repeats(frame.cell, frame.pbc))
+    except GeometryError as error:
+        raise DataError(f'{where}: {error}; give whole molecules and pbc="F F F"') from None
+    return frame if positions is frame.positions else replace(frame, positions=positions)
+
+
+def check_lengths(
+    numbers: Ints, positions: Floats, fragments: Sequence[FragmentSpec], where: str
+) -> None:
+    """Refuse frames (M, N, 3) in which a fragment is no molecule but in pieces, or squeezed.
+
+    Raises:
+        DataError: naming the first such frame and atom, and the unit that explains it, if one does.
+    """
+    for fragment in fragments:
+        atoms = np.array(fragment.atoms)
+        if len(atoms) < 2:
+            continue
+        _check_scale(numbers, positions, fragment, where)
+        suspects, some_whole = _suspects(numbers, positions, atoms)
+        for index in suspects:
+            pieces = _in_pieces(numbers, positions[index], atoms)
+            if pieces is not None and (some_whole or _is_torn(numbers, pieces)):
+                _refuse(numbers, positions[index], pieces, f"{where}: frame {index}",
+                        fragment.name)  # fmt: skip
+
+
+def _suspects(numbers: Ints, positions: Floats, atoms: Ints) -> tuple[Ints, bool]:
+    """Return the frames in which a fragment may be in pieces, and whether it is whole in any.
+
+    Where all bonds of a frame that is whole are there, another is whole as well: quick to see.
+    """
+    for frame in positions:
+        if _in_pieces(numbers, frame, atoms) is None:
+            i, j = (atoms[end] for end in _bonds(numbers[atoms], frame[atoms]))
+            lengths = np.linalg.norm(positions[:, i] - positions[:, j], axis=-1)
+            intact = (lengths < APART * bond_reach(numbers[i], numbers[j])).all(axis=1)
+            return np.flatnonzero(~intact), True
+    return np.arange(len(positions)), False
+
+
+def _bonds(numbers: Ints, positions: Floats) -> tuple[Ints, Ints]:
+    """Return the pairs of a fragment's atoms that are not too far apart for a bond."""
+    i, j = np.tril_indices(len(numbers), k=-1)
+    lengths = np.linalg.norm(positions[i] - positions[j], axis=-1)
+    near = lengths < APART * bond_reach(numbers[i], numbers[j])
+    bonded = bonded_pairs(numbers, i, j, near)
+    return i[bonded], j[bonded]
+
+
+def _check_scale(numbers: Ints, positions: Floats, fragment: FragmentSpec, where: str) -> None:
+    """Refuse lengths that no molecule has, but would have in another unit."""
+    atoms = np.array(fragment.atoms)
+    radii = np.array(COVALENT_RADIUS_ANG)[numbers[atoms]]
+    sums = radii[:, None] + radii
+    for index, frame in enumerate(positions[:, atoms]):
+        ratio = np.linalg.norm(frame[:, None] - frame, axis=-1) / sums
+        np.fill_diagonal(ratio, np.inf)
+        nearest = ratio.min(axis=1)
+        here = f"{where}: frame {index}"
+        if nearest.min() < SQUEEZED:
+            a = int(nearest.argmin())
+            i, j = sorted((a, int(ratio[a].argmin())))
+            raise DataError(
+                f"{here}: atoms {atoms[i]} ({SYMBOLS[numbers[atoms[i]]]}) and {atoms[j]} "
+                f"({SYMBOLS[numbers[atoms[j]]]}) are {ratio[i, j] * sums[i, j]:.3f} Å apart; are "
+                "the lengths in nm?"
+            )
+        low, high = IN_BOHR
+        if low < np.median(nearest) < high and np.isin(numbers[atoms], NONMETALS).all():
+            raise DataError(
+                f"{here}: the bonds of {fragment.name} are {np.median(nearest):.2f} times as long "
+                "as in Å; if the lengths are in Bohr, say so in the comment, as in "
+                "positions{atomic_unit}, or convert the file"
+            )
+
+
+def _in_pieces(numbers: Ints, positions: Floats, atoms: Ints) -> list[Ints] | None:
+    """Return the pieces of a fragment, the largest first; None if it is one."""
+    label = pieces_of(len(atoms), *_bonds(numbers[atoms], positions[atoms]))
+    if not label.any():
+        return None
+    pieces = [atoms[label == first] for first in np.unique(label)]
+    return sorted(pieces, key=lambda piece: (-len(piece), int(piece[0])))
+
+
+def _is_torn(numbers: Ints, pieces: Sequence[Ints]) -> bool:
+    """Tell whether pieces, as all frames have them, are no molecules of a cluster."""
+    return any(len(piece) == 1 and numbers[piece[0]] in MONOVALENT for piece in pieces)
+
+
+def _refuse(
+    numbers: Ints, positions: Floats, pieces: Sequence[Ints], where: str, name: str
+) -> None:
+    lost, rest = int(pieces[-1][0]), np.concatenate(pieces[:-1])
+    gaps = np.linalg.norm(positions[rest] - positions[lost], axis=-1)
+    raise DataError(
+        f"{where}: atom {lost} ({SYMBOLS[numbers[lost]]}) is {gaps.min():.2f} Å from the rest of "
+        f"{name}: the molecule is torn or wrapped, or its atoms stand in another order; mend that "
+        "frame or take it out"
+    )

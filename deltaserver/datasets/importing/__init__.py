@@ -1,0 +1,1 @@
+"""Datasets of frames that others have labelled."""

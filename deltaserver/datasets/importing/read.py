@@ -1,0 +1,202 @@
+"""Frames that others have labelled: ``.npz`` of MD17, MD22, rMD17 and sGDML, or extended XYZ.
+
+Whatever they come as, they leave in eV, Å and eV/Å. Labels of the complex are kept; fragments'
+labels are taken where they are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deltaserver.datasets.files import stated_steps
+from deltaserver.datasets.frames import Floats, FragmentSpec, Ints, LabelledFrames
+from deltaserver.datasets.given import read_structures
+from deltaserver.datasets.importing.label_units import LabelUnits, parse_units
+from deltaserver.errors import DataError
+from deltaserver.textio.species import parse_species
+from deltaserver.textio.xyz_frames import Frame, Tell
+
+ENERGY_KEYS = ("energy_full", "energy", "REF_energy", "Energy", "dft_energy", "total_energy")
+FORCES_KEYS = ("forces_full", "forces", "REF_forces", "force", "dft_forces")
+# Numbers, positions, energies, forces: as sGDML (MD17, MD22) and rMD17 name them.
+NPZ_KEYS = (("z", "R", "E", "F"), ("nuclear_charges", "coords", "energies", "forces"))
+NPZ_UNITS = "kcal/mol,Ang"  # of both collections
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What the labels are called in an extended XYZ file; None: by one of the usual names."""
+
+    energy: str | None = None
+    forces: str | None = None
+
+
+@dataclass(frozen=True)
+class Imported:
+    """M labelled frames of a complex; eV, Å, eV/Å. Fragments' labels are None if not there."""
+
+    numbers: Ints  # [N]
+    positions: Floats  # [M, N, 3]
+    energy: Floats  # [M]
+    forces: Floats  # [M, N, 3]
+    steps: Ints  # [M, 2]: trajectory and step
+    fragment_energies: Floats | None = None  # [M, K]
+    fragment_forces: Floats | None = None  # [M, N, 3]
+
+    def select(self, index: Ints) -> Imported:
+        """Return the frames at ``index``."""
+        energies, forces = self.fragment_energies, self.fragment_forces
+        return Imported(
+            self.numbers, self.positions[index], self.energy[index], self.forces[index],
+            self.steps[index], None if energies is None else energies[index],
+            None if forces is None else forces[index],
+        )  # fmt: skip
+
+    def labelled(
+        self, fragments: tuple[FragmentSpec, ...], name: str, reference: str
+    ) -> LabelledFrames | None:
+        """Return the frames with all labels, None if those of fragments are not there.
+
+        The only fragment of a complex is the complex.
+        """
+        energies, forces = self.fragment_energies, self.fragment_forces
+        if len(fragments) == 1:
+            energies, forces = self.energy[:, None], self.forces
+        if energies is None or forces is None:
+            return None
+        return LabelledFrames(
+            name=name, reference=reference, numbers=self.numbers, fragments=fragments,
+            positions=self.positions, energy=self.energy, forces=self.forces,
+            fragment_energies=energies, fragment_forces=forces,
+            trajectory=self.steps[:, 0], step=self.steps[:, 1],
+        )  # fmt: skip
+
+
+def read_labelled(
+    path: Path, fragments: Sequence[FragmentSpec], keys: Keys, units: str | None, tell: Tell
+) -> Imported:
+    """Read the frames of a file and their labels.
+
+    Raises:
+        DataError: no such file, not readable, or labels that are not there or not finite.
+        UnitError: units that are not known.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; expected an .npz or extended XYZ file with labels")
+    if path.suffix == ".npz":
+        found = _from_npz(path, keys, units, tell)
+    else:
+        found = _from_xyz(path, fragments, keys, parse_units(units or "eV,Ang"), tell)
+    shape = found.positions.shape
+    if found.forces.shape != shape or found.energy.shape != shape[:1]:
+        raise DataError(
+            f"{path}: energies of shape {found.energy.shape} and forces of {found.forces.shape} "
+            f"for positions of {shape}; expected one energy a frame and one force an atom"
+        )
+    for what in ("positions", "energy", "forces"):
+        finite = np.isfinite(getattr(found, what).reshape(len(found.energy), -1)).all(axis=1)
+        if not finite.all():
+            raise DataError(f"{path}: frame {int(np.argmin(finite))}: {what} is not finite")
+    return found
+
+
+def _from_npz(path: Path, keys: Keys, units: str | None, tell: Tell) -> Imported:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            data = {key: file[key] for key in file.files if file[key].dtype.kind in "biufUS"}
+    except Exception as error:  # zipfile, numpy and zlib raise what the damage leads to
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise DataError(f"{path}: not readable as .npz ({reason})") from None
+    known = [(z, r, keys.energy or e, keys.forces or f) for z, r, e, f in NPZ_KEYS]
+    names = next((names for names in known if set(names) <= set(data)), None)
+    if names is None:
+        raise DataError(
+            f"{path}: has {', '.join(sorted(data)) or 'nothing'}; expected z, R, E, F as in MD17, "
+            "MD22 and sGDML, or nuclear_charges, coords, energies, forces as in rMD17"
+        )
+    numbers, positions, energy, forces = (data[name] for name in names)
+    if units is None and "e_unit" in data and "r_unit" in data:
+        units = f"{data['e_unit']},{data['r_unit']}"
+    if units is None:
+        units = NPZ_UNITS
+        tell(f"{path}: states no units; taken for {units}; --units says otherwise")
+    factor = parse_units(units)
+    n_frames = len(positions)
+    steps = [data.get("trajectory", np.zeros(n_frames)), data.get("step", np.arange(n_frames))]
+    return Imported(
+        numbers=numbers.ravel().astype(np.int64),
+        positions=positions.astype(np.float64) * factor.length_ang,
+        energy=energy.ravel() * factor.energy_ev,
+        forces=forces.astype(np.float64) * factor.force_ev_per_ang,
+        steps=np.column_stack(steps).astype(np.int64),
+    )
+
+
+def _from_xyz(
+    path: Path, fragments: Sequence[FragmentSpec], keys: Keys, factor: LabelUnits, tell: Tell
+) -> Imported:
+    frames = read_structures(path, tell)
+    numbers = frames[0].numbers
+    for index, frame in enumerate(frames):
+        if not np.array_equal(frame.numbers, numbers):
+            raise DataError(f"{path}: frame {index} has other atoms than the first one")
+    energy_key = _key(path, "energy", keys.energy, ENERGY_KEYS, frames[0].info)
+    forces_key = _key(path, "forces", keys.forces, FORCES_KEYS, frames[0].arrays)
+    alone = [f"energy_frag{j}" for j in range(1, len(fragments) + 1)]
+    has_alone = all(set(alone) <= set(f.info) and "forces_frag" in f.arrays for f in frames)
+    steps = np.array(stated_steps(frames, str(path)), dtype=np.int64)
+    return Imported(
+        numbers=numbers,
+        positions=np.array([frame.positions for frame in frames]) * factor.length_ang,
+        energy=_energies(path, frames, [energy_key])[:, 0] * factor.energy_ev,
+        forces=_forces(path, frames, forces_key) * factor.force_ev_per_ang,
+        steps=steps,
+        fragment_energies=_energies(path, frames, alone) * factor.energy_ev if has_alone else None,
+        fragment_forces=(
+            _forces(path, frames, "forces_frag") * factor.force_ev_per_ang if has_alone else None
+        ),
+    )  # fmt: skip
+
+
+def _key(path: Path, what: str, asked: str | None, usual: Sequence[str], there: Any) -> str:
+    wanted = (asked,) if asked else usual
+    for key in wanted:
+        if key in there:
+            return str(key)
+    raise DataError(
+        f"{path}: frame 0 has no {what} called {' or '.join(wanted)}; it has "
+        f"{', '.join(sorted(there)) or 'none'}: give --{what}-key"
+    )
+
+
+def _energies(path: Path, frames: Sequence[Frame], keys: Sequence[str]) -> Floats:
+    values = np.empty((len(frames), len(keys)))
+    for index, frame in enumerate(frames):
+        for k, key in enumerate(keys):
+            value = frame.info.get(key)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise DataError(f"{path}: frame {index}: {key} is {value!r}; expected a number")
+            values[index, k] = value
+    return values
+
+
+def _forces(path: Path, frames: Sequence[Frame], key: str) -> Floats:
+    for index, frame in enumerate(frames):
+        values = frame.arrays.get(key)
+        if values is None or values.shape != (len(frame), 3) or values.dtype.kind not in "if":
+            raise DataError(f"{path}: frame {index}: {key} is no force of every atom")
+    return np.array([frame.arrays[key] for frame in frames], dtype=np.float64)
+
+
+def elements_known(numbers: Ints, where: str) -> None:
+    """Refuse atomic numbers that are none (DataError)."""
+    for number in numbers.tolist():
+        try:
+            parse_species(str(number))
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from None

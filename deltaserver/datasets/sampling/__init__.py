@@ -1,0 +1,1 @@
+"""Dynamics that makes the frames of a dataset: where it starts, what drives it."""

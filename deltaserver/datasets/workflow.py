@@ -1,0 +1,192 @@
+"""The steps behind ``deltaserver dataset``: sample, label, write, merge."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deltaserver.datasets import labelling
+from deltaserver.datasets.calculators import calculator_factory, check_spins, program_versions
+from deltaserver.datasets.coverage import coverage
+from deltaserver.datasets.files import MANIFEST_NAME, read_dataset, read_manifest, write_dataset
+from deltaserver.datasets.frames import LabelledFrames
+from deltaserver.datasets.sampling.dynamics import Frame, read_frames, runs_of, sample
+from deltaserver.datasets.workplace import (
+    JOURNAL,
+    SETTINGS_NAME,
+    Workplace,
+    check_elements,
+    command_line,
+)
+from deltaserver.errors import DataError
+from deltaserver.textio.journal import read_journal, write_atomically
+
+CALCULATOR_NAME = "calculator.txt"
+COVERAGE_KEY = "frames_by_shortest_distance"  # between fragments, in Å
+DEFAULT_NAMES = ("fragment1", "fragment2")
+
+
+def run_sampling(workplace: Workplace, on_frame: Callable[[Frame], None]) -> list[Frame]:
+    """Sample what is missing; return all frames."""
+    assert workplace.plan is not None
+    for name in filter(None, (workplace.plan.calculator, workplace.plan.prepare_calculator)):
+        check_spins(name, workplace.numbers, workplace.fragments, workplace.spin)
+    return sample(
+        workplace.plan, list(workplace.starts), workplace.fragments, workplace.sampling, on_frame,
+        workplace.spin,
+    )  # fmt: skip
+
+
+def frames_of(workplace: Workplace) -> list[Frame]:
+    """Return the frames to label: the sampled ones, or those that were given."""
+    if workplace.plan is not None:
+        return read_frames(workplace.sampling)
+    settings = json.loads((workplace.directory / JOURNAL / SETTINGS_NAME).read_text())
+    return [
+        Frame(trajectory, step, start.positions, 0.0)
+        for (trajectory, step), start in zip(settings["steps"], workplace.starts, strict=True)
+    ]
+
+
+def run_labelling(
+    workplace: Workplace,
+    calculator: str,
+    scheduler: str,
+    workers: int,
+    on_progress: Callable[[labelling.LabelProgress], None],
+) -> None:
+    """Label what is missing."""
+    marker = workplace.directory / JOURNAL / CALCULATOR_NAME
+    if marker.exists() and marker.read_text() != calculator:
+        raise DataError(
+            f"{marker.parent}: labels are from {marker.read_text()}; use it again, or another "
+            "--output"
+        )
+    calculator_factory(calculator)
+    check_spins(calculator, workplace.numbers, workplace.fragments, workplace.spin)
+    write_atomically(marker, calculator.encode())
+    jobs = labelling.label_jobs(
+        frames_of(workplace), workplace.numbers, workplace.fragments, workplace.spin
+    )
+    labelling.label(
+        jobs, calculator, workplace.labels, workplace.rejected, scheduler, workers, on_progress
+    )
+
+
+def finish(workplace: Workplace, name: str, reference: str | None) -> LabelledFrames:
+    """Write the dataset of everything that is labelled so far."""
+    marker = workplace.directory / JOURNAL / CALCULATOR_NAME
+    if not marker.is_file():
+        raise DataError(f"{marker}: no such file; nothing is labelled yet")
+    calculator = marker.read_text()
+    frames = labelling.assemble(
+        frames_of(workplace),
+        workplace.numbers,
+        workplace.fragments,
+        workplace.labels,
+        name,
+        reference or calculator,
+    )
+    write_dataset(frames, workplace.directory, provenance_of(workplace, frames, calculator))
+    return frames
+
+
+def merge(
+    datasets: tuple[Path, ...], directory: Path, name: str, reference: str | None
+) -> LabelledFrames:
+    """Write one dataset of several; trajectories are numbered anew, in order.
+
+    Raises:
+        DataError: they differ in elements, fragments, charges or (unless ``reference`` says that
+            it is one) in their reference method.
+    """
+    parts = [read_dataset(path) for path in datasets]
+    named = next(
+        (p for p in parts if tuple(f.name for f in p.fragments) != DEFAULT_NAMES), parts[0]
+    )
+    sources, trajectories, offset = [], [], 0
+    for path, part in zip(datasets, parts, strict=True):
+        _check_mergeable(str(path), part, named, reference)
+        old = np.unique(part.trajectory)
+        trajectories.append(np.searchsorted(old, part.trajectory) + offset)
+        sources.append(
+            {
+                "dataset": path.name,
+                "frames": len(part),
+                "trajectories": {int(t): int(k) + offset for k, t in enumerate(old)},
+                "reference": part.reference,
+                "provenance": _stored_provenance(path),
+            }
+        )
+        offset += len(old)
+    merged = LabelledFrames(
+        name=name,
+        reference=reference or named.reference,
+        numbers=named.numbers,
+        fragments=named.fragments,
+        positions=np.concatenate([part.positions for part in parts]),
+        energy=np.concatenate([part.energy for part in parts]),
+        forces=np.concatenate([part.forces for part in parts]),
+        fragment_energies=np.concatenate([part.fragment_energies for part in parts]),
+        fragment_forces=np.concatenate([part.fragment_forces for part in parts]),
+        trajectory=np.concatenate(trajectories),
+        step=np.concatenate([part.step for part in parts]),
+    )
+    provenance = {"command": command_line(), COVERAGE_KEY: coverage(merged), "merged": sources}
+    write_dataset(merged, directory, provenance)
+    return merged
+
+
+def _check_mergeable(
+    where: str, part: LabelledFrames, named: LabelledFrames, reference: str | None
+) -> None:
+    check_elements(where, part.numbers, named.numbers)
+    if [(f.atoms, f.charge, f.spin) for f in part.fragments] != [
+        (f.atoms, f.charge, f.spin) for f in named.fragments
+    ]:
+        raise DataError(f"{where}: its fragments are not those of the first dataset")
+    if reference is None and part.reference != named.reference:
+        raise DataError(
+            f"{where}: labels are from {part.reference!r}, others from {named.reference!r}; if "
+            "both are one method, name it with --reference"
+        )
+
+
+def provenance_of(workplace: Workplace, frames: LabelledFrames, calculator: str) -> dict[str, Any]:
+    """Return what a dataset keeps of how it was made."""
+    settings = json.loads((workplace.directory / JOURNAL / SETTINGS_NAME).read_text())
+    provenance: dict[str, Any] = {
+        "command": settings.get("command", command_line()),
+        "labels": {"calculator": calculator, "programs": program_versions(calculator)},
+        **({} if workplace.spin is None else {"spin": workplace.spin}),
+        "rejected": len({(r["trajectory"], r["step"]) for r in read_journal(workplace.rejected)}),
+        COVERAGE_KEY: coverage(frames),
+    }
+    plan = workplace.plan
+    if plan is None:
+        provenance["frames"] = workplace.starts[0].source
+        return provenance
+    provenance["sampling"] = {**plan.describe(), "programs": program_versions(plan.calculator)}
+    provenance["trajectories"] = [
+        {
+            "trajectory": run.index,
+            "temperature": run.temperature,
+            "seed": [plan.seed, run.index],
+            "start": run.start.source,
+            "frames": int((frames.trajectory == run.index).sum()),
+            **({"window": run.window.describe()} if run.window else {}),
+        }
+        for run in runs_of(plan, workplace.starts, workplace.fragments)
+    ]
+    return provenance
+
+
+def _stored_provenance(path: Path) -> Any:
+    manifest = path / MANIFEST_NAME if path.is_dir() else path
+    if manifest.suffix not in (".yaml", ".yml"):
+        return None
+    return read_manifest(manifest).get("provenance")

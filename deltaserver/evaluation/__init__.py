@@ -1,0 +1,1 @@
+"""Errors on held-out frames and along curves, as numbers, tables and figures."""

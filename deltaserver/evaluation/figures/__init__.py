@@ -1,0 +1,1 @@
+"""Figures of an evaluation, which mirror the paper's."""

@@ -1,0 +1,1 @@
+"""Dissociation and rotation curves: their structures, labels and errors."""

@@ -1,0 +1,1 @@
+"""Other programs that evaluate the same models: torch, and sgdml itself."""

@@ -1,0 +1,88 @@
+"""sgdml's own predictor behind our interface: ``--backend sgdml``, to compare against.
+
+Needs the extra ``[train]``. It expands the training set S times in memory and knows neither
+virials nor a cell other than the one it was trained in.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sgdml.predict import GDMLPredict
+
+from deltaserver.errors import ModelFileError
+from deltaserver.model.descriptor import PairDescriptor
+from deltaserver.model.files.parameters import ModelParameters
+from deltaserver.model.sgdml import Evaluation, NativeUnits, as_batch
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class ReferenceModel:
+    """A trained sGDML force field, evaluated by ``sgdml.predict.GDMLPredict``."""
+
+    def __init__(self, parameters: ModelParameters, native: NativeUnits) -> None:
+        self.parameters = parameters
+        self.native = native
+        if parameters.blocks is not None:
+            raise ModelFileError(
+                f"{parameters.source}: its descriptor is weighted by fragments, which sgdml cannot "
+                "evaluate; use --backend numpy or torch"
+            )
+        if parameters.linear is not None:
+            raise ModelFileError(
+                f"{parameters.source}: it stands on a linear expansion, which sgdml cannot "
+                "evaluate; use --backend numpy or torch"
+            )
+        self._predictor = GDMLPredict(as_sgdml(parameters), max_processes=1)
+
+    @property
+    def numbers(self) -> Ints:
+        """Atomic numbers, shape (N,)."""
+        return self.parameters.numbers
+
+    @property
+    def lattice(self) -> Floats | None:
+        """Lattice vectors in columns, Å, of a periodic model; None otherwise."""
+        lattice = self.parameters.lattice
+        return None if lattice is None else lattice * self.native.length_ang
+
+    def evaluate(self, positions: ArrayLike, cell: Floats | None = None) -> Evaluation:
+        """Evaluate a batch in Å; see :meth:`deltaserver.model.sgdml.SGDMLModel.evaluate`.
+
+        Virials come from the atoms' forces, which is right for an isolated molecule only.
+        """
+        batch = as_batch(positions, len(self.numbers), self.parameters.source)
+        unit = self.native
+        energy, forces = self._predictor.predict((batch / unit.length_ang).reshape(len(batch), -1))
+        forces = forces.reshape(batch.shape) * (unit.energy_ev / unit.length_ang)
+        centred = batch - batch.mean(axis=1, keepdims=True)
+        return Evaluation(
+            energy=np.asarray(energy) * unit.energy_ev,
+            forces=forces,
+            virial=np.einsum("bia,bic->bac", forces, centred),
+        )
+
+
+def as_sgdml(parameters: ModelParameters) -> dict[str, object]:
+    """Return the model dictionary that GDMLPredict takes."""
+    pairs = PairDescriptor(len(parameters.numbers))
+    pair_perms = pairs.permutations(parameters.perms)
+    offsets = np.arange(len(pair_perms))[:, None] * pairs.dim
+    model: dict[str, object] = {
+        "type": "m",
+        "z": parameters.numbers,
+        "R_desc": parameters.x.T,
+        "R_d_desc_alpha": parameters.a,
+        "perms": parameters.perms,
+        "tril_perms_lin": (pair_perms + offsets).flatten("F"),
+        "sig": parameters.sigma,
+        "std": parameters.std,
+        "c": parameters.c,
+    }
+    if parameters.alphas_energy is not None:
+        model["alphas_E"] = parameters.alphas_energy
+    if parameters.lattice is not None:
+        model["lattice"] = parameters.lattice
+    return model

@@ -1,0 +1,1 @@
+"""Model files: read from anywhere, validated, never unpickled."""

@@ -1,0 +1,124 @@
+"""Linear expansions from the arrays of a model file, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.errors import ModelFileError
+from deltaserver.model.files.arrays import expect_shape, floats, integers
+from deltaserver.model.linear.sites import Radials, SitePairs, Sites
+from deltaserver.model.linear.valence import Valence
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+VALENCE_KEYS = (
+    "valence_pairs", "valence_mean", "valence_width", "valence_powers", "valence_couplings",
+    "valence_products", "valence_triples", "valence_cubic",
+)  # fmt: skip
+SITE_KEYS = (
+    "site_members", "site_starts", "site_kinds", "site_decays", "site_powers",
+    "site_coefficients",
+)  # fmt: skip
+LINEAR_KEYS = (*VALENCE_KEYS, *SITE_KEYS)
+MAX_DISTANCES = 4000  # of a valence expansion: its tables have the square, 128 MB each
+MAX_SITES, MAX_POWER = 4000, 12
+
+
+def parse_valence(arrays: Mapping[str, Any], n_atoms: int, source: str) -> Valence | None:
+    """Return the expansion of a molecule, None where the file has none.
+
+    Raises:
+        ModelFileError: it is no sound one.
+    """
+    if not _there(arrays, VALENCE_KEYS, source):
+        return None
+    pairs = integers(arrays, "valence_pairs", source)
+    n = len(pairs) if pairs.ndim == 2 else 0
+    if n > MAX_DISTANCES:
+        raise ModelFileError(f"{source}: valence_pairs holds {n} distances, over {MAX_DISTANCES}")
+    expect_shape(source, "valence_pairs", pairs, (n, 2))
+    _check_range(source, "valence_pairs", pairs, n_atoms)
+    if (pairs[:, 0] == pairs[:, 1]).any():
+        raise ModelFileError(f"{source}: valence_pairs holds an atom's distance to itself")
+    mean, width = (floats(arrays, key, source) for key in VALENCE_KEYS[1:3])
+    expect_shape(source, "valence_mean", mean, (n,))
+    expect_shape(source, "valence_width", width, (n,))
+    if not (width > 0.0).all():
+        raise ModelFileError(f"{source}: valence_width holds one that is not positive")
+    powers = floats(arrays, "valence_powers", source)
+    expect_shape(source, "valence_powers", powers, (n, powers.shape[-1] if powers.ndim else 0))
+    couplings = integers(arrays, "valence_couplings", source).reshape(-1, 2)
+    _check_range(source, "valence_couplings", couplings, n)
+    products = floats(arrays, "valence_products", source)
+    expect_shape(source, "valence_products", products, (len(couplings),))
+    triples = integers(arrays, "valence_triples", source).reshape(-1, 3)
+    _check_range(source, "valence_triples", triples, n)
+    cubic = floats(arrays, "valence_cubic", source)
+    expect_shape(source, "valence_cubic", cubic, (len(triples),))
+    return Valence(pairs, mean, width, powers, couplings, products, triples, cubic, n_atoms)
+
+
+def parse_sites(arrays: Mapping[str, Any], fragment: Ints, source: str) -> SitePairs | None:
+    """Return the expansion between fragments, None where the file has none.
+
+    Args:
+        arrays: of the file.
+        fragment: which fragment each atom belongs to, shape (N,).
+        source: where they come from.
+
+    Raises:
+        ModelFileError: it is no sound one.
+    """
+    if not _there(arrays, SITE_KEYS, source):
+        return None
+    sites = _sites(arrays, fragment, source)
+    decays = floats(arrays, "site_decays", source).ravel()
+    powers = floats(arrays, "site_powers", source).reshape(-1, 2)
+    n, radius = powers.T
+    if (n != np.rint(n)).any() or (n < 1).any() or (n > MAX_POWER).any() or (radius < 0.0).any():
+        raise ModelFileError(f"{source}: site_powers holds no power from 1 to {MAX_POWER}")
+    if not (decays > 0.0).all():
+        raise ModelFileError(f"{source}: site_decays holds one that is not positive")
+    radials = Radials(tuple(decays.tolist()), tuple((int(k), float(r)) for k, r in powers))
+    table = floats(arrays, "site_coefficients", source)
+    n_kinds = int(sites.kind.max()) + 1
+    expect_shape(source, "site_coefficients", table, (len(radials), n_kinds, n_kinds))
+    if (table != table.transpose(0, 2, 1)).any():
+        raise ModelFileError(f"{source}: site_coefficients is not symmetric in the classes")
+    return SitePairs(sites, radials, table)
+
+
+def _sites(arrays: Mapping[str, Any], fragment: Ints, source: str) -> Sites:
+    members, starts, kind = (integers(arrays, key, source).ravel() for key in SITE_KEYS[:3])
+    n = len(kind)
+    if not 0 < n <= MAX_SITES:
+        raise ModelFileError(f"{source}: {n} sites; expected 1 to {MAX_SITES}")
+    expect_shape(source, "site_starts", starts, (n + 1,))
+    if starts[0] != 0 or starts[-1] != len(members) or not (np.diff(starts) > 0).all():
+        raise ModelFileError(f"{source}: site_starts does not cut up site_members")
+    _check_range(source, "site_members", members, len(fragment))
+    if not np.array_equal(np.unique(kind), np.arange(kind.max() + 1)):
+        raise ModelFileError(f"{source}: site_kinds are not numbered from 0 on")
+    owner = fragment[members]
+    first = owner[starts[:-1]]
+    if (owner != np.repeat(first, np.diff(starts))).any() or (np.diff(first) < 0).any():
+        raise ModelFileError(f"{source}: a site is of two fragments, or they are not in order")
+    return Sites(members, starts, first, kind, len(fragment))
+
+
+def _there(arrays: Mapping[str, Any], keys: tuple[str, ...], source: str) -> bool:
+    """Return whether a file has all of some keys; raise where it has only a part."""
+    missing = [key for key in keys if key not in arrays]
+    if missing and len(missing) < len(keys):
+        raise ModelFileError(f"{source}: lacks {', '.join(missing)} of a linear expansion")
+    return not missing
+
+
+def _check_range(source: str, key: str, values: Ints, n: int) -> None:
+    if values.size and not 0 <= values.min() <= values.max() < n:
+        raise ModelFileError(f"{source}: {key} counts to {values.max()}; expected 0 to {n - 1}")

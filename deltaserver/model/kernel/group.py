@@ -1,0 +1,243 @@
+"""The kernel sum over a group of permutations; see :mod:`deltaserver.model.kernel`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.compute import jit
+from deltaserver.compute.alignment import LINE, aligned, lasting, round_up
+from deltaserver.compute.team import ALONE, Team
+from deltaserver.model import loops
+from deltaserver.model.kernel.base import Evaluator, Task, TrainingSum, Weights, row_products
+from deltaserver.model.kernel.fourier import GroupFourier
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+FEW_ELEMENTS = 1 << 6  # S × matrix elements up to which they are gone through one by one
+
+
+class FourierSum(TrainingSum):
+    """The sum in the Fourier space of a group of permutations.
+
+    The centre is the training mean averaged over the group: then |q_s|² is the same for all s.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        x: Floats,
+        a: Floats,
+        pair_perms: Ints,
+        fourier: GroupFourier,
+        team: Team = ALONE,
+    ) -> None:
+        self.weights = weights
+        self.team = team
+        self.fourier = fourier
+        self.n_train = len(x)
+        self._kept: dict[tuple[int, int], tuple[object, ...]] = {}
+        self.centre = x.mean(axis=0)[pair_perms].mean(axis=0)  # [D]
+        xa = np.concatenate([x - self.centre, a])  # [2M, D]
+        self.x_squared, self.x_dot_a = row_products(xa)  # [M, 1] each
+        transformed = fourier.forward(xa)
+        self.parts = [
+            np.ascontiguousarray(
+                transformed[:, part.rows]
+                .reshape(len(xa), part.dim, part.copies)
+                .swapaxes(0, 1)
+                .reshape(-1, part.copies)
+            )  # [d·2M, n_copies]
+            for part in fourier.components
+        ]
+        self.per_query = max(3 * len(xa) * fourier.order, len(self.centre))
+
+    @cached_property
+    def _layout(self) -> _Layout:
+        return _Layout.of(self)
+
+    def evaluator(self) -> Evaluator | None:
+        """Compiled for small groups; of large ones only the sum is, behind :meth:`contract`."""
+        return self._evaluate_few if self.compiled and self._few else None
+
+    def _evaluate_few(self, task: Task) -> float:
+        n_batch = len(task.positions)
+        shares = self._shares(len(self._layout.xa), self._layout.xa.size)
+        if n_batch == 1:
+            return self._by_points(self._evaluate_groups, shares, task)
+        if len(shares) == 1:
+            return self._evaluate_groups(shares[0], task)
+        parts = [task.part(slice(k, k + 1)) for k in range(n_batch)]
+        return sum(self.team.map(partial(self._evaluate_groups, slice(None)), parts))
+
+    def _evaluate_groups(self, groups: slice, task: Task) -> float:
+        total: float = loops.load("evaluate").small_group(*self._arguments(groups), *task)
+        return total
+
+    def _arguments(self, groups: slice) -> tuple[object, ...]:
+        """What ``loops.small_group`` takes of the model; kept, where it is the same every time."""
+        key = (groups.start, groups.stop)
+        if key not in self._kept:
+            layout = self._layout
+            points = slice(4 * (groups.start or 0), 4 * (groups.stop or len(layout.xa)))
+            self._kept[key] = (
+                self.centre, *self._sparse_basis, layout.xa[groups], layout.x_squared[points],
+                layout.x_dot_a[points], layout.components, self._values, self.weights.sigma,
+            )  # fmt: skip
+        return self._kept[key]
+
+    @cached_property
+    def _sparse_basis(self) -> tuple[Ints, Ints, Floats]:
+        return self.fourier.sparse_basis(self._layout.places, self._layout.xa.shape[2])
+
+    @cached_property
+    def _values(self) -> Floats:
+        """Every permutation's matrix elements, (S, n_elements)."""
+        return self.fourier.at_elements(np.eye(self.fourier.n_elements))
+
+    @property
+    def compiled(self) -> bool:
+        """Where there are no energy constraints."""
+        return jit.AVAILABLE and self.weights.alphas_energy is None
+
+    @property
+    def _few(self) -> bool:
+        return self.fourier.order * self.fourier.n_elements <= FEW_ELEMENTS
+
+    def contract(self, q: Floats) -> tuple[Floats, Floats]:
+        """Return E (B,) and g (B, D)."""
+        centred = q - self.centre
+        if self.compiled and not self._few:
+            return self._contract_compiled(centred)
+        m, n_batch = self.n_train, len(q)
+        q_squared = np.einsum("bd,bd->b", centred, centred)
+        elements = self._correlate(self.fourier.forward(centred))
+        products = self.fourier.at_elements(elements).reshape(-1, 2 * m, n_batch)  # [S, 2M, B]
+        squared = products[:, :m] * -2.0
+        squared += q_squared + self.x_squared
+        w = np.empty_like(products)
+        delta_a = products[:, m:]
+        delta_a -= self.x_dot_a
+        terms = self.weights(squared, delta_a, w[:, :m], w[:, m:])
+        elements = self.fourier.from_elements(w.reshape(len(w), -1))
+        g = w[:, :m].sum(axis=(0, 1))[:, None] * centred
+        g -= self.fourier.backward(self._spread(elements, n_batch))
+        energy: Floats = terms.sum(axis=(0, 1))
+        return energy, g
+
+    def _contract_compiled(self, centred: Floats) -> tuple[Floats, Floats]:
+        """Do the same in compiled loops, which read the training arrays once."""
+        layout, fourier = self._layout, self.fourier
+        queries = aligned(len(centred), layout.xa.shape[2])
+        fourier.mix(centred).take(layout.gather, axis=1, out=queries, mode="clip")
+        queries *= layout.present
+        shares = self._shares(len(layout.xa), layout.xa.size)
+        parts = self.team.map(lambda groups: self._sum_of_groups(groups, queries), shares)
+        slopes, energy, w1_sum = (sum(arrays[1:], arrays[0]) for arrays in zip(*parts, strict=True))
+        g = w1_sum[:, None] * centred
+        g += fourier.unmix(slopes.take(layout.gather_back, axis=1))
+        return energy, g
+
+    def _sum_of_groups(self, groups: slice, queries: Floats) -> tuple[Floats, Floats, Floats]:
+        layout, fourier = self._layout, self.fourier
+        points = slice(4 * groups.start, 4 * groups.stop)
+        slopes, energy = aligned(*queries.shape), np.zeros(len(queries))
+        w1_sum = np.zeros(len(queries))
+        loops.load("evaluate").group_sum(
+            queries, layout.xa[groups], layout.x_squared[points], layout.x_dot_a[points],
+            layout.components, layout.values, layout.transposed, fourier.signs,
+            len(fourier.sectors[0].values), self.weights.sigma, slopes, energy, w1_sum,
+        )  # fmt: skip
+        return slopes, energy, w1_sum
+
+    def _correlate(self, y: Floats) -> Floats:
+        """Z_ab = Σ_i X_ai Y_bi for queries y (B, D): shape (n_elements, 2M·B)."""
+        n_batch, rows = len(y), 2 * self.n_train
+        z = np.empty((self.fourier.n_elements, rows * n_batch))
+        for part, x in zip(self.fourier.components, self.parts, strict=True):
+            d = part.dim
+            product = x @ y[:, part.rows].reshape(n_batch * d, -1).T  # [d·2M, B·d]
+            target = z[part.elements].reshape(d, d, rows, n_batch)
+            target[...] = product.reshape(d, rows, n_batch, d).transpose(0, 3, 1, 2)
+        return z
+
+    def _spread(self, z: Floats, n_batch: int) -> Floats:
+        """Y_bi = Σ_a Z_ab X_ai: the adjoint of :meth:`_correlate`, shape (B, D)."""
+        rows = 2 * self.n_train
+        y = np.empty((n_batch, len(self.centre)))
+        for part, x in zip(self.fourier.components, self.parts, strict=True):
+            d = part.dim
+            w = z[part.elements].reshape(d, d, rows, n_batch).transpose(3, 1, 0, 2)
+            y[:, part.rows] = (w.reshape(n_batch * d, -1) @ x).reshape(n_batch, -1)
+        return y
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """A :class:`FourierSum` as compiled loops take it: whole cache lines, zeros between.
+
+    Attributes:
+        xa: four x, then the four a, in Fourier space, shape (G, 8, W).
+        x_squared, x_dot_a: of these points, shape (4G,).
+        places: where in W each Fourier coefficient is, shape (D,).
+        gather: for every place in W the coefficient that is there, as :meth:`GroupFourier.mix`
+            numbers them, shape (W,).
+        present: 1 where there is one, 0 where zeros fill a line, shape (W,).
+        gather_back: where in W each of these coefficients is, shape (D,).
+        components: start in W, dim, copies, first matrix element of each.
+        values: matrix elements at the cosets of the centre, shape (n_sectors, K, P).
+        transposed: the same, shape (n_sectors, P, K).
+    """
+
+    xa: Floats
+    x_squared: Floats
+    x_dot_a: Floats
+    places: Ints
+    gather: Ints
+    present: Floats
+    gather_back: Ints
+    components: Ints
+    values: Floats
+    transposed: Floats
+
+    @classmethod
+    def of(cls, total: FourierSum) -> _Layout:
+        fourier, m = total.fourier, total.n_train
+        n_elements = round_up(max(s.values.shape[1] for s in fourier.sectors))
+        n_cosets = round_up(len(fourier.sectors[0].values))
+        values = aligned(len(fourier.sectors), n_elements, n_cosets)
+        numbers = np.empty(fourier.n_elements, dtype=np.int64)
+        few = total._few
+        for k, sector in enumerate(fourier.sectors):
+            n = sector.values.shape[1]
+            values[k, :n, : len(sector.values)] = sector.values.T
+            first = sector.elements.start if few else k * n_elements
+            numbers[sector.elements] = first + np.arange(n)
+        components, places, width = [], [], 0
+        for part in fourier.components:
+            copies = round_up(part.copies, 2 * LINE)
+            components.append((width, part.dim, copies, numbers[part.first]))
+            rows = width + copies * np.arange(part.dim)[:, None] + np.arange(part.copies)
+            places.append(rows.ravel())
+            width += part.dim * copies
+        xa = lasting(-(-m // 4), 8, width)
+        for part, x, place in zip(fourier.components, total.parts, places, strict=True):
+            rows = x.reshape(part.dim, 2, m, part.copies).transpose(1, 2, 0, 3)
+            for k, values_of in enumerate(rows.reshape(2, m, -1)):  # x, then a
+                for i in range(4):
+                    xa[: len(values_of[i::4]), 4 * k + i, place] = values_of[i::4]
+        known = aligned(2, 4 * len(xa))
+        known[:, :m] = total.x_squared[:, 0], total.x_dot_a[:, 0]
+        transposed = aligned(len(values), n_cosets, n_elements)
+        transposed[:] = values.swapaxes(1, 2)
+        place = np.concatenate(places)
+        gather, present = np.zeros(width, dtype=np.int64), np.zeros(width)
+        gather[place], present[place] = fourier.gather, 1.0
+        return cls(
+            xa, known[0], known[1], place, gather, present, place[fourier.gather_back],
+            np.array(components), values, transposed,
+        )  # fmt: skip

@@ -1,0 +1,292 @@
+"""Pairs of atoms as compiled loops: to the descriptor, and from its slopes back to forces.
+
+A pair's displacement is worked out twice, on the way to the descriptor and on the way back: that
+costs less than to write it to memory and to read it again. Both ways can be gone for a range of
+pairs alone, while what comes of it is still in a core's first cache.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.compute.jit import compiled
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@partial(compiled, inline="always")
+def _nearest_image(
+    x: float, y: float, z: float, cell: Floats, inverse: Floats
+) -> tuple[float, float, float]:
+    u = np.rint(inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2] * z)
+    v = np.rint(inverse[1, 0] * x + inverse[1, 1] * y + inverse[1, 2] * z)
+    w = np.rint(inverse[2, 0] * x + inverse[2, 1] * y + inverse[2, 2] * z)
+    return (
+        x - (cell[0, 0] * u + cell[0, 1] * v + cell[0, 2] * w),
+        y - (cell[1, 0] * u + cell[1, 1] * v + cell[1, 2] * w),
+        z - (cell[2, 0] * u + cell[2, 1] * v + cell[2, 2] * w),
+    )
+
+
+@partial(compiled, inline="always")
+def _row_of(pair: int) -> int:
+    """Return i of the pair (i, j < i), which is number i (i − 1) / 2 + j."""
+    return int((1.0 + math.sqrt(1.0 + 8.0 * pair)) / 2.0)
+
+
+@partial(compiled, allocates=False)
+def axes(positions: Floats, at: Floats) -> float:
+    """Fill at (3, N) with the positions (N, 3); return 0, or no number where one is not finite."""
+    x, y, z = at[0], at[1], at[2]
+    total = 0.0
+    for i in range(len(positions)):
+        x[i], y[i], z[i] = positions[i, 0], positions[i, 1], positions[i, 2]
+        total += 0.0 * (x[i] + y[i] + z[i])
+    return total
+
+
+@partial(compiled, inline="always")
+def _pair_loop(
+    at: Floats,
+    cell: Floats,
+    inverse: Floats,
+    periodic: bool,
+    start: int,
+    stop: int,
+    centred: bool,
+    centre: Floats,
+    row: Floats,
+) -> tuple[float, float]:
+    """Do :func:`distances_between`, or :func:`centred_between`.
+
+    Inlined with constants for both choices: a branch left in the loop would keep it from becoming
+    vector instructions.
+    """
+    x, y, z = at[0], at[1], at[2]
+    total = squared = 0.0
+    k, i = start, _row_of(start)
+    while k < stop:
+        first = k - i * (i - 1) // 2
+        n = min(i - first, stop - k)
+        to, origin = row[k - start : k - start + n], centre[k - start : k - start + n]
+        xj, yj, zj = x[first : first + n], y[first : first + n], z[first : first + n]
+        xi, yi, zi = x[i], y[i], z[i]
+        for j in range(n):
+            dx, dy, dz = xi - xj[j], yi - yj[j], zi - zj[j]
+            if periodic:
+                dx, dy, dz = _nearest_image(dx, dy, dz, cell, inverse)
+            value = 1.0 / math.sqrt(dx * dx + dy * dy + dz * dz)
+            total += value
+            if centred:
+                value -= origin[j]
+                squared += value * value
+            to[j] = value
+        k += n
+        i += 1
+    return total, squared
+
+
+@partial(compiled, allocates=False)
+def distances_between(
+    at: Floats,
+    cell: Floats,
+    inverse: Floats,
+    periodic: bool,
+    start: int,
+    stop: int,
+    descriptor: Floats,
+) -> float:
+    """Fill descriptor (≥ stop − start,) with 1/|r_i − r_j| of these pairs; return their sum."""
+    if periodic:
+        total, _ = _pair_loop(at, cell, inverse, True, start, stop, False, descriptor, descriptor)
+    else:
+        total, _ = _pair_loop(at, cell, inverse, False, start, stop, False, descriptor, descriptor)
+    return float(total)
+
+
+@partial(compiled, allocates=False)
+def centred_between(
+    at: Floats,
+    cell: Floats,
+    inverse: Floats,
+    periodic: bool,
+    start: int,
+    stop: int,
+    centre: Floats,
+    q: Floats,
+) -> tuple[float, float]:
+    """Fill q with 1/|r_i − r_j| of these pairs, less the centre; return their sum and |q|²."""
+    if periodic:
+        total, squared = _pair_loop(at, cell, inverse, True, start, stop, True, centre, q)
+    else:
+        total, squared = _pair_loop(at, cell, inverse, False, start, stop, True, centre, q)
+    return total, squared
+
+
+@partial(compiled, inline="always")
+def _pull_loop(
+    g: Floats,
+    at: Floats,
+    cell: Floats,
+    inverse: Floats,
+    periodic: bool,
+    start: int,
+    stop: int,
+    centred: bool,
+    w1_sum: float,
+    known: Floats,
+    pull: Floats,
+    stress: Floats,
+) -> None:
+    """Do :func:`pull_between`, or :func:`pull_of_centred_between`; ``known`` is the descriptor.
+
+    Or its centre. Inlined with constants, as :func:`_pair_loop`.
+    """
+    x, y, z = at[0], at[1], at[2]
+    pull_x, pull_y, pull_z = pull[0], pull[1], pull[2]
+    xx = xy = xz = yy = yz = zz = 0.0
+    k, i = start, _row_of(start)
+    while k < stop:
+        first = k - i * (i - 1) // 2
+        n = min(i - first, stop - k)
+        slopes, given = g[k - start : k - start + n], known[k - start : k - start + n]
+        xj, yj, zj = x[first : first + n], y[first : first + n], z[first : first + n]
+        to_x, to_y = pull_x[first : first + n], pull_y[first : first + n]
+        to_z = pull_z[first : first + n]
+        xi, yi, zi = x[i], y[i], z[i]
+        fx = fy = fz = 0.0
+        for j in range(n):
+            dx, dy, dz = xi - xj[j], yi - yj[j], zi - zj[j]
+            if periodic:
+                dx, dy, dz = _nearest_image(dx, dy, dz, cell, inverse)
+            slope, value = slopes[j], given[j]
+            if centred:
+                value = 1.0 / math.sqrt(dx * dx + dy * dy + dz * dz)
+                slope += w1_sum * (value - given[j])
+            c = slope * value * value * value
+            cx, cy, cz = c * dx, c * dy, c * dz
+            to_x[j] += cx
+            to_y[j] += cy
+            to_z[j] += cz
+            fx += cx
+            fy += cy
+            fz += cz
+            xx += cx * dx
+            xy += cx * dy
+            xz += cx * dz
+            yy += cy * dy
+            yz += cy * dz
+            zz += cz * dz
+        pull_x[i] -= fx
+        pull_y[i] -= fy
+        pull_z[i] -= fz
+        k += n
+        i += 1
+    stress[0] += xx
+    stress[1] += xy
+    stress[2] += xz
+    stress[3] += yy
+    stress[4] += yz
+    stress[5] += zz
+
+
+@partial(compiled, allocates=False)
+def pull_between(
+    g: Floats,
+    at: Floats,
+    cell: Floats,
+    inverse: Floats,
+    periodic: bool,
+    start: int,
+    stop: int,
+    descriptor: Floats,
+    pull: Floats,
+    stress: Floats,
+) -> None:
+    """Add Jᵀg of these pairs to pull (3, N), and Σ c d ⊗ d with c = g D³ to stress (6,)."""
+    if periodic:
+        _pull_loop(g, at, cell, inverse, True, start, stop, False, 0.0, descriptor, pull, stress)
+    else:
+        _pull_loop(g, at, cell, inverse, False, start, stop, False, 0.0, descriptor, pull, stress)
+
+
+@partial(compiled, allocates=False)
+def pull_of_centred_between(
+    g: Floats,
+    w1_sum: float,
+    centre: Floats,
+    at: Floats,
+    cell: Floats,
+    inverse: Floats,
+    periodic: bool,
+    start: int,
+    stop: int,
+    pull: Floats,
+    stress: Floats,
+) -> None:
+    """Do the same for g and the centred descriptor times ``w1_sum``.
+
+    The descriptor is worked out again: that costs less than to have it out of the third cache.
+    """
+    if periodic:
+        _pull_loop(g, at, cell, inverse, True, start, stop, True, w1_sum, centre, pull, stress)
+    else:
+        _pull_loop(g, at, cell, inverse, False, start, stop, True, w1_sum, centre, pull, stress)
+
+
+@partial(compiled, allocates=False)
+def collect(pull: Floats, stress: Floats, forces: Floats, virial: Floats) -> None:
+    """Turn pull and stress of all pairs into forces (N, 3) and the virial (3, 3)."""
+    pull_x, pull_y, pull_z = pull[0], pull[1], pull[2]
+    for i in range(len(forces)):
+        forces[i, 0], forces[i, 1], forces[i, 2] = pull_x[i], pull_y[i], pull_z[i]
+    virial[0, 0], virial[1, 1], virial[2, 2] = -stress[0], -stress[3], -stress[5]
+    virial[0, 1] = virial[1, 0] = -stress[1]
+    virial[0, 2] = virial[2, 0] = -stress[2]
+    virial[1, 2] = virial[2, 1] = -stress[4]
+
+
+@compiled
+def pair_distances(
+    positions: Floats, cell: Floats, inverse: Floats, periodic: bool, descriptor: Floats
+) -> float:
+    """Fill 1/|r_i − r_j| into (B, ≥ D) for positions (B, N, 3); return their sum.
+
+    The sum is not finite where two atoms coincide or a position is not finite.
+    """
+    n_atoms = positions.shape[1]
+    n_desc = n_atoms * (n_atoms - 1) // 2
+    at = np.empty((3, n_atoms))
+    total = 0.0
+    for b in range(len(positions)):
+        total += axes(positions[b], at)
+        total += distances_between(at, cell, inverse, periodic, 0, n_desc, descriptor[b])
+    return total
+
+
+@compiled
+def pull_back(
+    g: Floats,
+    positions: Floats,
+    cell: Floats,
+    inverse: Floats,
+    periodic: bool,
+    descriptor: Floats,
+    forces: Floats,
+    virial: Floats,
+) -> None:
+    """Fill forces (B, N, 3) = Jᵀg and virial (B, 3, 3) = −Σ c d ⊗ d, c = g D³."""
+    n_atoms = positions.shape[1]
+    n_desc = n_atoms * (n_atoms - 1) // 2
+    at, pull, stress = np.empty((3, n_atoms)), np.empty((3, n_atoms)), np.empty(6)
+    for b in range(len(positions)):
+        axes(positions[b], at)
+        pull[:] = 0.0
+        stress[:] = 0.0
+        pull_between(g[b], at, cell, inverse, periodic, 0, n_desc, descriptor[b], pull, stress)
+        collect(pull, stress, forces[b], virial[b])

@@ -1,0 +1,1 @@
+"""Elements, bonds, and molecules that these make: below all that reads structures."""

@@ -1,0 +1,1 @@
+"""Who is told how the daemon is: a health file, Prometheus, systemd."""

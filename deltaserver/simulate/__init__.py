@@ -1,0 +1,1 @@
+"""One i-PI run, or a sweep of them, from one command."""

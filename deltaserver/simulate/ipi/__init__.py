@@ -1,0 +1,1 @@
+"""i-PI's files and its process: inputs, outputs, records."""

@@ -1,0 +1,113 @@
+"""What is looked at while a run goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.model.composite import CompositeModel
+from deltaserver.serve.answer import count_padding
+from deltaserver.simulate.blowup import DriftWatch, GeometryWatch, Limits
+from deltaserver.simulate.ipi.input import IpiInput
+from deltaserver.simulate.progress import UPDATE_EVERY_S, Progress, ProgressLine, PropertiesTail
+
+Floats = NDArray[np.float64]
+SAME_PLACE_ANG = 1e-9  # contracted ring polymers differ by rounding
+
+
+class Monitor:
+    """What is looked at between two structures: their geometry, and what i-PI has written.
+
+    Where an input does more than move in time, trial steps may look like anything: their geometry
+    is not judged, nor is a conserved quantity that is none.
+    """
+
+    def __init__(
+        self,
+        ipi_input: IpiInput,
+        directory: Path,
+        model: CompositeModel,
+        limits: Limits,
+        line: ProgressLine | None,
+    ) -> None:
+        fragments = [fragment.atoms for fragment in model.fragments]
+        self.geometry = (
+            GeometryWatch(model.numbers, fragments, limits, model.periodic)
+            if ipi_input.dynamics
+            else None
+        )
+        names, steps = ipi_input.outputs(ipi_input.properties), ipi_input.properties_steps
+        self.tails = [PropertiesTail(directory / name, steps) for name in names]
+        self.drifts = [
+            DriftWatch(model.n_atoms, limits) if ipi_input.conserved else None for _ in names
+        ]
+        self.progress = Progress(ipi_input.total_steps)
+        self.line = line
+        self.first_round: FirstRound | None = None
+        self.last_positions: Floats | None = None
+        self.last_cell: Floats | None = None
+        self.n_seen = 0  # requests
+        self._looked_at = 0.0
+
+    def __call__(self, positions_ang: Floats, cells_ang: Floats) -> None:
+        """Take in a request's structures; raise BlowUpError where the run has blown up."""
+        self.last_positions, self.last_cell = positions_ang[-1], cells_ang[-1]
+        self.n_seen += 1
+        if self.first_round:
+            padding = count_padding(positions_ang, cells_ang)
+            self.first_round.add(positions_ang, len(positions_ang) - padding)
+        if self.geometry:
+            self.geometry.check(positions_ang, cells_ang)
+        if time.monotonic() - self._looked_at >= UPDATE_EVERY_S:
+            self.look()
+
+    def look(self, final: bool = False) -> None:
+        """Read what i-PI has written since the last look, and show it."""
+        self._looked_at = time.monotonic()
+        for k, (tail, drift) in enumerate(zip(self.tails, self.drifts, strict=True)):
+            points = tail.read()
+            if k == 0:
+                self.progress.add(points)
+            for point in points:
+                if drift and point.conserved_ev is not None:
+                    drift.check(point.step, point.conserved_ev)
+        if self.line and self.progress.point:
+            self.line.show([("", self.progress)], now=final)
+
+    @property
+    def step(self) -> int:
+        """The last step that i-PI has written."""
+        return max((tail.last.step for tail in self.tails if tail.last), default=0)
+
+
+class FirstRound:
+    """Counts the structures of the first evaluation, where beads may all be at the same place.
+
+    Equal structures at the end of a batch are served, and counted, as one: the first round then
+    has fewer structures than a step. ``tell`` hears how many fewer, if any.
+    """
+
+    def __init__(self, per_step: int, tell: Callable[[int], None]) -> None:
+        self.per_step = per_step
+        self.tell = tell
+        self._first: Floats | None = None
+        self._n_sent = self._n_counted = 0
+        self._over = False
+
+    def add(self, positions: Floats, n_counted: int) -> None:
+        """Take in a request's structures, (B, N, 3), Å, and how many of them are counted."""
+        if self._over:
+            return
+        if self._first is None:
+            self._first = positions[0].copy()
+        if np.allclose(positions, self._first, rtol=0.0, atol=SAME_PLACE_ANG):
+            self._n_sent += len(positions)
+            self._n_counted += n_counted
+            return
+        self._over = True
+        if self._n_counted < self.per_step <= self._n_sent:
+            self.tell(self.per_step - self._n_counted)

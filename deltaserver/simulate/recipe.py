@@ -1,0 +1,294 @@
+"""Write an i-PI input for a model: what is to be simulated, and how. No IO.
+
+The input is complete in itself: positions, masses and cell stand in it, so that it runs from any
+directory and i-PI needs no other file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+from xml.sax.saxutils import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.errors import InputError
+from deltaserver.molecules.elements import SYMBOLS
+from deltaserver.textio.species import parse_species
+
+Floats = NDArray[np.float64]
+Kind = Literal["nvt", "nve", "pimd", "remd", "mts", "ramp"]
+KINDS: tuple[Kind, ...] = ("nvt", "nve", "pimd", "remd", "mts", "ramp")
+Thermostat = Literal["langevin", "svr", "none"]
+THERMOSTATS: tuple[Thermostat, ...] = ("langevin", "svr", "none")
+CELL_ANG = 300.0
+INNER, OUTER = "inner", "outer"
+SHORT_RUN_STEPS = 2000  # up to here every step's energies are written
+ENERGIES_EVERY_FS = 5.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to simulate.
+
+    Attributes:
+        kind: the ensemble or method.
+        temperatures_k: one; the replicas' for remd; start and end of a ramp.
+        timestep_fs: of mts the outer one.
+        steps: how many.
+        seed: of i-PI's random numbers.
+        thermostat: langevin, svr (one global stochastic rescaling, which leaves diffusion alone)
+            or none; pimd has PILE-L and nve none, whatever stands here.
+        tau_fs: time constant of the thermostat.
+        n_beads: of pimd.
+        n_inner: steps of the fragments in each step of the binding, of mts.
+        swap_every: steps between attempts to exchange, on average, of remd.
+        positions_every_fs: between the frames written.
+        energies_every: steps between lines of properties and contributions; None: every step in
+            a short run, every 5 fs in a longer one.
+        checkpoint_every: steps.
+    """
+
+    kind: Kind
+    temperatures_k: tuple[float, ...]
+    timestep_fs: float = 0.5
+    steps: int = 2000
+    seed: int = 31415
+    thermostat: Thermostat = "langevin"
+    tau_fs: float = 100.0
+    n_beads: int = 8
+    n_inner: int = 2
+    swap_every: int = 10
+    positions_every_fs: float = 10.0
+    energies_every: int | None = None
+    checkpoint_every: int = 1000
+
+    def __post_init__(self) -> None:
+        needed = {"remd": "two or more", "ramp": "two: start and end"}.get(self.kind, "one")
+        n = len(self.temperatures_k)
+        if not {"remd": n >= 2, "ramp": n == 2}.get(self.kind, n == 1):
+            raise InputError(f"--kind {self.kind} takes {needed} --temperature; {n} given")
+        if not all(0.0 < t < float("inf") for t in self.temperatures_k):
+            raise InputError("--temperature: expected numbers above 0 K")
+
+    @property
+    def positions_stride(self) -> int:
+        """Steps between the frames written."""
+        return max(1, round(self.positions_every_fs / self.timestep_fs))
+
+    @property
+    def energies_stride(self) -> int:
+        """Steps between lines of properties and contributions."""
+        if self.energies_every is not None:
+            return self.energies_every
+        if self.steps <= SHORT_RUN_STEPS:
+            return 1
+        return max(1, round(ENERGIES_EVERY_FS / self.timestep_fs))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What to simulate: the start structure and what its model tells of it.
+
+    Attributes:
+        slug: prefix of the output files.
+        title: of the model, for the comment at the input's top.
+        models: its directory, for the same.
+        numbers: atomic numbers, shape (N,).
+        positions_ang: Å, shape (N, 3).
+        parts: contributions to write, by the name that the daemon's extras give them.
+        symbols: of the atoms, ``D`` and ``T`` for isotopes; those of the numbers if none are given.
+    """
+
+    slug: str
+    title: str
+    models: str
+    numbers: Sequence[int]
+    positions_ang: Floats
+    parts: tuple[str, ...]
+    symbols: tuple[str, ...] = ()
+
+
+def render(recipe: Recipe, subject: Subject, address: str = "delta") -> str:
+    """Write the i-PI input; ``address`` names its unix socket, or begins the names of two."""
+    return f"""{_comment(recipe, subject, address)}
+<simulation {_attributes(recipe)}>
+{_output(recipe, subject)}
+  <total_steps>{recipe.steps}</total_steps>
+  <prng><seed>{recipe.seed}</seed></prng>
+{_sockets(recipe, address)}
+{_systems(recipe, subject)}
+</simulation>
+"""
+
+
+def socket_names(kind: Kind, address: str) -> tuple[str, ...]:
+    """Return the names of the unix sockets that an input listens on."""
+    return (f"{address}_{INNER}", f"{address}_{OUTER}") if kind == "mts" else (address,)
+
+
+def _comment(recipe: Recipe, subject: Subject, address: str) -> str:
+    sockets = " ".join(f"-s unix:{name}" for name in socket_names(recipe.kind, address))
+    kelvin = ", ".join(f"{t:g}" for t in recipe.temperatures_k)
+    text = f"""{subject.title}: {recipe.kind}, {kelvin} K, {recipe.timestep_fs:g} fs.
+     One command runs it:
+         deltaserver simulate FILE.xml -m {subject.models}
+     or the daemon in one terminal and i-PI in another, in any order:
+         deltaserver -m {subject.models} {sockets}
+         i-pi FILE.xml
+     i-PI has no open cell: the complex floats in a cell far larger than itself."""
+    return f"<!-- {text.replace('--', '- -')} -->"  # XML has no -- in comments
+
+
+def _attributes(recipe: Recipe) -> str:
+    """Leave out what costs time in i-PI.
+
+    Threads pay only where several systems wait for their forces. And a state to fall back to is
+    kept no more often than energies are written.
+    """
+    threading = recipe.kind == "remd"
+    return f'verbosity="medium" threading="{threading}" safe_stride="{recipe.energies_stride}"'
+
+
+def _output(recipe: Recipe, subject: Subject) -> str:
+    columns = [
+        "step", "time{picosecond}", "conserved{electronvolt}", "temperature{kelvin}",
+        "potential{electronvolt}", "kinetic_md{electronvolt}",
+    ]  # fmt: skip
+    if recipe.kind == "pimd":
+        columns.append("kinetic_cv{electronvolt}")
+    if recipe.kind in ("remd", "ramp"):
+        columns.append("ensemble_temperature{kelvin}")
+    every = recipe.energies_stride
+    lines = [
+        f'  <output prefix="{subject.slug}">',
+        f'    <properties stride="{every}" filename="out">[ {", ".join(columns)} ]</properties>',
+        f'    <trajectory stride="{recipe.positions_stride}" filename="pos" '
+        'cell_units="angstrom">positions{angstrom}</trajectory>',
+        *(
+            f'    <trajectory stride="{every}" filename="{part}_energy_ev" '
+            f'extra_type="{part}_energy_ev">extras</trajectory>'
+            for part in subject.parts
+        ),
+        # Two, one after the other: a kill that cuts one short leaves the other whole.
+        f'    <checkpoint stride="{recipe.checkpoint_every}" filename="checkpoint"/>',
+        f'    <checkpoint stride="{2 * recipe.checkpoint_every}" filename="checkpoint2"/>',
+        "  </output>",
+    ]
+    return "\n".join(lines)
+
+
+def _sockets(recipe: Recipe, address: str) -> str:
+    if recipe.kind != "mts":
+        batch = {"pimd": recipe.n_beads, "remd": len(recipe.temperatures_k)}.get(recipe.kind, 1)
+        return _socket("delta", address, batch)
+    inner, outer = socket_names(recipe.kind, address)
+    return "\n".join((_socket(INNER, inner, 1, "fragments"), _socket(OUTER, outer, 1, "binding")))
+
+
+def _socket(name: str, address: str, batch: int, component: str | None = None) -> str:
+    lines = [
+        f'  <ffsocket mode="unix" name="{name}" pbc="false">',
+        f"    <address>{escape(address)}</address>",
+        "    <latency>1e-4</latency>",
+        "    <timeout>60</timeout>",
+    ]
+    if batch > 1:
+        lines.append(f"    <batch_size>{batch}</batch_size>")
+    if component:
+        lines.append(f"    <parameters>{{component:{component}}}</parameters>")
+    return "\n".join([*lines, "  </ffsocket>"])
+
+
+def _systems(recipe: Recipe, subject: Subject) -> str:
+    if recipe.kind != "remd":
+        return _system(recipe, subject, recipe.temperatures_k[0], "")
+    systems = [
+        _system(recipe, subject, t, f' prefix="{k}_{t:g}K"')
+        for k, t in enumerate(recipe.temperatures_k)
+    ]
+    exchange = f'  <smotion mode="remd"><remd><stride>{recipe.swap_every}</stride></remd></smotion>'
+    return "\n".join([exchange, *systems])
+
+
+def _system(recipe: Recipe, subject: Subject, kelvin: float, prefix: str) -> str:
+    n_beads = recipe.n_beads if recipe.kind == "pimd" else 1
+    return f"""  <system{prefix}>
+    <initialize nbeads="{n_beads}">
+      <velocities mode="thermal" units="kelvin">{kelvin:g}</velocities>
+    </initialize>
+{_start(subject, n_beads)}
+    <forces>
+{_forces(recipe)}
+    </forces>
+    <ensemble>
+      <temperature units="kelvin">{kelvin:g}</temperature>
+    </ensemble>
+{_motion(recipe)}
+  </system>"""
+
+
+def _start(subject: Subject, n_beads: int) -> str:
+    n_atoms = len(subject.numbers)
+    symbols = subject.symbols or [SYMBOLS[z] for z in subject.numbers]
+    names = ", ".join(symbols)
+    masses = ", ".join(f"{parse_species(symbol).mass_u:g}" for symbol in symbols)
+    rows = [", ".join(f"{value:.8f}" for value in row) for row in subject.positions_ang]
+    positions = ",\n        ".join(rows * n_beads)  # every bead starts there
+    cell = ", ".join(f"{x:g}" for x in CELL_ANG * np.eye(3).ravel())
+    return f"""    <beads natoms="{n_atoms}" nbeads="{n_beads}">
+      <q units="angstrom" shape="({n_beads}, {3 * n_atoms})">[
+        {positions} ]</q>
+      <m units="dalton" shape="({n_atoms})">[ {masses} ]</m>
+      <names shape="({n_atoms})">[ {names} ]</names>
+    </beads>
+    <cell units="angstrom" shape="(3, 3)">[ {cell} ]</cell>"""
+
+
+def _forces(recipe: Recipe) -> str:
+    if recipe.kind != "mts":
+        return '      <force forcefield="delta"/>'
+    return "\n".join(
+        f'      <force forcefield="{name}"><mts_weights>{weights}</mts_weights></force>'
+        for name, weights in ((OUTER, "[1, 0]"), (INNER, "[0, 1]"))
+    )
+
+
+def _motion(recipe: Recipe) -> str:
+    if recipe.kind != "ramp":
+        return _dynamics(recipe, "    ")
+    start, end = recipe.temperatures_k
+    return f"""    <motion mode="multi">
+{_dynamics(recipe, "      ")}
+      <motion mode="t_ramp">
+        <t_ramp>
+          <t_start units="kelvin">{start:g}</t_start>
+          <t_end units="kelvin">{end:g}</t_end>
+          <total_steps>{recipe.steps}</total_steps>
+        </t_ramp>
+      </motion>
+    </motion>"""
+
+
+def _dynamics(recipe: Recipe, indent: str) -> str:
+    thermostat: str = "pile_l" if recipe.kind == "pimd" else recipe.thermostat
+    if recipe.kind == "nve":
+        thermostat = "none"
+    mode = "nve" if thermostat == "none" else "nvt"
+    lines = [
+        '<motion mode="dynamics">',
+        "  <fixcom>True</fixcom>",
+        f'  <dynamics mode="{mode}">',
+        f'    <timestep units="femtosecond">{recipe.timestep_fs:g}</timestep>',
+    ]
+    if recipe.kind == "mts":
+        lines.append(f"    <nmts>[1, {recipe.n_inner}]</nmts>")
+    if mode == "nvt":
+        lines += [
+            f'    <thermostat mode="{thermostat}">',
+            f'      <tau units="femtosecond">{recipe.tau_fs:g}</tau>',
+            "    </thermostat>",
+        ]
+    return "\n".join(indent + line for line in [*lines, "  </dynamics>", "</motion>"])

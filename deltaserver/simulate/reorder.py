@@ -1,0 +1,88 @@
+"""Put the atoms of a file's structures into the order that a model expects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.errors import DeltaserverError, InputError, StructureError
+from deltaserver.model.composite import CompositeModel
+from deltaserver.molecules.matching import Reference, match_order
+from deltaserver.simulate.structure import STRUCTURE_NAME, read_structure
+from deltaserver.textio.structures import read_structures
+from deltaserver.textio.xyz_frames import BadFrame, Frame
+
+Ints = NDArray[np.int64]
+
+
+def reorder_file(path: Path, models: Path, output: Path) -> tuple[int, int]:
+    """Write ``output``; return how many atoms the first structure had elsewhere, and structures.
+
+    Raises:
+        InputError: a file cannot be read, a molecule is not the model's, or ``output`` is FILE.
+    """
+    if output.resolve() == path.resolve():
+        raise InputError(f"{output}: would overwrite what is read; choose another --output")
+    model = CompositeModel.load(models)
+    directory = models if models.is_dir() else models.parent
+    own = read_structure(directory / STRUCTURE_NAME)
+    reference = Reference(
+        model.numbers,
+        own.positions_ang,
+        tuple((fragment.name, fragment.atoms) for fragment in model.fragments),
+    )
+    texts, moved, order = [], 0, None
+    frames = _frames(path)
+    for index, frame in enumerate(frames):
+        order = _order_of(frame, order, model, reference, f"{path}: frame {index}")
+        if index == 0:
+            moved = int((order != np.arange(len(order))).sum())
+        texts.append(_xyz(frame, order, f"frame {index} of {path.name}, atoms as {model.name}"))
+    output.write_text("".join(texts), encoding="utf-8")
+    return moved, len(frames)
+
+
+def _frames(path: Path) -> list[Frame]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected structures")
+    try:
+        frames = read_structures(path, lambda line: None, "analysis")
+    except BadFrame as error:
+        raise InputError(f"{path}: frame {error.index} cannot be read: {error.reason}") from None
+    if not frames:
+        raise InputError(f"{path}: no structure in it")
+    return frames
+
+
+def _order_of(
+    frame: Frame, known: Ints | None, model: CompositeModel, reference: Reference, where: str
+) -> Ints:
+    """Return the order that fits: that of the frame before, if it does, so that atoms stay put."""
+    if known is not None and _fits(frame, known, model):
+        return known
+    try:
+        order = match_order(reference, frame.numbers, frame.positions)
+        model.check_structure(frame.positions[order])
+    except StructureError as error:
+        raise InputError(f"{where}: {error}") from None
+    return order
+
+
+def _fits(frame: Frame, order: Ints, model: CompositeModel) -> bool:
+    if len(frame.numbers) != len(order) or (frame.numbers[order] != model.numbers).any():
+        return False
+    try:
+        model.check_structure(frame.positions[order])
+    except DeltaserverError:
+        return False
+    return True
+
+
+def _xyz(frame: Frame, order: Ints, title: str) -> str:
+    rows = [
+        f"{frame.symbols[k]:<2} " + " ".join(f"{value:16.8f}" for value in frame.positions[k])
+        for k in order.tolist()
+    ]
+    return "\n".join([str(len(order)), title, *rows]) + "\n"

@@ -1,0 +1,313 @@
+"""One i-PI run from one command: start i-PI, serve it, watch it, stop both, continue it later."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+import deltaserver
+from deltaserver.compute.blas import blas_threads
+from deltaserver.errors import (
+    ConnectionLostError,
+    DeltaserverError,
+    EndedEarlyError,
+    GeometryError,
+    GuardError,
+)
+from deltaserver.model.composite import CompositeModel
+from deltaserver.molecules.elements import SYMBOLS
+from deltaserver.serve import telemetry
+from deltaserver.serve.answer import EXTRAS, Extras
+from deltaserver.serve.daemon import Daemon, ServeSettings
+from deltaserver.serve.guard import GuardSettings
+from deltaserver.serve.loading import announce
+from deltaserver.serve.signals import stoppable_once
+from deltaserver.simulate.blowup import BlowUpError, Limits
+from deltaserver.simulate.directory import (
+    FRAME_NAME,
+    INPUT_NAME,
+    LOG_NAME,
+    keep_old_input,
+    link_files,
+    lock,
+    refuse_strangers,
+    set_old_files_aside,
+)
+from deltaserver.simulate.ipi.input import IpiInput
+from deltaserver.simulate.ipi.process import Farewell, ipi_process
+from deltaserver.simulate.monitor import FirstRound, Monitor
+from deltaserver.simulate.progress import ProgressLine
+from deltaserver.simulate.record import (
+    Restart,
+    RunRecord,
+    make_directory,
+    read_record,
+    write_record,
+    write_whole,
+)
+from deltaserver.simulate.restart import (
+    CONTINUED_INPUT,
+    RestartState,
+    continued_input,
+    cut_log,
+    cut_outputs,
+    find_restart,
+    next_seq,
+)
+
+Floats = NDArray[np.float64]
+LONG_RUN_STEPS = 10_000
+LONG_RUN_LOG_EVERY = 10
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """One run, validated by whoever builds it.
+
+    Attributes:
+        ipi_input: what i-PI is to do.
+        record: what ``run.json`` is to say at the start.
+        directory: where it runs.
+        resume: continue what is there.
+        log_every: structures between two lines of the daemon's log; None: every one in short
+            runs, every tenth in long ones.
+        limits: beyond which the run has blown up.
+        guard: what the daemon refuses.
+        backend: the model's.
+    """
+
+    ipi_input: IpiInput
+    record: RunRecord
+    directory: Path
+    resume: bool
+    log_every: int | None
+    limits: Limits
+    guard: GuardSettings
+    backend: str = "numpy"
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins: the state to continue from, if any, and its first structure's number."""
+
+    state: RestartState | None
+    first_seq: int
+
+
+def run(plan: RunPlan, model: CompositeModel, notes: list[str], quiet: bool) -> RunRecord:
+    """Run i-PI and the daemon to the end; return the record, which ``run.json`` holds too.
+
+    Raises:
+        GuardError: the run has blown up; the frame is written and the record says so.
+        EndedEarlyError: i-PI has ended in order, before the last step.
+        KeyboardInterrupt: a signal has stopped it.
+        InputError: the directory holds other files than a run's.
+        DeltaserverError: anything else that ended it; the record's status is "failed".
+    """
+    refuse_strangers(plan.directory, plan.ipi_input)
+    make_directory(plan.directory)
+    with stoppable_once() as ending, lock(plan.directory) as lock_fd:
+        state = find_restart(plan.directory, plan.ipi_input) if plan.resume else None
+        start = Start(state, _first_seq(plan, state))
+        record = _prepare(plan, start)
+        line = None if quiet else ProgressLine()
+        telemetry.configure(plan.directory / LOG_NAME, quiet=quiet, other_status=line)
+        announce(model, Path(plan.record.models), plan.backend, notes)
+        _tell_resumed(plan, start)
+        monitor = Monitor(plan.ipi_input, plan.directory, model, plan.limits, line)
+        if state is None:
+            per_step = plan.ipi_input.structures_per_step
+            monitor.first_round = FirstRound(per_step, partial(_note_missing, plan, record))
+        try:
+            farewell = _serve(plan, model, monitor, start, (lock_fd, ending))
+        except (GuardError, GeometryError) as error:
+            if monitor.n_seen <= 1:  # it never ran: the start structure is at fault
+                _conclude(plan, record, monitor, "failed", " ".join(str(error).split()))
+                raise
+            raise _blown_up(plan, model, record, monitor, error) from error
+        except KeyboardInterrupt:
+            _conclude(plan, record, monitor, "stopped", "stopped by a signal")
+            raise
+        except DeltaserverError as error:
+            _conclude(plan, record, monitor, "failed", " ".join(str(error).split()))
+            raise
+        return _part(plan, record, monitor, farewell)
+
+
+def _part(plan: RunPlan, record: RunRecord, monitor: Monitor, farewell: Farewell) -> RunRecord:
+    """Conclude a run whose i-PI has ended in order: done, or not yet."""
+    with contextlib.suppress(BlowUpError):
+        monitor.look(final=True)
+    step, last = max(monitor.step, _restart_step(plan)), plan.ipi_input.last_step
+    if farewell.problem:
+        _conclude(plan, record, monitor, "failed", farewell.message)
+        raise ConnectionLostError(
+            f"{plan.directory}: i-PI gave up at step {step}: {farewell.message}"
+        )
+    if farewell.done or step >= last:
+        reason = farewell.message if farewell.done and step < last else None
+        return _conclude(plan, record, monitor, "finished", reason)
+    _conclude(plan, record, monitor, "stopped", "i-PI ended before the last step")
+    raise EndedEarlyError(
+        f"{plan.directory}: i-PI ended at step {step} of {last}; continue with: "
+        f"deltaserver simulate --resume --directory {plan.directory}"
+    )
+
+
+def _serve(
+    plan: RunPlan,
+    model: CompositeModel,
+    monitor: Monitor,
+    start: Start,
+    held: tuple[int, threading.Event],
+) -> Farewell:
+    """Serve i-PI to its end; ``held`` is the lock's descriptor, and what silences signals."""
+    ipi_input, record = plan.ipi_input, plan.record
+    total = ipi_input.last_step * ipi_input.structures_per_step
+    log_every = plan.log_every or (LONG_RUN_LOG_EVERY if total > LONG_RUN_STEPS else 1)
+    # What is continued was compared with the model's molecule when it began.
+    check = plan.guard.structure_check and start.state is None
+    settings = ServeSettings(
+        ipi_input.addresses,
+        record.component,
+        extras=_extras(record.extras),
+        guard=replace(plan.guard, structure_check=check),
+    )
+    steps = telemetry.StepLog(log_every, None, start.first_seq)
+    daemon = Daemon(model, settings, steps, inspect=monitor)
+    name = INPUT_NAME if start.state is None else CONTINUED_INPUT
+    lock_fd, ending = held
+    threads = 1 if model.compiled else record.threads or 1
+    with (
+        ipi_process(plan.directory, name, ipi_input.all_addresses, (lock_fd,), ending) as ipi,
+        blas_threads(threads),
+    ):
+        daemon.run()
+        if daemon.stopped_by_signal and not ipi.ended.is_set():
+            structlog.get_logger().info("stopping i-pi", pid=ipi.pid)
+            raise KeyboardInterrupt  # the run is not done: no script should go on
+    return ipi.farewell()
+
+
+def _extras(name: str) -> Extras:
+    return next((known for known in EXTRAS if known == name), "summary")
+
+
+def _first_seq(plan: RunPlan, state: RestartState | None) -> int:
+    """Number of the first structure: that of a run which had gone straight through.
+
+    Where steps differ in their structures, what comes is numbered behind what is there.
+    """
+    if state is None:
+        return 0
+    if not plan.ipi_input.even:
+        return next_seq(plan.directory / LOG_NAME)
+    n_steps = state.step - plan.ipi_input.first_step
+    old = read_record(plan.directory)
+    missing = old.first_missing if old and n_steps else 0
+    return max(0, n_steps * plan.ipi_input.structures_per_step - missing)
+
+
+def _prepare(plan: RunPlan, start: Start) -> RunRecord:
+    """Make the directory ready for i-PI, and write the record."""
+    record = replace(plan.record, status="running", version=deltaserver.__version__)
+    directory, state = plan.directory, start.state
+    if state is None:
+        set_old_files_aside(directory, plan.ipi_input)
+        record = replace(record, restarts=(), step=0, reason=None, frame=None, first_missing=0)
+    else:
+        text = continued_input(state, plan.ipi_input)
+        cut_outputs(directory, plan.ipi_input, state.step)
+        cut_log(directory / LOG_NAME, start.first_seq)
+        write_whole(directory / CONTINUED_INPUT, text)
+        old = read_record(directory)
+        restarts = (*(old.restarts if old else ()), Restart(state.step, state.path.name))
+        record = replace(record, step=state.step, restarts=restarts, reason=None, frame=None,
+                         first_missing=old.first_missing if old else 0)  # fmt: skip
+    write_record(record, directory)  # first: what else is here is a run's from now on
+    if state is None or plan.ipi_input.path.resolve() != (directory / INPUT_NAME).resolve():
+        keep_old_input(directory, plan.ipi_input.text)
+    write_whole(directory / INPUT_NAME, plan.ipi_input.text)
+    link_files(directory, plan.ipi_input)
+    return record
+
+
+def _note_missing(plan: RunPlan, record: RunRecord, missing: int) -> None:
+    """Write at once what a resumed run must know, however this one ends."""
+    write_record(replace(record, first_missing=missing), plan.directory)
+
+
+def _tell_resumed(plan: RunPlan, start: Start) -> None:
+    log, state = structlog.get_logger(), start.state
+    if state is not None:
+        log.info("resumed", step=state.step, state=state.path.name, seq=start.first_seq)
+    elif plan.resume:
+        log.info("nothing to resume", message="no state was written yet; starting anew")
+
+
+def _conclude(
+    plan: RunPlan, record: RunRecord, monitor: Monitor, status: str, reason: str | None
+) -> RunRecord:
+    step = max(monitor.step, _restart_step(plan))
+    record = read_record(plan.directory) or record  # what was noted on the way
+    done = replace(record, status=status, step=step, reason=reason)  # type: ignore[arg-type]
+    write_record(done, plan.directory)
+    return done
+
+
+def _restart_step(plan: RunPlan) -> int:
+    state = find_restart(plan.directory, plan.ipi_input)
+    return state.step if state else 0
+
+
+def _blown_up(
+    plan: RunPlan,
+    model: CompositeModel,
+    record: RunRecord,
+    monitor: Monitor,
+    error: DeltaserverError,
+) -> GuardError:
+    """Write the frame and the record; return the error to be raised."""
+    with contextlib.suppress(BlowUpError):
+        monitor.look(final=True)
+    found = error.positions_ang if isinstance(error, BlowUpError) else None
+    positions = monitor.last_positions if found is None else found
+    reason = " ".join(str(error).split())
+    frame = None
+    if positions is not None:
+        frame = FRAME_NAME
+        cell = monitor.last_cell if model.periodic else None
+        text = extended_xyz(model, positions, monitor.step, reason, cell)
+        (plan.directory / frame).write_text(text, encoding="utf-8")
+    done = replace(record, status="blown up", step=monitor.step, reason=reason, frame=frame)
+    write_record(done, plan.directory)
+    where = f"; the structure is in {plan.directory / frame}" if frame else ""
+    return GuardError(f"{plan.directory}: blown up after step {monitor.step}: {reason}{where}")
+
+
+def extended_xyz(
+    model: CompositeModel,
+    positions: Floats,
+    step: int,
+    reason: str,
+    cell: Floats | None = None,
+) -> str:
+    """Format a structure as one extended-XYZ frame, Å; ``cell`` has its vectors in columns."""
+    quoted = reason.replace('"', "'")
+    box = 'pbc="F F F"'
+    if cell is not None:
+        box = f'Lattice="{" ".join(f"{x:.8f}" for x in cell.T.ravel())}" pbc="T T T"'
+    lines = [
+        str(model.n_atoms),
+        f'{box} Properties=species:S:1:pos:R:3 step={step} reason="{quoted}"',
+    ]
+    for number, (x, y, z) in zip(model.numbers, positions, strict=True):
+        lines.append(f"{SYMBOLS[number]:<2} {x:16.8f} {y:16.8f} {z:16.8f}")
+    return "\n".join(lines) + "\n"

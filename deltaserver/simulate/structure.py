@@ -1,0 +1,107 @@
+"""The structure a simulation starts from: read from a file, checked against the model.
+
+XYZ and PDB are read by ourselves; anything else through ASE, where it is installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.errors import GeometryError, InputError, StructureError
+from deltaserver.model.composite import CompositeModel
+from deltaserver.molecules.elements import SYMBOLS
+from deltaserver.molecules.whole import Repeats, make_whole
+from deltaserver.textio.structures import read_structures
+from deltaserver.textio.xyz_frames import BadFrame
+
+Floats = NDArray[np.float64]
+STRUCTURE_NAME = "structure.xyz"
+
+
+@dataclass(frozen=True)
+class StartStructure:
+    """Atomic numbers, positions in Å, shape (N, 3), where they come from, and symbols."""
+
+    numbers: tuple[int, ...]
+    positions_ang: Floats
+    source: Path
+    symbols: tuple[str, ...]
+
+
+def start_structure(models: Path, given: Path | None, model: CompositeModel) -> StartStructure:
+    """Read the structure given, else the model directory's own; check it against the model.
+
+    Raises:
+        InputError: there is none, it cannot be read, or its elements are not the model's.
+        StructureError: the one given has not the model's bonds, as in another unit of length.
+    """
+    directory = models if models.is_dir() else models.parent
+    path = given or directory / STRUCTURE_NAME
+    if given is None and not path.is_file():
+        raise InputError(f"{directory} ships no {STRUCTURE_NAME}; give one with --structure FILE")
+    structure = read_structure(path)
+    check_elements(structure, model.numbers.tolist(), model.name)
+    if given is not None:
+        _check_bonds(structure, model)
+    return structure
+
+
+def _check_bonds(structure: StartStructure, model: CompositeModel) -> None:
+    """Refuse a file in another unit or with torn molecules, before anything starts from it."""
+    try:
+        model.check_structure(structure.positions_ang)
+    except StructureError as error:
+        raise StructureError(f"{structure.source}: {error}") from None
+
+
+def check_elements(structure: StartStructure, expected: Sequence[int], model: str) -> None:
+    """Raise InputError unless the structure has the model's elements, in its order."""
+    if len(structure.numbers) != len(expected):
+        raise InputError(
+            f"{structure.source}: {len(structure.numbers)} atoms; {model} has {len(expected)}"
+        )
+    for k, (found, wanted) in enumerate(zip(structure.numbers, expected, strict=True)):
+        if found != wanted:
+            raise InputError(
+                f"{structure.source}: atom {k} (the first is 0) is {SYMBOLS[found]}; "
+                f"{model} has {SYMBOLS[wanted]} there: give the atoms in the model's order, as "
+                "deltaserver reorder FILE --models DIR does"
+            )
+
+
+def read_structure(path: Path) -> StartStructure:
+    """Read the first frame of an XYZ or PDB file, compressed or not, or of what ASE reads.
+
+    Molecules that a cell has cut are made whole.
+
+    Raises:
+        InputError: no such file, or not readable.
+        MissingExtraError: another format, and ASE is not installed.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a structure")
+    try:
+        frames = read_structures(path, _silent, "analysis", first_only=True)
+    except BadFrame as error:
+        raise InputError(f"{path}: not readable as XYZ ({error.reason})") from None
+    if not frames or not np.isfinite(frames[0].positions).all():
+        raise InputError(
+            f"{path}: not readable as XYZ (no atoms, or positions that are not finite)"
+        )
+    frame = frames[0]
+    positions = frame.positions
+    if frame.cell is not None:
+        try:
+            positions = make_whole(frame.numbers, positions, Repeats(frame.cell, frame.pbc))
+        except GeometryError as error:
+            raise InputError(f"{path}: {error}") from None
+    return StartStructure(tuple(frame.numbers.tolist()), positions, path, frame.symbols)
+
+
+def _silent(_: str) -> None:
+    """Tell nobody: what lies between frames is no part of the first one."""

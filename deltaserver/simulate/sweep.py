@@ -1,0 +1,232 @@
+"""A set of runs, one for each temperature: side by side or one after the other, each a process.
+
+One run that blows up or fails does not end the others. Repeated with ``resume`` the set goes on
+where it was: what is finished, or has blown up, is passed over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import click
+
+from deltaserver.errors import (
+    ConnectionLostError,
+    DeltaserverError,
+    EndedEarlyError,
+    GuardError,
+    InputError,
+)
+from deltaserver.serve.signals import stoppable_once
+from deltaserver.simulate.ipi.process import end_with_parent
+from deltaserver.simulate.progress import Progress, ProgressLine, PropertiesTail
+from deltaserver.simulate.record import RunRecord, make_directory, read_record, write_whole
+
+POLL_S = 0.25
+PATIENCE_S = 30.0  # for runs that were asked to stop
+OUTPUT_NAME = "simulate.err"
+SWEEP_FILE = "sweep.json"
+FORMAT = "deltaserver-sweep/1"
+PASSED_OVER = ("finished", "blown up")
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """One run of the set.
+
+    Attributes:
+        name: of the run, and of its directory in the sweep's.
+        directory: where it runs.
+        options: of ``deltaserver simulate``, but for ``--directory``, ``--resume``, ``--quiet``.
+        total_steps: how many it is to have.
+        properties: name of i-PI's properties file.
+    """
+
+    name: str
+    directory: Path
+    options: tuple[str, ...]
+    total_steps: int
+    properties: str
+
+    def with_total_steps(self, steps: int) -> SweepRun:
+        """Return the same run with another number of steps."""
+        kept = [word for word in self.options if not word.startswith("--steps=")]
+        return replace(self, total_steps=steps, options=(*kept, f"--steps={steps}"))
+
+    def command(self, resume: bool) -> list[str]:
+        """Return the command that runs it."""
+        words = [sys.executable, "-m", "deltaserver", "simulate", *self.options, "--quiet"]
+        words += ["--resume"] if resume else []
+        return [*words, f"--directory={self.directory}"]
+
+
+def write_sweep(directory: Path, runs: Sequence[SweepRun]) -> None:
+    """Write ``sweep.json``, from which the set is resumed."""
+    entries = [
+        {"name": run.name, "options": run.options, "total_steps": run.total_steps,
+         "properties": run.properties}
+        for run in runs
+    ]  # fmt: skip
+    text = json.dumps({"format": FORMAT, "runs": entries}, indent=2, ensure_ascii=False)
+    write_whole(directory / SWEEP_FILE, text + "\n")
+
+
+def read_sweep(directory: Path) -> list[SweepRun] | None:
+    """Read ``sweep.json``; None if there is none.
+
+    Raises:
+        InputError: it is not ours.
+    """
+    path = directory / SWEEP_FILE
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["format"] != FORMAT:
+            raise ValueError(data["format"])
+        return [
+            SweepRun(
+                str(run["name"]),
+                directory / Path(str(run["name"])).name,
+                tuple(str(word) for word in run["options"]),
+                int(run["total_steps"]),
+                str(run["properties"]),
+            )
+            for run in data["runs"]
+        ]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a sweep of ours ({error!r})") from error
+
+
+@dataclass
+class Child:
+    """A run that is going on."""
+
+    run: SweepRun
+    process: subprocess.Popen[bytes]
+    tail: PropertiesTail
+    progress: Progress = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.progress = Progress(self.run.total_steps)
+
+
+def run_all(runs: Sequence[SweepRun], jobs: int, resume: bool, line: ProgressLine | None) -> None:
+    """Run them all, ``jobs`` at a time.
+
+    Raises:
+        GuardError: one or more have blown up.
+        EndedEarlyError: all that did not finish have ended in order, too early.
+        ConnectionLostError, InputError: one or more have failed otherwise.
+        KeyboardInterrupt: a signal has stopped them.
+    """
+    waiting = [run for run in runs if not (resume and _is_over(run))]
+    for run in runs:
+        if run not in waiting:
+            _say(line, f"{run.name}: {_outcome(run)}; passed over")
+    going: list[Child] = []
+    with stoppable_once() as ending, _ended(going, ending):
+        while waiting or going:
+            while waiting and len(going) < jobs:
+                going.append(_start(waiting.pop(0), resume))
+            time.sleep(POLL_S)
+            for child in list(going):
+                child.progress.add(child.tail.read())
+                if child.process.poll() is not None:
+                    going.remove(child)
+                    _say(line, f"{child.run.name}: {_outcome(child.run)}")
+            if line and going:
+                line.show([(child.run.name, child.progress) for child in going])
+    _report(runs)
+
+
+def _is_over(run: SweepRun) -> bool:
+    record = read_record(run.directory)
+    if record is None or record.status not in PASSED_OVER:
+        return False
+    if record.status == "blown up" or record.reason is not None:
+        return True
+    return record.step >= run.total_steps
+
+
+def _start(run: SweepRun, resume: bool) -> Child:
+    make_directory(run.directory)
+    with (run.directory / OUTPUT_NAME).open("wb") as errors:
+        process = subprocess.Popen(
+            run.command(resume),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,  # Ctrl-C reaches us, and we end the runs in order
+            preexec_fn=end_with_parent if sys.platform == "linux" else None,
+        )
+    return Child(run, process, PropertiesTail(run.directory / run.properties))
+
+
+@contextlib.contextmanager
+def _ended(going: list[Child], ending: threading.Event) -> Iterator[None]:
+    """Leave no run behind, whatever signals come meanwhile."""
+    try:
+        yield
+    finally:
+        ending.set()
+        for child in going:
+            child.process.terminate()
+        for child in going:
+            try:
+                child.process.wait(timeout=PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+
+
+def _say(line: ProgressLine | None, text: str) -> None:
+    if line:
+        line.clear()
+        click.echo(text, err=True)
+
+
+def _outcome(run: SweepRun) -> str:
+    record = read_record(run.directory)
+    if record is None or record.status == "running":
+        return f"failed: {_last_error(run)}"
+    reason = f": {record.reason}" if record.reason else ""
+    return f"{record.status} at step {record.step}{reason}"
+
+
+def _last_error(run: SweepRun) -> str:
+    with contextlib.suppress(OSError):
+        text = (run.directory / OUTPUT_NAME).read_text(encoding="utf-8", errors="replace")
+        if text.strip():
+            return text.strip().splitlines()[-1].removeprefix("deltaserver: ")
+    return f"see {run.directory}"
+
+
+def _report(runs: Sequence[SweepRun]) -> None:
+    records: dict[str, RunRecord | None] = {r.name: read_record(r.directory) for r in runs}
+    blown = [n for n, record in records.items() if record and record.status == "blown up"]
+    failed = [r for r in runs if _status(records[r.name]) not in PASSED_OVER]
+    texts = []
+    if blown:
+        texts.append(f"blown up: {', '.join(blown)}")
+    if failed:
+        texts += [f"{run.name}: {_outcome(run)}" for run in failed]
+    if not texts:
+        return
+    error: type[DeltaserverError] = GuardError if blown else ConnectionLostError
+    if not blown and all(_status(records[run.name]) == "stopped" for run in failed):
+        error = EndedEarlyError
+    if not blown and all(records[run.name] is None for run in failed):
+        error = InputError
+    raise error("; ".join(texts))
+
+
+def _status(record: RunRecord | None) -> str:
+    return record.status if record else "failed"

@@ -1,0 +1,1 @@
+"""Errors of averages over correlated series: correlation times, blocks, bootstrap."""

@@ -1,0 +1,1 @@
+"""The whole kernel matrix: blocks, assembly, Cholesky factorisation, memory."""

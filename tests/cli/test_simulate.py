@@ -1,0 +1,156 @@
+"""What `deltaserver simulate` and `deltaserver input` refuse, without starting anything."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ase import Atoms
+
+from deltaserver.cli import app
+from deltaserver.simulate import sweep
+from deltaserver.simulate.record import RunRecord, write_record
+from deltaserver.simulate.sweep import SweepRun, read_sweep, write_sweep
+from tests.builders import COMPLEX, geometry
+
+RECORD = RunRecord("models", "total", "nvt", (100.0,), 0.5, 31415, 1000, "model0_nvt")
+
+
+@pytest.fixture
+def start(tmp_path):
+    path = tmp_path / "start.xyz"
+    Atoms(COMPLEX, geometry(7, 3)).write(path)
+    return path
+
+
+def refused(capsys, *words, code=2):
+    assert app.main([str(word) for word in words]) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "expected INPUT.xml, or --kind to make one, or --resume"),
+        (["--resume"], "no run to be resumed"),
+        (["x.xml", "--models", "y"], "x.xml: no such file"),
+        (["x.xml", "--kind", "nvt"], "INPUT.xml and --kind: give the one or the other"),
+        (["x.xml", "--timestep", "1"], "timestep_fs: only with --kind"),
+        (["x.xml", "--temperature", "1"], "temperatures_k: only with --kind"),
+        (["--kind", "nvt"], "--models is missing"),
+        (["--kind", "nvt", "--temperature", "5", "--temperature", "5"], "one stands there twice"),
+        (["--kind", "remd", "--models", "x"], "--kind remd takes two or more --temperature"),
+        (["--kind", "nvt", "--models", "nowhere"], "nowhere: no such file"),
+    ],
+)
+def test_command_lines_that_make_no_sense(capsys, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(capsys, "simulate", "--directory", tmp_path / "run", *words)
+
+
+def test_an_input_needs_a_model(capsys, tmp_path):
+    path = tmp_path / "input.xml"
+    path.write_text("<simulation><ffsocket><address>a</address></ffsocket></simulation>")
+    assert "--models is missing" in refused(capsys, "simulate", path)
+
+
+def test_input_refuses_what_does_not_fit(capsys, model_directory, start, tmp_path):
+    words = ("input", "--models", model_directory)
+    assert "ships no structure.xyz" in refused(capsys, *words, "--kind", "nvt")
+    line = refused(
+        capsys, *words, "--kind", "mts", "--structure", start, "--component", "fragments"
+    )
+    assert "--kind mts splits fragments from binding" in line
+    line = refused(capsys, *words, "--kind", "nvt", "--structure", start, "--output", "/no/where")
+    assert line == "deltaserver: --output /no/where: no such file or directory"
+    assert "component 'oxygen'" in refused(
+        capsys, *words, "--kind", "nvt", "--component", "oxygen", "--structure", start
+    )
+
+
+def test_the_time_step_of_mts_is_that_of_its_inner_steps(capsys, model_directory, start):
+    words = ["input", "--models", model_directory, "--kind", "mts", "--structure", start]
+    for more, expected in (((), "1"), (("--inner-steps", 3), "1.5"), (("--timestep", 4), "4")):
+        assert app.main([str(word) for word in (*words, *more)]) == 0
+        assert f'<timestep units="femtosecond">{expected}<' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("component", "parts"),
+    [("total", ["water", "ammonia", "binding"]), ("fragments", ["water", "ammonia"]),
+     ("full", ["full"]), ("water", ["water"])],
+)  # fmt: skip
+def test_outputs_are_those_of_the_component(capsys, model_directory, start, component, parts):
+    words = ["input", "--models", model_directory, "--kind", "nvt", "--structure", start,
+             "--component", component]  # fmt: skip
+    assert app.main([str(word) for word in words]) == 0
+    text = capsys.readouterr().out
+    found = [line.split('extra_type="')[1].split('"')[0] for line in text.splitlines()
+             if "extra_type" in line]  # fmt: skip
+    assert found == [f"{part}_energy_ev" for part in parts]
+
+
+def test_a_run_begun_with_other_options_is_not_resumed(capsys, model_directory, start, tmp_path):
+    record = replace(RECORD, models=str(model_directory.resolve()))
+    words = ["simulate", "--models", model_directory, "--kind", "nvt", "--structure", start,
+             "--directory", tmp_path, "--temperature", 100, "--resume"]  # fmt: skip
+    write_record(replace(record, timestep_fs=0.25), tmp_path)
+    assert "was begun with timestep_fs 0.25, not 0.5" in refused(capsys, *words)
+    write_record(replace(record, status="blown up", step=7), tmp_path)
+    assert "this run has blown up" in refused(capsys, *words)
+    write_record(replace(record, status="finished", step=2000), tmp_path)
+    assert "finished at step 2000; nothing to do" in refused(capsys, *words, code=0)
+
+
+# -- sweeps --------------------------------------------------------------------------------------
+
+
+def runs_in(directory: Path) -> list[SweepRun]:
+    return [
+        SweepRun(f"{t}K", directory / f"{t}K", ("--kind=nvt", f"--temperature={t}", "--steps=10"),
+                 10, "x.out") for t in (10, 300)
+    ]  # fmt: skip
+
+
+def test_a_sweep_is_read_as_it_was_written(tmp_path):
+    assert read_sweep(tmp_path) is None
+    write_sweep(tmp_path, runs_in(tmp_path))
+    assert read_sweep(tmp_path) == runs_in(tmp_path)
+
+
+def test_another_number_of_steps():
+    run = runs_in(Path())[0].with_total_steps(50)
+    assert run.total_steps == 50
+    assert run.options == ("--kind=nvt", "--temperature=10", "--steps=50")
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"format": "x"}', '{"format": "deltaserver-sweep/1"}']
+)
+def test_files_that_are_no_sweep(capsys, tmp_path, text):
+    (tmp_path / "sweep.json").write_text(text)
+    line = refused(capsys, "simulate", "--resume", "--directory", tmp_path)
+    assert "sweep.json: not a sweep of ours" in line
+
+
+def test_what_is_over_is_passed_over(capsys, tmp_path, monkeypatch):
+    """Both runs are over: no process is started, and the end tells of the one that blew up."""
+    monkeypatch.setattr(sweep.subprocess, "Popen", None)
+    write_sweep(tmp_path, runs_in(tmp_path))
+    for name, status, step in (("10K", "finished", 10), ("300K", "blown up", 4)):
+        (tmp_path / name).mkdir()
+        write_record(replace(RECORD, status=status, step=step, reason="why"), tmp_path / name)
+    assert app.main(["simulate", "--resume", "--directory", str(tmp_path)]) == 4
+    assert capsys.readouterr().err.splitlines() == [
+        "10K: finished at step 10: why; passed over",
+        "300K: blown up at step 4: why; passed over",
+        "deltaserver: blown up: 300K",
+    ]
+
+
+def test_a_run_that_cannot_start_fails_by_itself(capsys, tmp_path):
+    runs = [replace(run, options=("--kind=nvt", "--models=nowhere")) for run in runs_in(tmp_path)]
+    write_sweep(tmp_path, runs)
+    line = refused(capsys, "simulate", "--resume", "--quiet", "--directory", tmp_path)
+    assert "10K: failed: nowhere: no such file" in line
+    assert "300K: failed: nowhere" in line

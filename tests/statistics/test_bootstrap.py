@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+
+from deltaserver.errors import DataError
+from deltaserver.evaluation.held_out_errors import _gain
+from deltaserver.statistics.bootstrap import (
+    BlockBootstrap,
+    Estimate,
+    choose_block_length,
+    correlation_time,
+)
+
+
+def autoregressive(n_series, length, phi, seed=0):
+    """AR(1) series around 0 with unit variance, shape (n_series, length); τ = (1+φ)/(1−φ)."""
+    rng = np.random.default_rng(seed)
+    noise = np.sqrt(1 - phi**2) * rng.normal(size=(n_series, length))
+    series = np.empty_like(noise)
+    series[:, 0] = rng.normal(size=n_series)
+    for t in range(1, length):
+        series[:, t] = phi * series[:, t - 1] + noise[:, t]
+    return series
+
+
+def coverage(series, block_length):
+    trajectory = np.zeros(series.shape[1], dtype=int)
+    inside = []
+    for seed, values in enumerate(series):
+        found = BlockBootstrap.draw(trajectory, block_length, 300, 0.9, seed).mean(values)
+        inside.append(found.low <= 0.0 <= found.high)
+    return float(np.mean(inside))
+
+
+def test_blocks_cover_the_true_mean_about_as_often_as_stated_and_single_frames_do_not():
+    series = autoregressive(250, 400, 0.7)
+    chosen = [choose_block_length([s], np.zeros(400, dtype=int)) for s in series]
+    assert 12 < np.median(chosen) < 24
+    assert 0.84 <= coverage(series, int(np.median(chosen))) <= 0.95
+    assert coverage(series, 1) < 0.65
+
+
+def test_blocks_do_not_hurt_where_frames_are_independent():
+    series = np.random.default_rng(5).normal(size=(200, 200))
+    assert 0.82 <= coverage(series, 6) <= 0.95
+
+
+def test_correlation_time_of_a_known_series():
+    taus = [correlation_time(s) for s in autoregressive(20, 20_000, 0.6)]
+    assert np.mean(taus) == pytest.approx(4.0, rel=0.1)
+    assert correlation_time(np.ones(50)) == 1.0
+    assert correlation_time(np.random.default_rng(0).normal(size=5000)) < 1.3
+
+
+def test_resamples_stay_inside_trajectories_and_hold_whole_blocks():
+    trajectory = np.repeat([3, 1], [10, 7])
+    drawn = BlockBootstrap.draw(trajectory, 4, 50)
+    assert drawn.index.shape == (50, 17)
+    assert drawn.n_blocks == 3 + 2
+    assert ((trajectory[drawn.index] == 3).sum(axis=1) == 10).all()
+    inside = drawn.index[:, trajectory[drawn.index[0]] == 3]
+    assert (np.diff(inside[:, :4], axis=1) % 10 == 1).all()
+
+
+def test_every_frame_is_drawn_equally_often():
+    drawn = BlockBootstrap.draw(np.zeros(20, dtype=int), 7, 20_000)
+    counts = np.bincount(drawn.index.ravel(), minlength=20) / 20_000
+    np.testing.assert_allclose(counts, 1.0, atol=0.05)
+
+
+def test_block_length_keeps_five_blocks_in_the_longest_trajectory():
+    drift = np.linspace(0.0, 1.0, 30)
+    assert choose_block_length([drift], np.zeros(30, dtype=int)) == 6
+    assert choose_block_length([np.zeros(3)], np.zeros(3, dtype=int)) == 1
+
+
+def test_few_blocks_widen_intervals_by_students_t():
+    # Quantiles of Student's t at 97.5 %: 2.5706 (5 degrees of freedom), 2.2010 (11).
+    for n_blocks, expected in ((6, 2.5706), (12, 2.2010)):
+        drawn = BlockBootstrap.draw(np.zeros(5 * n_blocks, dtype=int), 5, 10)
+        assert drawn.widening == pytest.approx(
+            expected / 1.95996 * np.sqrt(n_blocks / (n_blocks - 1)), rel=0.01
+        )
+
+
+def test_estimates_scale_and_seeds_repeat():
+    assert Estimate(2.0, 1.0, 4.0).scaled(0.5) == Estimate(1.0, 0.5, 2.0)
+    values, trajectory = np.arange(30.0), np.zeros(30, dtype=int)
+    first, second = (BlockBootstrap.draw(trajectory, 3, 50, seed=9).mean(values) for _ in "ab")
+    assert first == second
+    assert first.low < first.value == values.mean() < first.high
+
+
+@pytest.mark.parametrize(("n_frames", "block", "resamples"), [(0, 1, 10), (5, 0, 10), (5, 1, 1)])
+def test_senseless_requests_are_refused(n_frames, block, resamples):
+    with pytest.raises(DataError):
+        BlockBootstrap.draw(np.zeros(n_frames, dtype=int), block, resamples)
+
+
+@pytest.mark.parametrize("n_blocks", [2, 3, 5, 20])
+def test_intervals_of_errors_stay_above_zero(n_blocks):
+    """A few large errors among many small ones, in few blocks: percentiles widened go below."""
+    rng = np.random.default_rng(n_blocks)
+    values = rng.lognormal(0.0, 2.0, 5 * n_blocks)
+    drawn = BlockBootstrap.draw(np.zeros(len(values), dtype=int), 5, 500)
+    found = drawn.estimate_positive(float(values.mean()), drawn.means(values))
+    assert 0.0 < found.low < found.value == values.mean() < found.high
+    gain = _gain(found)
+    assert gain.low < gain.value < gain.high < 100.0
+
+
+def test_the_interval_of_a_logarithm_covers_as_stated():
+    inside = []
+    for seed in range(200):
+        values = np.random.default_rng(seed).gamma(0.5, 2.0, 40)  # mean 1, skewed
+        drawn = BlockBootstrap.draw(np.zeros(40, dtype=int), 4, 300, 0.9, seed)
+        found = drawn.estimate_positive(float(values.mean()), drawn.means(values))
+        inside.append(found.low <= 1.0 <= found.high)
+    assert 0.83 <= np.mean(inside) <= 0.97
+
+
+def test_errors_of_zero_have_an_interval_that_begins_there():
+    drawn = BlockBootstrap.draw(np.zeros(40, dtype=int), 4, 300)
+    assert drawn.estimate_positive(0.0, np.zeros(300)) == Estimate(0.0, 0.0, 0.0)

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+
+from deltaserver.errors import InputError
+from deltaserver.training.iterative import plan
+from deltaserver.training.iterative.plan import decide, iterative_bytes
+from deltaserver.training.matrix.memory import Size
+
+CATCHER = Size(88, 4)
+
+
+@pytest.fixture(autouse=True)
+def memory(monkeypatch):
+    monkeypatch.setattr(plan, "available_bytes", lambda: 16e9)
+    monkeypatch.setattr("deltaserver.training.matrix.memory.available_bytes", lambda: 16e9)
+
+
+def test_small_systems_are_solved_exactly():
+    assert decide(Size(6, 8), 20, "auto", None, "x").solver == "exact"
+
+
+def test_what_does_not_fit_is_solved_iteratively_within_the_memory():
+    assert CATCHER.bytes_for(600) > 16e9
+    choice = decide(CATCHER, 600, "auto", None, "x")
+    assert choice.solver == "iterative"
+    assert choice.points > 0
+    assert choice.bytes_ <= 16e9
+    assert "iterative solver, about" in str(choice)
+
+
+def test_memory_sizes_the_preconditioner():
+    least = iterative_bytes(CATCHER, 600, 1)
+    wide, narrow = (decide(CATCHER, 600, "iterative", limit, "x") for limit in (16e9, 1.5 * least))
+    assert wide.points > narrow.points >= 1
+    assert narrow.bytes_ <= 1.5 * least
+    with pytest.raises(InputError, match=r"even without the kernel matrix.* at most \d+ points"):
+        decide(CATCHER, 600, "auto", 0.9 * least, "x")
+
+
+def test_the_exact_solver_is_refused_where_it_does_not_fit():
+    with pytest.raises(InputError, match=r"at most \d+ points fit"):
+        decide(CATCHER, 600, "exact", None, "x")
+
+
+def test_the_points_that_are_said_to_fit_do():
+    limit = 2e9
+    most = plan._most(CATCHER, limit)
+    assert iterative_bytes(CATCHER, most, 1) <= limit < iterative_bytes(CATCHER, most + 1, 1)

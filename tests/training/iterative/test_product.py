@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from deltaserver.training.components import components, labelled_set
+from deltaserver.training.iterative.preconditioner import FLOOR, Preconditioner, choose_points
+from deltaserver.training.iterative.product import KernelProduct
+from deltaserver.training.matrix.assembly import assemble
+from deltaserver.training.symmetry_modes import resolve
+from deltaserver.training.trainer import _descriptor_coefficients
+from tests.training.labelled import water_dimer
+
+SIGMA = 8.0
+
+
+def points(mode, count=20, name="binding"):
+    frames = water_dimer(40)
+    available = components(frames)
+    component = next(c for c in available if c.name == name)
+    data = labelled_set(frames, component)
+    some = np.arange(count)
+    return data.positions[some], resolve(mode, frames, available, component, data, some).perms
+
+
+def whole_matrix(x, perms):
+    lower = np.tril(np.asarray(assemble(x, perms, SIGMA)))
+    return lower + np.tril(lower, -1).T
+
+
+@pytest.mark.parametrize("mode", ["none", "product"])
+@pytest.mark.parametrize("device", ["cpu", "torch:cpu"])
+def test_the_product_is_the_matrix_times_the_vector(mode, device):
+    if device != "cpu":
+        pytest.importorskip("torch")
+    x, perms = points(mode)
+    v = np.random.default_rng(0).normal(size=x.size)
+    expected = whole_matrix(x, perms) @ v
+    found = KernelProduct(x, perms, SIGMA, device=device)(v)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
+def test_a_large_group_goes_through_compiled_loops_to_the_same():
+    x, _ = points("none", 35)
+    perms = both_triples()
+    v = np.random.default_rng(1).normal(size=x.size)
+    expected = whole_matrix(x, perms) @ v
+    for threads in (1, 2):
+        found = KernelProduct(x, perms, SIGMA, threads)(v)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
+def both_triples():
+    """A group of 36 permutations of two triples: all of S₃ on both."""
+    from itertools import permutations
+
+    return np.array([[*p, *(3 + i for i in q)] for p in permutations(range(3))
+                     for q in permutations(range(3))])  # fmt: skip
+
+
+def test_threads_change_no_digit():
+    x, _ = points("none", 35)
+    v = np.random.default_rng(1).normal(size=x.size)
+    one, two = (KernelProduct(x, both_triples(), SIGMA, threads)(v) for threads in (1, 2))
+    assert np.array_equal(one, two)
+
+
+def test_coefficients_in_descriptor_space_are_those_of_the_file():
+    x, perms = points("none")
+    v = np.random.default_rng(2).normal(size=x.size)
+    _, a = _descriptor_coefficients(x, -v)
+    np.testing.assert_allclose(KernelProduct(x, perms, SIGMA).in_descriptor_space(v), a, rtol=1e-10)
+
+
+def test_the_preconditioner_of_all_points_inverts_the_matrix():
+    x, perms = points("product", 8)
+    lam = 1e-4
+    inverse = Preconditioner(x, perms, SIGMA, choose_points(8, 8), lam)
+    y = np.random.default_rng(3).normal(size=x.size)
+    matrix = whole_matrix(x, perms) + lam * np.eye(x.size)
+    np.testing.assert_allclose(matrix @ inverse(y), y, atol=1e-7 * np.abs(y).max())
+
+
+def test_few_columns_and_the_blocks_of_every_point():
+    x, perms = points("product")
+    some = choose_points(20, 5)
+    few = Preconditioner(x, perms, SIGMA, some, 0.0)
+    rows = (some[:, None] * 18 + np.arange(18)).ravel()
+    K = whole_matrix(x, perms)
+    expected = K[:, rows] @ np.linalg.lstsq(K[np.ix_(rows, rows)], K[rows], rcond=1e-13)[0]
+    left = K - expected
+    for m in range(20):
+        block = slice(18 * m, 18 * m + 18)
+        expected[block, block] = K[block, block]
+    expected += FLOOR * np.diagonal(left).mean() * np.eye(x.size)
+    y = np.random.default_rng(3).normal(size=x.size)
+    # K_rr is nearly singular: by least squares and by Cholesky its inverse agrees to some digits.
+    np.testing.assert_allclose(few(expected @ y), y, rtol=0, atol=1e-4 * np.abs(y).max())
+
+
+def test_points_are_chosen_the_same_and_once():
+    chosen = choose_points(50, 20)
+    assert np.array_equal(chosen, choose_points(50, 20))
+    assert len(set(chosen.tolist())) == 20
+    assert set(choose_points(50, 10)) <= set(chosen.tolist())
