@@ -15,7 +15,7 @@ help:
 	@echo "make slow    long physics: NVE drift and the like"
 	@echo "make fuzz    a million inputs to the wire parser, 50,000 to the loaders"
 	@echo "make bench   our evaluator against sgdml's, and steps a second under i-PI"
-	@echo "make lint    ruff, mypy, hadolint and shellcheck"
+	@echo "make lint    ruff, mypy, import-linter, hadolint and shellcheck"
 	@echo "make test-cluster    containers and Slurm, really run: as root, on Debian 12"
 
 $(BIN)/python:
@@ -83,6 +83,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/shellcheck .ci/run $$(git ls-files '*.sh' '*.sbatch')
 

@@ -1,1 +1,1 @@
-"""What a run shows: so far, what each fragment and the binding contributed."""
+"""What a run shows: read its files, measure, show what was found."""

@@ -16,6 +16,7 @@ import deltaserver
 from deltaserver.cli.analyze import register_analyze
 from deltaserver.cli.check import register_check
 from deltaserver.cli.dataset import register_dataset
+from deltaserver.cli.dataset_import import register_import
 from deltaserver.cli.evaluate import register_evaluate
 from deltaserver.cli.help_page import ServeGroup
 from deltaserver.cli.options.guards import guard_options, guard_settings
@@ -201,6 +202,7 @@ for register in (
     register_reorder,
     register_simulate,
     register_dataset,
+    register_import,
     register_train,
     register_evaluate,
     register_analyze,

@@ -22,9 +22,6 @@ PATH = click.Path(path_type=Path)
 
 def register_dataset(app: click.Group) -> None:
     """Add ``deltaserver dataset`` to the command line."""
-    from deltaserver.cli.dataset_import import import_command
-
-    dataset.add_command(import_command)
     app.add_command(dataset)
 
 

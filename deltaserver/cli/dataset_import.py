@@ -10,6 +10,13 @@ import click
 from deltaserver.cli import dataset as shared
 
 
+def register_import(app: click.Group) -> None:
+    """Add ``deltaserver dataset import`` to the command line."""
+    group = app.commands["dataset"]
+    assert isinstance(group, click.Group)
+    group.add_command(import_command)
+
+
 @click.command("import")
 @click.argument("source", type=shared.PATH, metavar="FILE")
 @shared._fragment_option(required=True)

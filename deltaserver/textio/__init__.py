@@ -1,1 +1,1 @@
-"""Text formats that several parts of the package read: i-PI's columns, XYZ frames."""
+"""Files that others write and those that we write: XYZ, PDB, i-PI's columns, YAML, journals."""

@@ -1,1 +1,1 @@
-"""From raw structures to a served model: datasets, labels, training, evaluation."""
+"""From labelled frames to model files: symmetry, kernel matrix or iteration, the trainer."""

@@ -23,7 +23,7 @@ SHARES = 3  # for each thread, so that one that comes late takes fewer
 
 
 class Task(NamedTuple):
-    """What compiled loops take besides the model: see ``loops.direct``.
+    """What compiled loops take besides the model: see ``loops.evaluate.direct``.
 
     Attributes:
         positions: shape (B, N, 3), the model's length.
@@ -90,8 +90,8 @@ class Weights:
 class TrainingSum(ABC):
     """The training arrays of one model, laid out for the kernel sum.
 
-    Build with :func:`deltaserver.model.kernel.training_sum.training_sum`. All quantities are in the model's own
-    units.
+    Build with :func:`deltaserver.model.kernel.training_sum.training_sum`. All quantities are in the
+    model's own units.
     """
 
     per_query: int  # numbers in the largest temporary array, for one query

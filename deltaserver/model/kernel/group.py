@@ -79,7 +79,7 @@ class FourierSum(TrainingSum):
         return total
 
     def _arguments(self, groups: slice) -> tuple[object, ...]:
-        """What ``loops.small_group`` takes of the model; kept, where it is the same every time."""
+        """What ``small_group`` takes of the model; kept, where it is the same every time."""
         key = (groups.start, groups.stop)
         if key not in self._kept:
             layout = self._layout

@@ -1,4 +1,4 @@
-"""The kernel sum over a group of permutations as compiled loops; see ``loops`` and ``fourier``.
+"""The kernel sum over a group of permutations as compiled loops; see ``kernel.fourier``.
 
 Training points go by in fours, as eight rows: four x, four a. They are read from memory once:
 when they are needed again, with their weights known, they are still in a core's second cache.

@@ -1,4 +1,4 @@
-"""The kernel sum without permutations as compiled loops; see ``loops`` and ``kernel``.
+"""The kernel sum without permutations as compiled loops; see ``kernel.direct``.
 
 Rows start on a cache line (:func:`aligned`): a vector that lies across two lines costs two loads.
 """

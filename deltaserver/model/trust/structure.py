@@ -2,8 +2,8 @@
 
 i-PI sends no elements: a structure whose atoms stand in another order looks like any other, and a
 force field answers it with forces that mean nothing. What the model's training geometries have in
-common (:mod:`deltaserver.molecules.bonds`) tells them apart: every bond of the model must be a bond in
-the structure. Relabelling equivalent atoms changes no bond and passes.
+common (:mod:`deltaserver.molecules.bonds`) tells them apart: every bond of the model must be a bond
+in the structure. Relabelling equivalent atoms changes no bond and passes.
 """
 
 from __future__ import annotations

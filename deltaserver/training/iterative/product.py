@@ -2,8 +2,8 @@
 
 Forces that a model predicts at its own training points are K times its coefficients. So K v is one
 evaluation of a model with coefficients v at M geometries: in the Fourier space of the permutation
-group (:mod:`deltaserver.model.kernel.fourier`), with what it takes of the training arrays read once for a
-block of geometries, blocks shared out among threads. All in the units of the training points.
+group (:mod:`deltaserver.model.kernel.fourier`), with what it takes of the training arrays read once
+for a block of geometries, blocks shared out among threads. All in the units of the training points.
 """
 
 from __future__ import annotations

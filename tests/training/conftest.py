@@ -1,0 +1,1 @@
+from tests.datasets.conftest import cheap, cluster, frames  # noqa: F401
