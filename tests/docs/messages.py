@@ -20,11 +20,11 @@ NOT_FOR_USERS = {"AssertionError", "RuntimeError", "TypeError", "KeyError", "Not
 OTHERS = {"fail", "BadParameter", "UsageError", "ClickException", "BadZipFile"}
 # Modules whose functions and constants word what another one raises, and what that is.
 SPEAKERS = {
-    "structure_diagnosis": "GuardError",
-    "structure_check": "GuardError",
-    "guards": "GuardError",
+    "trust/diagnosis": "GuardError",
+    "trust/structure": "GuardError",
+    "trust/evaluation": "GuardError",
 }
-SILENT = {"groups"}  # caught by fourier, which does without
+SILENT = {"kernel/representations"}  # caught by fourier, which does without
 WARNING = "warning"
 ENOUGH_LETTERS = 18
 
@@ -36,6 +36,11 @@ class Message:
     text: str
     kind: str  # the exception's name, or "warning"
     where: str
+
+
+def room_and_name(path: Path) -> str:
+    """Return the last folder and the module's name: names alone stand in several rooms."""
+    return f"{path.parent.name}/{path.stem}"
 
 
 def _name(node: ast.AST | None) -> str:
@@ -69,7 +74,7 @@ def messages() -> list[Message]:
         message
         for path, tree in trees.items()
         for message in messages_of(tree, path.relative_to(PACKAGE.parent), spoken)
-        if path.stem not in SILENT
+        if room_and_name(path) not in SILENT
     }
     return sorted(found, key=lambda message: message.where)
 
@@ -83,12 +88,12 @@ def messages_of(tree: ast.AST, path: Path, spoken: set[str]) -> Iterator[Message
     }
     named = _named_texts(tree)
     told = partial(_told, named=named, path=path)
-    if path.stem in SPEAKERS:
+    if room_and_name(path) in SPEAKERS:
         for name, wordings in named.items():
             for text in wordings:
                 if len(re.findall("[A-Za-z]", text)) >= ENOUGH_LETTERS:
                     worded = re.sub(f"{ANY}+", ANY, text.replace("{}", ANY))
-                    yield Message(worded, SPEAKERS[path.stem], f"{path}: {name}")
+                    yield Message(worded, SPEAKERS[room_and_name(path)], f"{path}: {name}")
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef) and node.name in spoken:
             for call in _super_calls(node):

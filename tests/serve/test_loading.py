@@ -77,7 +77,7 @@ def _longer(_no_hang):
 @pytest.mark.parametrize(
     "missing",
     [
-        ("loops_pairs.axes", "loops_pairs.collect", "loops_pairs.pair_distances"),
+        ("pairs.axes", "pairs.collect", "pairs.pair_distances"),
         pytest.param(None, marks=pytest.mark.slow),
     ],
     ids=["some", "all"],
