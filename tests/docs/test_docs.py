@@ -153,12 +153,12 @@ def test_the_python_of_the_readme_runs(monkeypatch):
 
 def test_the_picture_names_modules_that_exist():
     picture = (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8")
-    lists = re.findall(r"(?:(serve|model)/)?(\w+\.py(?:, \w+\.py)*)", picture)
+    lists = re.findall(r"(?:(\w+)/)?((?:\w+/)*\w+\.py(?:, (?:\w+/)*\w+\.py)*)", picture)
     assert len(lists) >= 9
     for folder, names in lists:
         for name in names.split(", "):
-            places = [ROOT / "deltaserver" / folder / name, ROOT / "deltaserver" / name]
-            places.append(ROOT / "tests" / name)
+            folders = ("", folder, "model", f"model/{folder}")
+            places = [ROOT / "deltaserver" / place / name for place in folders]
             assert any(place.exists() for place in places), f"{folder}/{name}"
 
 
