@@ -184,14 +184,19 @@ def write_command(directory: Path, name: str | None, reference: str | None, debu
 @_OUTPUT
 @click.option("--name", help="The dataset's name. [default: the directory's]")
 @click.option("--reference", help="One name for reference methods that are named differently.")
+@click.option("--max-binding", type=float, default=float("inf"), metavar="EV",
+              help="Leave out frames whose binding energy is higher: a wall that no run climbs, or "
+              "fragments that are torn.")  # fmt: skip
 @_DEBUG
 def merge_command(
-    datasets: tuple[Path, ...], output: Path, name: str | None, reference: str | None, debug: bool
-) -> None:
+    datasets: tuple[Path, ...], output: Path, name: str | None, reference: str | None,
+    max_binding: float, debug: bool,
+) -> None:  # fmt: skip
     """Write one dataset of several; their trajectories stay apart."""
     from deltaserver.datasets.workflow import merge
 
-    _report(merge(datasets, output, name or output.resolve().name, reference), output)
+    merged = merge(datasets, output, name or output.resolve().name, reference, max_binding)
+    _report(merged, output)
 
 
 @dataset.command("export")

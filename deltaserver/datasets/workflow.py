@@ -96,27 +96,39 @@ def finish(workplace: Workplace, name: str, reference: str | None) -> LabelledFr
 
 
 def merge(
-    datasets: tuple[Path, ...], directory: Path, name: str, reference: str | None
-) -> LabelledFrames:
+    datasets: tuple[Path, ...], directory: Path, name: str, reference: str | None,
+    max_binding_ev: float = np.inf,
+) -> LabelledFrames:  # fmt: skip
     """Write one dataset of several; trajectories are numbered anew, in order.
+
+    Args:
+        datasets: what is merged.
+        directory: to be written.
+        name: of the new dataset.
+        reference: one name for all reference methods; None if theirs are the same.
+        max_binding_ev: frames whose binding energy is higher are left out; the numbers of
+            trajectories are those with them.
 
     Raises:
         DataError: they differ in elements, fragments, charges or (unless ``reference`` says that
-            it is one) in their reference method.
+            it is one) in their reference method; or no frame is left.
     """
     parts = [read_dataset(path) for path in datasets]
     named = next(
         (p for p in parts if tuple(f.name for f in p.fragments) != DEFAULT_NAMES), parts[0]
     )
-    sources, trajectories, offset = [], [], 0
+    sources, trajectories, keep, offset = [], [], [], 0
     for path, part in zip(datasets, parts, strict=True):
         _check_mergeable(str(path), part, named, reference)
         old = np.unique(part.trajectory)
+        kept = part.binding_energy <= max_binding_ev
+        keep.append(kept)
         trajectories.append(np.searchsorted(old, part.trajectory) + offset)
         sources.append(
             {
                 "dataset": path.name,
-                "frames": len(part),
+                "frames": int(kept.sum()),
+                "left_out": int((~kept).sum()),
                 "trajectories": {int(t): int(k) + offset for k, t in enumerate(old)},
                 "reference": part.reference,
                 "provenance": _stored_provenance(path),
@@ -135,7 +147,9 @@ def merge(
         fragment_forces=np.concatenate([part.fragment_forces for part in parts]),
         trajectory=np.concatenate(trajectories),
         step=np.concatenate([part.step for part in parts]),
-    )
+    ).select(np.flatnonzero(np.concatenate(keep)))
+    if not len(merged):
+        raise DataError(f"{name}: no frame's binding energy is below {max_binding_ev:g} eV")
     provenance = {"command": command_line(), COVERAGE_KEY: coverage(merged), "merged": sources}
     write_dataset(merged, directory, provenance)
     return merged
