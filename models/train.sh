@@ -73,10 +73,11 @@ c60() {
     local data=c60_buckycatcher_gfn2_400K.xyz.gz compare=run/compare/c60 part
     local points=(--n-train 100 --n-valid 40) hold_out=(--hold-out "14,20,33,37,41")
     local all="data/c60_buckycatcher_wide data/c60_buckycatcher_turned data/$data
-        data/c60_buckycatcher_apart data/c60_buckycatcher_pulled"
+        data/c60_buckycatcher_apart data/c60_buckycatcher_pulled data/c60_buckycatcher_wall
+        data/c60_buckycatcher_pressed"
     # shellcheck disable=SC2086  # the words are datasets
     [ -f run/merged/c60/dataset.yaml ] || deltaserver dataset merge $all --output run/merged/c60 \
-        --reference "GFN2-xTB" --name c60_all
+        --reference "GFN2-xTB" --name c60_all --max-binding 1
     train run/merged/c60 $compare-catcher --symmetry fragment --component buckycatcher \
         --linear distances --n-train 560 --n-valid 60 --solver iterative --tolerance 1e-3 \
         --max-products 120 --lambda 1e-6 --sigma 20 --max-memory 6GB "${hold_out[@]}"
@@ -102,9 +103,9 @@ c60() {
 	print(json.dumps(report, indent=1))
 	EOF
     python3 models/c60_rotations.py run/c60_rotations.npz
-    binding c60 "$all" --symmetry run/c60_rotations.npz --linear distances --n-train 300 \
-        --n-valid 80 --sigma 1 --intra-weight 0 --solver iterative --tolerance 2e-2 \
-        --max-memory 6GB --max-products 150 "${hold_out[@]}"
+    binding c60 "$all" --symmetry run/c60_rotations.npz --linear distances --n-train 600 \
+        --n-valid 100 --sigma 1 --intra-weight 0 --solver iterative --tolerance 2e-2 \
+        --max-memory 10GB --max-products 150 "${hold_out[@]}"
     # For the table only: binding and full from the 400 K trajectory, as the fragments are.
     train $data $compare-none --symmetry none --component binding "${points[@]}" --sigma 10
     for part in binding full; do

@@ -170,6 +170,21 @@ def test_merge_keeps_trajectories_apart(built, cluster, tmp_path):
     assert sources[1]["provenance"]["sampling"]["temperatures"] == [600.0]
 
 
+def test_merge_leaves_out_what_is_bound_too_weakly(built, tmp_path):
+    energy = read_dataset(built).binding_energy
+    highest = int(np.argmax(energy))
+    limit = np.sort(energy)[-2:].mean()
+    out = tmp_path / "m"
+    run("merge", built, built, "-o", out, f"--max-binding={limit}")
+    merged = read_dataset(out)
+    np.testing.assert_allclose(merged.binding_energy, np.tile(np.delete(energy, highest), 2))
+    assert merged.trajectory.max() == 3  # numbers of trajectories as with these frames
+    sources = yaml.safe_load((out / "dataset.yaml").read_text())["provenance"]["merged"]
+    assert [(s["frames"], s["left_out"]) for s in sources] == [(3, 1), (3, 1)]
+    none = refused("merge", built, "-o", tmp_path / "n", f"--max-binding={energy.min() - 1}")
+    assert "no frame's binding energy is below" in none
+
+
 def test_check_and_export(built, tmp_path):
     assert "4 frames of 2 trajectories" in run("check", built)
     listed = run("export", built, "-o", tmp_path / "native")
