@@ -81,11 +81,18 @@ def _integers(_context: click.Context, _option: click.Parameter, text: str) -> t
               show_default=True, help="Use a subgroup of at most this size.")  # fmt: skip
 @click.option("--lambda", "lambdas", callback=_weights, default="1e-10", show_default=True,
               metavar="LIST", help="Regularisations to try, as 1e-10,1e-6.")  # fmt: skip
+@click.option("--energies", type=click.FloatRange(min=0.0), default=0.0, show_default=True,
+              metavar="WEIGHT", help="Learn energies beside the forces, so weighted; 1 is sgdml's "
+              "E_cstr, 0 is forces alone.")  # fmt: skip
 @click.option("--train-fraction", type=click.FloatRange(0.0, 1.0, min_open=True), default=0.8,
               show_default=True,
               help="Share of each trajectory, from its start; the rest is held out.")  # fmt: skip
 @click.option("--hold-out", "held_out_trajectories", callback=_integers, default="",
               metavar="LIST", help="Trajectories held out as a whole, as 3,4.")  # fmt: skip
+@click.option("--selection", type=click.Choice(["random", "strata", "farthest"]),
+              default="strata", show_default=True,
+              help="How points are chosen: at random, by strata of the energy, or the farthest "
+              "from those that are, of every trajectory its share.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the points drawn.")
 @click.option("--threads", type=click.IntRange(min=1), default=None,
               help="Threads; all cores if not given.")  # fmt: skip
@@ -99,6 +106,11 @@ def _integers(_context: click.Context, _option: click.Parameter, text: str) -> t
               help="Relative residual at which the iterative solver may stop.")  # fmt: skip
 @click.option("--max-products", type=click.IntRange(min=1), default=3000, show_default=True,
               help="Products with the kernel matrix after which it gives up.")  # fmt: skip
+@click.option("--scheduler", default="local", show_default=True, metavar="local|tcp://HOST:PORT",
+              help="Of the iterative solver: products on this machine, or on the workers of a "
+              "Dask scheduler.")  # fmt: skip
+@click.option("-w", "--workers", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Local processes that share the products out.")  # fmt: skip
 @click.option("--warm-start", type=PATH, default=None, metavar="MODEL",
               help="Directory or file of a model with fewer points, to begin with.")  # fmt: skip
 @click.option("--max-memory", default=None, metavar="SIZE",

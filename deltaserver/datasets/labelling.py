@@ -213,7 +213,7 @@ def _through_dask(
         from dask.distributed import Client, LocalCluster, as_completed
     except ImportError:
         raise MissingExtraError("Dask", "dask") from None
-    with _cluster(Client, LocalCluster, scheduler, workers) as client:
+    with cluster(Client, LocalCluster, scheduler, workers) as client:
 
         def submit(job: LabelJob) -> Any:
             future = client.submit(run_job, job, calculator, pure=False)
@@ -236,8 +236,8 @@ def _through_dask(
 
 
 @contextmanager
-def _cluster(client: Any, local_cluster: Any, scheduler: str, workers: int) -> Iterator[Any]:
-    """Connect to a scheduler, or to workers of our own, which end with the labels."""
+def cluster(client: Any, local_cluster: Any, scheduler: str, workers: int) -> Iterator[Any]:
+    """Connect to a scheduler, or to workers of our own, which end with the work."""
     if scheduler != LOCAL:
         try:
             connected = client(scheduler, timeout=CONNECT_TIMEOUT)
@@ -248,7 +248,7 @@ def _cluster(client: Any, local_cluster: Any, scheduler: str, workers: int) -> I
         with connected:
             yield connected
         return
-    # One thread each: the labels are what runs in parallel.
+    # One thread each: the jobs are what runs in parallel.
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
     own = local_cluster(

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.datasets.frames import LabelledFrames
+from deltaserver.datasets.labelling import LOCAL
 from deltaserver.errors import DataError, InputError
 from deltaserver.model.composite import CompositeModel
 from deltaserver.model.files.archive import read_arrays
@@ -48,6 +49,7 @@ from deltaserver.training.iterative.conjugate import Bounds
 from deltaserver.training.linear.fit import LinearFit, linear_fit
 from deltaserver.training.linear.site_fit import SiteFit
 from deltaserver.training.matrix.assembly import Progress, quiet
+from deltaserver.training.points import DEFAULT_SELECTION, NONE, Candidates
 from deltaserver.training.prior_fit import (
     FAR_ANG,
     NOT_NOTHING_EV,
@@ -65,6 +67,7 @@ REPORT_NAME = "training.json"
 STRUCTURE_NAME = "structure.xyz"  # where simulations start from unless told otherwise
 CHECKPOINTS = ".training"
 Report = Callable[[str], None]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,10 @@ class TrainingPlan:
     prior: str = "none"
     intra_weights: tuple[float, ...] = (1.0,)
     linear: str = "none"
+    energies: float = 0.0
+    selection: str = DEFAULT_SELECTION
+    scheduler: str = LOCAL
+    workers: int = 1
 
 
 def train_directory(
@@ -175,18 +182,30 @@ def _job(
     candidates = np.flatnonzero(np.isin(data.frame, split.train))
     validation = np.flatnonzero(np.isin(data.frame, split.valid))
     warm = _warm_start(plan, component, data)
-    points = _points(data, candidates, plan, warm)
-    # Fewer validation frames than asked for are no reason to refuse.
-    valid = _draw(data, validation, min(plan.n_valid, len(validation)), plan.seed, "frames")
-    found = resolve(plan.symmetry, frames, available, component, data, points, plan.cap)
-    prior: PairPrior | None = None
     weights: tuple[FragmentBlocks | None, ...] = (None,)
     if component.name == BINDING:
         weights = _weights(frames, plan.intra_weights, native=plan.linear == "none")
-        if plan.prior != "none":
-            asymptote: Asymptote = "fitted" if plan.prior == "pairs-limit" else "zero"
-            prior = choose_prior(frames, available, points, valid, plan.cap, asymptote)
-            data = without_prior(data, prior)
+
+    def symmetry(points: Ints) -> Symmetry:
+        return resolve(plan.symmetry, frames, available, component, data, points, plan.cap)
+
+    compared = Candidates(
+        data, candidates, frames.trajectory[data.frame[candidates]],
+        lambda: symmetry(candidates).perms, None if weights[0] is None else weights[0].by_pair,
+    )  # fmt: skip
+    known = _known(data, candidates, plan, warm)
+    points = compared.draw(plan.selection, plan.n_train, plan.seed, known)
+    # Fewer validation frames than asked for are no reason to refuse.
+    n_valid = min(plan.n_valid, len(validation))
+    valid = validation[
+        draw_stratified(data.energy[validation], n_valid, plan.seed, f"{data.name} frames")
+    ]
+    found = symmetry(points)
+    prior: PairPrior | None = None
+    if component.name == BINDING and plan.prior != "none":
+        asymptote: Asymptote = "fitted" if plan.prior == "pairs-limit" else "zero"
+        prior = choose_prior(frames, available, points, valid, plan.cap, asymptote)
+        data = without_prior(data, prior)
     fit: LinearFit | None = None
     if plan.linear != "none":
         entries = np.setdiff1d(candidates, valid)
@@ -196,6 +215,7 @@ def _job(
         plan.max_bytes, plan.solver, Bounds(plan.tolerance, plan.max_products), warm,
         weights[0], prior is not None or (fit is not None and component.name == BINDING),
         "" if fit is None else f"{plan.linear}, {len(fit.train)} frames",
+        energies=plan.energies, scheduler=plan.scheduler, workers=plan.workers,
     )  # fmt: skip
     return _Job(component, request, found, prior, weights, fit)
 
@@ -217,10 +237,6 @@ def _weights(
     )
 
 
-def _draw(data: LabelledSet, candidates: Any, count: int, seed: int, what: str) -> Any:
-    return candidates[draw_stratified(data.energy[candidates], count, seed, f"{data.name} {what}")]
-
-
 def _warm_start(plan: TrainingPlan, component: Component, data: LabelledSet) -> WarmStart | None:
     if plan.warm_start is None:
         return None
@@ -228,21 +244,17 @@ def _warm_start(plan: TrainingPlan, component: Component, data: LabelledSet) -> 
     return read_warm_start(path / f"{component.name}.npz" if path.is_dir() else path, data)
 
 
-def _points(data: LabelledSet, candidates: Any, plan: TrainingPlan, warm: WarmStart | None) -> Any:
-    """Draw training points, those of the model that is begun with among them."""
+def _known(data: LabelledSet, candidates: Ints, plan: TrainingPlan, warm: WarmStart | None) -> Ints:
+    """Return which candidates the model that is begun with was trained on."""
     if warm is None:
-        return _draw(data, candidates, plan.n_train, plan.seed, "training frames")
+        return NONE
     known = np.intersect1d(warm.entries, candidates)
     if len(known) > plan.n_train:
         raise DataError(
             f"{data.name}: the model to begin with has {len(known)} of the training frames, "
             f"more than {plan.n_train}; raise --n-train"
         )
-    if len(known) == plan.n_train:
-        return known
-    others = np.setdiff1d(candidates, known)
-    more = _draw(data, others, plan.n_train - len(known), plan.seed, "further training frames")
-    return np.sort(np.concatenate([known, more]))
+    return known
 
 
 def _identity(request: TrainingRequest, plan: TrainingPlan) -> dict[str, Any]:
@@ -411,6 +423,7 @@ def _finish(
         held_out_trajectories=list(plan.held_out_trajectories),
         n_held_out=len(split.held_out),
         seed=plan.seed,
+        selection={**report.get("selection", {}), plan.component: plan.selection},
         symmetry={**report.get("symmetry", {}), plan.component: plan.symmetry},
     )
     _write_json(output / REPORT_NAME, report)

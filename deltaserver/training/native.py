@@ -83,6 +83,7 @@ class NativeModel:
         lam: λ.
         record: how it was trained; anything JSON can hold.
         own: of a model that is no native one.
+        alphas_energy: coefficients of energies as labels, shape (M,); None is forces alone.
     """
 
     dataset_name: str
@@ -101,6 +102,7 @@ class NativeModel:
     lam: float
     record: Mapping[str, Any]
     own: Own | None = None
+    alphas_energy: Floats | None = None
 
     def arrays(self) -> dict[str, Any]:
         """Return the arrays of the file by their sGDML keys."""
@@ -121,6 +123,7 @@ class NativeModel:
             "sig": np.array(int(self.sigma) if float(self.sigma).is_integer() else self.sigma),
             "lam": np.array(self.lam),
             "alphas_F": self.alphas,
+            **({} if self.alphas_energy is None else {"alphas_E": self.alphas_energy}),
             "perms": self.perms,
             "use_E": np.array(True),
             "r_unit": np.array("Ang"),

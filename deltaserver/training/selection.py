@@ -100,7 +100,7 @@ def draw_stratified(energy: Floats, count: int, seed: int, what: str = "frames")
     rng = np.random.default_rng(seed)
     bins = _bins(energy, count)
     occupied, population = np.unique(bins, return_counts=True)
-    share = _allocate(population, count)
+    share = allocate(population, count)
     drawn = [
         rng.choice(np.flatnonzero(bins == index), take, replace=False)
         for index, take in zip(occupied, share, strict=True)
@@ -118,7 +118,7 @@ def _bins(energy: Floats, count: int) -> Ints:
     return result
 
 
-def _allocate(population: Ints, count: int) -> Ints:
+def allocate(population: Ints, count: int) -> Ints:
     """Share ``count`` among bins in proportion, none above its population."""
     exact = population * (count / population.sum())
     share: Ints = np.minimum(np.maximum(np.floor(exact).astype(np.int64), 1), population)

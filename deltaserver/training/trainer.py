@@ -1,7 +1,8 @@
 """Train one sGDML model: candidates over σ, the best by validation, resumable.
 
 The coefficients solve (K + λ) (−α) = F/std [Chmiela et al., Nat. Commun. 9, 3887 (2018),
-DOI 10.1038/s41467-018-06169-2]: in closed form, or iteratively where K would not fit. The
+DOI 10.1038/s41467-018-06169-2]: in closed form, or iteratively where K would not fit. Energies can
+be labels beside the forces (:mod:`deltaserver.training.energy_rows`). The
 integration constant is the mean of E − Ê over the training points. Each finished candidate is a
 file; a training that is killed and run again takes them up and computes what is missing, with the
 same result.
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.datasets.labelling import LOCAL
 from deltaserver.datasets.native import dataset_md5
 from deltaserver.errors import DataError
 from deltaserver.model.descriptor import PairDescriptor
@@ -31,6 +33,7 @@ from deltaserver.model.sgdml import Evaluation, NativeUnits, SGDMLModel, concate
 from deltaserver.textio.journal import write_atomically
 from deltaserver.training import native
 from deltaserver.training.components import LabelledSet, less
+from deltaserver.training.energy_rows import coefficients, labels
 from deltaserver.training.iterative.conjugate import DEFAULT_BOUNDS, Bounds
 from deltaserver.training.iterative.plan import Choice, decide
 from deltaserver.training.iterative.system import Resources, System, solve_iteratively
@@ -77,6 +80,9 @@ class TrainingRequest:
         linear: that expansion (kcal/mol, Å); the kernel learns the rest.
         again: the problem that the expansion solves, where it is to be solved again beside the
             kernel: a binding model's.
+        energies: weight of energies as labels, Å⁻¹; 0 is forces alone.
+        scheduler: of the workers that make an iteration's products; "local" is this machine.
+        workers: local processes that do.
     """
 
     data: LabelledSet
@@ -95,6 +101,9 @@ class TrainingRequest:
     linear_basis: str = ""
     linear: Expansion | None = None
     again: SiteFit | None = None
+    energies: float = 0.0
+    scheduler: str = LOCAL
+    workers: int = 1
 
     @cached_property
     def rest(self) -> LabelledSet:
@@ -107,7 +116,8 @@ class TrainingRequest:
     @property
     def size(self) -> Size:
         """Return what the memory estimate depends on."""
-        return Size(len(self.data.numbers), len(self.perms), self.threads, self.device)
+        n_atoms, n_perms = len(self.data.numbers), len(self.perms)
+        return Size(n_atoms, n_perms, self.threads, self.device, self.energies > 0.0)
 
     @property
     def by_atoms(self) -> Floats | None:
@@ -133,6 +143,7 @@ class TrainingRequest:
             **(iterative if self.solver == "iterative" else {}),
             **({} if self.blocks is None else {"block_weights": self.blocks.weights.tolist()}),
             **({} if not self.linear_basis else {"linear": self.linear_basis}),
+            **({} if not self.energies else {"energies": self.energies}),
         }
 
     def choice(self) -> Choice:
@@ -187,21 +198,24 @@ def train_one(
     data, train = request.data, request.train
     choice = request.choice()
     positions, rest = data.positions[train], request.rest
-    labels = rest.forces[train].ravel() / KCAL_PER_MOL_EV
-    std = float(np.std(labels))
+    std = float(np.std(rest.forces[train])) / KCAL_PER_MOL_EV
     if not std > 0.0:
         raise DataError(f"{data.name}: all force labels are the same; nothing can be learned")
     if choice.solver == "exact":
-        alphas, timings = _coefficients(request, sigma, labels / std, progress)
+        v, timings = _solve_exactly(request, sigma, std, progress)
     else:
-        resources = Resources(choice.points, request.threads, request.device, unfinished)
-        system = _system(request, sigma, labels, std)
+        resources = Resources(
+            choice.points, request.threads, request.device, unfinished, request.scheduler,
+            request.workers,
+        )  # fmt: skip
+        system = _system(request, sigma, std)
         v, timings = solve_iteratively(system, request.bounds, resources, progress)
-        alphas = -v
+    alphas, alphas_energy = coefficients(v, positions.shape, request.energies)
     x, a = _descriptor_coefficients(positions, alphas)
     draft = ModelParameters(
-        data.numbers, x, a, request.perms, sigma, c=0.0, std=std, blocks=request.blocks
-    )
+        data.numbers, x, a, request.perms, sigma, c=0.0, std=std, alphas_energy=alphas_energy,
+        blocks=request.blocks,
+    )  # fmt: skip
     energy, left = (some.energy[train] / KCAL_PER_MOL_EV for some in (data, rest))
     offset, notes = _integration_constant(draft, positions, left, energy - left)
     if request.blocks is not None and request.fades:
@@ -226,7 +240,7 @@ def train_one(
         native.NativeModel(
             data.name, data.reference, data.numbers, train, request.valid, data_md5(data),
             x, a, alphas, request.perms, offset, std, sigma, request.lam, record,
-            _own(draft, positions),
+            _own(draft, positions), alphas_energy,
         )
     )  # fmt: skip
 
@@ -238,32 +252,43 @@ def _own(draft: ModelParameters, positions: Floats) -> native.Own | None:
     return native.Own(positions, draft.blocks, draft.linear)
 
 
-def _coefficients(
-    request: TrainingRequest, sigma: float, y: Floats, progress: Progress
+def _labels(request: TrainingRequest, std: float) -> Floats:
+    """Return the right-hand side of the system in units of ``std`` (kcal/mol/Å)."""
+    rest, unit = request.rest, KCAL_PER_MOL_EV * std
+    return labels(
+        rest.forces[request.train] / unit, rest.energy[request.train] / unit, request.energies
+    )
+
+
+def _solve_exactly(
+    request: TrainingRequest, sigma: float, std: float, progress: Progress
 ) -> tuple[Floats, dict[str, Any]]:
-    """Return α (3NM,) for labels y in units of their spread, and how long it took."""
+    """Return v, and how long it took."""
     positions = request.data.positions[request.train]
     began = time.perf_counter()
     matrix = assemble(
-        positions, request.perms, sigma, request.threads, progress, weights=request.by_atoms
-    )
+        positions, request.perms, sigma, request.threads, progress, weights=request.by_atoms,
+        energy=request.energies,
+    )  # fmt: skip
     assembled = time.perf_counter()
-    solution = solve_in_place(matrix, y, request.lam, request.threads, request.device, progress)
+    y = _labels(request, std)
+    v = solve_in_place(matrix, y, request.lam, request.threads, request.device, progress)
     solved = time.perf_counter()
     timings = {
         "assembly_s": round(assembled - began, 3),
         "solve_s": round(solved - assembled, 3),
     }
-    return -solution, timings  # sgdml's sign: its kernel is the negative of ours
+    return v, timings
 
 
-def _system(request: TrainingRequest, sigma: float, labels: Floats, std: float) -> System:
+def _system(request: TrainingRequest, sigma: float, std: float) -> System:
     data, valid = request.rest, request.valid
     warm = request.warm_start
     return System(
-        data.positions[request.train], labels / std, request.perms, sigma, request.lam,
+        data.positions[request.train], _labels(request, std), request.perms, sigma, request.lam,
         data.positions[valid], data.forces[valid] / KCAL_PER_MOL_EV / std,
-        None if warm is None else warm.vector(request.train, std), request.blocks,
+        None if warm is None else warm.vector(request.train, std, request.energies),
+        request.blocks, request.energies,
     )  # fmt: skip
 
 

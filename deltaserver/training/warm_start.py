@@ -31,20 +31,28 @@ class WarmStart:
     Attributes:
         entries: of the labelled set that it was trained on, shape (K,).
         v: their coefficients times the spread of its labels, kcal/mol/Å, shape (K, N, 3).
+        energies: those of energies, shape (K,); of a model of forces alone, zeros.
         n_train: how many points that model has, those that are not in the dataset included.
     """
 
     entries: Ints
     v: Floats
+    energies: Floats
     n_train: int
 
-    def vector(self, train: Ints, std: float) -> Floats:
-        """Return v for the points ``train`` and labels of spread ``std``, shape (3NM,)."""
-        result = np.zeros((len(train), *self.v.shape[1:]))
+    def vector(self, train: Ints, std: float, weight: float = 0.0) -> Floats:
+        """Return v for the points ``train`` and labels of spread ``std``.
+
+        Shape (3NM,), or ((3N + 1)M,) where energies of ``weight`` are labels too.
+        """
+        values = self.v.reshape(len(self.v), -1)
+        if weight:
+            values = np.hstack([values, self.energies[:, None] / weight])
+        result = np.zeros((len(train), values.shape[1]))
         place = {int(entry): k for k, entry in enumerate(self.entries)}
         for row, entry in zip(result, train, strict=True):
             if int(entry) in place:
-                row[:] = self.v[place[int(entry)]] / std
+                row[:] = values[place[int(entry)]] / std
         return result.ravel()
 
 
@@ -55,7 +63,7 @@ def read_warm_start(path: Path, data: LabelledSet) -> WarmStart:
         DataError: there is no such file, it is another molecule's or no sGDML model, or none of
             its points is in the dataset.
     """
-    numbers, x, a, v = _read(path)
+    numbers, x, a, v, energies = _read(path)
     if not np.array_equal(numbers, data.numbers):
         raise DataError(f"{path}: a model of other atoms than {data.name}; it cannot be begun with")
     pairs = PairDescriptor(len(numbers))
@@ -73,7 +81,7 @@ def read_warm_start(path: Path, data: LabelledSet) -> WarmStart:
             found.append(k)
     if not entries:
         raise DataError(f"{path}: none of its {len(x)} training points is in {data.name}")
-    return WarmStart(np.array(entries), v[found], len(x))
+    return WarmStart(np.array(entries), v[found], energies[found], len(x))
 
 
 def _key(descriptor: Floats) -> tuple[int, ...]:
@@ -81,8 +89,11 @@ def _key(descriptor: Floats) -> tuple[int, ...]:
     return tuple(np.rint(descriptor[:6] * 1e6).astype(np.int64))
 
 
-def _read(path: Path) -> tuple[Ints, Floats, Floats, Floats]:
-    """Return atomic numbers, descriptors, J α (both in rows) and v = −α·std of a model file."""
+def _read(path: Path) -> tuple[Ints, Floats, Floats, Floats, Floats]:
+    """Return atomic numbers, descriptors, J α (both in rows) and v = −α·std of a model file.
+
+    Those of forces, and those of energies.
+    """
     if not path.exists():
         raise DataError(f"{path}: no such model to begin with")
     try:
@@ -92,4 +103,6 @@ def _read(path: Path) -> tuple[Ints, Floats, Floats, Floats]:
         v = -known.std * alphas.reshape(len(known.x), len(known.numbers), 3)
     except Exception as error:  # numpy and zipfile raise a dozen kinds at broken files
         raise DataError(f"{path}: no model that can be begun with ({error})") from None
-    return known.numbers, known.x, known.a * known.std, v
+    of_energy = known.alphas_energy
+    energies = np.zeros(len(known.x)) if of_energy is None else -known.std * of_energy
+    return known.numbers, known.x, known.a * known.std, v, energies

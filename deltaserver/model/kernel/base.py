@@ -69,6 +69,10 @@ class Weights:
     sigma: float
     alphas_energy: Floats | None
 
+    def of_energies(self, n_train: int) -> Floats:
+        """Return the coefficients of energies as compiled loops take them: zeros for none."""
+        return np.zeros(n_train) if self.alphas_energy is None else self.alphas_energy
+
     def __call__(self, squared: Floats, delta_a: Floats, w1: Floats, w2: Floats) -> Floats:
         """Fill w₁ and w₂; return each term of E. The axis before the last is the M points."""
         sigma = self.sigma

@@ -35,13 +35,14 @@ class DirectSum(TrainingSum):
         np.subtract(x, self.centre, out=self.xa[: len(x)])
         self.xa[len(x) :] = a
         self.x_squared, self.x_dot_a = row_products(self.xa)  # [M, 1] each
+        self._alphas = weights.of_energies(len(x))
         self.gather = np.argsort(pair_perms, axis=1)  # [S, D]: their inverses
         self.per_query = max(self.gather.size, 2 * self.n_train * len(pair_perms))
 
     @property
     def compiled(self) -> bool:
         """Where there is but the identity."""
-        return jit.AVAILABLE and self.weights.alphas_energy is None and len(self.gather) == 1
+        return jit.AVAILABLE and len(self.gather) == 1
 
     def evaluator(self) -> Evaluator | None:
         """Return the compiled way, where there is one."""
@@ -79,13 +80,13 @@ class DirectSum(TrainingSum):
         m = self.n_train
         total: float = loops.load("evaluate").direct(
             self._row_centre, self._rows[:m][points], self._rows[m:][points],
-            self.weights.sigma, *task,
+            self._alphas[points], self.weights.sigma, *task,
         )  # fmt: skip
         return total
 
     def _evaluate_eights(self, task: Task) -> float:
         panels, centre = self._panels
-        known = (self.x_squared[:, 0], self.x_dot_a[:, 0])
+        known = (self.x_squared[:, 0], self.x_dot_a[:, 0], self._alphas)
         total: float = loops.load("evaluate").direct_by_eights(
             centre, panels, *known, self.weights.sigma, *task
         )

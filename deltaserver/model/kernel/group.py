@@ -86,7 +86,8 @@ class FourierSum(TrainingSum):
             points = slice(4 * (groups.start or 0), 4 * (groups.stop or len(layout.xa)))
             self._kept[key] = (
                 self.centre, *self._sparse_basis, layout.xa[groups], layout.x_squared[points],
-                layout.x_dot_a[points], layout.components, self._values, self.weights.sigma,
+                layout.x_dot_a[points], layout.alphas[points], layout.components, self._values,
+                self.weights.sigma,
             )  # fmt: skip
         return self._kept[key]
 
@@ -101,8 +102,8 @@ class FourierSum(TrainingSum):
 
     @property
     def compiled(self) -> bool:
-        """Where there are no energy constraints."""
-        return jit.AVAILABLE and self.weights.alphas_energy is None
+        """Wherever loops can be compiled."""
+        return jit.AVAILABLE
 
     @property
     def _few(self) -> bool:
@@ -149,8 +150,9 @@ class FourierSum(TrainingSum):
         w1_sum = np.zeros(len(queries))
         loops.load("evaluate").group_sum(
             queries, layout.xa[groups], layout.x_squared[points], layout.x_dot_a[points],
-            layout.components, layout.values, layout.transposed, fourier.signs,
-            len(fourier.sectors[0].values), self.weights.sigma, slopes, energy, w1_sum,
+            layout.alphas[points], layout.components, layout.values, layout.transposed,
+            fourier.signs, len(fourier.sectors[0].values), self.weights.sigma, slopes, energy,
+            w1_sum,
         )  # fmt: skip
         return slopes, energy, w1_sum
 
@@ -182,7 +184,7 @@ class _Layout:
 
     Attributes:
         xa: four x, then the four a, in Fourier space, shape (G, 8, W).
-        x_squared, x_dot_a: of these points, shape (4G,).
+        x_squared, x_dot_a, alphas: of these points, shape (4G,).
         places: where in W each Fourier coefficient is, shape (D,).
         gather: for every place in W the coefficient that is there, as :meth:`GroupFourier.mix`
             numbers them, shape (W,).
@@ -196,6 +198,7 @@ class _Layout:
     xa: Floats
     x_squared: Floats
     x_dot_a: Floats
+    alphas: Floats
     places: Ints
     gather: Ints
     present: Floats
@@ -230,14 +233,15 @@ class _Layout:
             for k, values_of in enumerate(rows.reshape(2, m, -1)):  # x, then a
                 for i in range(4):
                     xa[: len(values_of[i::4]), 4 * k + i, place] = values_of[i::4]
-        known = aligned(2, 4 * len(xa))
-        known[:, :m] = total.x_squared[:, 0], total.x_dot_a[:, 0]
+        known = aligned(3, 4 * len(xa))
+        alphas = total.weights.of_energies(m)
+        known[:, :m] = total.x_squared[:, 0], total.x_dot_a[:, 0], alphas
         transposed = aligned(len(values), n_cosets, n_elements)
         transposed[:] = values.swapaxes(1, 2)
         place = np.concatenate(places)
         gather, present = np.zeros(width, dtype=np.int64), np.zeros(width)
         gather[place], present[place] = fourier.gather, 1.0
         return cls(
-            xa, known[0], known[1], place, gather, present, place[fourier.gather_back],
+            xa, known[0], known[1], known[2], place, gather, present, place[fourier.gather_back],
             np.array(components), values, transposed,
         )  # fmt: skip

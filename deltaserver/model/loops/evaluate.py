@@ -46,6 +46,7 @@ def direct(
     centre: Floats,
     x: Floats,
     a: Floats,
+    alphas: Floats,
     sigma: float,
     positions: Floats,
     cell: Floats,
@@ -59,9 +60,9 @@ def direct(
 ) -> float:
     """Evaluate geometries (B, N, 3) in one call, with no permutations, one after the other.
 
-    ``x``, ``a`` (M, ≥ D) and ``centre`` may end in zeros. Fills energy (B,) with ``scale`` · E +
-    ``shift``, and forces (B, N, 3) and virial (B, 3, 3) of that; returns what
-    :func:`pair_distances` does.
+    ``x``, ``a`` (M, ≥ D) and ``centre`` may end in zeros; ``alphas`` (M,) are the coefficients of
+    energies. Fills energy (B,) with ``scale`` · E + ``shift``, and forces (B, N, 3) and virial
+    (B, 3, 3) of that; returns what :func:`pair_distances` does.
     """
     size = len(centre)
     descriptor, g = aligned(1, size), aligned(1, size)
@@ -72,7 +73,7 @@ def direct(
         total += pair_distances(positions[here], cell, inverse, periodic, descriptor)
         for k in range(size):
             query[k] = descriptor[0, k] - centre[k]
-        energy[b] = scale * fused_sum(query, x, a, sigma, scratch, g[0]) + shift
+        energy[b] = scale * fused_sum(query, x, a, alphas, sigma, scratch, g[0]) + shift
         g *= scale
         pull_back(
             g, positions[here], cell, inverse, periodic, descriptor, forces[here], virial[here]
@@ -86,6 +87,7 @@ def direct_by_eights(
     panels: Floats,
     x_squared: Floats,
     x_dot_a: Floats,
+    alphas: Floats,
     sigma: float,
     positions: Floats,
     cell: Floats,
@@ -127,7 +129,9 @@ def direct_by_eights(
                 q_squared[i] += squared
                 q[i, stop - start :] = 0.0
             dots_of_eight(q, panels[p], sums)
-        weights_of_eight(sums, q_squared, x_squared, x_dot_a, sigma, scale, energies, w1_sum)
+        weights_of_eight(
+            sums, q_squared, x_squared, x_dot_a, alphas, sigma, scale, energies, w1_sum
+        )
         pull[:] = 0.0
         stress[:] = 0.0
         for p in range(n_panels - 1, -1, -1):  # the last ones are in the cache
@@ -154,6 +158,7 @@ def small_group(
     xa: Floats,
     x_squared: Floats,
     x_dot_a: Floats,
+    alphas: Floats,
     components: Ints,
     values: Floats,
     sigma: float,
@@ -186,7 +191,7 @@ def small_group(
             coefficients[0, c] = coefficient
         slopes[:] = 0.0
         here_energy, w1_sum = group_sum_of_few(
-            coefficients, xa, x_squared, x_dot_a, components, values, sigma, slopes
+            coefficients, xa, x_squared, x_dot_a, alphas, components, values, sigma, slopes
         )
         energy[b] = scale * here_energy + shift
         g[0] = scale * w1_sum * query

@@ -126,6 +126,7 @@ def _weigh_few(
     q_squared: float,
     x_squared: Floats,
     x_dot_a: Floats,
+    alphas: Floats,
     sigma: float,
     scratch: Floats,
     w: Floats,
@@ -146,8 +147,9 @@ def _weigh_few(
                 at[r] += values[p, e] * z[e, r]
         for i in range(4):
             delta_a = at[4 + i] - x_dot_a[i]
-            w1, w2 = weights(q_squared + x_squared[i] - 2.0 * at[i], delta_a, sigma)
-            energy += delta_a * w2
+            squared = q_squared + x_squared[i] - 2.0 * at[i]
+            w1, w2, term = weights(squared, delta_a, alphas[i], sigma)
+            energy += term
             w1_sum += w1
             w12[i], w12[4 + i] = w1, w2
         for e in range(n_elements):
@@ -163,6 +165,7 @@ def group_sum_of_few(
     xa: Floats,
     x_squared: Floats,
     x_dot_a: Floats,
+    alphas: Floats,
     components: Ints,
     values: Floats,
     sigma: float,
@@ -170,12 +173,12 @@ def group_sum_of_few(
 ) -> tuple[float, float]:
     """Sum over training points and a small group, for one query in Fourier space (1, D).
 
-    ``xa`` (G, 8, D) holds four x, then four a, in Fourier space too, ``x_squared`` and ``x_dot_a``
-    (4G,) what the points are known by, ``components`` (first row, dim, copies, first matrix
-    element) of each, ``values`` (S, n_elements) the matrix elements of all permutations; see
-    :mod:`deltaserver.model.kernel.fourier`. Points of zeros, which fill the last four, add nothing.
-    Subtracts Σ (w₁ x + w₂ a) from g (1, D); returns E and Σ w₁, which is what q has to be
-    multiplied by.
+    ``xa`` (G, 8, D) holds four x, then four a, in Fourier space too, ``x_squared``, ``x_dot_a``
+    and ``alphas`` (4G,) what the points are known by, ``components`` (first row, dim, copies,
+    first matrix element) of each, ``values`` (S, n_elements) the matrix elements of all
+    permutations; see :mod:`deltaserver.model.kernel.fourier`. Points of zeros, which fill the last
+    four, add nothing. Subtracts Σ (w₁ x + w₂ a) from g (1, D); returns E and Σ w₁, which is what
+    q has to be multiplied by.
     """
     n_elements = values.shape[1]
     z = aligned(n_elements, 8).reshape((1, n_elements, 8))
@@ -187,8 +190,9 @@ def group_sum_of_few(
         points = slice(4 * group, 4 * group + 4)
         _dots(xa[group], query, components, z)
         here, sums = _weigh_few(
-            z[0], values, q_squared, x_squared[points], x_dot_a[points], sigma, scratch, w[0]
-        )
+            z[0], values, q_squared, x_squared[points], x_dot_a[points], alphas[points], sigma,
+            scratch, w[0],
+        )  # fmt: skip
         energy += here
         w1_sum += sums
         _axpys(xa[group], w, components, g)
@@ -227,6 +231,7 @@ def _weigh_cosets(
     q_squared: float,
     x_squared: Floats,
     x_dot_a: Floats,
+    alphas: Floats,
     sigma: float,
     scratch: Floats,
     w: Floats,
@@ -248,11 +253,11 @@ def _weigh_cosets(
                 for p in range(n_cosets):
                     at_x[p] += sign * x[p]
                     at_a[p] += sign * a[p]
-            both, shift = q_squared + x_squared[i], x_dot_a[i]
+            both, shift, alpha = q_squared + x_squared[i], x_dot_a[i], alphas[i]
             for p in range(n_cosets):
                 delta_a = at_a[p] - shift
-                w1, w2 = weights(both - 2.0 * at_x[p], delta_a, sigma)
-                energy += delta_a * w2
+                w1, w2, term = weights(both - 2.0 * at_x[p], delta_a, alpha, sigma)
+                energy += term
                 w1_sum += w1
                 at_x[p], at_a[p] = w1, w2
             for k in range(len(at)):
@@ -269,6 +274,7 @@ def group_sum(
     xa: Floats,
     x_squared: Floats,
     x_dot_a: Floats,
+    alphas: Floats,
     components: Ints,
     values: Floats,
     transposed: Floats,
@@ -306,8 +312,8 @@ def group_sum(
                 one[:] = z[b, sector].T
                 _multiply(one, values[k], at[k])
             here, sums = _weigh_cosets(
-                at, signs, n_cosets, q_squared[b], x_squared[points], x_dot_a[points], sigma,
-                scratch, w,
+                at, signs, n_cosets, q_squared[b], x_squared[points], x_dot_a[points],
+                alphas[points], sigma, scratch, w,
             )  # fmt: skip
             energy[b] += here
             w1_sum[b] += sums

@@ -67,21 +67,31 @@ def eight(w: Floats) -> tuple[float, float, float, float, float, float, float, f
 
 
 @partial(compiled, inline="always")
-def weights(squared: float, delta_a: float, sigma: float) -> tuple[float, float]:
-    """Return w₁ and w₂ from |Δ|² and Δ·a; names as in :mod:`deltaserver.model.kernel`."""
+def weights(
+    squared: float, delta_a: float, alpha: float, sigma: float
+) -> tuple[float, float, float]:
+    """Return w₁, w₂ and the term of E; names as in :mod:`deltaserver.model.kernel`.
+
+    From |Δ|², Δ·a and the coefficient of the point's energy, 0 where there is none.
+    """
     rate = 1.0 / sigma
     r = math.sqrt(5.0 * max(squared, 0.0))
-    decay = exponential(-r * rate) * (5.0 / 3.0 * rate * rate * rate)
-    return delta_a * decay * (5.0 * rate), decay * (r + sigma)
+    base = exponential(-r * rate)
+    decay = base * (5.0 / 3.0 * rate * rate * rate)
+    w2 = decay * (r + sigma)
+    s = r * rate
+    matern = base * (1.0 + s * (1.0 + s * (1.0 / 3.0)))
+    return delta_a * decay * (5.0 * rate) + alpha * w2, w2, delta_a * w2 + alpha * matern
 
 
 @partial(compiled, allocates=False)
 def fused_sum(
-    query: Floats, x: Floats, a: Floats, sigma: float, scratch: Floats, g: Floats
+    query: Floats, x: Floats, a: Floats, alphas: Floats, sigma: float, scratch: Floats, g: Floats
 ) -> float:
     """Sum over training points x and a (M, D) in one pass, four at a time, for one query (D,).
 
-    Fills g (D,) with Σ_m (w₁ Δ − w₂ a) and returns E = Σ_m w₂ Δ·a. ``scratch`` is (4, 4).
+    ``alphas`` (M,) are the coefficients of energies. Fills g (D,) with Σ_m (w₁ Δ − w₂ a) and
+    returns E. ``scratch`` is (4, 4).
     """
     n_train, n_desc = len(x), len(query)
     energy = 0.0
@@ -109,10 +119,11 @@ def fused_sum(
         squared[0], squared[1], squared[2], squared[3] = s0, s1, s2, s3
         delta_a[0], delta_a[1], delta_a[2], delta_a[3] = t0, t1, t2, t3
         for i in range(4):
-            w1[i], w2[i] = weights(squared[i], delta_a[i], sigma)
+            alpha = alphas[m + min(i, n - 1)]
+            w1[i], w2[i], term = weights(squared[i], delta_a[i], alpha, sigma)
             if i >= n:
-                w1[i] = w2[i] = 0.0
-            energy += delta_a[i] * w2[i]
+                w1[i] = w2[i] = term = 0.0
+            energy += term
         u0, u1, u2, u3 = w1[0], w1[1], w1[2], w1[3]
         v0, v1, v2, v3 = w2[0], w2[1], w2[2], w2[3]
         u = u0 + u1 + u2 + u3
@@ -205,6 +216,7 @@ def weights_of_eight(
     q_squared: Floats,
     x_squared: Floats,
     x_dot_a: Floats,
+    alphas: Floats,
     sigma: float,
     scale: float,
     energy: Floats,
@@ -221,8 +233,9 @@ def weights_of_eight(
         at_x, at_a = sums[m], sums[n_train + m]
         for i in range(8):
             delta_a = at_a[i] - x_dot_a[m]
-            w1, w2 = weights(q_squared[i] + x_squared[m] - 2.0 * at_x[i], delta_a, sigma)
+            squared = q_squared[i] + x_squared[m] - 2.0 * at_x[i]
+            w1, w2, term = weights(squared, delta_a, alphas[m], sigma)
             w1, w2 = scale * w1, scale * w2
-            energy[i] += delta_a * w2
+            energy[i] += scale * term
             w1_sum[i] += w1
             at_x[i], at_a[i] = w1, w2

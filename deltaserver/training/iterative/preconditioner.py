@@ -44,33 +44,30 @@ class Preconditioner:
     """(B Bᵀ + D)⁻¹ of the columns of some training points.
 
     Args:
-        positions: training points, shape (M, N, 3).
+        fields: training points, and the weight of their energies.
         perms: a permutation group of the atoms, shape (S, N).
         sigma: length scale of the kernel.
         points: those whose columns are used.
         lam: λ.
         threads: blocks computed at once; of BLAS, the caller sets them.
         progress: called as work proceeds.
-        weights: of the descriptor's entries, by atoms, shape (N, N).
 
     Raises:
         NotPositiveDefiniteError: K_rr has no Cholesky factor.
-        DataError: two atoms of a training point coincide.
     """
 
     def __init__(
-        self, positions: Floats, perms: Ints, sigma: float, points: Ints, lam: float,
-        threads: int = 1, progress: Progress = quiet, weights: Floats | None = None,
+        self, fields: PairFields, perms: Ints, sigma: float, points: Ints, lam: float,
+        threads: int = 1, progress: Progress = quiet,
     ) -> None:  # fmt: skip
         from scipy.linalg.blas import dsyrk
         from scipy.linalg.lapack import dpotrf
 
-        fields, group = PairFields.of(positions, weights), PermutationGroup.of(perms)
+        group = PermutationGroup.of(perms)
         self._basis = _columns(fields, group, sigma, points, threads, progress)
         _whiten(self._basis, points, lam)
         blocks = _left(fields, group, sigma, self._basis)
-        floor = max(lam, FLOOR * float(np.einsum("mii->", blocks)) / len(self._basis))
-        self._inverse = _inverse_factors(blocks, floor)  # C⁻¹ of every point
+        self._inverse = _inverse_factors(blocks, _floor(fields, blocks, lam))  # C⁻¹ of every point
         self._by_point(self._basis)
         gram = dsyrk(1.0, self._basis, trans=1, lower=1)
         gram.ravel(order="K")[:: len(gram) + 1] += 1.0
@@ -106,7 +103,7 @@ def choose_points(n_train: int, count: int) -> Ints:
 
 def _left(fields: PairFields, group: PermutationGroup, sigma: float, basis: Floats) -> Floats:
     """Return the blocks of every point of K − B Bᵀ, shape (M, 3N, 3N)."""
-    dim = 3 * fields.n_atoms
+    dim = fields.n_rows
     blocks = np.empty((len(fields), dim, dim))
     for m in range(len(fields)):
         rows = basis[m * dim : (m + 1) * dim]
@@ -115,7 +112,16 @@ def _left(fields: PairFields, group: PermutationGroup, sigma: float, basis: Floa
     return blocks
 
 
-def _inverse_factors(blocks: Floats, floor: float) -> Floats:
+def _floor(fields: PairFields, blocks: Floats, lam: float) -> Floats:
+    """Return what is added to the diagonal of every block: forces and energies have their own."""
+    left = np.einsum("mii->i", blocks) / len(blocks)
+    n = 3 * fields.n_atoms
+    floor = np.concatenate([np.full(n, left[:n].mean()), left[n:]])
+    result: Floats = np.maximum(lam, FLOOR * floor)
+    return result
+
+
+def _inverse_factors(blocks: Floats, floor: Floats) -> Floats:
     """Return C⁻¹ of C Cᵀ = block + floor, in place of the blocks, shape (M, 3N, 3N)."""
     from scipy.linalg.lapack import dpotrf, dtrtri
 
@@ -135,7 +141,7 @@ def _columns(
     progress: Progress, backend: ModuleType = _FASTEST,
 ) -> Floats:  # fmt: skip
     """Return K_nr, Fortran order, shape (3NM, 3N·len(points))."""
-    dim = 3 * fields.n_atoms
+    dim = fields.n_rows
     result = np.empty((len(fields) * dim, len(points) * dim), order="F")
 
     def fill(k: int) -> None:

@@ -1,6 +1,7 @@
 """The kernel matrix times a vector, without the matrix.
 
-Forces that a model predicts at its own training points are K times its coefficients. So K v is one
+Forces that a model predicts at its own training points are K times its coefficients (and −E, where
+energies are labels too: see :mod:`deltaserver.training.matrix.blocks`). So K v is one
 evaluation of a model with coefficients v at M geometries: in the Fourier space of the permutation
 group (:mod:`deltaserver.model.kernel.fourier`), with what it takes of the training arrays read once
 for a block of geometries, blocks shared out among threads. All in the units of the training points.
@@ -37,6 +38,7 @@ class KernelProduct:
         threads: blocks of geometries evaluated at once; of BLAS, the caller sets them.
         device: ``"cpu"``; ``"cuda"`` (or ``"torch:cpu"``, for tests) is torch.
         blocks: weights of the descriptor's entries by fragment; None is sGDML's own.
+        energy: weight of energies as labels; 0 is forces alone.
 
     Raises:
         GeometryError: two atoms of a training point coincide.
@@ -44,7 +46,7 @@ class KernelProduct:
 
     def __init__(
         self, positions: Floats, perms: Ints, sigma: float, threads: int = 1,
-        device: str = "cpu", blocks: FragmentBlocks | None = None,
+        device: str = "cpu", blocks: FragmentBlocks | None = None, energy: float = 0.0,
     ) -> None:  # fmt: skip
         self._pairs = PairDescriptor(positions.shape[1])
         self._geometry = self._pairs.geometry(positions)
@@ -55,50 +57,83 @@ class KernelProduct:
         if blocks is not None:
             self._pair_perms = blocks.permutations(self._pair_perms)
         self._fourier = GroupFourier.of(self._pair_perms) if len(perms) > 1 else None
-        self._weights = Weights(sigma, None)
+        self._sigma, self._energy = sigma, energy
         self._team = Team(threads)
         self._device = device
 
     def __call__(self, v: Floats) -> Floats:
-        """Return K v, shape (3NM,)."""
-        return self._forces(v, self._geometry).ravel()
+        """Return K v, shape (3NM,), or ((3N + 1)M,) with energies."""
+        energy, forces = self._evaluate(v, self._geometry)
+        return self._rows(energy, forces)
+
+    def rows(self, v: Floats, points: slice) -> Floats:
+        """Return the rows of K v of some training points, from a multiple of BLOCK on.
+
+        The same digits whatever else is asked for: always in the same blocks.
+        """
+        total = self._laid_out(v)
+        some = _part(self._geometry, points)
+        q = self._entries(some.descriptor)
+        parts = [total.contract(q[block]) for block in _blocks(len(q), BLOCK)]
+        energies, slopes = zip(*parts, strict=True)
+        return self._rows(np.concatenate(energies), self._pull(np.concatenate(slopes), some))
+
+    def _rows(self, energy: Floats, forces: Floats) -> Floats:
+        return join(forces, -self._energy * energy) if self._energy else forces.ravel()
 
     def predict(self, v: Floats, positions: Floats) -> Floats:
         """Return the forces of coefficients v at other geometries, shape (B, N, 3)."""
-        return self._forces(v, self._pairs.geometry(positions))
+        return self._evaluate(v, self._pairs.geometry(positions))[1]
 
     def in_descriptor_space(self, v: Floats) -> Floats:
         """Return −J v of every training point, shape (M, D): what a model's file holds."""
-        projected: Floats = -self._pairs.project(self._geometry, v.reshape(self._shape))
+        forces, _ = self._split(v)
+        projected: Floats = -self._pairs.project(self._geometry, forces)
         return projected
+
+    def _split(self, v: Floats) -> tuple[Floats, Floats | None]:
+        """Return the coefficients of forces (M, N, 3) and of energies (M,), None without these."""
+        if not self._energy:
+            return v.reshape(self._shape), None
+        forces, energies = split(v, self._shape)
+        return forces, -self._energy * energies
 
     def _entries(self, descriptor: Floats) -> Floats:
         """Return what the kernel sees of descriptors."""
         return descriptor if self._blocks is None else self._blocks.reduce(descriptor)
 
-    def _forces(self, v: Floats, geometry: Geometry) -> Floats:
-        total = self._sum(self._entries(self.in_descriptor_space(v)))
+    def _evaluate(self, v: Floats, geometry: Geometry) -> tuple[Floats, Floats]:
+        """Return E (B,) and forces (B, N, 3)."""
+        total = self._laid_out(v)
         q = self._entries(geometry.descriptor)
-        g = self._on_cpu(total, q) if self._device == "cpu" else self._on_torch(total, q)
+        energy, g = self._on_cpu(total, q) if self._device == "cpu" else self._on_torch(total, q)
+        return energy, self._pull(g, geometry)
+
+    def _laid_out(self, v: Floats) -> TrainingSum:
+        weights = Weights(self._sigma, self._split(v)[1])
+        return self._sum(weights, self._entries(self.in_descriptor_space(v)))
+
+    def _pull(self, g: Floats, geometry: Geometry) -> Floats:
         if self._blocks is not None:
             g = self._blocks.expand(g)
         return self._pairs.pull_back(g, geometry)[0]
 
-    def _sum(self, a: Floats) -> TrainingSum:
+    def _sum(self, weights: Weights, a: Floats) -> TrainingSum:
         if self._fourier is None:
-            return DirectSum(self._weights, self._x, a, self._pair_perms)
-        return FourierSum(self._weights, self._x, a, self._pair_perms, self._fourier)
+            return DirectSum(weights, self._x, a, self._pair_perms)
+        return FourierSum(weights, self._x, a, self._pair_perms, self._fourier)
 
-    def _on_cpu(self, total: TrainingSum, q: Floats) -> Floats:
+    def _on_cpu(self, total: TrainingSum, q: Floats) -> tuple[Floats, Floats]:
         """Evaluate in blocks of the same size whatever the threads, so that sums are the same."""
         in_loops = total.compiled and total.evaluator() is None
         if not in_loops:  # small groups and none: matrix products, which BLAS shares out
-            return total(q)[1]
+            return total(q)
         total.contract(q[:1])  # lays the training arrays out, before threads ask for that
-        parts = self._team.map(lambda block: total.contract(q[block])[1], _blocks(len(q), BLOCK))
-        return np.concatenate(parts)
+        parts = self._team.map(lambda block: total.contract(q[block]), _blocks(len(q), BLOCK))
+        energies, slopes = zip(*parts, strict=True)
+        return np.concatenate(energies), np.concatenate(slopes)
 
-    def _on_torch(self, total: TrainingSum, q: Floats) -> Floats:
+    def _on_torch(self, total: TrainingSum, q: Floats) -> tuple[Floats, Floats]:
         import torch
 
         from deltaserver.model.engines.torch_model import resolve_device
@@ -112,9 +147,24 @@ class KernelProduct:
 
         there, queries = on_device(total, to_device), to_device(q)
         step = max(1, TORCH_NUMBERS // max(1, there.per_query))
-        parts = [there(queries[k : k + step])[1] for k in range(0, len(q), step)]
-        g: Floats = torch.cat(parts).cpu().numpy()
-        return g
+        parts = [there(queries[k : k + step]) for k in range(0, len(q), step)]
+        energies, slopes = (torch.cat(some).cpu().numpy() for some in zip(*parts, strict=True))
+        return energies, slopes
+
+
+def _part(geometry: Geometry, some: slice) -> Geometry:
+    return Geometry(geometry.positions[some], geometry.cell, geometry.descriptor[some])
+
+
+def split(v: Floats, shape: tuple[int, ...]) -> tuple[Floats, Floats]:
+    """Return what belongs to forces, of ``shape`` (M, N, 3), and to energies (M,)."""
+    by_point = v.reshape(shape[0], -1)
+    return by_point[:, :-1].reshape(shape), by_point[:, -1]
+
+
+def join(forces: Floats, energies: Floats) -> Floats:
+    """Return what :func:`split` takes apart, shape ((3N + 1)M,)."""
+    return np.hstack([forces.reshape(len(forces), -1), energies[:, None]]).ravel()
 
 
 def _blocks(n: int, size: int) -> list[slice]:

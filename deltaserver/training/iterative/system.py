@@ -13,12 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.compute.blas import blas_threads
+from deltaserver.datasets.labelling import LOCAL
 from deltaserver.model.fragment_blocks import FragmentBlocks
 from deltaserver.training.iterative.checkpoint import Checkpoint
-from deltaserver.training.iterative.conjugate import Bounds, Problem, State, begin, solve
+from deltaserver.training.iterative.conjugate import Apply, Bounds, Problem, State, begin, solve
+from deltaserver.training.iterative.distributed import over_workers
 from deltaserver.training.iterative.preconditioner import Preconditioner, choose_points
 from deltaserver.training.iterative.product import KernelProduct
 from deltaserver.training.matrix.assembly import Progress, quiet
+from deltaserver.training.matrix.blocks import PairFields
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -30,7 +33,7 @@ class System:
 
     Attributes:
         positions: training points, shape (M, N, 3).
-        y: labels, shape (3NM,).
+        y: labels, shape (3NM,), or ((3N + 1)M,) with energies.
         perms: a permutation group of the atoms, shape (S, N).
         sigma: length scale of the kernel.
         lam: λ.
@@ -38,6 +41,7 @@ class System:
         valid_y: their labels, in the units of ``y``.
         start: v to begin with, from another model; None is nothing.
         blocks: weights of the descriptor's entries by fragment; None is sGDML's own.
+        energy: weight of energies as labels; 0 is forces alone.
     """
 
     positions: Floats
@@ -49,6 +53,16 @@ class System:
     valid_y: Floats
     start: Floats | None = None
     blocks: FragmentBlocks | None = None
+    energy: float = 0.0
+
+    def fields(self) -> PairFields:
+        """Return what blocks of K are made of.
+
+        Raises:
+            DataError: two atoms of a training point coincide.
+        """
+        weights = None if self.blocks is None else self.blocks.by_atoms
+        return PairFields.of(self.positions, weights, self.energy)
 
     def identity(self) -> dict[str, Any]:
         """Return all that decides the iteration."""
@@ -58,7 +72,8 @@ class System:
         weights = none if self.blocks is None else self.blocks.by_pair
         for array in (self.positions, self.y, self.perms, self.valid_positions, start, weights):
             digest.update(np.ascontiguousarray(array).tobytes())
-        return {"arrays": digest.hexdigest(), "sigma": self.sigma, "lambda": self.lam}
+        numbers = {"sigma": self.sigma, "lambda": self.lam, "energy": self.energy}
+        return {"arrays": digest.hexdigest(), **numbers}
 
 
 @dataclass(frozen=True)
@@ -70,12 +85,16 @@ class Resources:
         threads: of everything, BLAS included.
         device: that makes the products; see :class:`KernelProduct`.
         checkpoint: file of the unfinished iteration; None keeps none.
+        scheduler: ``"local"``, or the address of the Dask scheduler whose workers make products.
+        workers: local processes that share the products out; 1 is this one.
     """
 
     points: int
     threads: int = 1
     device: str = "cpu"
     checkpoint: Path | None = None
+    scheduler: str = LOCAL
+    workers: int = 1
 
 
 def solve_iteratively(
@@ -93,22 +112,26 @@ def solve_iteratively(
     points = choose_points(len(system.positions), checkpoint.points)
     with blas_threads(resources.threads):
         precondition = Preconditioner(
-            system.positions, system.perms, system.sigma, points, system.lam, resources.threads,
-            progress, None if system.blocks is None else system.blocks.by_atoms,
+            system.fields(), system.perms, system.sigma, points, system.lam, resources.threads,
+            progress,
         )  # fmt: skip
     prepared = time.perf_counter()
-    problem = _problem(system, precondition, resources)
-    state = begin(problem, system.start) if state is None else state
-    watch = _Watch(bounds, problem, progress)
+    with over_workers(_arguments(system, resources), resources.scheduler, resources.workers) as (
+        product,
+        alone,
+    ):
+        problem = _problem(system, precondition, product, alone)
+        state = begin(problem, system.start) if state is None else state
+        watch = _Watch(bounds, problem, progress)
 
-    def each(state: State) -> None:
-        checkpoint.keep(state)
-        watch.show(state)
+        def each(state: State) -> None:
+            checkpoint.keep(state)
+            watch.show(state)
 
-    with blas_threads(resources.threads):  # once: to set them costs more than a small product
-        solve(problem, state, bounds, each)
-    checkpoint.drop()
-    residual = problem.relative(problem.y - problem.product(state.v))
+        with blas_threads(resources.threads):  # once: to set them costs more than a small product
+            solve(problem, state, bounds, each)
+        checkpoint.drop()
+        residual = problem.relative(problem.y - problem.product(state.v))
     record = {
         "solver": "iterative", "converged": state.converged, "residual": residual,
         "tolerance": bounds.tolerance, "products": state.products,
@@ -119,14 +142,19 @@ def solve_iteratively(
     return state.v, record
 
 
-def _problem(system: System, precondition: Preconditioner, resources: Resources) -> Problem:
-    product = KernelProduct(
+def _arguments(system: System, resources: Resources) -> tuple[Any, ...]:
+    """Return what :class:`KernelProduct` takes."""
+    return (
         system.positions, system.perms, system.sigma, resources.threads, resources.device,
-        system.blocks,
+        system.blocks, system.energy,
     )  # fmt: skip
 
+
+def _problem(
+    system: System, precondition: Preconditioner, product: Apply, alone: KernelProduct
+) -> Problem:
     def validate(v: Floats) -> float:
-        predicted = product.predict(v, system.valid_positions)
+        predicted = alone.predict(v, system.valid_positions)
         return float(np.abs(predicted - system.valid_y).mean())
 
     return Problem(system.y, lambda v: product(v) + system.lam * v, precondition, validate)

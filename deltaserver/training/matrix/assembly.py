@@ -67,6 +67,7 @@ def assemble(
     progress: Progress = quiet,
     backend: ModuleType = _FASTEST,
     weights: Floats | None = None,
+    energy: float = 0.0,
 ) -> Floats:
     """Return the positive definite kernel matrix of training points ``positions`` (M, N, 3).
 
@@ -79,17 +80,19 @@ def assemble(
         progress: called as work proceeds.
         backend: the module whose ``block`` is used.
         weights: of the descriptor's entries, by atoms, shape (N, N).
+        energy: weight of energies as labels; 0 is forces alone.
 
     Returns:
         K (n, n), Fortran order, n = 3NM; row 3N m + 3 i + α belongs to coordinate α of atom i of
-        point m. Only the lower triangle is defined.
+        point m. With energies n = (3N + 1)M, and each point's −E follows its forces. Only the
+        lower triangle is defined.
 
     Raises:
         InputError: the matrix cannot be reserved.
         DataError: two atoms of a training point coincide.
     """
-    fields, group = PairFields.of(positions, weights), PermutationGroup.of(perms)
-    n_train, dim = len(fields), 3 * fields.n_atoms
+    fields, group = PairFields.of(positions, weights, energy), PermutationGroup.of(perms)
+    n_train, dim = len(fields), fields.n_rows
     matrix = allocate_matrix(n_train * dim)
 
     def column(n: int) -> int:

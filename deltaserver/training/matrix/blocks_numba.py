@@ -17,7 +17,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.training.matrix.blocks import PairFields, PermutationGroup, weights
+from deltaserver.training.matrix.blocks import PairFields, PermutationGroup, weights, with_energies
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -35,7 +35,7 @@ def _compiled(function: _Function) -> _Function:
 
 
 def block(fields: PairFields, m: int, n: int, group: PermutationGroup, sigma: float) -> Floats:
-    """Return K(m, n)ᵀ as :func:`deltaserver.training.matrix.blocks.block` does, shape (3N, 3N)."""
+    """Return K(m, n)ᵀ as :func:`deltaserver.training.matrix.blocks.block` does."""
     x, u, x2, u2 = fields.x[m], fields.u[m], fields.x[n], fields.u[n]
     size = (len(group), 3 * fields.n_atoms)
     pulled, pulled2, distance = np.empty(size), np.empty(size), np.empty(len(group))
@@ -43,7 +43,9 @@ def block(fields: PairFields, m: int, n: int, group: PermutationGroup, sigma: fl
     a, b = weights(distance, sigma)
     result: Floats = (pulled2 * -b[:, None]).T @ pulled
     _add_jacobian_products(u, u2, a, group.forward, group.inverse, group.by_source, result)
-    return result
+    if not fields.energy:
+        return result
+    return with_energies(result, pulled, pulled2, distance, sigma, fields.energy)
 
 
 @_compiled

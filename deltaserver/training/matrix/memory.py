@@ -21,16 +21,22 @@ CGROUP_V1 = (
 
 @dataclass(frozen=True)
 class Size:
-    """What memory depends on: atoms, permutations, threads, and the device that factorises."""
+    """What memory depends on: atoms, permutations, threads, the device, and energies as labels."""
 
     n_atoms: int
     n_perms: int
     threads: int = 1
     device: str = "cpu"
+    energies: bool = False
+
+    @property
+    def n_rows(self) -> int:
+        """Return the number of rows of K a training point."""
+        return 3 * self.n_atoms + self.energies
 
     def bytes_for(self, n_train: int) -> float:
         """Return the peak memory in bytes, resident, of training on ``n_train`` points."""
-        dim = 3 * self.n_atoms
+        dim = self.n_rows
         n = dim * n_train
         # Pages above the diagonal stay untouched, except in the tiles along it.
         half = self.device == "cpu" and hasattr(mmap, "MADV_NOHUGEPAGE")

@@ -20,11 +20,12 @@ from tests.tolerances import WEIGHT, assert_same_sum, rounding, terms_of_kernel
 needs_numba = pytest.mark.skipif(not jit.AVAILABLE, reason="numba is not installed")
 
 
-def sum_of(n_train, pair_perms, seed=0, team=ALONE):
+def sum_of(n_train, pair_perms, seed=0, team=ALONE, *, energies=False):
     rng = np.random.default_rng(seed)
     shape = (n_train, pair_perms.shape[1])
     x, a = rng.uniform(0.3, 1.0, shape), rng.normal(size=shape)
-    return training_sum(0.7, x, a, pair_perms, None, team)
+    alphas = rng.normal(size=n_train) if energies else None
+    return training_sum(0.7, x, a, pair_perms, alphas, team)
 
 
 LARGE = product(cyclic(2), cyclic(2), symmetric(3))  # its centre has four elements
@@ -97,11 +98,44 @@ def test_queries_and_a_large_group_equal_matrix_products(monkeypatch, perms, n_t
         assert_same_sum(ours, theirs, terms_of_kernel(pair_perms, n_train) + 2 * len(perms))
 
 
-def test_large_groups_and_energy_constraints_have_no_compiled_evaluator(monkeypatch):
+@needs_numba
+@pytest.mark.parametrize("n_batch", [1, 9])
+@pytest.mark.parametrize("n_train", [3, 9])
+@pytest.mark.parametrize("group", GROUPS)
+def test_energies_that_were_trained_on_count_in_compiled_loops(
+    monkeypatch, group, n_train, n_batch
+):
+    monkeypatch.setattr(direct, "COLUMNS", 8)
+    monkeypatch.setattr(kernel_fourier, "FEW_ELEMENTS", 1 << 10)
+    pairs = PairDescriptor(7, compiled=False)
+    total = sum_of(n_train, pairs.permutations(GROUPS[group]), seed=n_train, energies=True)
+    x = shaken(geometry(7), n_batch, seed=5)
+    energy, forces, virial = np.empty(n_batch), np.empty(x.shape), np.empty((n_batch, 3, 3))
+    total.evaluator()(Task(x, *compiled_cell(None), 3.0, -2.0, energy, forces, virial))
+    here = pairs.geometry(x)
+    monkeypatch.setattr(jit, "AVAILABLE", False)
+    expected, g = total(here.descriptor)
+    n_terms = terms_of_kernel(pairs.permutations(GROUPS[group]), n_train, 7)
+    assert_same_sum((energy + 2.0) / 3.0, expected, n_terms)
+    assert_same_sum(forces, pairs.pull_back(3.0 * g, here)[0], n_terms)
+
+
+@needs_numba
+@pytest.mark.parametrize("n_train", [3, 9])
+def test_energies_count_in_compiled_sums_over_large_groups(monkeypatch, n_train):
+    pair_perms = PairDescriptor(len(LARGE[0])).permutations(LARGE)
+    total = sum_of(n_train, pair_perms, seed=n_train, energies=True)
+    q = np.random.default_rng(n_train).uniform(0.3, 1.0, (3, pair_perms.shape[1]))
+    monkeypatch.setattr(kernel_fourier, "FEW_ELEMENTS", 1)
+    fast = total(q)
+    monkeypatch.setattr(jit, "AVAILABLE", False)
+    for ours, theirs in zip(fast, total(q), strict=True):
+        assert_same_sum(ours, theirs, terms_of_kernel(pair_perms, n_train) + 2 * len(LARGE))
+
+
+def test_large_groups_have_no_compiled_evaluator(monkeypatch):
     pair_perms = PairDescriptor(5).permutations(symmetric(5))
     assert sum_of(3, pair_perms).evaluator() is None  # 120 × 120
-    x = np.random.default_rng(0).uniform(0.3, 1.0, (3, 10))
-    assert training_sum(0.7, x, x, np.arange(10)[None], np.ones(3)).evaluator() is None
     monkeypatch.setattr(jit, "AVAILABLE", False)
     assert sum_of(3, np.arange(10)[None]).evaluator() is None
 
@@ -161,7 +195,7 @@ def test_what_is_not_finite_does_not_look_finite(perms, nowhere):
 def test_everything_works_without_numba():
     code = (
         "import sys; sys.modules['numba'] = None\n"
-        "from deltaserver.model import jit\n"
+        "from deltaserver.compute import jit\n"
         "from deltaserver import CompositeModel\n"
         "assert not jit.AVAILABLE\n"
         "import numpy as np\n"

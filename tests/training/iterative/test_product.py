@@ -7,6 +7,7 @@ from deltaserver.training.components import components, labelled_set
 from deltaserver.training.iterative.preconditioner import FLOOR, Preconditioner, choose_points
 from deltaserver.training.iterative.product import KernelProduct
 from deltaserver.training.matrix.assembly import assemble
+from deltaserver.training.matrix.blocks import PairFields
 from deltaserver.training.symmetry_modes import resolve
 from deltaserver.training.trainer import _descriptor_coefficients
 from tests.training.labelled import water_dimer
@@ -75,7 +76,7 @@ def test_coefficients_in_descriptor_space_are_those_of_the_file():
 def test_the_preconditioner_of_all_points_inverts_the_matrix():
     x, perms = points("product", 8)
     lam = 1e-4
-    inverse = Preconditioner(x, perms, SIGMA, choose_points(8, 8), lam)
+    inverse = Preconditioner(PairFields.of(x), perms, SIGMA, choose_points(8, 8), lam)
     y = np.random.default_rng(3).normal(size=x.size)
     matrix = whole_matrix(x, perms) + lam * np.eye(x.size)
     np.testing.assert_allclose(matrix @ inverse(y), y, atol=1e-7 * np.abs(y).max())
@@ -84,7 +85,7 @@ def test_the_preconditioner_of_all_points_inverts_the_matrix():
 def test_few_columns_and_the_blocks_of_every_point():
     x, perms = points("product")
     some = choose_points(20, 5)
-    few = Preconditioner(x, perms, SIGMA, some, 0.0)
+    few = Preconditioner(PairFields.of(x), perms, SIGMA, some, 0.0)
     rows = (some[:, None] * 18 + np.arange(18)).ravel()
     K = whole_matrix(x, perms)
     expected = K[:, rows] @ np.linalg.lstsq(K[np.ix_(rows, rows)], K[rows], rcond=1e-13)[0]
