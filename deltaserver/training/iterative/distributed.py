@@ -46,12 +46,13 @@ def rows(key: str, arguments: Arguments | None, v: Floats, points: slice) -> Flo
 
 @contextmanager
 def over_workers(
-    arguments: Arguments, scheduler: str, workers: int
-) -> Iterator[tuple[Apply, KernelProduct]]:
-    """Yield what makes products, and the product of this process; one local worker is this process.
+    alone: KernelProduct, arguments: Arguments, scheduler: str, workers: int
+) -> Iterator[Apply]:
+    """Yield what makes products; one local worker is this process.
 
     Args:
-        arguments: of :class:`KernelProduct`.
+        alone: makes them in this process.
+        arguments: of :class:`KernelProduct`, for the others.
         scheduler: ``"local"``, or the address of a Dask scheduler.
         workers: local processes.
 
@@ -59,16 +60,15 @@ def over_workers(
         MissingExtraError: Dask is not installed.
         NoServerError: there is no scheduler at that address.
     """
-    alone = KernelProduct(*arguments)
     if scheduler == LOCAL and workers == 1:
-        yield alone, alone
+        yield alone
         return
     try:
         from dask.distributed import Client, LocalCluster
     except ImportError:
         raise MissingExtraError("Dask", "dask") from None
     with cluster(Client, LocalCluster, scheduler, workers) as client:
-        yield DistributedProduct(client, alone, arguments), alone
+        yield DistributedProduct(client, alone, arguments)
 
 
 class DistributedProduct:

@@ -83,9 +83,12 @@ def decide(
 
 
 def iterative_bytes(size: Size, n_train: int, points: int) -> float:
-    """Return the peak memory of the iterative solver with the columns of so many points."""
+    """Return the peak memory of the iterative solver with the columns of so many points.
+
+    And of every point's energy.
+    """
     dim, pairs = size.n_rows, size.n_atoms * (size.n_atoms - 1) // 2
-    n, rank = float(dim * n_train), float(dim * points)
+    n, rank = float(dim * n_train), float(dim * points + n_train)
     columns = 8.0 * (n * rank + 3.0 * rank**2 + n * dim)
     fields = 8.0 * n_train * size.n_atoms**2 * (4 + 3)  # gone before the products begin
     arrays = 8.0 * n_train * pairs * COPIES
@@ -96,7 +99,7 @@ def iterative_bytes(size: Size, n_train: int, points: int) -> float:
 def _points_within(size: Size, n_train: int, limit: float) -> int:
     """Return how many points' columns to use: a share, as far as memory and time allow."""
     dim = size.n_rows
-    by_time = int((WORK / (2.0 * dim * n_train)) ** 0.5) // dim
+    by_time = int((WORK / (2.0 * dim * n_train)) ** 0.5 - n_train) // dim
     wanted = min(n_train, max(1, round(SHARE * n_train), 1), max(1, by_time))
     while wanted and iterative_bytes(size, n_train, wanted) > limit:
         wanted -= 1
@@ -127,7 +130,7 @@ def _exact_seconds(size: Size, n_train: int) -> float:
 def iterative_seconds(size: Size, n_train: int, points: int) -> float:
     """Return a first idea of the iterative solver's time for a usual number of products."""
     pairs = size.n_atoms * (size.n_atoms - 1) // 2
-    n, rank = float(size.n_rows) * n_train, float(size.n_rows) * points
+    n, rank = float(size.n_rows) * n_train, float(size.n_rows) * points + n_train
     prepare = n_train * points * _block_seconds(size) + 2.0 * n * rank**2 / RATE
     product = n_train**2 * (PAIR_S[0] * pairs + PAIR_S[1] * size.n_perms)
     applied = 4.0 * n * rank / (RATE / 8.0)  # what memory delivers, not the arithmetic

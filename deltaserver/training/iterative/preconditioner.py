@@ -13,6 +13,12 @@ the chosen points are nothing but rounding. Measured on the binding of C60@bucky
 columns of four, σ = 1: the residual is 7e-3 after 10 products and 5e-4 after 20, where the mean of
 the diagonal in the place of D had 0.25 and 0.13.
 
+Energies of all points, labels or not, are columns too: they cost a column a point, in place of 3N,
+and know what is smooth. Measured on the binding of H2O@benzene, 80 points, σ = 10, columns of six
+points: the residual is 0.10 after 30 products and 9e-4 after 120, without them 0.96 and 0.04; with
+energies as labels 0.14 and 3e-3, without 0.35 and 0.12. The catcher, 24 points, columns of two,
+σ = 40, gains nothing: 1.5e-3 for 2.2e-3 after 120.
+
 Columns of whole points are used since a block of K for one pair of points costs no more than a
 few of its columns (with many permutations, most of it is finding the distances).
 """
@@ -27,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.compute.blas import one_blas_thread
+from deltaserver.training.iterative.product import EnergyColumns
 from deltaserver.training.matrix.assembly import _FASTEST, Progress, quiet
 from deltaserver.training.matrix.blocks import PairFields, PermutationGroup
 from deltaserver.training.matrix.solver import NotPositiveDefiniteError
@@ -51,6 +58,7 @@ class Preconditioner:
         lam: λ.
         threads: blocks computed at once; of BLAS, the caller sets them.
         progress: called as work proceeds.
+        energies: columns besides; None is none.
 
     Raises:
         NotPositiveDefiniteError: K_rr has no Cholesky factor.
@@ -59,13 +67,27 @@ class Preconditioner:
     def __init__(
         self, fields: PairFields, perms: Ints, sigma: float, points: Ints, lam: float,
         threads: int = 1, progress: Progress = quiet,
+        energies: EnergyColumns | None = None,
     ) -> None:  # fmt: skip
         from scipy.linalg.blas import dsyrk
         from scipy.linalg.lapack import dpotrf
 
         group = PermutationGroup.of(perms)
-        self._basis = _columns(fields, group, sigma, points, threads, progress)
-        _whiten(self._basis, points, lam)
+        more = 0 if energies is None else len(energies)
+        self._basis = _columns(fields, group, sigma, points, threads, progress, more)
+        rows = (points[:, None] * fields.n_rows + np.arange(fields.n_rows)).ravel()
+        between = np.empty((len(rows) + more,) * 2, order="F")
+        if energies is not None and more:
+            columns = self._basis[:, len(rows) :]
+            own = energies.fill(columns)
+            # As large as the others: what is added against rounding is the same for all.
+            least = self._basis[rows, np.arange(len(rows))].mean()
+            scale = float(np.sqrt(least / np.diagonal(own).mean()))
+            columns *= scale
+            between[len(rows) :, len(rows) :] = scale**2 * own
+        between[: len(rows)] = self._basis[rows]
+        between[len(rows) :, : len(rows)] = self._basis[rows, len(rows) :].T
+        _whiten(self._basis, between, lam)
         blocks = _left(fields, group, sigma, self._basis)
         self._inverse = _inverse_factors(blocks, _floor(fields, blocks, lam))  # C⁻¹ of every point
         self._by_point(self._basis)
@@ -138,11 +160,11 @@ def _inverse_factors(blocks: Floats, floor: Floats) -> Floats:
 
 def _columns(
     fields: PairFields, group: PermutationGroup, sigma: float, points: Ints, threads: int,
-    progress: Progress, backend: ModuleType = _FASTEST,
+    progress: Progress, more: int = 0, backend: ModuleType = _FASTEST,
 ) -> Floats:  # fmt: skip
-    """Return K_nr, Fortran order, shape (3NM, 3N·len(points))."""
+    """Return K_nr, Fortran order, shape (3NM, 3N·len(points) + more): the last are to be filled."""
     dim = fields.n_rows
-    result = np.empty((len(fields) * dim, len(points) * dim), order="F")
+    result = np.empty((len(fields) * dim, len(points) * dim + more), order="F")
 
     def fill(k: int) -> None:
         for m in range(len(fields)):
@@ -160,13 +182,11 @@ def _columns(
     return result
 
 
-def _whiten(columns: Floats, points: Ints, lam: float) -> None:
-    """Turn K_nr into B = K_nr L⁻ᵀ in place."""
+def _whiten(columns: Floats, between: Floats, lam: float) -> None:
+    """Turn K_nr into B = K_nr L⁻ᵀ in place, K_rr = ``between`` = L Lᵀ."""
     from scipy.linalg.blas import dtrsm
 
-    dim = columns.shape[1] // len(points)
-    rows = (points[:, None] * dim + np.arange(dim)).ravel()
-    factor = _cholesky(columns[rows], lam)
+    factor = _cholesky(between, lam)
     for start in range(0, len(columns), ROWS):
         part = slice(start, start + ROWS)
         columns[part] = dtrsm(1.0, factor, columns[part], side=1, lower=1, trans_a=1)

@@ -9,6 +9,7 @@ for a block of geometries, blocks shared out among threads. All in the units of 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -85,6 +86,17 @@ class KernelProduct:
         """Return the forces of coefficients v at other geometries, shape (B, N, 3)."""
         return self._evaluate(v, self._pairs.geometry(positions))[1]
 
+    def energy_column(self, point: int) -> tuple[Floats, Floats]:
+        """Return the column of K that −E of a point, of weight 1, has or would have.
+
+        And what it has in common with −E of every point: shapes (3NM,), or ((3N + 1)M,) with
+        energies, and (M,).
+        """
+        here = self._x[point : point + 1]
+        total = self._sum(Weights(self._sigma, -np.ones(1)), here, np.zeros_like(here))
+        energy, g = total(self._entries(self._geometry.descriptor))
+        return self._rows(energy, self._pull(g, self._geometry)), -energy
+
     def in_descriptor_space(self, v: Floats) -> Floats:
         """Return −J v of every training point, shape (M, D): what a model's file holds."""
         forces, _ = self._split(v)
@@ -111,17 +123,17 @@ class KernelProduct:
 
     def _laid_out(self, v: Floats) -> TrainingSum:
         weights = Weights(self._sigma, self._split(v)[1])
-        return self._sum(weights, self._entries(self.in_descriptor_space(v)))
+        return self._sum(weights, self._x, self._entries(self.in_descriptor_space(v)))
 
     def _pull(self, g: Floats, geometry: Geometry) -> Floats:
         if self._blocks is not None:
             g = self._blocks.expand(g)
         return self._pairs.pull_back(g, geometry)[0]
 
-    def _sum(self, weights: Weights, a: Floats) -> TrainingSum:
+    def _sum(self, weights: Weights, x: Floats, a: Floats) -> TrainingSum:
         if self._fourier is None:
-            return DirectSum(weights, self._x, a, self._pair_perms)
-        return FourierSum(weights, self._x, a, self._pair_perms, self._fourier)
+            return DirectSum(weights, x, a, self._pair_perms)
+        return FourierSum(weights, x, a, self._pair_perms, self._fourier)
 
     def _on_cpu(self, total: TrainingSum, q: Floats) -> tuple[Floats, Floats]:
         """Evaluate in blocks of the same size whatever the threads, so that sums are the same."""
@@ -165,6 +177,34 @@ def split(v: Floats, shape: tuple[int, ...]) -> tuple[Floats, Floats]:
 def join(forces: Floats, energies: Floats) -> Floats:
     """Return what :func:`split` takes apart, shape ((3N + 1)M,)."""
     return np.hstack([forces.reshape(len(forces), -1), energies[:, None]]).ravel()
+
+
+@dataclass(frozen=True)
+class EnergyColumns:
+    """The columns of K of the energies of some points, whether these are labels or not.
+
+    Attributes:
+        product: with K.
+        points: whose energies.
+        threads: columns computed at once.
+    """
+
+    product: KernelProduct
+    points: Ints
+    threads: int = 1
+
+    def __len__(self) -> int:
+        """Return the number of columns."""
+        return len(self.points)
+
+    def fill(self, out: Floats) -> Floats:
+        """Fill ``out`` (n, P) with the columns; return the block between them, (P, P)."""
+
+        def column(k: int) -> Floats:
+            out[:, k], known = self.product.energy_column(int(self.points[k]))
+            return known[self.points]
+
+        return np.array(Team(self.threads).map(column, list(range(len(self)))))
 
 
 def _blocks(n: int, size: int) -> list[slice]:

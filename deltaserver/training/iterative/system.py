@@ -19,7 +19,7 @@ from deltaserver.training.iterative.checkpoint import Checkpoint
 from deltaserver.training.iterative.conjugate import Apply, Bounds, Problem, State, begin, solve
 from deltaserver.training.iterative.distributed import over_workers
 from deltaserver.training.iterative.preconditioner import Preconditioner, choose_points
-from deltaserver.training.iterative.product import KernelProduct
+from deltaserver.training.iterative.product import EnergyColumns, KernelProduct
 from deltaserver.training.matrix.assembly import Progress, quiet
 from deltaserver.training.matrix.blocks import PairFields
 
@@ -110,16 +110,17 @@ def solve_iteratively(
     checkpoint = Checkpoint(resources.checkpoint, system.identity(), resources.points)
     state = checkpoint.read()
     points = choose_points(len(system.positions), checkpoint.points)
+    arguments = _arguments(system, resources)
+    alone = KernelProduct(*arguments)
     with blas_threads(resources.threads):
+        # Of points whose energies are labels and whose columns are there, these are already.
+        others = np.setdiff1d(np.arange(len(system.positions)), points if system.energy else [])
         precondition = Preconditioner(
             system.fields(), system.perms, system.sigma, points, system.lam, resources.threads,
-            progress,
+            progress, EnergyColumns(alone, others, resources.threads),
         )  # fmt: skip
     prepared = time.perf_counter()
-    with over_workers(_arguments(system, resources), resources.scheduler, resources.workers) as (
-        product,
-        alone,
-    ):
+    with over_workers(alone, arguments, resources.scheduler, resources.workers) as product:
         problem = _problem(system, precondition, product, alone)
         state = begin(problem, system.start) if state is None else state
         watch = _Watch(bounds, problem, progress)

@@ -85,7 +85,8 @@ def test_what_no_worker_computes_is_computed_here(arguments, vector):
 
 
 def test_one_local_worker_is_this_process(arguments):
-    with over_workers(arguments, "local", 1) as (product, alone):
+    alone = KernelProduct(*arguments)
+    with over_workers(alone, arguments, "local", 1) as product:
         assert product is alone
 
 
@@ -94,7 +95,7 @@ def test_no_scheduler_is_one_line(arguments, monkeypatch):
     monkeypatch.setattr("deltaserver.datasets.labelling.CONNECT_TIMEOUT", "0.2s")
     with (
         pytest.raises(NoServerError, match=r"no Dask scheduler at tcp://127\.0\.0\.1:1"),
-        over_workers(arguments, "tcp://127.0.0.1:1", 1),
+        over_workers(KernelProduct(*arguments), arguments, "tcp://127.0.0.1:1", 1),
     ):
         pass
 
@@ -102,8 +103,9 @@ def test_no_scheduler_is_one_line(arguments, monkeypatch):
 def test_two_local_workers_and_one_that_is_killed(arguments, vector, monkeypatch):
     pytest.importorskip("distributed")
     monkeypatch.undo()
-    expected = KernelProduct(*arguments).rows(vector, slice(0, N_POINTS))
-    with over_workers(arguments, "local", 2) as (product, _):
+    alone = KernelProduct(*arguments)
+    expected = alone.rows(vector, slice(0, N_POINTS))
+    with over_workers(alone, arguments, "local", 2) as product:
         assert np.array_equal(product(vector), expected)
         assert product.made_here == 0
         pids = product._client.run(os.getpid)

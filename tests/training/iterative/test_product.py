@@ -5,7 +5,7 @@ import pytest
 
 from deltaserver.training.components import components, labelled_set
 from deltaserver.training.iterative.preconditioner import FLOOR, Preconditioner, choose_points
-from deltaserver.training.iterative.product import KernelProduct
+from deltaserver.training.iterative.product import EnergyColumns, KernelProduct
 from deltaserver.training.matrix.assembly import assemble
 from deltaserver.training.matrix.blocks import PairFields
 from deltaserver.training.symmetry_modes import resolve
@@ -97,6 +97,39 @@ def test_few_columns_and_the_blocks_of_every_point():
     y = np.random.default_rng(3).normal(size=x.size)
     # K_rr is nearly singular: by least squares and by Cholesky its inverse agrees to some digits.
     np.testing.assert_allclose(few(expected @ y), y, rtol=0, atol=1e-4 * np.abs(y).max())
+
+
+@pytest.mark.parametrize("mode", ["none", "product"])
+def test_columns_of_energies_are_those_of_the_matrix_that_has_them(mode):
+    x, perms = points(mode, 8)
+    whole = np.tril(np.asarray(assemble(x, perms, SIGMA, energy=1.0)))
+    whole += np.tril(whole, -1).T
+    energies = np.arange(18, len(whole), 19)
+    forces = np.setdiff1d(np.arange(len(whole)), energies)
+    columns = np.empty((x.size, 3), order="F")
+    some = np.array([1, 4, 7])
+    between = EnergyColumns(KernelProduct(x, perms, SIGMA), some).fill(columns)
+    expected = whole[np.ix_(forces, energies[some])]
+    np.testing.assert_allclose(columns, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+    expected = whole[np.ix_(energies[some], energies[some])]
+    np.testing.assert_allclose(between, expected, rtol=1e-12)
+    labels = KernelProduct(x, perms, SIGMA, energy=0.3)
+    column, _ = labels.energy_column(4)
+    np.testing.assert_allclose(column[18::19], 0.3 * whole[energies, energies[4]], rtol=1e-12)
+
+
+def test_energies_of_all_points_make_it_nearer_to_the_inverse():
+    x, perms = points("product")
+    some, lam = choose_points(20, 2), 1e-8
+    fields, every = PairFields.of(x), EnergyColumns(KernelProduct(x, perms, SIGMA), np.arange(20))
+    K = whole_matrix(x, perms) + lam * np.eye(x.size)
+    far = []
+    for energies in (None, every):
+        inverse = Preconditioner(fields, perms, SIGMA, some, lam, energies=energies)
+        kept = np.column_stack([inverse(column) for column in K.T])
+        spectrum = np.linalg.eigvals(kept).real
+        far.append(spectrum.max() / spectrum.min())
+    assert far[1] < 0.5 * far[0]
 
 
 def test_points_are_chosen_the_same_and_once():
