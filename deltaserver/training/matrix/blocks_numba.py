@@ -10,28 +10,14 @@ permutation and atom. What is left of the S-fold sum, the dyads of JᵀΔ_s, is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.compute.jit import compiled
 from deltaserver.training.matrix.blocks import PairFields, PermutationGroup, weights, with_energies
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def _compiled(function: _Function) -> _Function:
-    # fastmath lets sums be vectorised; the order of summation is fixed at compilation.
-    options = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz"}}
-    try:  # what is compiled is kept: some seconds of every training's start
-        return cast(_Function, numba.njit(cache=True, **options)(function))
-    except RuntimeError:  # "cannot cache function": numba found no directory for it
-        return cast(_Function, numba.njit(**options)(function))
 
 
 def block(fields: PairFields, m: int, n: int, group: PermutationGroup, sigma: float) -> Floats:
@@ -48,7 +34,7 @@ def block(fields: PairFields, m: int, n: int, group: PermutationGroup, sigma: fl
     return with_energies(result, pulled, pulled2, distance, sigma, fields.energy)
 
 
-@_compiled
+@compiled
 def _pull(
     x: Floats, u: Floats, x2: Floats, u2: Floats, forward: Ints, inverse: Ints,
     pulled: Floats, pulled2: Floats, distance: Floats,
@@ -80,7 +66,7 @@ def _pull(
         distance[s] = np.sqrt(0.5 * squared)
 
 
-@_compiled
+@compiled
 def _add_jacobian_products(
     u: Floats, u2: Floats, a: Floats, forward: Ints, inverse: Ints, by_source: Ints, out: Floats
 ) -> None:
