@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from deltaserver.compute.team import ALONE, Team
 from deltaserver.errors import ComponentError, ManifestError, MissingExtraError
+from deltaserver.model.descriptor import spread
 from deltaserver.model.files.parameters import read_parameters
 from deltaserver.model.fragment_blocks import owner_of
 from deltaserver.model.kernel.base import SHARED_NUMBERS
@@ -35,6 +36,8 @@ from deltaserver.model.sgdml import (
     concatenate,
     resolve_units,
 )
+from deltaserver.model.trust.fingerprint import fingerprint
+from deltaserver.model.trust.structure import ExpectedStructure
 from deltaserver.molecules.elements import SYMBOLS
 
 Floats = NDArray[np.float64]
@@ -249,16 +252,12 @@ class CompositeModel:
             positions: Å, shape (N, 3).
             cell: lattice vectors in columns, Å, of a periodic model.
         """
-        from deltaserver.model.trust.structure import ExpectedStructure
-
         x = as_batch(positions, self.n_atoms, self.name)[0]
         box = None if cell is None else as_cell(cell, self.name)
         ExpectedStructure.of(self).check(x, box)
 
     def fingerprint(self) -> str:
         """Return ``sha256:…`` of everything that is evaluated; ``deltaserver check`` prints it."""
-        from deltaserver.model.trust.fingerprint import fingerprint
-
         return fingerprint(self)
 
     def check_component(self, component: str) -> None:
@@ -364,22 +363,6 @@ class _ModelLoader:
             extra = {"torch": "gpu", "sgdml": "train"}[self.backend]
             raise MissingExtraError(f"the {self.backend} backend", extra) from error
         return SGDMLModel(parameters, native, self.team)
-
-
-def spread(n_atoms: int, lattices: Sequence[Floats]) -> Floats:
-    """Return positions (N, 3), Å, of which no two coincide, nor do images in any lattice.
-
-    In a cell: fractional coordinates of a Kronecker sequence, no two alike modulo 1 in any
-    direction. They fill half the cell, so that no pair is nearer through a face of it.
-    """
-    if not lattices:
-        return np.outer(10.0 * np.arange(n_atoms), [1.0, 0.0, 0.0])
-    smallest = min(lattices, key=lambda lattice: abs(np.linalg.det(lattice)))
-    # The root of x⁴ = x + 1: its powers fill three dimensions most evenly.
-    steps = 1.2207440846057596 ** -np.arange(1.0, 4.0)
-    fractional: Floats = 0.5 * (np.arange(n_atoms)[:, None] * steps % 1.0)
-    positions: Floats = fractional @ smallest.T
-    return positions
 
 
 def _numbers(part: object) -> int:

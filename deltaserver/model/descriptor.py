@@ -12,6 +12,7 @@ symmetric N × N matrix with the positions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -43,6 +44,22 @@ def nearest_images(d: Floats, cell: Floats | None) -> Floats:
         return d
     images: Floats = d - np.rint(d @ np.linalg.inv(cell).T) @ cell.T
     return images
+
+
+def spread(n_atoms: int, lattices: Sequence[Floats]) -> Floats:
+    """Return positions (N, 3), Å, of which no two coincide, nor do images in any lattice.
+
+    In a cell: fractional coordinates of a Kronecker sequence, no two alike modulo 1 in any
+    direction. They fill half the cell, so that no pair is nearer through a face of it.
+    """
+    if not lattices:
+        return np.outer(10.0 * np.arange(n_atoms), [1.0, 0.0, 0.0])
+    smallest = min(lattices, key=lambda lattice: abs(np.linalg.det(lattice)))
+    # The root of x⁴ = x + 1: its powers fill three dimensions most evenly.
+    steps = 1.2207440846057596 ** -np.arange(1.0, 4.0)
+    fractional: Floats = 0.5 * (np.arange(n_atoms)[:, None] * steps % 1.0)
+    positions: Floats = fractional @ smallest.T
+    return positions
 
 
 @dataclass(frozen=True)

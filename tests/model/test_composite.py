@@ -13,7 +13,8 @@ from deltaserver.errors import (
     MissingExtraError,
     ModelFileError,
 )
-from deltaserver.model.composite import CompositeEvaluation, Fragment, spread
+from deltaserver.model.composite import CompositeEvaluation, Fragment
+from deltaserver.model.descriptor import spread
 from deltaserver.model.files.parameters import parse_parameters
 from deltaserver.model.manifest import IsolatedAtom
 from deltaserver.model.sgdml import AssumedUnitsWarning, NativeUnits

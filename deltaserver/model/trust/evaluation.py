@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,9 @@ from numpy.typing import NDArray
 from deltaserver.compute import jit
 from deltaserver.errors import GuardError
 from deltaserver.model import loops
-from deltaserver.model.composite import CompositeEvaluation
+
+if TYPE_CHECKING:
+    from deltaserver.model.composite import CompositeEvaluation
 
 Floats = NDArray[np.float64]
 

@@ -22,15 +22,18 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.compute import jit
 from deltaserver.model import loops
-from deltaserver.model.composite import CompositeModel, spread
-from deltaserver.model.descriptor import PairDescriptor
+from deltaserver.model.descriptor import PairDescriptor, spread
 from deltaserver.model.files.parameters import ModelParameters
+
+if TYPE_CHECKING:
+    from deltaserver.model.composite import CompositeModel
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]

@@ -11,14 +11,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.errors import GuardError, InputError
-from deltaserver.model.composite import CompositeModel
 from deltaserver.model.trust.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    from deltaserver.model.composite import CompositeModel
 
 Floats = NDArray[np.float64]
 
