@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from deltaserver.cli.options.sizes import as_bytes
 from deltaserver.cli.terminal import MinuteLines
 
 PATH = click.Path(path_type=Path)
@@ -113,7 +114,7 @@ def _integers(_context: click.Context, _option: click.Parameter, text: str) -> t
               help="Local processes that share the products out.")  # fmt: skip
 @click.option("--warm-start", type=PATH, default=None, metavar="MODEL",
               help="Directory or file of a model with fewer points, to begin with.")  # fmt: skip
-@click.option("--max-memory", default=None, metavar="SIZE",
+@click.option("--max-memory", callback=as_bytes, default=None, metavar="SIZE",
               help="Refuse to use more, as 18GB; what is available if not given.")  # fmt: skip
 @click.option("--overwrite", is_flag=True,
               help="Replace models of other options that are there.")  # fmt: skip
@@ -131,14 +132,12 @@ def train(dataset: Path, output: Path, **options: Any) -> None:
     import os
 
     from deltaserver.datasets.files import read_dataset
-    from deltaserver.training.matrix.memory import parse_bytes
     from deltaserver.training.model_directory import TrainingPlan, train_directory
 
     quiet = options.pop("quiet")
     options.pop("debug")
-    limit = options.pop("max_memory")
     options["threads"] = options["threads"] or len(os.sched_getaffinity(0))
-    plan = TrainingPlan(max_bytes=None if limit is None else parse_bytes(limit), **options)
+    plan = TrainingPlan(max_bytes=options.pop("max_memory"), **options)
     terminal = Terminal(quiet)
     frames = read_dataset(dataset, terminal.say)
     train_directory(frames, plan, output, terminal.say, terminal.progress)

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from deltaserver.cli.options.sizes import as_bytes
 from deltaserver.serve.logfile import KEEP
 from deltaserver.serve.watchers.health import HealthFile
 from deltaserver.serve.watchers.metrics import Metrics
 from deltaserver.serve.watchers.systemd import from_environment
 from deltaserver.serve.watchers.watch import Watcher
 
-SIZE_UNITS = {"": 1, "k": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def parse_size(context: click.Context, option: click.Parameter, text: str | None) -> int | None:
-    """Return a number of bytes from such as ``500k``, ``100M`` or ``2G``."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"([1-9]\d{0,11})([kMG]?)", text)
-    if not match:
-        raise click.BadParameter(f"{text!r} is no size; expected bytes, or such as 500k, 100M, 2G")
-    return int(match[1]) * SIZE_UNITS[match[2]]
 
 
 def operations_options(command: Command) -> Command:
@@ -49,7 +38,7 @@ def operations_options(command: Command) -> Command:
             metavar="FILES", help="How many full log files to keep: FILE.1, FILE.2, …",
         ),
         click.option(
-            "--log-max-size", metavar="SIZE", callback=parse_size,
+            "--log-max-size", metavar="SIZE", callback=as_bytes,
             help="Begin a new log file when it holds so many bytes (100M, 2G).",
         ),
     ):  # fmt: skip

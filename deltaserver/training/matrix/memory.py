@@ -105,24 +105,3 @@ def _reclaimable_bytes(statistics: Path) -> float:
             if key in ("inactive_file", "total_inactive_file"):
                 return float(value)
     return 0.0
-
-
-def parse_bytes(text: str) -> float:
-    """Turn ``18GB``, ``500 MB`` or ``16GiB`` into bytes; a bare number is in GB.
-
-    Raises:
-        InputError: it is none of these.
-    """
-    factors = {
-        "": 1e9, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12,
-        "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30, "tib": 2.0**40,
-    }  # fmt: skip
-    stripped = text.strip().lower()
-    number = stripped.rstrip("bikmgt ")
-    try:
-        value = float(number) * factors[stripped[len(number) :].strip()]
-    except (ValueError, KeyError):
-        raise InputError(f"memory {text!r} is not a size; expected such as 18GB or 500MB") from None
-    if not value > 0:
-        raise InputError(f"memory {text!r}; expected more than nothing")
-    return value

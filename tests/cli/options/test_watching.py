@@ -9,29 +9,15 @@ import sys
 import time
 from pathlib import Path
 
-import click
 import pytest
 
 from deltaserver.cli.app import main
-from deltaserver.cli.options.watching import make_watchers, parse_size
+from deltaserver.cli.options.watching import make_watchers
 from deltaserver.serve.watchers.health import HealthFile
 from deltaserver.serve.watchers.metrics import Metrics
 from deltaserver.serve.watchers.systemd import Notifier
 from tests.serve.server_double import ServerDouble, message
 from tests.serve.watchers.test_metrics import scrape
-
-
-@pytest.mark.parametrize(
-    ("text", "n_bytes"), [("512", 512), ("4k", 4096), ("100M", 100 << 20), ("2G", 2 << 30)]
-)
-def test_sizes(text, n_bytes):
-    assert parse_size(None, None, text) == n_bytes
-
-
-@pytest.mark.parametrize("text", ["0", "-1", "1.5M", "M", "10 M", "10T", "1e9", "9" * 20])
-def test_what_is_no_size(text):
-    with pytest.raises(click.BadParameter, match="is no size"):
-        parse_size(None, None, text)
 
 
 def test_nothing_watches_unless_asked(monkeypatch, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 
 from deltaserver.errors import InputError
 from deltaserver.training.matrix import memory
-from deltaserver.training.matrix.memory import Size, available_bytes, check_memory, parse_bytes
+from deltaserver.training.matrix.memory import Size, available_bytes, check_memory
 
 
 def test_c60_catcher_with_100_points_fits_18_gb():
@@ -38,16 +38,3 @@ def test_the_smallest_limit_counts(tmp_path, monkeypatch):
     assert available_bytes() == 8000 * 1024
     monkeypatch.setattr(memory, "MEMINFO", tmp_path / "none")
     assert available_bytes() == float("inf")
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"), [("18GB", 18e9), ("500 MB", 5e8), ("2GiB", 2**31), ("3", 3e9), ("7b", 7)]
-)
-def test_sizes(text, expected):
-    assert parse_bytes(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "GB", "12 parsec", "-3GB", "0"])
-def test_what_is_no_size_is_refused(text):
-    with pytest.raises(InputError, match="memory"):
-        parse_bytes(text)
