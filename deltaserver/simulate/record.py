@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from deltaserver.errors import InputError
+from deltaserver.textio.journal import write_atomically
 
 RUN_FILE = "run.json"
 FORMAT = "deltaserver-run/1"
@@ -78,15 +78,13 @@ def write_record(record: RunRecord, directory: Path) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a kill leaves the old one or the new one, whole.
+    """Write a file at once; see :func:`deltaserver.textio.journal.write_atomically`.
 
     Raises:
         InputError: it cannot be written.
     """
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        fresh.write_text(text, encoding="utf-8")
-        fresh.replace(path)
+        write_atomically(path, text.encode())
     except OSError as error:
         raise InputError(f"{path}: {(error.strerror or str(error)).lower()}") from error
 

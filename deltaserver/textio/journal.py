@@ -7,6 +7,7 @@ nothing finished is lost and nothing half-written is believed.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -43,14 +44,27 @@ def read_journal(path: Path) -> Iterator[Record]:
             yield record
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` in one step: a kill leaves the old file or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write ``content`` to ``path`` in one step: a kill leaves the old file or the new one.
+
+    Args:
+        path: what is replaced; its name, with the process in it, is that of what is written first.
+        content: all of it.
+        durable: it is on the disk when this returns, whatever happens to the machine. Waiting for
+            that may take long where others write much.
+    """
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with fresh.open("wb") as file:
+            file.write(content)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        raise
 
 
 class Journal:

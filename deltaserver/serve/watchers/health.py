@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from deltaserver.serve.answer import Structure
 from deltaserver.serve.logfile import now as utc_now
 from deltaserver.serve.logfile import reason
 from deltaserver.serve.watchers.watch import Condition, Vitals
+from deltaserver.textio.journal import write_atomically
 
 AT_MOST_EVERY_S = 1.0
 AT_LEAST_EVERY_S = 10.0  # a file older than a few of these means that the daemon hangs
@@ -82,14 +82,8 @@ class HealthFile:
             "pid": os.getpid(),
             "version": deltaserver.__version__,
         }
-        new = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        try:
-            new.write_text(json.dumps(fields) + "\n", encoding="ascii")
-            new.replace(self.path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                new.unlink(missing_ok=True)
-            raise
+        # What it tells is worth nothing after a power cut: a run need not wait for the disk.
+        write_atomically(self.path, f"{json.dumps(fields)}\n".encode("ascii"), durable=False)
 
 
 def _fields(vitals: Vitals) -> dict[str, Any]:
