@@ -17,14 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.errors import DataError
+from deltaserver.statistics.correlation import MIN_BLOCKS, inefficiency
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 N_RESAMPLES = 2000
 CONFIDENCE = 0.95
-MIN_BLOCKS = 5  # of the longest trajectory; fewer blocks say nothing about the spread
-WINDOW = 5.0  # Sokal: sum the autocorrelation up to this many correlation times
 
 
 @dataclass(frozen=True)
@@ -132,25 +131,6 @@ class BlockBootstrap:
         return self.estimate(float(values.mean()), self.means(values))
 
 
-def correlation_time(values: Floats) -> float:
-    """Return the integrated autocorrelation time τ = 1 + 2 Σ ρ_t of a series (T,), in frames.
-
-    1 for independent frames. The sum ends at the first lag t ≥ 5 τ(t) [Sokal 1997], or where ρ
-    falls to zero, whichever comes first.
-    """
-    centred = values - values.mean()
-    variance = float(centred @ centred)
-    if len(values) < 3 or not variance > 0.0:
-        return 1.0
-    tau = 1.0
-    for lag in range(1, len(values) - 1):
-        rho = float(centred[:-lag] @ centred[lag:]) / variance
-        if rho <= 0.0 or lag >= WINDOW * tau:
-            break
-        tau += 2.0 * rho
-    return tau
-
-
 def choose_block_length(series: Iterable[Floats], trajectory: Ints) -> int:
     """Return a block length for all ``series`` (T,) of errors, in frames.
 
@@ -160,7 +140,7 @@ def choose_block_length(series: Iterable[Floats], trajectory: Ints) -> int:
     """
     longest = max(int((trajectory == index).sum()) for index in np.unique(trajectory))
     taus = [
-        correlation_time(values[trajectory == index])
+        inefficiency(values[trajectory == index])
         for values in series
         for index in np.unique(trajectory)
     ]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-MIN_BLOCKS = 5
+MIN_BLOCKS = 5  # fewer say nothing about the spread
 MAX_BLOCKS = 100
 INEFFICIENCIES_A_BLOCK = 3.0
 SOKAL_WINDOW = 5.0
@@ -38,7 +38,9 @@ def autocorrelation(series: Floats, n_lags: int | None = None) -> Floats:
 
 
 def inefficiency(series: Floats) -> float:
-    """Return g = 1 + 2 Σ ρ(k), in frames, at least 1.
+    """Return g = 1 + 2 Σ ρ(k) of a series (T,), in frames, at least 1.
+
+    Twice the integrated correlation time, (1 + φ)/(1 − φ) where ρ(k) = φᵏ.
 
     The sum ends at the first k ≥ 5 · g/2, where what is left is noise (Sokal 1997,
     DOI 10.1007/978-1-4899-0319-8_6).

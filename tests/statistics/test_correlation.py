@@ -23,6 +23,17 @@ def test_inefficiency_of_known_processes():
     assert correlation.inefficiency(np.ones(2)) == 1.0
 
 
+@pytest.mark.parametrize("phi", [0.6, 0.9])
+def test_inefficiency_of_an_autoregression_is_the_exact_one(phi):
+    """x(t+1) = φ x(t) + noise has ρ(k) = φᵏ, so that g = (1 + φ)/(1 − φ): 4 and 19."""
+    noise = np.random.default_rng(5).normal(size=(20, 50_000))
+    found = [correlation.inefficiency(x) for x in lfilter([1.0], [1.0, -phi], noise)[:, 500:]]
+    exact, scatter = (1 + phi) / (1 - phi), np.std(found, ddof=1) / np.sqrt(20)
+    # Summing up to five correlation times, g/2 each, leaves out exp(−5) of them.
+    assert abs(np.mean(found) - exact) < 3.0 * scatter + np.exp(-5.0) * exact
+    assert np.mean(found) == pytest.approx(exact, rel=0.05)
+
+
 def test_error_of_a_mean_is_its_scatter_over_many_runs():
     means = [
         correlation.mean_of(ornstein_uhlenbeck(4000, 1, 1.0, 20.0, k)[:, 0]) for k in range(60)
