@@ -32,7 +32,7 @@ from deltaserver.training.components import components, labelled_set
 from deltaserver.training.iterative.conjugate import CHECK, Bounds, Problem, begin, solve
 from deltaserver.training.iterative.plan import decide
 from deltaserver.training.iterative.preconditioner import Preconditioner, choose_points
-from deltaserver.training.iterative.product import KernelProduct
+from deltaserver.training.iterative.product import EnergyColumns, KernelProduct
 from deltaserver.training.iterative.system import System
 from deltaserver.training.matrix.memory import Size
 from deltaserver.training.points import Candidates
@@ -104,10 +104,12 @@ def ours(system, options, evaluate):
     count = decide(size, len(system.positions), "iterative", limit, "benchmark").points
     with blas_threads(options.threads):
         points = choose_points(len(system.positions), count)
-        precondition = Preconditioner(
-            system.fields(), system.perms, system.sigma, points, system.lam, options.threads
-        )
         product = KernelProduct(system.positions, system.perms, system.sigma, options.threads)
+        energies = EnergyColumns(product, np.arange(len(system.positions)), options.threads)
+        precondition = Preconditioner(
+            system.fields(), system.perms, system.sigma, points, system.lam, options.threads,
+            energies=energies,
+        )  # fmt: skip
         made = [0]
 
         def multiply(v):
