@@ -123,7 +123,7 @@ declare -A SYSTEMS=(
 # Weight and σ were chosen with 160 points among 0.1, 0.3 and 3, 6, 12.
 declare -A BINDINGS=(
     [benzene_water]="--n-train 440 --n-valid 150 --hold-out 4,5 --intra-weight 0.3 --sigma 12"
-    [benzene_dimer]="--n-train 200 --n-valid 80 --intra-weight 0.3 --sigma 6 --solver exact"
+    [benzene_dimer]="--n-train 300 --n-valid 100 --intra-weight 0.3 --sigma 6 --solver exact"
     [na_benzene]="--n-train 300 --n-valid 100 --hold-out 4,5 --intra-weight 0.3 --sigma 6 --solver exact"
 )
 declare -A REFERENCES=([na_benzene]="GFN1-xTB") # of the labels, where it is not GFN2-xTB

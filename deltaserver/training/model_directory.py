@@ -183,7 +183,7 @@ def _job(
     validation = np.flatnonzero(np.isin(data.frame, split.valid))
     warm = _warm_start(plan, component, data)
     weights: tuple[FragmentBlocks | None, ...] = (None,)
-    if component.name == BINDING:
+    if component.name == BINDING or component.name == plan.component == FULL:  # else the baseline
         weights = _weights(frames, plan.intra_weights, native=plan.linear == "none")
 
     def symmetry(points: Ints) -> Symmetry:

@@ -1,0 +1,87 @@
+"""Learning curves of every part of C60@buckycatcher: python models/learning_curves.py [PART …]
+
+Trains each part with more and more points (into run/curves/; what is there already is kept) and
+tests it alone, against its own labels, on trajectories that nothing was trained on: 14 and 20 of
+c60_buckycatcher_wide, 300 and 400 K. models/train.sh c60 has to have merged the datasets. Prints
+the table of docs/results.md.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from deltaserver.datasets.files import read_dataset
+from deltaserver.model.composite import CompositeModel
+from deltaserver.units import KCAL_PER_MOL_EV
+
+ROOT = Path(__file__).parents[1]
+WIDE, MERGED = "data/c60_buckycatcher_wide", "run/merged/c60"
+HELD_OUT = (14, 20)  # of wide, whose numbers the merged dataset keeps
+ITERATIVE = ["--solver", "iterative", "--max-products", "150", "--max-memory", "8GB"]
+ON_ALL = ["--hold-out", "14,20,33,37,41", *ITERATIVE]
+ON_SITES = ["--linear", "distances", *ON_ALL]
+PARTS = {
+    "c60": [WIDE, "--symmetry", "fragment", "--sigma", "20", "--train-fraction", "1",
+            "--hold-out", "14,20", "--tolerance", "1e-4", *ITERATIVE],
+    "buckycatcher": [MERGED, "--symmetry", "fragment", "--sigma", "20", "--lambda", "1e-6",
+                     "--tolerance", "1e-3", *ON_SITES],
+    "binding": [MERGED, "--symmetry", "run/c60_rotations.npz", "--prior", "pairs", "--sigma", "1",
+                "--intra-weight", "0", "--tolerance", "2e-2", *ON_SITES],
+    "full": [MERGED, "--symmetry", "none", "--sigma", "20", "--tolerance", "1e-3", *ON_ALL],
+}  # fmt: skip
+SIZES = (50, 100, 200, 400, 600, 1000)
+
+
+def train(part: str, n_train: int) -> Path:
+    directory = ROOT / "run" / "curves" / f"{part}-{n_train}"
+    options = ["--component", part, "--n-train", str(n_train), "--n-valid", "60", "--quiet"]
+    command = [sys.executable, "-m", "deltaserver", "train", PARTS[part][0], "--output",
+               str(directory), *PARTS[part][1:], *options]  # fmt: skip
+    subprocess.run(command, cwd=ROOT, check=True)
+    return directory
+
+
+def served(directory: Path, part: str) -> CompositeModel:
+    """The shipped model with this part in the place of its own."""
+    for file in (ROOT / "models" / "c60").glob("*.npz"):
+        if not (directory / file.name).exists():
+            (directory / file.name).symlink_to(file)
+    manifest = (ROOT / "models" / "c60" / "model.yaml").read_text()
+    if part == "binding":  # its prior is its own
+        manifest = (directory / "model.yaml").read_text()
+    (directory / "model.yaml").write_text(manifest)
+    return CompositeModel.load(directory)
+
+
+def force_mae(model: CompositeModel, part: str) -> float:
+    """Force MAE of a part against its own labels, kcal/mol/Å."""
+    frames = read_dataset(ROOT / WIDE)
+    test = frames.select(np.flatnonzero(np.isin(frames.trajectory, HELD_OUT)))
+    labels = {"full": test.forces, "binding": test.binding_forces}.get(part, test.fragment_forces)
+    atoms = np.arange(model.n_atoms)
+    for fragment in model.fragments:
+        if fragment.name == part:
+            atoms = np.array(fragment.atoms)
+    found = model.evaluate(test.positions, part).forces
+    found = found if found.shape[1] == len(atoms) else found[:, atoms]
+    return float(np.abs(found - labels[:, atoms]).mean() / KCAL_PER_MOL_EV)
+
+
+def main(parts: list[str]) -> None:
+    for part in parts or list(PARTS):
+        for n_train in SIZES:
+            directory = train(part, n_train)
+            report = json.loads((directory / "training.json").read_text())["components"][part]
+            error = force_mae(served(directory, part), part)
+            minutes = (report["assembly_s"] + report.get("solve_s", 0.0)) / 60
+            print(f"| {part} | {n_train} | {error:.3f} | {minutes:.1f} "
+                  f"| {report.get('residual', 0.0):.0e} |", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
