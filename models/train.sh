@@ -45,7 +45,7 @@ binding() { # NAME DATASETS OPTIONS…
     shift 2
     # shellcheck disable=SC2086  # the words are datasets
     [ -f "$merged/dataset.yaml" ] || deltaserver dataset merge $data --output "$merged" \
-        --reference "${REFERENCES[$name]:-GFN2-xTB}" --name "${name}_all"
+        --reference "${REFERENCES[$name]:-GFN2-xTB}" --name "${name}_all" --max-binding 1
     mkdir -p "$output"
     find "models/$name" -name '*.npz' ! -name binding.npz -exec cp {} "$output/" \;
     deltaserver train "$merged" --output "$output" --component binding --threads "$THREADS" \
@@ -122,15 +122,15 @@ declare -A SYSTEMS=(
 )
 # Weight and σ were chosen with 160 points among 0.1, 0.3 and 3, 6, 12.
 declare -A BINDINGS=(
-    [benzene_water]="--n-train 440 --n-valid 150 --hold-out 4,5 --intra-weight 0.3 --sigma 12"
+    [benzene_water]="--n-train 560 --n-valid 150 --hold-out 4,5 --intra-weight 0.3 --sigma 12"
     [benzene_dimer]="--n-train 300 --n-valid 100 --intra-weight 0.3 --sigma 6 --solver exact"
-    [na_benzene]="--n-train 300 --n-valid 100 --hold-out 4,5 --intra-weight 0.3 --sigma 6 --solver exact"
+    [na_benzene]="--n-train 450 --n-valid 120 --hold-out 4,5 --intra-weight 0.3 --sigma 6 --solver exact"
 )
 declare -A REFERENCES=([na_benzene]="GFN1-xTB") # of the labels, where it is not GFN2-xTB
 
 separations() { # NAME DATASET: the datasets of the well, of separations and of the wall
     local data=("data/$2") part
-    for part in data/"$1"_apart data/"$1"_wall; do
+    for part in data/"$1"_apart data/"$1"_wall data/"$1"_pressed; do
         [ -d "$part" ] && data+=("$part")
     done
     echo "${data[@]}"

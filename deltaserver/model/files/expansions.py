@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from deltaserver.errors import ModelFileError
 from deltaserver.model.files.arrays import expect_shape, floats, integers
+from deltaserver.model.linear.embedding import Densities, Embedding
+from deltaserver.model.linear.expansion import Expansion, Together
 from deltaserver.model.linear.sites import Radials, SitePairs, Sites
 from deltaserver.model.linear.valence import Valence
 
@@ -24,7 +26,12 @@ SITE_KEYS = (
     "site_members", "site_starts", "site_kinds", "site_decays", "site_powers",
     "site_coefficients",
 )  # fmt: skip
-LINEAR_KEYS = (*VALENCE_KEYS, *SITE_KEYS)
+EMBEDDING_KEYS = (
+    "embedding_groups", "embedding_decays", "embedding_stretches", "embedding_mean",
+    "embedding_linear", "embedding_products", "embedding_quadratic",
+)  # fmt: skip
+LINEAR_KEYS = (*VALENCE_KEYS, *SITE_KEYS, *EMBEDDING_KEYS)
+MAX_DENSITIES = 100  # of an atom
 MAX_DISTANCES = 4000  # of a valence expansion: its tables have the square, 128 MB each
 MAX_SITES, MAX_POWER = 4000, 12
 
@@ -61,6 +68,75 @@ def parse_valence(arrays: Mapping[str, Any], n_atoms: int, source: str) -> Valen
     cubic = floats(arrays, "valence_cubic", source)
     expect_shape(source, "valence_cubic", cubic, (len(triples),))
     return Valence(pairs, mean, width, powers, couplings, products, triples, cubic, n_atoms)
+
+
+def parse_between(arrays: Mapping[str, Any], fragment: Ints, source: str) -> Expansion | None:
+    """Return all that a file has between fragments, None where it has nothing.
+
+    Args:
+        arrays: of the file.
+        fragment: which fragment each atom belongs to, shape (N,).
+        source: where they come from.
+
+    Raises:
+        ModelFileError: it is not sound.
+    """
+    found = (parse_sites(arrays, fragment, source), parse_embedding(arrays, fragment, source))
+    parts = tuple(part for part in found if part is not None)
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    return Together(parts)
+
+
+def parse_embedding(arrays: Mapping[str, Any], fragment: Ints, source: str) -> Embedding | None:
+    """Return the embedding of a complex, None where the file has none; as parse_between.
+
+    Raises:
+        ModelFileError: it is no sound one.
+    """
+    if not _there(arrays, EMBEDDING_KEYS, source):
+        return None
+    n = len(fragment)
+    group = integers(arrays, "embedding_groups", source).ravel()
+    expect_shape(source, "embedding_groups", group, (n,))
+    _check_range(source, "embedding_groups", group, n)
+    decays = floats(arrays, "embedding_decays", source).ravel()
+    if not len(decays) or not (decays > 0.0).all():
+        raise ModelFileError(f"{source}: embedding_decays holds one that is not positive, or none")
+    densities = Densities(fragment, group, tuple(decays.tolist()))
+    p = len(densities)
+    if p > MAX_DENSITIES:
+        raise ModelFileError(
+            f"{source}: {p} densities of an atom; expected {MAX_DENSITIES} at most"
+        )
+    mean = floats(arrays, "embedding_mean", source)
+    linear, quadratic = (floats(arrays, f"embedding_{k}", source) for k in ("linear", "quadratic"))
+    expect_shape(source, "embedding_linear", linear, (len(mean), p))
+    expect_shape(source, "embedding_quadratic", quadratic, (len(quadratic), p, p))
+    if (quadratic != quadratic.transpose(0, 2, 1)).any():
+        raise ModelFileError(f"{source}: embedding_quadratic is not symmetric in the densities")
+    stretches = _terms(arrays, "embedding_stretches", 3, fragment, len(linear), source)
+    products = _terms(arrays, "embedding_products", 2, fragment, len(quadratic), source)
+    if (stretches[:, 1] == stretches[:, 2]).any():
+        raise ModelFileError(f"{source}: embedding_stretches holds an atom's distance to itself")
+    return Embedding(
+        densities, stretches[:, :3], stretches[:, 3], mean, linear,
+        products[:, :2], products[:, 2], quadratic,
+    )  # fmt: skip
+
+
+def _terms(
+    arrays: Mapping[str, Any], key: str, n_atoms: int, fragment: Ints, n_classes: int, source: str
+) -> Ints:  # fmt: skip
+    """Return rows of atoms of one fragment each, and their class."""
+    rows = integers(arrays, key, source)
+    expect_shape(source, key, rows, (len(rows), n_atoms + 1))
+    _check_range(source, key, rows[:, :n_atoms], len(fragment))
+    _check_range(source, key, rows[:, n_atoms], n_classes)
+    owner = fragment[rows[:, :n_atoms]]
+    if (owner != owner[:, :1]).any():
+        raise ModelFileError(f"{source}: {key} holds atoms of two fragments together")
+    return rows
 
 
 def parse_sites(arrays: Mapping[str, Any], fragment: Ints, source: str) -> SitePairs | None:

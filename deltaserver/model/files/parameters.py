@@ -26,7 +26,7 @@ from deltaserver.errors import GeometryError, ModelFileError
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.files.archive import ArchiveLimitError, NoArchiveError, read_arrays
 from deltaserver.model.files.arrays import expect_shape, floats, integers, scalar, text
-from deltaserver.model.files.expansions import LINEAR_KEYS, parse_sites, parse_valence
+from deltaserver.model.files.expansions import LINEAR_KEYS, parse_between, parse_valence
 from deltaserver.model.fragment_blocks import FragmentBlocks, Reach
 from deltaserver.model.linear.expansion import Expansion
 from deltaserver.molecules.elements import SYMBOLS
@@ -208,7 +208,7 @@ def _linear(
 ) -> Expansion | None:
     if kind == LINEAR:
         return parse_valence(arrays, n_atoms, source)
-    return None if blocks is None else parse_sites(arrays, blocks.fragment, source)
+    return None if blocks is None else parse_between(arrays, blocks.fragment, source)
 
 
 def _blocks(arrays: Mapping[str, Any], n_atoms: int, source: str) -> FragmentBlocks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,10 +33,37 @@ class Expansion(Protocol):
         """Return what a model file holds of it."""
 
 
+@dataclass(frozen=True)
+class Together:
+    """Several expansions of one component, added up."""
+
+    parts: tuple[Expansion, ...]
+
+    def evaluate(self, positions: Floats, cell: Floats | None = None) -> Evaluated:
+        """See :class:`Expansion`."""
+        found = [part.evaluate(positions, cell) for part in self.parts]
+        energy, forces, virial = (sum(some[1:], some[0]) for some in zip(*found, strict=True))
+        return energy, forces, virial
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what a model file holds of them."""
+        return {key: array for part in self.parts for key, array in part.arrays().items()}
+
+
 def distances(x: Floats, i: Ints, j: Ints, cell: Floats | None = None) -> tuple[Floats, Floats]:
     """Return x_i − x_j (B, P, 3), nearest images where there is a cell, and their lengths."""
     d = nearest_images(x[:, i] - x[:, j], cell)
     return d, np.sqrt(np.einsum("bpx,bpx->bp", d, d))
+
+
+def summed(values: Floats, index: Ints, n: int) -> Floats:
+    """Return sums (B, n, …) of values (B, L, …) that go to ``index`` (L,)."""
+    flat = values.reshape(*values.shape[:2], -1)
+    result = np.empty((len(flat), n, flat.shape[2]))
+    for one, some in zip(result, flat, strict=True):
+        for k in range(flat.shape[2]):
+            one[:, k] = np.bincount(index, some[:, k], n)
+    return result.reshape(len(flat), n, *values.shape[2:])
 
 
 def chunks(n: int, numbers: int) -> Iterator[slice]:

@@ -17,12 +17,15 @@ from deltaserver.training.components import (
     fragment_graph,
     fragment_symmetry,
 )
+from deltaserver.training.linear.embedding_terms import LONE_ATOM, EmbeddingTerms, MoleculeTerms
 from deltaserver.training.linear.site_fit import FragmentSites, SiteFit, sites_of
 from deltaserver.training.linear.topology import MoleculeSites
 from deltaserver.training.linear.valence_fit import ValenceFit
 from deltaserver.training.matrix.assembly import Progress
 
 Ints = NDArray[np.int64]
+
+N_MEAN = 50  # frames that lengths are averaged over
 
 
 class LinearFit(Protocol):
@@ -56,7 +59,10 @@ def linear_fit(
     """
     if component.name == BINDING:
         fragments = _sites(frames, available, cap)
-        return SiteFit(data, train, valid, sites_of(fragments, len(frames.numbers)))
+        sites = sites_of(fragments, len(frames.numbers))
+        some = data.positions[train[:: max(1, len(train) // N_MEAN)]]
+        terms = EmbeddingTerms.of(frames.numbers, _terms(frames, available, cap), some)
+        return SiteFit(data, train, valid, sites, terms)
     if not component.is_fragment or component.is_lone_atom:
         return None
     first = frames.fragments[component.members[0]]
@@ -71,6 +77,22 @@ def _sites(frames: LabelledFrames, available: Sequence[Component], cap: int) -> 
         sites = _molecule(frames, frames.fragments[component.members[0]], cap)
         for member, atoms in zip(component.members, component.atoms, strict=True):
             found[member] = FragmentSites(species, atoms, sites)
+    return [found[k] for k in sorted(found)]
+
+
+def _terms(
+    frames: LabelledFrames, available: Sequence[Component], cap: int
+) -> list[tuple[int, tuple[int, ...], MoleculeTerms]]:
+    """Return species, atoms and embedding terms of every fragment, in order."""
+    found = {}
+    for species, component in enumerate(c for c in available if c.is_fragment):
+        first = frames.fragments[component.members[0]]
+        terms = LONE_ATOM
+        if len(first.atoms) > 1:
+            perms = fragment_symmetry(frames, first, cap).perms
+            terms = MoleculeTerms.of_molecule(fragment_graph(frames, first), perms)
+        for member, atoms in zip(component.members, component.atoms, strict=True):
+            found[member] = (species, atoms, terms)
     return [found[k] for k in sorted(found)]
 
 

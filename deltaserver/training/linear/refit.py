@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.model.linear.sites import SitePairs
+from deltaserver.model.linear.expansion import Expansion
 from deltaserver.model.sgdml import Evaluation
 from deltaserver.training.components import less
 from deltaserver.training.linear.site_fit import SiteFit
@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 
 def refit_sites(
     fit: SiteFit, kernel: Callable[[Floats], Evaluation], progress: Progress = quiet
-) -> SitePairs:
+) -> Expansion:
     """Return the expansion that fits best beside a kernel model.
 
     Args:

@@ -20,10 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.model.files.expansions import parse_sites
+from deltaserver.model.files.expansions import parse_between
+from deltaserver.model.linear.expansion import Expansion, Together
 from deltaserver.model.linear.sites import Radials, SitePairs, Sites
 from deltaserver.training.components import LabelledSet
 from deltaserver.training.linear.contacts import contacts
+from deltaserver.training.linear.embedding_terms import EmbeddingTerms
 from deltaserver.training.linear.least_squares import LeastSquares
 from deltaserver.training.linear.topology import MoleculeSites
 from deltaserver.training.matrix.assembly import Progress, quiet
@@ -83,6 +85,7 @@ class SiteFit:
         train: entries that are fitted to.
         valid: entries that decide.
         sites: of all fragments.
+        embedding: what is fitted with them, beyond pairs.
         n_contacts: geometries in contact, without labels, that ask for nothing.
     """
 
@@ -90,10 +93,11 @@ class SiteFit:
     train: Ints
     valid: Ints
     sites: Sites
+    embedding: EmbeddingTerms | None = None
     radials: Radials = RADIALS
     n_contacts: int = N_CONTACTS
 
-    def solve(self, progress: Progress = quiet) -> SitePairs:
+    def solve(self, progress: Progress = quiet) -> Expansion:
         """Return the expansion that predicts the validation frames best."""
         problem = LeastSquares(self.n_columns)
         for k, frame in enumerate(self.train):
@@ -105,8 +109,9 @@ class SiteFit:
             )  # fmt: skip
             progress("fitting sites", 0.9 * (k + 1) / len(self.train))
         self._add_contacts(problem)
-        largest = problem.norms.reshape(len(self.radials), -1).max(axis=1)
-        scale = np.repeat(largest, self._column_of[1])
+        largest = np.zeros(int(self._family.max()) + 1)
+        np.maximum.at(largest, self._family, problem.norms)
+        scale = largest[self._family]
         candidates = [self._expansion(problem.solve(ridge, None, scale)) for ridge in RIDGES]
         return min(candidates, key=self._error) if len(self.valid) else candidates[-1]
 
@@ -118,16 +123,24 @@ class SiteFit:
             rows = CONTACT_WEIGHT * np.concatenate([ENERGY_WEIGHT * energy[None], forces])
             problem.add(rows, np.zeros(len(rows)))
 
-    def parse(self, arrays: Mapping[str, Any], source: str) -> SitePairs:
+    def parse(self, arrays: Mapping[str, Any], source: str) -> Expansion:
         """Return a solution that was kept as arrays."""
-        found = parse_sites(arrays, self.sites.fragment, source)
+        found = parse_between(arrays, self.sites.fragment, source)
         assert found is not None
         return found
 
     @property
     def n_columns(self) -> int:
         """Return the number of coefficients."""
-        return len(self.radials) * self._column_of[1]
+        return len(self._family)
+
+    @cached_property
+    def _family(self) -> Ints:
+        """Return which columns share their scale: those of one function, or of like densities."""
+        k = np.repeat(np.arange(len(self.radials)), self._column_of[1])
+        return (
+            k if self.embedding is None else np.append(k, len(self.radials) + self.embedding.family)
+        )
 
     @cached_property
     def _column_of(self) -> tuple[Ints, int]:
@@ -152,6 +165,13 @@ class SiteFit:
 
     def _rows(self, x: Floats) -> tuple[Floats, Floats]:
         """Return energies (n_columns,) and forces (3N, n_columns) of unit coefficients."""
+        energy, forces = self._of_sites(x)
+        if self.embedding is None:
+            return energy, forces
+        more, others = self.embedding.rows(x)
+        return np.append(energy, more), np.append(forces, others, axis=1)
+
+    def _of_sites(self, x: Floats) -> tuple[Floats, Floats]:
         from scipy.sparse import csr_matrix
 
         a, b, column = self._pairs
@@ -172,12 +192,15 @@ class SiteFit:
             forces.append(on_atoms.reshape(-1, n))
         return np.concatenate(energies), np.concatenate(forces, axis=1)
 
-    def _expansion(self, c: Floats) -> SitePairs:
-        table, n = self._column_of
-        by_kind = np.append(c.reshape(len(self.radials), n), np.zeros((len(self.radials), 1)), 1)
-        return SitePairs(self.sites, self.radials, np.ascontiguousarray(by_kind[:, table]))
+    def _expansion(self, c: Floats) -> Expansion:
+        (table, n), k = self._column_of, len(self.radials)
+        by_kind = np.append(c[: k * n].reshape(k, n), np.zeros((k, 1)), 1)
+        sites = SitePairs(self.sites, self.radials, np.ascontiguousarray(by_kind[:, table]))
+        if self.embedding is None:
+            return sites
+        return Together((sites, self.embedding.expansion(c[k * n :])))
 
-    def _error(self, expansion: SitePairs) -> float:
+    def _error(self, expansion: Expansion) -> float:
         """Return the sum of squares that was made least, of validation frames: outliers count."""
         energy, forces, _ = expansion.evaluate(self.data.positions[self.valid])
         energy = energy - self.data.energy[self.valid] / KCAL_PER_MOL_EV

@@ -12,6 +12,8 @@ from deltaserver.errors import ModelFileError
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.files.parameters import LINEAR, WEIGHTED, ModelParameters, parse_parameters
 from deltaserver.model.fragment_blocks import FragmentBlocks, Reach
+from deltaserver.model.linear.embedding import Densities, Embedding
+from deltaserver.model.linear.expansion import Expansion, Together
 from deltaserver.model.linear.sites import Radials, SitePairs, Sites
 from deltaserver.model.linear.valence import LIMIT, Valence, held
 from deltaserver.model.sgdml import NativeUnits, SGDMLModel
@@ -54,16 +56,34 @@ def site_pairs(compiled: bool = jit.AVAILABLE) -> SitePairs:
     return SitePairs(sites, radials, table + table.transpose(0, 2, 1), compiled)
 
 
-def model(linear: Valence | SitePairs, reach: Reach | None = None) -> SGDMLModel:
+def embedding() -> Embedding:
+    """Two groups of neighbours and two decays; bonds at the first atom, products of like atoms."""
+    rng = np.random.default_rng(6)
+    stretches = np.array([[0, 0, 1], [0, 0, 2], [3, 3, 4], [3, 3, 5], [1, 0, 2], [4, 4, 5]])
+    products = np.array([[0, 0], [3, 3], [1, 2], [4, 5], [0, 1]])
+    quadratic = rng.normal(size=(3, 4, 4))
+    return Embedding(
+        Densities(FRAGMENT, np.array([0, 1, 1, 0, 1, 1]), (0.9, 1.7)),
+        stretches, np.array([0, 0, 0, 0, 1, 2]), np.array([0.9, 1.4, 1.5]),
+        rng.normal(size=(3, 4)), products, np.array([0, 0, 1, 1, 2]),
+        quadratic + quadratic.transpose(0, 2, 1),
+    )  # fmt: skip
+
+
+def together() -> Together:
+    return Together((site_pairs(), embedding()))
+
+
+def model(linear: Expansion, reach: Reach | None = None) -> SGDMLModel:
     return SGDMLModel(parameters(linear, reach), NativeUnits(1.0, 1.0))
 
 
-def parameters(linear: Valence | SitePairs, reach: Reach | None = None) -> ModelParameters:
+def parameters(linear: Expansion, reach: Reach | None = None) -> ModelParameters:
     x, pairs = positions(7, seed=9), PairDescriptor(N)
     geometry = pairs.geometry(x)
     a = pairs.project(geometry, np.random.default_rng(3).normal(size=x.shape))
     blocks = None
-    if isinstance(linear, SitePairs):
+    if not isinstance(linear, Valence):
         blocks = FragmentBlocks(FRAGMENT, np.array([[0.2, 1.0], [1.0, 0.2]]), reach)
     return ModelParameters(
         np.array([8, 1, 1, 8, 1, 1]), geometry.descriptor, a, np.arange(N)[None], 0.9, c=0.4,
@@ -71,11 +91,12 @@ def parameters(linear: Valence | SitePairs, reach: Reach | None = None) -> Model
     )  # fmt: skip
 
 
-EXPANSIONS = [valence, site_pairs]
+EXPANSIONS = [valence, site_pairs, embedding, together]
 MODELS = [
     lambda: model(valence()),
     lambda: model(site_pairs()),
     lambda: model(site_pairs(), Reach((0.5, 1.0), (2.5, 4.5))),
+    lambda: model(together(), Reach((0.5, 1.0), (2.5, 4.5))),
 ]
 
 
@@ -126,7 +147,7 @@ class _Energies:
         return (self.m.evaluate(x).energy,)
 
 
-@pytest.mark.parametrize("make", EXPANSIONS)
+@pytest.mark.parametrize("make", [valence, site_pairs])
 @pytest.mark.parametrize("cell", [None, CELL])
 def test_loops_and_numpy_agree(make, cell):
     if not jit.AVAILABLE:
@@ -160,6 +181,28 @@ def test_sites_of_exchanged_alike_fragments():
     np.testing.assert_allclose(forces[:, :3], others[:, 3:], rtol=0, atol=1e-12)
 
 
+def test_an_embedding_is_the_sum_written_out():
+    e, x = embedding(), positions(1)[0]
+    rho = np.zeros((N, 4))
+    for a in range(N):
+        for b in range(N):
+            if FRAGMENT[a] != FRAGMENT[b]:
+                r = np.linalg.norm(x[a] - x[b])
+                group = e.densities.group[b]
+                rho[a, 2 * group : 2 * group + 2] += np.exp(-np.array([0.9, 1.7]) * r)
+    expected = 0.0
+    for (a, i, j), k in zip(e.stretches, e.of_stretch, strict=True):
+        expected += e.linear[k] @ rho[a] * (np.linalg.norm(x[i] - x[j]) - e.mean[k])
+    for (a, b), k in zip(e.products, e.of_product, strict=True):
+        expected += rho[a] @ e.quadratic[k] @ rho[b]
+    assert e.evaluate(x[None])[0][0] == pytest.approx(expected, rel=1e-12)
+
+
+def test_nothing_is_felt_from_afar():
+    for values in embedding().evaluate(positions(1, apart=60.0)):
+        assert np.abs(values).max() < 1e-20
+
+
 def test_a_site_hands_its_force_to_its_atoms_in_equal_parts():
     members, starts = np.array([0, 1, 2, 3]), np.array([0, 3, 4])
     sites = Sites(members, starts, np.array([0, 1]), np.array([0, 1]), N)
@@ -186,14 +229,14 @@ def test_beyond_its_limit_a_distance_is_held():
     assert np.abs(far[1][2]).max() < 1e-9
 
 
-def arrays(linear: Valence | SitePairs) -> dict[str, object]:
+def arrays(linear: Expansion) -> dict[str, object]:
     p, x = parameters(linear, Reach((0.5, 1.0), (2.5, 4.5))), positions(7, seed=9)
     known: dict[str, object] = {
         "type": LINEAR, "z": p.numbers, "c": p.c, "std": p.std, "sig": p.sigma, "perms": p.perms,
         "R": x, "alphas_F": np.random.default_rng(3).normal(size=x.shape),
         **linear.arrays(),
     }  # fmt: skip
-    if isinstance(linear, SitePairs):
+    if not isinstance(linear, Valence):
         known |= {"type": WEIGHTED, "fragments": FRAGMENT}
         known |= {"block_weights": [[0.2, 1.0], [1.0, 0.2]], "reach": [0.5, 1.0, 2.5, 4.5]}
     return known
@@ -224,6 +267,16 @@ WRONG = [
     (site_pairs, {"site_powers": [[1.5, 0.0], [6, 1.5]]}, "no power"),
     (site_pairs, {"site_coefficients": np.arange(20.0).reshape(5, 2, 2)}, "not symmetric"),
     (site_pairs, {"site_members": [0, 1, 2, 0, 1, 3, 3, 4, 5, 3, 4, 5]}, "of two fragments"),
+    (embedding, {"embedding_groups": [0, 1, 1, 0, 1, 6]}, "embedding_groups counts to 6"),
+    (embedding, {"embedding_decays": [0.9, 0.0]}, "not positive, or none"),
+    (embedding, {"embedding_decays": np.ones(51)}, "102 densities of an atom"),
+    (embedding, {"embedding_mean": None}, "lacks embedding_mean"),
+    (embedding, {"embedding_linear": np.ones((3, 3))}, "expected \\(3, 4\\)"),
+    (embedding, {"embedding_quadratic": np.arange(48.0).reshape(3, 4, 4)}, "not symmetric in the"),
+    (embedding, {"embedding_stretches": [[0, 1, 1, 0]]}, "distance to itself"),
+    (embedding, {"embedding_stretches": [[0, 0, 4, 0]]}, "atoms of two fragments together"),
+    (embedding, {"embedding_products": [[0, 0, 3]]}, "counts to 3; expected 0 to 2"),
+    (embedding, {"embedding_products": [[0, 0]]}, "expected \\(1, 3\\)"),
 ]
 
 
@@ -237,7 +290,7 @@ def test_unsound_files_are_refused(make, change, message):
 
 def test_torch_agrees():
     torch_model = pytest.importorskip("deltaserver.model.engines.torch_model")
-    for linear in (valence(), site_pairs()):
+    for linear in (valence(), together()):
         p = parameters(linear, Reach((0.5, 1.0), (2.5, 4.5)))
         x = np.concatenate([positions(2, seed=4, apart=a) for a in (1.4, 3.0, 3.9)])
         found = torch_model.TorchModel(p, NativeUnits(1.0, 1.0), "cpu").evaluate(x)
