@@ -39,16 +39,13 @@ run: $(VENV)/.run
 	$(BIN)/deltaserver analyze contributions $(RUN_DIR)/deltaserver.jsonl \
 	    --plot $(RUN_DIR)/contributions.png --csv $(RUN_DIR)/contributions.csv
 
-# Kills at chosen moments: with nothing beside them.
-FAULTS := tests/integration/test_faults.py
-
 # More workers than cores: they wait for i-PI for some of their time. One thread each: the cores are
 # taken.
 WORKERS ?= 3
 test coverage: export OMP_NUM_THREADS ?= 1
 # What pytest makes of the tests is kept, whatever the environment says: every worker wants it.
 test coverage: PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
-test coverage: IN_PARALLEL = $(PYTEST) -m "not slow" -n $(WORKERS) --dist worksteal --ignore=$(FAULTS)
+test coverage: IN_PARALLEL = $(PYTEST) -m "not slow" -n $(WORKERS) --dist worksteal
 
 # Compiles the loops, once: workers that begin together would all do it. What fails the tests tell.
 COMPILE := for model in benzene_dimer methane_dimer; do \
@@ -57,7 +54,6 @@ COMPILE := for model in benzene_dimer methane_dimer; do \
 test: $(VENV)/.test
 	@$(COMPILE)
 	$(IN_PARALLEL)
-	$(PYTEST) -m "not slow" $(FAULTS)
 
 # Following every line takes as long again, so that it is not what `make test` does.
 coverage: $(VENV)/.test

@@ -40,16 +40,15 @@ def inverse_distances(positions: np.ndarray, lattice: np.ndarray | None = None) 
     shifts = [np.zeros(3)]
     if lattice is not None:
         shifts = [lattice @ np.array(n) for n in itertools.product((-1, 0, 1), repeat=3)]
-    pairs = [(i, j) for i in range(positions.shape[-2]) for j in range(i)]
-    columns = []
-    for i, j in pairs:
-        d = positions[..., i, :] - positions[..., j, :]
-        columns.append(min_norm(d, shifts))
-    return 1.0 / np.stack(columns, axis=-1)
+    i, j = np.tril_indices(positions.shape[-2], -1)
+    return 1.0 / min_norm(positions[..., i, :] - positions[..., j, :], shifts)
 
 
 def min_norm(d: np.ndarray, shifts: list[np.ndarray]) -> np.ndarray:
-    return np.min([np.linalg.norm(d + shift, axis=-1) for shift in shifts], axis=0)
+    nearest = np.full(d.shape[:-1], np.inf)
+    for shift in shifts:
+        np.minimum(nearest, np.linalg.norm(d + shift, axis=-1), out=nearest)
+    return nearest
 
 
 def sgdml_model(

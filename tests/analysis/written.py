@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from scipy.signal import lfilter
 from scipy.spatial.transform import Rotation
 
 SYMBOLS = ("O", "H", "H", "C", "H", "H", "H", "H")
@@ -82,6 +81,8 @@ def write_properties(path: Path, steps, conserved, temperature, potential, times
 
 def ornstein_uhlenbeck(n, columns, sigma, memory_frames, seed):
     """(n, columns) series of standard deviation ``sigma`` that forgets in ``memory_frames``."""
+    from scipy.signal import lfilter  # a second, which not every worker has to spend
+
     decay = np.exp(-1.0 / memory_frames)
     noise = np.random.default_rng(seed).normal(size=(n, columns)) * sigma
     noise[1:] *= np.sqrt(1.0 - decay**2)

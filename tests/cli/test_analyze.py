@@ -91,13 +91,14 @@ def test_the_reports_structures(everything):
     assert np.allclose(hosts, hosts[0], atol=2e-3)  # the host is held still
 
 
+@pytest.mark.usefixtures("one_format")
 @pytest.mark.parametrize(
     ("command", "made", "not_made"),
     [
-        ("fes", "figures/fes_R_CM.svg", "figures/msad_fragment1.png"),
+        ("fes", "figures/fes_R_CM.png", "figures/msad_fragment1.png"),
         ("msad", "data/msad_fragment1.csv", "data/variables.csv"),
         ("cv", "data/variables.csv", "report.html"),
-        ("thermo", "figures/thermo.pdf", "data/variables.csv"),
+        ("thermo", "figures/thermo.png", "data/variables.csv"),
         ("rdf", "data/rdf_fragment1-fragment2.csv", "figures/thermo.png"),
     ],
 )

@@ -168,7 +168,7 @@ def one_line(capsys):
         ((DATA,), "--models is missing"),
         ((DATA, "--models", "nowhere"), "no such file"),
         (("nothing.xyz", "--models", MODELS), "no such file"),
-        ((DATA, "--models", HERE / "models" / "c60"), "expected the same atoms"),
+        ((DATA, "--models", HERE / "models" / "methane_dimer"), "expected the same atoms"),
         ((DATA, "--models", MODELS, "--test-trajectory", "1"), "trained on"),
         ((DATA, "--models", MODELS, "--test-trajectory", "9"), "no trajectory 9"),
         ((DATA, "--models", MODELS, "--split", "trajectory"), "needs a --test-trajectory"),

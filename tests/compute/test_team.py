@@ -19,7 +19,7 @@ def test_results_come_in_the_order_of_the_items(team, n_items):
 
 
 def test_two_threads_share_a_list():
-    together = threading.Barrier(2, timeout=10)
+    together = threading.Barrier(2, timeout=60)
 
     def meet(_):
         together.wait()  # broken unless two items are under way at once

@@ -17,6 +17,7 @@ from deltaserver.evaluation.splits import SplitRequest
 from deltaserver.evaluation.workflow import EvaluationPlan, evaluate, write_evaluation
 from tests import builders
 
+pytestmark = pytest.mark.usefixtures("one_format")
 BY_TRAJECTORY = EvaluationPlan(split=SplitRequest("trajectory", (1,)), n_resamples=30, n_pairs=20)
 
 

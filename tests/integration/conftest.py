@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from .nursery import I_PI, ROOT, Process
+from deltaserver.simulate.ipi import process as ipi_process
+
+from .nursery import I_PI, ROOT, IpiOfSimulate, Process
 
 DIMER = ROOT / "models" / "benzene_dimer"
 TIMEOUT_S = 240
@@ -104,6 +106,12 @@ class Run:
     @property
     def steps(self) -> list[dict]:
         return [r for records in self.records for r in records if r["event"] == "step"]
+
+
+@pytest.fixture(autouse=True)
+def _simulate_starts_ipi_quickly(monkeypatch):
+    """Have `simulate` in this process start i-PI in the nursery; as a process it does as ever."""
+    monkeypatch.setattr(ipi_process, "IpiProcess", IpiOfSimulate)
 
 
 def start_daemon(models: Path, *arguments: str | Path) -> Process:

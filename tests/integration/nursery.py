@@ -2,7 +2,8 @@
 
 One process, started once, imports what both need; every i-PI and every daemon is a fork of it, and
 from there on a process like any other: a pid, signals, an exit code, its own files. That a daemon
-starts from nothing is what tests/serve is about.
+starts from nothing is what tests/serve is about; that `simulate` starts i-PI from nothing, what
+tests/simulate/ipi/test_process.py is, and every test here that starts `simulate` as a process.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
+
+from deltaserver.simulate.ipi.process import IpiProcess
 
 ROOT = Path(__file__).parents[2]
 I_PI = Path(sys.executable).with_name("i-pi")
@@ -62,6 +66,36 @@ class Process:
     def kill(self) -> None:
         """End it without mercy."""
         self.send_signal(signal.SIGKILL)
+
+
+class IpiOfSimulate(Process):
+    """What :class:`deltaserver.simulate.ipi.process.IpiProcess` is to `simulate` in this process.
+
+    It inherits no descriptors: nobody here kills `simulate` and leaves i-PI alone.
+    """
+
+    farewell = IpiProcess.farewell
+
+    def __init__(self, command: Sequence[str], log: Path, keep_open: Sequence[int]) -> None:
+        self.log = log
+        self.ended = threading.Event()
+        self._one_waits = threading.Lock()
+        with log.open("ab") as file:
+            self.log_start = file.tell()
+            super().__init__(command[0], command[1:], cwd=log.parent, output=file.fileno())
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end, as the thread that watches it also does."""
+        if not self._one_waits.acquire(timeout=-1 if timeout is None else timeout):
+            raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+        try:
+            return super().wait(timeout)
+        finally:
+            self._one_waits.release()
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
 
 
 def ask(arguments: list[str], cwd: Path | None = None, output: int | None = None) -> socket.socket:
@@ -147,6 +181,10 @@ def main() -> None:
     if order is None:
         return
     sys.argv = order["arguments"]
+    if sys.argv[:2] == [sys.executable, "-c"]:
+        code, sys.argv = sys.argv[2], ["-c", *sys.argv[3:]]
+        exec(code, {"__name__": "__main__"})
+        return
     if sys.argv[0] == "deltaserver":
         from deltaserver.cli import app
 

@@ -112,6 +112,15 @@ def cpu_s(process):
     return (int(fields[11]) + int(fields[12])) / 100.0
 
 
+def wait_until_idle(process):
+    """Wait until it has used no processor time for half a second."""
+    used, since = cpu_s(process), time.monotonic()
+    while time.monotonic() - since < 0.5:
+        time.sleep(0.05)
+        if cpu_s(process) > used:
+            used, since = cpu_s(process), time.monotonic()
+
+
 def test_ipi_is_stopped_and_continued(run, undisturbed):
     it = run()
     ipi, daemon = it.ipi(), it.daemon()
@@ -179,7 +188,7 @@ def test_the_daemon_is_killed_in_the_middle_of_a_step(run, undisturbed, consolid
         connection, _ = idle.accept()
         while not it.log.read_text().count("introduced") > 1:
             time.sleep(0.02)
-        time.sleep(0.5)  # it waits now, with GETFORCE read
+        wait_until_idle(waiting)  # with GETFORCE read
         waiting.kill()
         waiting.wait()
         connection.close()

@@ -103,7 +103,7 @@ def _shared_at_once(monkeypatch):
     ("name", "n_train"),
     [
         ("benzene_dimer", None),
-        ("c60", 8),
+        ("c60", 4),
         pytest.param("c60", 50, marks=pytest.mark.slow),
     ],
 )

@@ -166,18 +166,18 @@ def test_atoms_missing_or_twice(directory, water, ammonia, said):
 
 @pytest.mark.parametrize("text", ["0-1000000,3", "0-1000000," * 20_000 + "3"])
 def test_huge_atom_strings_are_refused_at_once(directory, text):
-    began = time.perf_counter()
+    began = time.thread_time()
     message = refusal(directory, changed("fragments", 0, "atoms", to=text))
     assert "more than 1000001 atoms" in message
     assert len(message) < 500
-    assert time.perf_counter() - began < 5.0
+    assert time.thread_time() - began < 5.0
 
 
 def test_finding_the_atom_that_stands_twice_takes_no_quadratic_time(directory):
-    began = time.perf_counter()
+    began = time.thread_time()
     message = refusal(directory, changed("fragments", 0, "atoms", to="0-500000,500000"))
     assert "atom 500000 stands twice" in message
-    assert time.perf_counter() - began < 5.0
+    assert time.thread_time() - began < 5.0
 
 
 @pytest.mark.parametrize(
@@ -343,9 +343,9 @@ def test_a_bomb_of_aliases_does_not_go_off(directory, where):
     levels = ["l0: &l0 [x, x, x, x, x, x, x, x, x, x]"]
     levels += [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 10)}]" for i in range(1, 12)]
     text = "\n".join([*levels, where.format("*l11")])
-    began = time.perf_counter()
+    began = time.thread_time()
     assert "alias" in refusal(directory, text)
-    assert time.perf_counter() - began < 2.0
+    assert time.thread_time() - began < 2.0
 
 
 def test_many_keys_take_no_quadratic_time(directory):

@@ -4,7 +4,6 @@ import os
 import selectors
 import signal
 import threading
-import time
 
 import pytest
 
@@ -24,9 +23,7 @@ def test_a_signal_wakes_the_selector_and_is_noted(number, stop, hangup):
     before = [signal.getsignal(each) for each in HANDLED]
     with selectors.DefaultSelector() as selector, signals.handled(selector):
         threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
-        began = time.monotonic()
-        assert selector.select(10.0)
-        assert time.monotonic() - began < 9.0
+        assert selector.select(60.0)
         signals.woken()
         assert (signals.stop, signals.hangup) == (stop, hangup)
         assert selector.select(0.0) == []  # it can sleep again

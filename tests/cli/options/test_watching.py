@@ -16,6 +16,7 @@ from deltaserver.cli.options.watching import make_watchers
 from deltaserver.serve.watchers.health import HealthFile
 from deltaserver.serve.watchers.metrics import Metrics
 from deltaserver.serve.watchers.systemd import Notifier
+from tests import logs
 from tests.serve.server_double import ServerDouble, message
 from tests.serve.watchers.test_metrics import scrape
 
@@ -71,7 +72,7 @@ def test_the_program_with_every_option_of_a_long_run(model_directory, batch, tmp
 
     def records(directory):
         files = sorted(directory.glob("log*"), reverse=True)
-        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        return [record for file in files for record in logs.records(file)]
 
     server = ServerDouble(f"unix:{tmp_path}/s", script)
     command = [sys.executable, "-m", "deltaserver", "--models", model_directory]

@@ -63,10 +63,10 @@ def test_a_zip_bomb_is_refused_unread(tmp_path):
     array = floats("(1, 16777216)", bytes(128 << 20))
     archive(path, {"R_desc.npy": array})
     tracemalloc.start()
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(ArchiveLimitError, match="bytes would expand to 134217856"):
         read_arrays(path)
-    assert time.perf_counter() - began < 1.0
+    assert time.thread_time() - began < 1.0
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()
     with pytest.raises(ModelFileError, match=r"refused: its .* would expand"):

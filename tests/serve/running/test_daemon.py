@@ -302,7 +302,7 @@ def test_a_server_that_comes_late(composite, positions, tmp_path, kind):
 
     thread = threading.Thread(target=come_late)
     thread.start()
-    settings = ServeSettings((parse_address(address),), connect_timeout_s=10.0)
+    settings = ServeSettings((parse_address(address),), connect_timeout_s=60.0)
     with structlog.testing.capture_logs():
         Daemon(composite, settings, StepLog(1, None)).run()
     thread.join()
@@ -315,7 +315,7 @@ def test_nobody_listens(composite, unix, timeout):
     began = time.monotonic()
     with structlog.testing.capture_logs(), pytest.raises(NoServerError) as caught:
         Daemon(composite, settings, StepLog(1, None)).run()
-    assert timeout <= time.monotonic() - began < timeout + 15.0
+    assert timeout <= time.monotonic() - began < timeout + 60.0
     assert f"{unix} after {timeout:g} s (no such file or directory)" in str(caught.value)
     assert caught.value.exit_code == 3
 
@@ -524,7 +524,7 @@ def test_a_signal_stops_it_while_it_waits_for_a_server(composite, unix):
     began = time.monotonic()
     with structlog.testing.capture_logs() as events:
         Daemon(composite, settings, StepLog(1, None)).run()
-    assert time.monotonic() - began < 30.0
+    assert time.monotonic() - began < 60.0
     assert named(events, "stopped")[0]["reason"] == "SIGTERM"
 
 

@@ -4,6 +4,7 @@ Every test is on a real socket. Rows of docs/reliability.md name the tests here.
 """
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -321,7 +322,9 @@ def test_sigterm_at_any_moment_under_load_leaves_whole_replies_only(composite, b
                 return replies
             replies.append(peer.reply(first=first))  # half a reply would raise
 
-    for k in range(25):
+    for k in itertools.count():
+        if k >= 25 and n_served > 25:  # a busy machine serves none in many of these moments
+            return
         server = ServerDouble(f"unix:{tmp_path}/{k}", hammer)
         events = serve(composite, server)
         replies = server.finish()
@@ -330,7 +333,6 @@ def test_sigterm_at_any_moment_under_load_leaves_whole_replies_only(composite, b
         for reply in replies:
             assert_same(reply, composite.evaluate(batch[0]))
         n_served += len(replies)
-    assert n_served > 25
 
 
 def test_sigterm_before_getforce_waits_for_it(composite, positions, unix):

@@ -6,6 +6,7 @@ import selectors
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import structlog
@@ -54,7 +55,7 @@ def test_without_being_asked_it_does_not_connect_again(composite, positions, uni
 def test_exit_is_the_end_also_when_it_may_connect_again(composite, unix):
     began = time.monotonic()
     events = serve(composite, ServerDouble(unix, leave), reconnect_limit_s=60.0)
-    assert time.monotonic() - began < 30.0
+    assert time.monotonic() - began < 60.0
     assert named(events, "reconnecting") == []
 
 
@@ -63,16 +64,23 @@ def test_a_server_that_stays_away_ends_it_after_the_limit(composite, positions, 
     began = time.monotonic()
     with pytest.raises(NoServerError) as caught:
         serve(composite, server, reconnect_limit_s=0.3)
-    assert 0.3 <= time.monotonic() - began < 15.0
+    assert 0.3 <= time.monotonic() - began < 60.0
     assert f"{unix}: the server did not come back within 0.3 s (" in str(caught.value)
     assert "--reconnect-limit" in str(caught.value)
     assert caught.value.exit_code == 3
 
 
-def test_a_peer_that_accepts_and_hangs_up_is_not_asked_for_ever(composite, tmp_path):
+def test_a_peer_that_accepts_and_hangs_up_is_not_asked_for_ever(composite, tmp_path, monkeypatch):
     """Every attempt succeeds, none brings anything: pauses grow and the limit holds."""
     path = tmp_path / "s"
-    accepted = []
+    accepted, pauses = [], []
+
+    def noted():
+        for pause in delays():
+            pauses.append(pause)
+            yield pause
+
+    monkeypatch.setattr(link_module, "delays", noted)
 
     def hang_up(listener):
         while True:
@@ -91,33 +99,34 @@ def test_a_peer_that_accepts_and_hangs_up_is_not_asked_for_ever(composite, tmp_p
             Daemon(composite, settings, StepLog(1, None)).run()
         assert time.process_time() - used < 0.5
         listener.shutdown(2)
-    pauses = [b - a for a, b in itertools.pairwise(accepted)]
     assert 4 <= len(accepted) <= 10
     assert pauses[3] > 4 * pauses[0]
 
 
-def test_pauses_start_anew_after_a_connection_that_brought_something(tmp_path):
+def test_pauses_start_anew_after_a_connection_that_brought_something(tmp_path, monkeypatch):
+    now = time.monotonic()  # however long anything takes
+    monkeypatch.setattr(link_module, "time", SimpleNamespace(monotonic=lambda: now))
     path = tmp_path / "s"
     with listening(path) as listener, selectors.DefaultSelector() as selector:
         link = Link(parse_address(f"unix:{path}"), 7, "total", Patience(1.0, 5.0), selector)
 
         def reconnect(served, seconds=0.0):
-            link.attempt(time.monotonic())
+            link.attempt(now)
             assert link.connected
             listener.accept()[0].close()
             link.introduced = served
             link._connected_at -= seconds
             link.renew()
-            return link.next_attempt - time.monotonic()
+            return link.next_attempt - now
 
         first = next(delays())
-        assert reconnect(False) == pytest.approx(first, abs=0.01)
+        assert reconnect(False) == pytest.approx(first, abs=1e-6)
         grown = [reconnect(False) for _ in range(3)]
         assert grown == sorted(grown)
         assert grown[-1] > 4 * first
-        assert reconnect(True) == pytest.approx(first, abs=0.01)
+        assert reconnect(True) == pytest.approx(first, abs=1e-6)
         assert reconnect(False) > first
-        assert reconnect(False, link_module.STEADY_S) == pytest.approx(first, abs=0.01)
+        assert reconnect(False, link_module.STEADY_S) == pytest.approx(first, abs=1e-6)
 
 
 @pytest.mark.parametrize("limit", [0.0, 0.5])

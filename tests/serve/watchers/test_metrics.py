@@ -15,7 +15,7 @@ from deltaserver.serve.watchers.watch import Condition, Vitals
 
 def scrape(address):
     """Return {(sample name, component or state): value}."""
-    with urllib.request.urlopen(address, timeout=10) as reply:
+    with urllib.request.urlopen(address, timeout=60) as reply:
         text = reply.read().decode()
     return {
         (sample.name, next(iter(sample.labels.values()), "")): sample.value

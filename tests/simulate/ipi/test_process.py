@@ -50,7 +50,7 @@ def test_a_stale_exit_file_is_removed_and_an_error_ends_it(tmp_path, monkeypatch
     assert not (tmp_path / "EXIT").exists()
     assert not running.__exit__(KeyError, KeyError(), None)
     assert ipi.returncode == -15
-    assert time.monotonic() - began < 20.0
+    assert time.monotonic() - began < 60.0
 
 
 def test_without_i_pi(tmp_path, monkeypatch):
