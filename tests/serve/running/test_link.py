@@ -1,6 +1,5 @@
 """Connections that are made again: when, how often, for how long."""
 
-import itertools
 import os
 import selectors
 import signal
