@@ -12,7 +12,7 @@ from tests.fuzz.targets import TARGETS, wire
 from tests.serve.server_double import batch_posdata, init, posdata
 
 # A number and not seconds, in which a busy machine would try almost nothing.
-INPUTS = {"wire": 15_000, "model": 1200, "manifest": 2500}
+INPUTS = {"wire": 10_000, "model": 500, "manifest": 1500}
 
 
 @pytest.mark.parametrize("target", TARGETS)
