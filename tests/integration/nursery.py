@@ -101,7 +101,8 @@ class IpiOfSimulate(Process):
 def ask(arguments: list[str], cwd: Path | None = None, output: int | None = None) -> socket.socket:
     """Have a process made; return where its pid and, at its end, its code are told."""
     ours, theirs = socket.socketpair()
-    order = {"arguments": arguments, "cwd": str(cwd or Path.cwd()), "environment": dict(os.environ)}
+    here = str(Path.cwd() / (cwd or ""))
+    order = {"arguments": arguments, "cwd": here, "environment": dict(os.environ)}
     handles = [theirs.fileno(), *([] if output is None else [output])]
     with theirs:
         socket.send_fds(nursery(), [json.dumps(order).encode()], handles)
