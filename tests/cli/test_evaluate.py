@@ -103,10 +103,29 @@ def test_figures_are_drawn_as_png_and_svg(output):
 
 
 @pytest.fixture(scope="module")
-def less_trained(tmp_path_factory):
+def of_one_size(tmp_path_factory):
+    """The shipped models; full has as many points as the binding, further ones of no weight."""
+    directory = tmp_path_factory.mktemp("one") / "benzene_dimer"
+    shutil.copytree(MODELS, directory)
+    with np.load(directory / "binding.npz", allow_pickle=False) as archive:
+        count = len(archive["idxs_train"])
+    with np.load(directory / "full.npz", allow_pickle=False) as archive:
+        model = {key: archive[key] for key in archive.files}
+    more = count - len(model["idxs_train"])
+    model["idxs_train"] = np.concatenate([model["idxs_train"], model["idxs_train"][:more]])
+    model["R_desc"] = np.concatenate([model["R_desc"], model["R_desc"][:, :more]], axis=1)
+    for key, rows in (("R_d_desc_alpha", more), ("alphas_F", 3 * more * len(model["z"]))):
+        nothing = np.zeros_like(model[key][:rows])
+        model[key] = np.concatenate([model[key], nothing])
+    np.savez(directory / "full.npz", **model)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def less_trained(of_one_size, tmp_path_factory):
     """The same models from half of the training points each: coefficients of the rest dropped."""
     directory = tmp_path_factory.mktemp("less") / "half"
-    shutil.copytree(MODELS, directory)
+    shutil.copytree(of_one_size, directory)
     for path in directory.glob("*.npz"):
         with np.load(path, allow_pickle=False) as archive:
             model = {key: archive[key] for key in archive.files}
@@ -121,8 +140,8 @@ def less_trained(tmp_path_factory):
     return directory
 
 
-def test_several_models_give_a_grid_and_learning_curves(less_trained, tmp_path):
-    code = run(DATA, "--models", MODELS, "--models", less_trained, "--output", tmp_path,
+def test_several_models_give_a_grid_and_learning_curves(of_one_size, less_trained, tmp_path):
+    code = run(DATA, "--models", of_one_size, "--models", less_trained, "--output", tmp_path,
                "--max-test", 5, "--block-length", 2, "--resamples", 50, "--no-figures")  # fmt: skip
     assert code == 0
     text = (tmp_path / "evaluation.md").read_text()
@@ -140,7 +159,7 @@ def test_several_models_give_a_grid_and_learning_curves(less_trained, tmp_path):
     own = [("benzene_dimer", "total", "benzene_dimer", "full"), ("half", "total", "half", "full")]
     assert pairs == own  # of different sizes: none is measured against the other's full model
     curves = {curve["component"]: curve for curve in report["learning_curves"]}
-    assert [point["n_train"] for point in curves["total"]["points"]] == [100, 200]
+    assert [point["n_train"] for point in curves["total"]["points"]] == [150, 300]
     mae = [p["forces"]["mae_ev_per_ang"] for p in curves["total"]["points"]]
     assert mae[1] < mae[0]
 
