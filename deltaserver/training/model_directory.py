@@ -50,13 +50,7 @@ from deltaserver.training.linear.fit import LinearFit, linear_fit
 from deltaserver.training.linear.site_fit import SiteFit
 from deltaserver.training.matrix.assembly import Progress, quiet
 from deltaserver.training.points import DEFAULT_SELECTION, NONE, Candidates
-from deltaserver.training.prior_fit import (
-    FAR_ANG,
-    NOT_NOTHING_EV,
-    Asymptote,
-    choose_prior,
-    energy_far_apart,
-)
+from deltaserver.training.prior_fit import Asymptote, choose_prior, say_what_is_far_apart
 from deltaserver.training.selection import Split, draw_stratified, split_in_time
 from deltaserver.training.symmetry import DEFAULT_CAP, Symmetry
 from deltaserver.training.symmetry_modes import resolve
@@ -141,16 +135,6 @@ def train_directory(
         _train_component(output, report, job, plan, say, progress)
     _finish(output, frames, available, split, plan, report)
     return dict(report["components"])
-
-
-def say_what_is_far_apart(frames: LabelledFrames, points: NDArray[np.int64], say: Report) -> None:
-    """Tell if labels do not vanish where the prior does."""
-    energy = energy_far_apart(frames, points)
-    if abs(energy) > NOT_NOTHING_EV:
-        say(
-            f"binding: fragments over {FAR_ANG:g} Å apart still have a binding energy of "
-            f"{energy:.2f} eV in the labels, none in the model; --prior pairs-limit follows them"
-        )
 
 
 @dataclass(frozen=True)

@@ -142,8 +142,19 @@ def energy_far_apart(frames: LabelledFrames, points: Ints) -> float:
     """
     if sum(fragment.charge != 0 for fragment in frames.fragments) > 1:
         return 0.0
-    far = points[shortest_distances(frames)[points] > FAR_ANG]
-    return float(frames.binding_energy[far].mean()) if len(far) else 0.0
+    some = frames.select(points)
+    far = shortest_distances(some) > FAR_ANG
+    return float(some.binding_energy[far].mean()) if far.any() else 0.0
+
+
+def say_what_is_far_apart(frames: LabelledFrames, points: Ints, say: Callable[[str], None]) -> None:
+    """Tell if labels do not vanish where the prior does."""
+    energy = energy_far_apart(frames, points)
+    if abs(energy) > NOT_NOTHING_EV:
+        say(
+            f"binding: fragments over {FAR_ANG:g} Å apart still have a binding energy of "
+            f"{energy:.2f} eV in the labels, none in the model; --prior pairs-limit follows them"
+        )
 
 
 def choose_prior(

@@ -1,7 +1,6 @@
 """The command line: exit codes, and one line on stderr for whatever is wrong."""
 
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,23 +23,14 @@ from tests.builders import (
     write_directory,
     write_model,
 )
+from tests.serve.conftest import SECONDS, _no_hang  # noqa: F401
 from tests.serve.server_double import ServerDouble, init, message
-
-SECONDS = 120  # a start takes one, and many where others take turns
 
 
 @pytest.fixture(autouse=True)
 def _clean():
-    """No test may hang, and none leaves its logging behind."""
-
-    def give_up(*args):
-        raise AssertionError(f"still running after {SECONDS} s")
-
-    old = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(SECONDS)
+    """No test leaves its logging behind."""
     yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, old)
     structlog.reset_defaults()
 
 

@@ -11,8 +11,13 @@ from deltaserver.datasets.frames import FragmentSpec
 from deltaserver.errors import DataError
 from deltaserver.model.prior import Attraction, PairPrior, PairTerms, Wall
 from deltaserver.training.components import components
-from deltaserver.training.model_directory import say_what_is_far_apart
-from deltaserver.training.prior_fit import Classes, choose_prior, energy_far_apart, fit_prior
+from deltaserver.training.prior_fit import (
+    Classes,
+    choose_prior,
+    energy_far_apart,
+    fit_prior,
+    say_what_is_far_apart,
+)
 from tests.training.labelled import water_and_ion, water_dimer
 
 

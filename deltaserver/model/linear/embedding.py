@@ -124,6 +124,11 @@ class Embedding:
             "embedding_quadratic": self.quadratic,
         }  # fmt: skip
 
+    @cached_property
+    def _of_terms(self) -> tuple[Floats, Floats]:
+        """Return C_p of every stretch (L, P) and C_pq of every product (M, P, P)."""
+        return self.linear[self.of_stretch], self.quadratic[self.of_product]
+
     def _chunk(self, x: Floats, cell: Floats | None) -> Evaluated:
         a, b = self.densities.pairs
         d, r = distances(x, a, b, cell)
@@ -131,10 +136,9 @@ class Embedding:
         stretched, i, j = self.stretches.T
         bond, length = distances(x, i, j, cell)
         more = length - self.mean[self.of_stretch]  # [B, L]
-        c = self.linear[self.of_stretch]  # [L, P]
+        c, table = self._of_terms
         tension = np.einsum("blp,lp->bl", rho[:, stretched], c)
         one, other = self.products.T
-        table = self.quadratic[self.of_product]  # [M, P, P]
         meets = np.einsum("mpq,bmq->bmp", table, rho[:, other])
         energy = (tension * more).sum(axis=1) + np.einsum("bmp,bmp->b", rho[:, one], meets)
         n = len(self.densities.fragment)

@@ -10,66 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.model.linear.embedding import Densities, Embedding
-from deltaserver.training.linear.topology import bonds_apart
+from deltaserver.training.linear.topology import FragmentTopology
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Some = NDArray[np.bool_]
 
-DECAYS = (1.2, 2.4, 3.6)  # 1/Å, as of sites
-
-
-@dataclass(frozen=True)
-class MoleculeTerms:
-    """Stretches (a, i, j) and products (a, b) of one molecule, by classes of equivalent ones.
-
-    Attributes:
-        stretches: distances over one and two bonds that end at a, and those between two atoms
-            bound to a, shape (L, 3).
-        of_stretch: class of each.
-        products: the same atom twice, atoms one and two bonds apart, shape (M, 2).
-        of_product: class of each.
-    """
-
-    stretches: Ints
-    of_stretch: Ints
-    products: Ints
-    of_product: Ints
-
-    @classmethod
-    def of(cls, apart: Ints, perms: Ints) -> MoleculeTerms:
-        """Find them by the bonds between every two atoms (N, N) and the symmetries (S, N)."""
-        n = len(apart)
-        near = np.argwhere((apart == 1) | (apart == 2))  # (a, j), both ways
-        ends = np.column_stack([near[:, 0], near])
-        bound = apart == 1
-        a, i, j = np.nonzero(bound[:, :, None] & bound[:, None, :] & np.tri(n, k=-1, dtype=bool))
-        stretches = np.concatenate([ends, np.column_stack([a, i, j])])
-        same = np.repeat(np.arange(n)[:, None], 2, axis=1)
-        products = np.concatenate([same, near[near[:, 0] > near[:, 1]]])
-        return cls(stretches, _classes(stretches, perms, n), products, _classes(products, perms, n))
-
-    @classmethod
-    def of_molecule(cls, graph: object, perms: Ints) -> MoleculeTerms:
-        """Find them in a bonded graph (networkx)."""
-        return cls.of(bonds_apart(graph), perms)
-
-
-LONE_ATOM = MoleculeTerms(
-    np.zeros((0, 3), dtype=np.int64), np.zeros(0, dtype=np.int64),
-    np.zeros((1, 2), dtype=np.int64), np.zeros(1, dtype=np.int64),
-)  # fmt: skip
-
-
-def _classes(terms: Ints, perms: Ints, n: int) -> Ints:
-    """Return the class of each: the first atom is told apart where there are three."""
-    keys = np.full(len(terms), np.iinfo(np.int64).max)
-    for p in perms:
-        moved = p[terms]
-        alike = moved[:, 1:] if terms.shape[1] == 3 else moved
-        key = alike.min(axis=1) * n + alike.max(axis=1)
-        keys = np.minimum(keys, moved[:, 0] * n * n + key if terms.shape[1] == 3 else key)
-    return np.unique(keys, return_inverse=True)[1].astype(np.int64)
+DECAYS = (1.2, 2.4, 3.6)  # 1/Å, of sites too: multiples of the first need one exponential
 
 
 @dataclass(frozen=True)
@@ -84,20 +31,20 @@ class EmbeddingTerms:
 
     @classmethod
     def of(
-        cls, numbers: Ints, fragments: Sequence[tuple[int, tuple[int, ...], MoleculeTerms]],
-        frames: Floats,
-    ) -> EmbeddingTerms:  # fmt: skip
+        cls, numbers: Ints, fragments: Sequence[FragmentTopology], frames: Floats
+    ) -> EmbeddingTerms:
         """Put molecules together; alike ones, of one species, share their classes.
 
         Args:
             numbers: atomic numbers, shape (N,).
-            fragments: species, atoms and terms of each.
+            fragments: of the complex, in their order.
             frames: geometries (M, N, 3) whose mean lengths stretches are counted from.
         """
         fragment, group = np.zeros_like(numbers), np.zeros_like(numbers)
-        for k, (species, atoms, _) in enumerate(fragments):
-            fragment[list(atoms)] = k
-            group[list(atoms)] = 200 * species + numbers[list(atoms)]
+        for k, one in enumerate(fragments):
+            atoms = list(one.atoms)
+            fragment[atoms] = k
+            group[atoms] = 200 * one.species + numbers[atoms]
         group = np.unique(group, return_inverse=True)[1].astype(np.int64)
         densities = Densities(fragment, group, DECAYS)
         stretches, of_stretch = _together(fragments, "stretches", "of_stretch")
@@ -139,7 +86,7 @@ class EmbeddingTerms:
         return of, p, q
 
     def _of_class(self, of: Ints, atom: Ints) -> Some:
-        table = np.zeros((int(of.max()) + 1 if len(of) else 0, len(self.empty.densities)), bool)
+        table = np.zeros((int(of.max(initial=-1)) + 1, len(self.empty.densities)), dtype=bool)
         np.logical_or.at(table, of, self.felt[atom])
         return table
 
@@ -174,10 +121,10 @@ class EmbeddingTerms:
         length = np.linalg.norm(d, axis=1)
         more, unit = length - e.mean[e.of_stretch], d / length[:, None]
         n_classes = len(e.linear)
+        stretched = np.zeros((n_classes, len(table.x)))
+        np.add.at(stretched, (e.of_stretch, a), more)
         for k in np.unique(p):
             some = of[p == k]
-            stretched = np.zeros((n_classes, len(table.x)))
-            np.add.at(stretched, (e.of_stretch, a), more)
             forces = np.zeros((n_classes, len(table.x), 3))
             pull = table.rho[a, k][:, None] * unit
             np.subtract.at(forces, (e.of_stretch, i), pull)
@@ -230,17 +177,15 @@ class _Table:
         return result
 
 
-def _together(
-    fragments: Sequence[tuple[int, tuple[int, ...], MoleculeTerms]], terms: str, of: str
-) -> tuple[Ints, Ints]:
+def _together(fragments: Sequence[FragmentTopology], terms: str, of: str) -> tuple[Ints, Ints]:
     """Return the terms of all fragments in the complex's atoms, and their classes."""
     first: dict[int, int] = {}
     atoms, label, known = [], [], 0
-    for species, own, molecule in fragments:
-        found = getattr(molecule, of)
-        if species not in first:
-            first[species] = known
-            known += int(found.max()) + 1 if len(found) else 0
-        atoms.append(np.array(own)[getattr(molecule, terms)])
-        label.append(first[species] + found)
+    for one in fragments:
+        found = getattr(one.terms, of)
+        if one.species not in first:
+            first[one.species] = known
+            known += int(found.max(initial=-1)) + 1
+        atoms.append(np.array(one.atoms)[getattr(one.terms, terms)])
+        label.append(first[one.species] + found)
     return np.concatenate(atoms).astype(np.int64), np.concatenate(label).astype(np.int64)

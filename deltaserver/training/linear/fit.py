@@ -17,9 +17,14 @@ from deltaserver.training.components import (
     fragment_graph,
     fragment_symmetry,
 )
-from deltaserver.training.linear.embedding_terms import LONE_ATOM, EmbeddingTerms, MoleculeTerms
-from deltaserver.training.linear.site_fit import FragmentSites, SiteFit, sites_of
-from deltaserver.training.linear.topology import MoleculeSites
+from deltaserver.training.linear.embedding_terms import EmbeddingTerms
+from deltaserver.training.linear.site_fit import SiteFit, sites_of
+from deltaserver.training.linear.topology import (
+    FragmentTopology,
+    MoleculeSites,
+    MoleculeTerms,
+    bonds_apart,
+)
 from deltaserver.training.linear.valence_fit import ValenceFit
 from deltaserver.training.matrix.assembly import Progress
 
@@ -58,10 +63,10 @@ def linear_fit(
         cap: permutations of a fragment at most.
     """
     if component.name == BINDING:
-        fragments = _sites(frames, available, cap)
+        fragments = _fragments(frames, available, cap)
         sites = sites_of(fragments, len(frames.numbers))
         some = data.positions[train[:: max(1, len(train) // N_MEAN)]]
-        terms = EmbeddingTerms.of(frames.numbers, _terms(frames, available, cap), some)
+        terms = EmbeddingTerms.of(frames.numbers, fragments, some)
         return SiteFit(data, train, valid, sites, terms)
     if not component.is_fragment or component.is_lone_atom:
         return None
@@ -70,34 +75,23 @@ def linear_fit(
     return ValenceFit(data, train, valid, fragment_graph(frames, first), perms)
 
 
-def _sites(frames: LabelledFrames, available: Sequence[Component], cap: int) -> list[FragmentSites]:
-    """Return the sites of every fragment, in the order of the fragments."""
-    found: dict[int, FragmentSites] = {}
-    for species, component in enumerate(c for c in available if c.is_fragment):
-        sites = _molecule(frames, frames.fragments[component.members[0]], cap)
-        for member, atoms in zip(component.members, component.atoms, strict=True):
-            found[member] = FragmentSites(species, atoms, sites)
-    return [found[k] for k in sorted(found)]
-
-
-def _terms(
+def _fragments(
     frames: LabelledFrames, available: Sequence[Component], cap: int
-) -> list[tuple[int, tuple[int, ...], MoleculeTerms]]:
-    """Return species, atoms and embedding terms of every fragment, in order."""
-    found = {}
+) -> list[FragmentTopology]:
+    """Return every fragment, in their order; alike ones are looked at once."""
+    found: dict[int, FragmentTopology] = {}
     for species, component in enumerate(c for c in available if c.is_fragment):
-        first = frames.fragments[component.members[0]]
-        terms = LONE_ATOM
-        if len(first.atoms) > 1:
-            perms = fragment_symmetry(frames, first, cap).perms
-            terms = MoleculeTerms.of_molecule(fragment_graph(frames, first), perms)
+        molecule = _molecule(frames, frames.fragments[component.members[0]], cap)
         for member, atoms in zip(component.members, component.atoms, strict=True):
-            found[member] = (species, atoms, terms)
+            found[member] = FragmentTopology(species, atoms, *molecule)
     return [found[k] for k in sorted(found)]
 
 
-def _molecule(frames: LabelledFrames, fragment: FragmentSpec, cap: int) -> MoleculeSites:
+def _molecule(
+    frames: LabelledFrames, fragment: FragmentSpec, cap: int
+) -> tuple[MoleculeSites, MoleculeTerms]:
     if len(fragment.atoms) == 1:
-        return MoleculeSites(((0,),), np.zeros(1, dtype=np.int64))
-    graph = fragment_graph(frames, fragment)
-    return MoleculeSites.of(graph, fragment_symmetry(frames, fragment, cap).perms)
+        nothing = np.zeros((1, 1), dtype=np.int64)
+        return MoleculeSites(((0,),), nothing[0]), MoleculeTerms.of(nothing, nothing)
+    graph, perms = fragment_graph(frames, fragment), fragment_symmetry(frames, fragment, cap).perms
+    return MoleculeSites.of(graph, perms), MoleculeTerms.of(bonds_apart(graph), perms)

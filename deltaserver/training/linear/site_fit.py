@@ -25,37 +25,22 @@ from deltaserver.model.linear.expansion import Expansion, Together
 from deltaserver.model.linear.sites import Radials, SitePairs, Sites
 from deltaserver.training.components import LabelledSet
 from deltaserver.training.linear.contacts import contacts
-from deltaserver.training.linear.embedding_terms import EmbeddingTerms
+from deltaserver.training.linear.embedding_terms import DECAYS, EmbeddingTerms
 from deltaserver.training.linear.least_squares import LeastSquares
-from deltaserver.training.linear.topology import MoleculeSites
+from deltaserver.training.linear.topology import FragmentTopology
 from deltaserver.training.matrix.assembly import Progress, quiet
 from deltaserver.units import KCAL_PER_MOL_EV
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-RADIALS = Radials((1.2, 2.4, 3.6), ((6, 2.5), (8, 3.0)))  # one exponential
+RADIALS = Radials(DECAYS, ((6, 2.5), (8, 3.0)))
 RIDGES = (1e-9, 1e-8, 1e-7, 1e-6)
 ENERGY_WEIGHT = 5.0  # 1/Å, as of the prior
 N_CONTACTS, CONTACT_WEIGHT = 200, 0.1
 
 
-@dataclass(frozen=True)
-class FragmentSites:
-    """The sites of one fragment of a complex.
-
-    Attributes:
-        species: which of the different fragments it is; alike ones share their classes.
-        atoms: its atoms in the complex, in the order of ``sites``.
-        sites: of its molecule.
-    """
-
-    species: int
-    atoms: tuple[int, ...]
-    sites: MoleculeSites
-
-
-def sites_of(fragments: Sequence[FragmentSites], n_atoms: int) -> Sites:
+def sites_of(fragments: Sequence[FragmentTopology], n_atoms: int) -> Sites:
     """Return the sites of all fragments, classes of different species numbered on."""
     first: dict[int, int] = {}
     members: list[int] = []

@@ -159,3 +159,62 @@ def rings(graph: Any) -> list[tuple[int, ...]]:
 
     found = networkx.chordless_cycles(graph, length_bound=RING_SIZES[1])
     return sorted(tuple(sorted(map(int, ring))) for ring in found if len(ring) >= RING_SIZES[0])
+
+
+@dataclass(frozen=True)
+class MoleculeTerms:
+    """Stretches (a, i, j) and products (a, b) of one molecule, by classes of equivalent ones.
+
+    Attributes:
+        stretches: distances over one and two bonds that end at a, and those between two atoms
+            bound to a, shape (L, 3).
+        of_stretch: class of each.
+        products: the same atom twice, atoms one and two bonds apart, shape (M, 2).
+        of_product: class of each.
+    """
+
+    stretches: Ints
+    of_stretch: Ints
+    products: Ints
+    of_product: Ints
+
+    @classmethod
+    def of(cls, apart: Ints, perms: Ints) -> MoleculeTerms:
+        """Find them by the bonds between every two atoms (N, N) and the symmetries (S, N)."""
+        n = len(apart)
+        near = np.argwhere((apart == 1) | (apart == 2))  # (a, j), both ways
+        ends = np.column_stack([near[:, 0], near])
+        bound = apart == 1
+        a, i, j = np.nonzero(bound[:, :, None] & bound[:, None, :] & np.tri(n, k=-1, dtype=bool))
+        stretches = np.concatenate([ends, np.column_stack([a, i, j])])
+        same = np.repeat(np.arange(n)[:, None], 2, axis=1)
+        products = np.concatenate([same, near[near[:, 0] > near[:, 1]]])
+        return cls(
+            stretches, _by_last_two(stretches, perms), products, _by_last_two(products, perms)
+        )
+
+
+def _by_last_two(terms: Ints, perms: Ints) -> Ints:
+    """Return the class of each, (n,): its last two atoms may be exchanged."""
+    n = perms.shape[1]
+    moved = perms[:, terms]  # [S, n, atoms]
+    moved[..., -2:].sort(axis=-1)
+    keys = np.ravel_multi_index(tuple(np.moveaxis(moved, -1, 0)), (n,) * terms.shape[1])
+    return classes(keys.min(axis=0))[0]
+
+
+@dataclass(frozen=True)
+class FragmentTopology:
+    """One fragment of a complex.
+
+    Attributes:
+        species: which of the different fragments it is; alike ones share their classes.
+        atoms: its atoms in the complex, in the order of the molecule's.
+        sites: of its molecule.
+        terms: of its molecule, beyond pairs.
+    """
+
+    species: int
+    atoms: tuple[int, ...]
+    sites: MoleculeSites
+    terms: MoleculeTerms

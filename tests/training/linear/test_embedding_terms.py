@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from deltaserver.model.linear.embedding import Embedding
-from deltaserver.training.linear.embedding_terms import LONE_ATOM, EmbeddingTerms, MoleculeTerms
+from deltaserver.training.linear.embedding_terms import EmbeddingTerms
+from deltaserver.training.linear.topology import FragmentTopology, MoleculeSites, MoleculeTerms
 from tests.tolerances import rounding
 
 WATER = MoleculeTerms.of(
     np.array([[0, 1, 1], [1, 0, 2], [1, 2, 0]]), np.array([[0, 1, 2], [0, 2, 1]])
 )
+LONE_ATOM = MoleculeTerms.of(np.zeros((1, 1), dtype=np.int64), np.zeros((1, 1), dtype=np.int64))
 NUMBERS = np.array([8, 1, 1, 8, 1, 1, 11])
 
 
@@ -24,7 +26,13 @@ def geometries(n: int = 4) -> np.ndarray:
 @pytest.fixture(scope="module")
 def terms() -> EmbeddingTerms:
     """Two waters, which are alike, and an ion."""
-    fragments = [(0, (0, 1, 2), WATER), (0, (3, 4, 5), WATER), (1, (6,), LONE_ATOM)]
+    nowhere = MoleculeSites((), np.zeros(0, dtype=np.int64))  # not looked at here
+    fragments = [
+        FragmentTopology(species, atoms, nowhere, molecule)
+        for species, atoms, molecule in (
+            (0, (0, 1, 2), WATER), (0, (3, 4, 5), WATER), (1, (6,), LONE_ATOM)
+        )
+    ]  # fmt: skip
     return EmbeddingTerms.of(NUMBERS, fragments, geometries())
 
 
