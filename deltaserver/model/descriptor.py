@@ -130,7 +130,8 @@ class PairDescriptor:
     def project(self, geometry: Geometry, v: Floats) -> Floats:
         """Return J v (B, D) of displacements v (B, N, 3): how they change the descriptor.
 
-        (J v)_k = −D_k³ d_k · (v_i − v_j). Of geometries without a cell.
+        (J v)_k = −D_k³ d_k · (v_i − v_j). Of geometries without a cell. Every product and sum is
+        rounded by itself, so that it is the same on every machine; a power would not be.
         """
         result = np.zeros_like(geometry.descriptor)
         for axis in range(3):  # one after the other: temporary arrays are three times smaller
@@ -141,7 +142,8 @@ class PairDescriptor:
             along -= x.take(self.j, axis=1)
             along *= difference
             result += along
-        result *= geometry.descriptor**3
+        for _ in range(3):
+            result *= geometry.descriptor
         return result
 
     def _inverse_distances(self, positions: Floats, cell: Floats | None) -> Floats:
@@ -150,8 +152,9 @@ class PairDescriptor:
             loops.load("evaluate").pair_distances(positions, *compiled_cell(cell), descriptor)
             return descriptor
         d = self._displacements(positions, cell)
+        d *= d  # not einsum, which would add it up unrounded where a processor can
         with np.errstate(divide="ignore"):
-            inverse: Floats = 1.0 / np.sqrt(np.einsum("abk,abk->bk", d, d))
+            inverse: Floats = 1.0 / np.sqrt(d[0] + d[1] + d[2])
         return inverse
 
     def _displacements(self, positions: Floats, cell: Floats | None) -> Floats:

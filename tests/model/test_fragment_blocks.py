@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -30,7 +31,7 @@ def positions(n: int, seed: int = 0, apart: float = 3.0) -> np.ndarray:
 
 def parameters(weights: list[list[float]], reach: Reach | None = REACH) -> ModelParameters:
     rng = np.random.default_rng(5)
-    x, pairs = positions(M), PairDescriptor(N)
+    x, pairs = positions(M), PairDescriptor(N, compiled=False)  # as a file is read
     geometry = pairs.geometry(x)
     alphas = rng.normal(size=x.shape)
     blocks = FragmentBlocks(FRAGMENT, np.array(weights), reach)
@@ -162,6 +163,24 @@ def test_a_file_holds_positions_and_gives_descriptors() -> None:
     np.testing.assert_array_equal(found.a, expected.a)
     assert found.blocks is not None
     assert found.blocks.reach == REACH
+
+
+def test_they_are_the_same_to_the_last_bit_on_every_machine() -> None:
+    """One rounding an operation, as of Python's numbers, which no processor fuses or widens."""
+    content = arrays()
+    alphas = content["alphas_F"].reshape(content["R"].shape)
+    x, a = [], []
+    for at, push in zip(content["R"].tolist(), alphas.tolist(), strict=True):
+        for i, j in zip(*np.tril_indices(N, -1), strict=True):
+            d = [p - q for p, q in zip(at[i], at[j], strict=True)]
+            v = [q - p for p, q in zip(push[i], push[j], strict=True)]
+            inverse = 1.0 / math.sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2])
+            along = v[0] * d[0] + v[1] * d[1] + v[2] * d[2]
+            x.append(inverse)
+            a.append(along * inverse * inverse * inverse)
+    found = parse_parameters(content, "here")
+    assert found.x.ravel().tolist() == x
+    assert found.a.ravel().tolist() == a
 
 
 @pytest.mark.parametrize(

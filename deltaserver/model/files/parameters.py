@@ -187,7 +187,11 @@ def parse_parameters(arrays: Mapping[str, Any], source: str) -> ModelParameters:
 
 
 def _descriptors(arrays: Mapping[str, Any], n_atoms: int, source: str) -> tuple[Floats, Floats]:
-    """Return descriptors and Jᵀα (M, D) of training positions and their coefficients."""
+    """Return descriptors and Jᵀα (M, D) of training positions and their coefficients.
+
+    To the last bit the same on every machine, as what a file states itself would be: the model's
+    fingerprint covers them. Compiled loops are not, which fuse products and sums.
+    """
     positions = floats(arrays, "R", source)
     n_train = len(positions) if positions.ndim == 3 else 0
     if n_train * n_atoms * (n_atoms - 1) // 2 > MAX_PERMUTED_PAIRS:
@@ -195,7 +199,7 @@ def _descriptors(arrays: Mapping[str, Any], n_atoms: int, source: str) -> tuple[
     expect_shape(source, "R", positions, (n_train, n_atoms, 3))
     alphas = floats(arrays, "alphas_F", source).ravel()
     expect_shape(source, "alphas_F", alphas, (positions.size,))
-    pairs = PairDescriptor(n_atoms)
+    pairs = PairDescriptor(n_atoms, compiled=False)
     try:
         geometry = pairs.geometry(positions)
     except GeometryError as error:
