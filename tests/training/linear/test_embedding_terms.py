@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from deltaserver.model.linear.embedding import Embedding
+from deltaserver.training.linear import topology
 from deltaserver.training.linear.embedding_terms import EmbeddingTerms
 from deltaserver.training.linear.topology import FragmentTopology, MoleculeSites, MoleculeTerms
 from tests.tolerances import rounding
@@ -42,11 +43,30 @@ def some(terms) -> Embedding:
 
 
 def test_the_terms_of_a_molecule():
-    # At O its two bonds and H–H; at each H its bond, and H–H.
-    assert len(WATER.stretches) == 7
-    assert len(np.unique(WATER.of_stretch)) == 4
+    # At O its two bonds and H–H; at each H its bond, H–H, and the other bond.
+    assert len(WATER.stretches) == 9
+    assert len(np.unique(WATER.of_stretch)) == 5
     assert sorted(map(tuple, WATER.products)) == [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2)]
     assert len(np.unique(WATER.of_product)) == 4
+
+
+def test_bonds_farther_away_while_their_classes_are_few(monkeypatch):
+    n = 5  # a chain that may be turned round
+    chain = np.abs(np.arange(n)[:, None] - np.arange(n))
+    perms = np.array([range(n), range(n)[::-1]])
+    near = len(_stretches_of_all_atoms(chain, perms, monkeypatch, at_most=0))
+    for at_most, (bonds, classes) in {100: (12, 6), 5: (10, 5), 3: (6, 3)}.items():
+        found = _stretches_of_all_atoms(chain, perms, monkeypatch, at_most)
+        farther = found[near:]
+        assert len(farther) == bonds
+        assert (chain[farther[:, 1], farther[:, 2]] == 1).all()
+        assert (farther[:, :1] != farther[:, 1:]).all()
+        assert len({min((a, i, j), (4 - a, 4 - j, 4 - i)) for a, i, j in farther}) == classes
+
+
+def _stretches_of_all_atoms(apart, perms, monkeypatch, at_most):
+    monkeypatch.setattr(topology, "FARTHER_CLASSES", at_most)
+    return MoleculeTerms.of(apart, perms).stretches
 
 
 def test_columns_are_those_of_the_expansion(terms, some):
