@@ -21,15 +21,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.model.descriptor import nearest_images
+from deltaserver.compute import jit
 from deltaserver.model.fragment_blocks import owner_of
+from deltaserver.model.linear.radials import Radials
 from deltaserver.model.sgdml import Evaluation
 from deltaserver.units import COULOMB_EV_ANG
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-CHUNK = 1 << 20  # pairs at once
 
 
 class Wall(NamedTuple):
@@ -73,12 +72,14 @@ class PairPrior:
         classes: every atom is in one.
         terms: by the names of two classes, of different fragments, in either order.
         limit: E_∞, the energy of fragments far apart, eV.
+        compiled: sum in loops.
     """
 
     fragment: Ints
     classes: tuple[AtomClass, ...]
     terms: Mapping[tuple[str, str], PairTerms]
     limit: float = 0.0
+    compiled: bool = jit.AVAILABLE
 
     @cached_property
     def _pairs(self) -> tuple[Ints, Ints]:
@@ -100,8 +101,8 @@ class PairPrior:
         return owner_of([one.atoms for one in self.classes])
 
     @cached_property
-    def _coefficients(self) -> tuple[dict[float, Floats], dict[tuple[int, float], Floats], Floats]:
-        """Return A by b, C by n and R, and q q′/(4πε₀), of every pair: all zero are left out."""
+    def _functions(self) -> tuple[Radials, Floats]:
+        """Return φ_k of all pairs, and each pair's coefficients, shape (P, K)."""
         place = {one.name: k for k, one in enumerate(self.classes)}
         n = len(place)
         walls: dict[float, Floats] = {}
@@ -114,13 +115,12 @@ class PairPrior:
             for term in terms.attractions:
                 table = attractions.setdefault((term.power, term.radius), np.zeros((n, n)))
                 table[a, b] = table[b, a] = term.coefficient
-        i, j = (self._class_of[atoms] for atoms in self._pairs)
         charges = np.array([one.charge for one in self.classes])
-        return (
-            {decay: table[i, j] for decay, table in walls.items()},
-            {key: table[i, j] for key, table in attractions.items()},
-            COULOMB_EV_ANG * charges[i] * charges[j],
-        )
+        if charges.any():
+            attractions[1, 0.0] = -COULOMB_EV_ANG * np.outer(charges, charges)
+        i, j = (self._class_of[atoms] for atoms in self._pairs)
+        tables = np.array([*walls.values(), *attractions.values()]).reshape(-1, n, n)
+        return Radials(tuple(walls), tuple(attractions)), np.ascontiguousarray(tables[:, i, j].T)
 
     def evaluate(self, positions: Floats, cell: Floats | None = None) -> Evaluation:
         """Evaluate a batch (B, N, 3) in Å.
@@ -129,42 +129,7 @@ class PairPrior:
             positions: of all atoms.
             cell: lattice vectors in columns, Å: every pair then takes its nearest image.
         """
-        step = max(1, CHUNK // max(1, len(self._pairs[0])))
-        parts = [self._chunk(positions[k : k + step], cell) for k in range(0, len(positions), step)]
-        if not parts:
-            return Evaluation(np.zeros(0), np.zeros(positions.shape), np.zeros((0, 3, 3)))
-        energy, forces, virial = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return Evaluation(energy, forces, virial)
-
-    def _chunk(self, x: Floats, cell: Floats | None) -> tuple[Floats, Floats, Floats]:
-        i, j = self._pairs
-        d = nearest_images(x[:, i] - x[:, j], cell)  # [B, P, 3]
-        energy, pull = self._radial(np.sqrt(np.einsum("bpx,bpx->bp", d, d)))
-        pulls = pull[..., None] * d  # on i, and its opposite on j
-        forces = np.zeros(x.shape)
-        for force, one in zip(forces, pulls, strict=True):
-            for axis in range(3):
-                force[:, axis] = np.bincount(i, one[:, axis], len(force))
-                force[:, axis] -= np.bincount(j, one[:, axis], len(force))
-        virial = np.einsum("bpx,bpy->bxy", pulls, d)
-        return energy.sum(axis=1) + self.limit, forces, virial
-
-    def _radial(self, r: Floats) -> tuple[Floats, Floats]:
-        """Return v(r) and −v′(r)/r of every pair."""
-        walls, attractions, charges = self._coefficients
-        energy, pull = np.zeros_like(r), np.zeros_like(r)
-        for decay, amplitude in walls.items():
-            value = amplitude * np.exp(-decay * r)
-            energy += value
-            pull += decay * value / r
-        for (power, radius), coefficient in attractions.items():
-            lower = r ** (power - 2)
-            whole = 1.0 / (lower * r * r + radius**power)
-            value = coefficient * whole
-            energy -= value
-            pull -= power * lower * whole * value
-        if charges.any():
-            value = charges / r
-            energy += value
-            pull += value / (r * r)
-        return energy, pull
+        radials, coefficients = self._functions
+        pairs, x = (*self._pairs, coefficients), np.ascontiguousarray(positions)
+        energy, forces, virial = radials.summed(x, pairs, cell, self.compiled)
+        return Evaluation(energy + self.limit, forces, virial)

@@ -12,7 +12,8 @@ from deltaserver.errors import ModelFileError
 from deltaserver.model.files.arrays import expect_shape, floats, integers
 from deltaserver.model.linear.embedding import Densities, Embedding
 from deltaserver.model.linear.expansion import Expansion, Together
-from deltaserver.model.linear.sites import Radials, SitePairs, Sites
+from deltaserver.model.linear.radials import Radials
+from deltaserver.model.linear.sites import SitePairs, Sites
 from deltaserver.model.linear.valence import Valence
 
 Floats = NDArray[np.float64]

@@ -20,7 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.compute import jit
+from deltaserver.model import loops
+from deltaserver.model.descriptor import compiled_cell
 from deltaserver.model.linear.expansion import Evaluated, chunks, distances, join, summed
+from deltaserver.model.linear.radials import Radials
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -95,6 +99,7 @@ class Embedding:
         products: atoms a, b, shape (M, 2).
         of_product: class of each, shape (M,).
         quadratic: C_pq of each class, symmetric, shape (classes, P, P).
+        compiled: evaluate in loops.
     """
 
     densities: Densities
@@ -105,9 +110,12 @@ class Embedding:
     products: Ints
     of_product: Ints
     quadratic: Floats
+    compiled: bool = jit.AVAILABLE
 
     def evaluate(self, positions: Floats, cell: Floats | None = None) -> Evaluated:
         """See :class:`deltaserver.model.linear.expansion.Expansion`."""
+        if self.compiled:
+            return self._in_loops(np.ascontiguousarray(positions), cell)
         n_pairs = len(self.densities.pairs[0])
         numbers = (3 * len(self.densities.decays) + 6) * n_pairs
         parts = [self._chunk(positions[s], cell) for s in chunks(len(positions), numbers)]
@@ -128,6 +136,36 @@ class Embedding:
     def _of_terms(self) -> tuple[Floats, Floats]:
         """Return C_p of every stretch (L, P) and C_pq of every product (M, P, P)."""
         return self.linear[self.of_stretch], self.quadratic[self.of_product]
+
+    @cached_property
+    def _rows(self) -> tuple[Ints, Ints, Ints, Ints]:
+        """Return pairs and their places, stretches and products with their class, as loops read."""
+        one = self.densities
+        return (
+            np.stack(one.pairs, axis=1), np.stack(one.places, axis=1),
+            np.column_stack([self.stretches, self.of_stretch]),
+            np.column_stack([self.products, self.of_product]),
+        )  # fmt: skip
+
+    def _in_loops(self, positions: Floats, cell: Floats | None) -> Evaluated:
+        loop, lattice = loops.load("embedding"), compiled_cell(cell)
+        (pairs, places, stretches, products), one = self._rows, self.densities
+        radials = Radials(one.decays, ())
+        decays, n = radials.arrays[0], len(one.fragment)
+        energy, virial = np.zeros(len(positions)), np.zeros((len(positions), 3, 3))
+        forces = np.zeros(positions.shape)
+        phi, between = np.empty((len(pairs), len(decays))), np.empty((len(pairs), 4))
+        for k, x in enumerate(positions):
+            by_group, weights = np.zeros((2, n * one.n_groups, len(decays)))
+            rho, weight = by_group.reshape(n, -1), weights.reshape(n, -1)
+            loop.densities(
+                x, pairs, places, decays, radials.multiples, *lattice, by_group, phi, between
+            )
+            energy[k] = loop.stretch(
+                x, stretches, self.mean, self.linear, *lattice, rho, weight, forces[k], virial[k]
+            ) + loop.product(products, self.quadratic, rho, weight)
+            loop.pull(pairs, places, decays, weights, phi, between, forces[k], virial[k])
+        return energy, forces, virial
 
     def _chunk(self, x: Floats, cell: Floats | None) -> Evaluated:
         a, b = self.densities.pairs

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.compute import jit
-from deltaserver.model import loops
-from deltaserver.model.descriptor import compiled_cell, nearest_images
-from deltaserver.model.linear.expansion import Evaluated, chunks, distances, join
+from deltaserver.model.descriptor import nearest_images
+from deltaserver.model.linear.expansion import Evaluated
+from deltaserver.model.linear.radials import Radials
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -78,48 +78,6 @@ class Sites:
 
 
 @dataclass(frozen=True)
-class Radials:
-    """The functions φ_k of the distance, in the model's length.
-
-    Attributes:
-        decays: b of exp(−b r).
-        powers: n and R of −1/(rⁿ + Rⁿ).
-    """
-
-    decays: tuple[float, ...]
-    powers: tuple[tuple[int, float], ...]
-
-    def __len__(self) -> int:
-        """Return how many there are."""
-        return len(self.decays) + len(self.powers)
-
-    @cached_property
-    def arrays(self) -> tuple[Floats, Floats]:
-        """Return decays (n,), and powers with their R (n, 2), as files and loops take them."""
-        powers = np.array(self.powers, dtype=np.float64).reshape(-1, 2)
-        return np.array(self.decays, dtype=np.float64), powers
-
-    @cached_property
-    def multiples(self) -> Ints:
-        """Return how many times the first decay every one is, (n,); 0 where it is no multiple."""
-        ratio = np.array(self.decays) / self.decays[0] if self.decays else np.zeros(0)
-        whole = np.rint(ratio)
-        near = np.abs(ratio - whole) <= 4 * np.finfo(np.float64).eps * whole
-        return np.where(near, whole, 0).astype(np.int64)
-
-    def each(self, r: Floats) -> list[tuple[Floats, Floats]]:
-        """Return φ and −φ′/r of every function at distances r."""
-        found = []
-        for decay in self.decays:
-            value = np.exp(-decay * r)
-            found.append((value, decay * value / r))
-        for n, radius in self.powers:
-            whole = 1.0 / (r**n + radius**n)
-            found.append((-whole, -n * r ** (n - 2) * whole * whole))
-        return found
-
-
-@dataclass(frozen=True)
 class SitePairs:
     """The expansion of one complex; energies and lengths are the model's.
 
@@ -136,10 +94,11 @@ class SitePairs:
 
     def evaluate(self, positions: Floats, cell: Floats | None = None) -> Evaluated:
         """See :class:`deltaserver.model.linear.expansion.Expansion`."""
-        if self.compiled:
-            return self._in_loops(np.ascontiguousarray(positions), cell)
-        parts = [self._chunk(positions[s], cell) for s in chunks(len(positions), self._numbers)]
-        return join(parts, positions.shape)
+        places = np.ascontiguousarray(self.sites.places(positions, cell))
+        pairs = (*self._pairs, self._of_pairs)
+        energy, on_sites, virial = self.radials.summed(places, pairs, cell, self.compiled)
+        forces = np.einsum("sn,bsx->bnx", self.sites.weights, on_sites, optimize=True)
+        return energy, forces, virial
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return what a model file holds of it."""
@@ -163,41 +122,3 @@ class SitePairs:
         a, b = self._pairs
         kind = self.sites.kind
         return np.ascontiguousarray(self.coefficients[:, kind[a], kind[b]].T)
-
-    @property
-    def _numbers(self) -> int:
-        return 10 * len(self._pairs[0])
-
-    def _in_loops(self, x: Floats, cell: Floats | None) -> Evaluated:
-        compiled = loops.load("sites")
-        places = np.ascontiguousarray(self.sites.places(x, cell))
-        energy, virial = np.zeros(len(x)), np.zeros((len(x), 3, 3))
-        on_sites = np.zeros(places.shape)
-        decays, powers = self.radials.arrays
-        compiled.pairs(
-            places, *self._pairs, self._of_pairs, decays, self.radials.multiples, powers,
-            *compiled_cell(cell), energy, on_sites, virial,
-        )  # fmt: skip
-        return energy, self._on_atoms(on_sites), virial
-
-    def _on_atoms(self, on_sites: Floats) -> Floats:
-        forces: Floats = np.einsum("sn,bsx->bnx", self.sites.weights, on_sites, optimize=True)
-        return forces
-
-    def _chunk(self, x: Floats, cell: Floats | None) -> Evaluated:
-        a, b = self._pairs
-        places = self.sites.places(x, cell)
-        d, r = distances(places, a, b, cell)
-        energy, pull = np.zeros(len(x)), np.zeros_like(r)
-        for (value, slope), some in zip(self.radials.each(r), self._of_pairs.T, strict=True):
-            energy += value @ some
-            pull += slope * some
-        pulls = pull[..., None] * d  # on a, and its opposite on b
-        on_sites = np.zeros((places.shape[1], len(x), 3))
-        np.add.at(on_sites, a, pulls.transpose(1, 0, 2))
-        np.subtract.at(on_sites, b, pulls.transpose(1, 0, 2))
-        return (
-            energy,
-            self._on_atoms(on_sites.transpose(1, 0, 2)),
-            np.einsum("bpx,bpy->bxy", pulls, d),
-        )

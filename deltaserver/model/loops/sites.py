@@ -1,4 +1,4 @@
-"""Pair potentials between sites as compiled loops; see :mod:`deltaserver.model.linear.sites`."""
+"""Pair potentials as compiled loops; see :mod:`deltaserver.model.linear.radials`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pairs(
     multiples: Ints, powers: Floats, cell: Floats, inverse: Floats, periodic: bool,
     energy: Floats, forces: Floats, virial: Floats,
 ) -> None:  # fmt: skip
-    """Add energies (B,), forces on sites (B, n, 3) and virials (B, 3, 3) of places (B, n, 3).
+    """Add energies (B,), forces on places (B, n, 3) and virials (B, 3, 3) of places (B, n, 3).
 
     Decays that are ``multiples`` of the first are powers of one exponential; 0 is no multiple.
     """

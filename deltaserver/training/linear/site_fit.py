@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from deltaserver.model.files.expansions import parse_between
 from deltaserver.model.linear.expansion import Expansion, Together
-from deltaserver.model.linear.sites import Radials, SitePairs, Sites
+from deltaserver.model.linear.radials import Radials
+from deltaserver.model.linear.sites import SitePairs, Sites
 from deltaserver.training.components import LabelledSet
 from deltaserver.training.linear.contacts import contacts
 from deltaserver.training.linear.embedding_terms import DECAYS, EmbeddingTerms

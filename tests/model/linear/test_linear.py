@@ -14,7 +14,8 @@ from deltaserver.model.files.parameters import LINEAR, WEIGHTED, ModelParameters
 from deltaserver.model.fragment_blocks import FragmentBlocks, Reach
 from deltaserver.model.linear.embedding import Densities, Embedding
 from deltaserver.model.linear.expansion import Expansion, Together
-from deltaserver.model.linear.sites import Radials, SitePairs, Sites
+from deltaserver.model.linear.radials import Radials
+from deltaserver.model.linear.sites import SitePairs, Sites
 from deltaserver.model.linear.valence import LIMIT, Valence, held
 from deltaserver.model.sgdml import NativeUnits, SGDMLModel
 from tests.tolerances import rounding
@@ -56,7 +57,7 @@ def site_pairs(compiled: bool = jit.AVAILABLE) -> SitePairs:
     return SitePairs(sites, radials, table + table.transpose(0, 2, 1), compiled)
 
 
-def embedding() -> Embedding:
+def embedding(compiled: bool = jit.AVAILABLE) -> Embedding:
     """Two groups of neighbours and two decays; bonds at the first atom, products of like atoms."""
     rng = np.random.default_rng(6)
     stretches = np.array([[0, 0, 1], [0, 0, 2], [3, 3, 4], [3, 3, 5], [1, 0, 2], [4, 4, 5]])
@@ -66,7 +67,7 @@ def embedding() -> Embedding:
         Densities(FRAGMENT, np.array([0, 1, 1, 0, 1, 1]), (0.9, 1.7)),
         stretches, np.array([0, 0, 0, 0, 1, 2]), np.array([0.9, 1.4, 1.5]),
         rng.normal(size=(3, 4)), products, np.array([0, 0, 1, 1, 2]),
-        quadratic + quadratic.transpose(0, 2, 1),
+        quadratic + quadratic.transpose(0, 2, 1), compiled,
     )  # fmt: skip
 
 
@@ -147,7 +148,7 @@ class _Energies:
         return (self.m.evaluate(x).energy,)
 
 
-@pytest.mark.parametrize("make", [valence, site_pairs])
+@pytest.mark.parametrize("make", [valence, site_pairs, embedding])
 @pytest.mark.parametrize("cell", [None, CELL])
 def test_loops_and_numpy_agree(make, cell):
     if not jit.AVAILABLE:
