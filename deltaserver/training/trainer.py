@@ -41,7 +41,7 @@ from deltaserver.training.linear.refit import refit_sites
 from deltaserver.training.linear.site_fit import SiteFit
 from deltaserver.training.matrix.assembly import Progress, assemble, quiet
 from deltaserver.training.matrix.memory import Size
-from deltaserver.training.matrix.solver import NotPositiveDefiniteError, solve_in_place
+from deltaserver.training.matrix.solver import UnsolvableError, solve_in_place
 from deltaserver.training.warm_start import WarmStart
 from deltaserver.units import KCAL_PER_MOL_EV
 
@@ -389,19 +389,19 @@ def train(
 
     Raises:
         DataError: ``checkpoints`` belongs to another training.
-        NotPositiveDefiniteError: no σ could be trained.
+        UnsolvableError: no σ could be trained.
         InputError: memory does not suffice.
     """
     request.choice()
     _claim(checkpoints, request.identity())
     done: dict[float, Candidate] = {}
-    failure: NotPositiveDefiniteError | None = None
+    failure: UnsolvableError | None = None
     wanted = iter(sigmas) if (sigmas := tuple(sigmas)) else _search(done)
     for sigma in wanted:
         path = checkpoints / f"sigma-{sigma:g}.npz"
         try:
             done[sigma] = _candidate(request, sigma, path, progress)
-        except NotPositiveDefiniteError as error:
+        except UnsolvableError as error:
             failure = error
             done[sigma] = Candidate(sigma, path, float("inf"), {"failed": str(error)})
     ranked = sorted(done.values(), key=lambda candidate: (candidate.error, candidate.sigma))

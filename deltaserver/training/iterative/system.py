@@ -22,9 +22,21 @@ from deltaserver.training.iterative.preconditioner import Preconditioner, choose
 from deltaserver.training.iterative.product import EnergyColumns, KernelProduct
 from deltaserver.training.matrix.assembly import Progress, quiet
 from deltaserver.training.matrix.blocks import PairFields
+from deltaserver.training.matrix.solver import UnsolvableError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+
+class DivergedError(UnsolvableError):
+    """Conjugate gradients have left the solution instead of reaching it."""
+
+    def __init__(self, residual: float, products: int) -> None:
+        super().__init__(
+            f"the iterative solver has diverged: after {products} products the residual is "
+            f"{residual:.1e} of the labels, more than with no model at all; use --solver exact, "
+            "a larger lambda, a smaller sigma, or fewer permutations"
+        )
 
 
 @dataclass(frozen=True)
@@ -103,6 +115,7 @@ def solve_iteratively(
     """Return v (3NM,), and how it was found: for the record of the model.
 
     Raises:
+        DivergedError: the solution is worse than none.
         NotPositiveDefiniteError: the columns chosen are linearly dependent.
         DataError, GeometryError: two atoms coincide.
     """
@@ -133,6 +146,8 @@ def solve_iteratively(
             solve(problem, state, bounds, each)
         checkpoint.drop()
         residual = problem.relative(problem.y - problem.product(state.v))
+    if not residual < 1.0:
+        raise DivergedError(residual, state.products)
     record = {
         "solver": "iterative", "converged": state.converged, "residual": residual,
         "tolerance": bounds.tolerance, "products": state.products,

@@ -26,7 +26,11 @@ PANEL = 768  # columns factorised at once
 ROWS = 4096  # rows updated at once: bounds what is held besides the matrix to 25 MB
 
 
-class NotPositiveDefiniteError(InputError):
+class UnsolvableError(InputError):
+    """A σ with which no coefficients can be had."""
+
+
+class NotPositiveDefiniteError(UnsolvableError):
     """The regularised kernel matrix has no Cholesky factor."""
 
     def __init__(self, row: int, lam: float) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from deltaserver.model.sgdml import SGDMLModel
-from deltaserver.training.iterative import checkpoint, conjugate
+from deltaserver.training.iterative import checkpoint, conjugate, system
 from deltaserver.training.iterative.conjugate import Bounds, Problem, State, begin, solve
+from deltaserver.training.matrix.solver import UnsolvableError
 from deltaserver.training.native import write_model
 from deltaserver.training.trainer import train_one
 from tests.training.test_trainer import SIGMA, request_for
@@ -65,6 +66,16 @@ def test_what_has_not_converged_says_so(tmp_path):
     write_model(path, trained.native)
     with np.load(path, allow_pickle=False) as arrays:
         assert not bool(arrays["converged"])
+
+
+def test_what_is_worse_than_no_model_is_refused(monkeypatch):
+    def astray(problem, state, bounds, each):
+        state.v = 1e9 * problem.y
+
+    monkeypatch.setattr(system, "solve", astray)
+    request = iterative(request_for("binding", n_train=30))
+    with pytest.raises(UnsolvableError, match=r"has diverged: after \d+ products the residual is"):
+        train_one(request, SIGMA)
 
 
 def dense(n=60, seed=0, least=1e-3):
@@ -130,7 +141,7 @@ def test_a_solution_to_begin_with_needs_no_step():
 SLOW = """
     import sys, time
     from pathlib import Path
-    from deltaserver.training.iterative import checkpoint, conjugate
+    from deltaserver.training.iterative import checkpoint, conjugate, system
     from deltaserver.training.iterative.conjugate import Bounds
     from deltaserver.training.trainer import train
     from dataclasses import replace
