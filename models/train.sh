@@ -82,9 +82,9 @@ c60() {
     train run/merged/c60 $compare-catcher --symmetry fragment --component buckycatcher \
         --linear distances --n-train 560 --n-valid 60 --solver iterative --tolerance 1e-3 \
         --max-products 120 --lambda 1e-6 --sigma 20 --max-memory 6GB "${hold_out[@]}"
-    train c60_buckycatcher_wide $compare-c60 --symmetry fragment --component c60 --n-train 560 \
-        --n-valid 60 --train-fraction 1 --hold-out "14,20" --solver iterative --tolerance 1e-5 \
-        --sigma 20 --max-memory 4GB
+    train run/merged/c60 $compare-c60 --symmetry fragment --component c60 --n-train 1000 \
+        --n-valid 60 --solver iterative --tolerance 1e-5 --max-products 130 --sigma 20 \
+        --max-memory 6GB "${hold_out[@]}"
     for part in c60 buckycatcher; do # for the table
         train $data $compare-product --symmetry fragment --component $part "${points[@]}"
         train $data $compare-none --symmetry none --component $part "${points[@]}" --sigma 20
@@ -150,14 +150,14 @@ declare -A SYSTEMS=(
 declare -A BINDINGS=(
     [benzene_water]="--n-train 560 --n-valid 150 --hold-out 4,5 --intra-weight 0.3 --sigma 12"
     [benzene_dimer]="--n-train 300 --n-valid 100 --intra-weight 0.3 --sigma 6 --solver exact"
-    [no3_corona_surrogate]="--n-train 120 --n-valid 80 --hold-out 4,5 --intra-weight 0.3 --sigma 10 --solver exact --linear distances --prior pairs-limit"
-    [na_benzene]="--n-train 450 --n-valid 120 --hold-out 4,5 --intra-weight 0.3 --sigma 6 --solver exact"
+    [no3_corona_surrogate]="--n-train 180 --n-valid 80 --hold-out 4,5 --intra-weight 0.3 --sigma 10 --solver exact --linear distances --prior pairs-limit"
+    [na_benzene]="--n-train 600 --n-valid 160 --hold-out 4,5 --intra-weight 0.3 --sigma 6 --solver exact"
 )
 declare -A REFERENCES=([na_benzene]="GFN1-xTB") # of the labels, where it is not GFN2-xTB
 
 separations() { # NAME DATASET: the datasets of the well, of separations and of the wall
     local data=("data/$2") part
-    for part in data/"$1"_apart data/"$1"_wall data/"$1"_pressed; do
+    for part in data/"$1"_apart data/"$1"_wall data/"$1"_pressed data/"$1"_around; do
         [ -d "$part" ] && data+=("$part")
     done
     echo "${data[@]}"
