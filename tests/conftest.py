@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from deltaserver import CompositeModel
 from deltaserver.analysis.show import style as analysis_figures
 from deltaserver.evaluation.figures import held_out as training_figures
-from tests import builders
+from tests import builders, shipped
 
 # sgdml gives every logger made after its import a handler of its own, on what stderr is at that
 # moment: pytest's for one test. Whatever prints later, matplotlib or dask, would fail in the next.
@@ -104,6 +104,12 @@ def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def composite(model_directory: Path) -> CompositeModel:
     return CompositeModel.load(model_directory)
+
+
+@pytest.fixture
+def shipped_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have commands take the models that ship as another test has loaded them, not read anew."""
+    monkeypatch.setattr(CompositeModel, "load", shipped.load)
 
 
 @pytest.fixture

@@ -7,15 +7,15 @@ is said by DELTASERVER_TEST_STARTS and DELTASERVER_TEST_STEPS.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from deltaserver import CompositeModel
 from deltaserver.units import KCAL_PER_MOL_EV
+from tests import shipped
+from tests.shipped import MODELS
 
-MODELS = Path(__file__).parents[1] / "models"
 ON_A_PRIOR = sorted(
     path.parent.name for path in MODELS.glob("*/model.yaml") if "\nprior:" in path.read_text()
 )
@@ -24,7 +24,7 @@ ON_A_PRIOR = sorted(
 def load(name: str) -> tuple[CompositeModel, np.ndarray]:
     from ase.io import read
 
-    return CompositeModel.load(MODELS / name), read(MODELS / name / "structure.xyz").positions
+    return shipped.load(MODELS / name), read(MODELS / name / "structure.xyz").positions
 
 
 def turned_apart(model, positions, gaps, rng):

@@ -1,6 +1,5 @@
 """``deltaserver check`` on the shipped models, and on models that were changed."""
 
-import functools
 import json
 import re
 import shutil
@@ -21,13 +20,7 @@ def _no_hang():
     """Nothing here waits for anybody: no limit of time, however busy the machine is."""
 
 
-@pytest.fixture
-def _loaded_once(monkeypatch):
-    """What the command has loaded is what a test looks at."""
-    monkeypatch.setattr(CompositeModel, "load", functools.cache(CompositeModel.load))
-
-
-@pytest.mark.usefixtures("_loaded_once")
+@pytest.mark.usefixtures("shipped_loaded_once")
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_shipped_models_are_what_they_were_stored_as(capsys, name):
     """After a new training: deltaserver check --models DIR --store, as models/train.sh does."""

@@ -114,9 +114,9 @@ def _simulate_starts_ipi_quickly(monkeypatch):
     monkeypatch.setattr(ipi_process, "IpiProcess", IpiOfSimulate)
 
 
-def start_daemon(models: Path, *arguments: str | Path) -> Process:
-    """Start a daemon in a process of its own."""
-    return Process("deltaserver", ["--models", models, "--quiet", *arguments])
+def start_daemon(models: Path, *arguments: str | Path, output: int | None = None) -> Process:
+    """Start a daemon in a process of its own; what it says can go to a file of its own."""
+    return Process("deltaserver", ["--models", models, "--quiet", *arguments], output=output)
 
 
 def start_ipi(directory: Path, *arguments: str, log: str = "i-pi.log") -> Process:

@@ -170,7 +170,8 @@ def prepare() -> None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import ipi.engine.simulation  # noqa: F401
+        import ipi.engine.simulation
+    ipi.utils.softexit.SOFTEXITLATENCY = 0.1  # every end of a run waits for so long; a second else
     builders.remember_representations(setattr)
     load_model(ROOT / "models" / "benzene_dimer", "total", threads=1, quiet=True)
 

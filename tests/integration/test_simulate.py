@@ -115,6 +115,7 @@ def test_a_small_model_of_the_tests_and_its_structure(tmp_path, model_directory,
     assert first.get_chemical_formula() == Atoms(COMPLEX).get_chemical_formula()
 
 
+@pytest.mark.usefixtures("shipped_loaded_once")
 def test_the_shipped_templates_are_what_the_command_writes(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     for line in Path("ipi_inputs/render.sh").read_text().splitlines():

@@ -1,13 +1,10 @@
 """The real i-PI starts from a wrong C60@buckycatcher: the daemon refuses, i-PI gets no force."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from ase.io import read, write
 
-from .conftest import ROOT, Setup, render, start_ipi
+from .conftest import ROOT, Setup, render, start_daemon, start_ipi
 
 
 def permuted(atoms):
@@ -40,19 +37,19 @@ def test_refused_naming_the_cause(tmp_path, change, cause):
     write(start, atoms, format="xyz", comment=comment)
     setup = Setup(steps=5, sockets=[{"name": "a", "timeout": "600"}], structure=start)
     (tmp_path / "input.xml").write_text(render(setup, str(tmp_path / "ipi-")[1:]))
-    daemon = subprocess.Popen(
-        [sys.executable, "-m", "deltaserver", "--quiet", "--models", ROOT / "models" / "c60",
-         "--socket", f"unix:{tmp_path}/ipi-a"],
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    output = tmp_path / "said"
+    with output.open("wb") as file:
+        daemon = start_daemon(
+            ROOT / "models" / "c60", "--socket", f"unix:{tmp_path}/ipi-a", output=file.fileno()
+        )
     ipi = start_ipi(tmp_path, "-S", "/", "input.xml")
     try:
-        _, said = daemon.communicate(timeout=120)
+        assert daemon.wait(120) == 4
     finally:
-        ipi.kill()
-        ipi.wait()
-        daemon.kill()
-    assert daemon.returncode == 4
+        for process in (ipi, daemon):
+            process.kill()
+            process.wait()
+    said = output.read_text()
     assert said.count("\n") == 1
     assert cause in said
     rows = [

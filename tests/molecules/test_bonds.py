@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from deltaserver import CompositeModel
 from deltaserver.molecules.bonds import bonds_between, find_bonds, training_distances
+from tests import shipped
 from tests.builders import inverse_distances
 from tests.integration.conftest import ROOT
 
@@ -16,7 +16,7 @@ def bonds_of(numbers, geometries):
 
 @pytest.fixture(scope="module")
 def c60():
-    return CompositeModel.load(ROOT / "models" / "c60")
+    return shipped.load(ROOT / "models" / "c60")
 
 
 def test_c60_has_ninety_bonds_three_at_every_atom(c60):

@@ -12,7 +12,8 @@ SECONDS = 120  # two cores may be shared by four tests and their daemons
 
 @pytest.fixture(scope="session", autouse=True)
 def _compiled(composite):
-    """Compile what is compiled at a first evaluation before any clock runs."""
+    """Compile what is compiled at a first evaluation before any clock runs, or anything is said."""
+    composite.warm_up()
     x = geometry(composite.n_atoms, 3)
     for n_structures in (1, 2, 30):
         composite.evaluate(np.repeat(x[None], n_structures, axis=0))

@@ -9,8 +9,10 @@ import pytest
 import structlog
 from ase.io import read
 
+from deltaserver import CompositeModel
 from deltaserver.cli import app
 from deltaserver.cli.app import main
+from tests import shipped
 from tests.integration.conftest import ROOT
 from tests.serve.server_double import ServerDouble, batch_posdata, init, message, posdata
 
@@ -25,6 +27,7 @@ def _longer(_no_hang):
 def _loaded_once():
     """A shipped model is the same in every test of this file, and takes seconds to load."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CompositeModel, "load", shipped.load)  # in other files' tests too
         patch.setattr(app, "load_model", functools.cache(app.load_model))
         yield
 

@@ -1,1 +1,1 @@
-from tests.serve.conftest import _no_hang, unix  # noqa: F401
+from tests.serve.conftest import _compiled, _no_hang, unix  # noqa: F401

@@ -6,16 +6,18 @@ from ase import Atoms
 from ase.build import molecule
 from ase.io import read, write
 
-from deltaserver import CompositeModel
 from deltaserver.cli.app import main
 from deltaserver.errors import StructureError
 from deltaserver.molecules.matching import Reference, match_order
+from tests import shipped
 from tests.integration.conftest import ROOT
+
+pytestmark = pytest.mark.usefixtures("shipped_loaded_once")
 
 
 def model_of(name):
     directory = ROOT / "models" / name
-    return CompositeModel.load(directory), read(directory / "structure.xyz")
+    return shipped.load(directory), read(directory / "structure.xyz")
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from ase.io import read
 
-from deltaserver import CompositeModel
 from deltaserver.datasets.files import read_dataset
 from deltaserver.errors import StructureError
 from deltaserver.model.trust.structure import ExpectedStructure
+from tests import shipped
 from tests.builders import rotation
 from tests.integration.conftest import ROOT
 
@@ -24,9 +24,8 @@ DATASETS = {
 }
 
 
-@functools.cache
 def model_of(name):
-    return CompositeModel.load(ROOT / "models" / name)
+    return shipped.load(ROOT / "models" / name)
 
 
 @functools.cache

@@ -44,6 +44,7 @@ def test_how_it_ended_is_told_with_its_last_line(tmp_path, monkeypatch):
 def test_a_stale_exit_file_is_removed_and_an_error_ends_it(tmp_path, monkeypatch):
     (tmp_path / "EXIT").write_text("")
     program(monkeypatch, "import time; time.sleep(600)")
+    monkeypatch.setattr(module, "ASKED_S", 0.5)
     began = time.monotonic()
     running = ipi_process(tmp_path, "x", ())
     ipi = running.__enter__()
