@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fontTools import subset
+from hypothesis import HealthCheck, settings
 from matplotlib.figure import Figure
 
 from deltaserver import CompositeModel
@@ -26,6 +27,10 @@ from tests import builders, shipped
 with contextlib.suppress(ImportError):
     import sgdml  # noqa: F401
 logging.setLoggerClass(logging.Logger)
+
+# How long an example takes says how busy the machine is, and no test here is about that.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
