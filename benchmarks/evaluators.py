@@ -30,7 +30,7 @@ from sgdml.torchtools import GDMLTorchPredict
 
 from deltaserver import CompositeModel
 from deltaserver.model.descriptor import PairDescriptor
-from deltaserver.model.engines.reference import ReferenceModel, as_sgdml
+from deltaserver.model.engines.reference import ReferenceEngine, as_sgdml
 from deltaserver.model.files.parameters import ModelParameters
 from deltaserver.model.sgdml import NativeUnits, SGDMLModel, concatenate
 
@@ -138,7 +138,7 @@ def measure(shape: Shape, bandwidth: float, gemm_rate: float) -> Result:
     ours = SGDMLModel(parameters, UNITS)
     construct_s = time.perf_counter() - start
     start = time.perf_counter()
-    theirs = ReferenceModel(parameters, UNITS)
+    theirs = SGDMLModel(parameters, UNITS, ReferenceEngine(parameters))
     sgdml_construct_s = time.perf_counter() - start
     sgdml_ms = min(_sgdml_ms(theirs, x[:1], chunk) for chunk in CHUNKS if chunk <= shape.n_train)
     ours_ms = median_ms(lambda: ours.evaluate(x[:1]))
@@ -166,8 +166,8 @@ def measure(shape: Shape, bandwidth: float, gemm_rate: float) -> Result:
     )
 
 
-def _sgdml_ms(model: ReferenceModel, x: np.ndarray, chunk: int) -> float:
-    model._predictor._set_chunk_size(chunk)
+def _sgdml_ms(model: SGDMLModel, x: np.ndarray, chunk: int) -> float:
+    model.engine._predictor._set_chunk_size(chunk)
     return median_ms(lambda: model.evaluate(x))
 
 

@@ -9,7 +9,7 @@ import click
 
 from deltaserver.errors import InputError
 from deltaserver.model.composite import BACKENDS, PRECISIONS, CompositeModel
-from deltaserver.model.manifest import IsolatedAtom
+from deltaserver.model.parts import Part
 
 PATH = click.Path(path_type=Path)
 
@@ -104,8 +104,7 @@ def _table(model: CompositeModel, results: Any) -> list[str]:
 
     expected = ExpectedStructure.of(model)
     bonds = {some.name: str(len(some)) if len(some) else "not checked" for some in expected.bonds}
-    parts: dict[str, Any] = {fragment.name: fragment.model for fragment in model.fragments}
-    parts |= {"binding": model.binding, "full": model.full}
+    parts = {part.name: part for part in model.parts}
     rows = [("part", "atoms", "points", "perms", "sigma", "bonds", "slope", "dE (eV)", "dF (eV/Å)")]
     for result in results:
         facts = _facts(parts.get(result.name), model.n_atoms)
@@ -127,16 +126,13 @@ def _table(model: CompositeModel, results: Any) -> list[str]:
     ]
 
 
-def _facts(part: Any, n_atoms: int) -> tuple[str, str, str, str]:
-    if isinstance(part, IsolatedAtom):
-        return "1", "", "", ""
-    parameters = getattr(part, "parameters", None)
-    if parameters is None:
-        return str(n_atoms), "", "", ""
-    return (
-        str(len(parameters.numbers)), str(len(parameters.x)), str(len(parameters.perms)),
-        f"{parameters.sigma:g}",
-    )  # fmt: skip
+def _facts(part: Part | None, n_atoms: int) -> tuple[str, str, str, str]:
+    """Return atoms, training points, permutations and σ, as far as a part has such."""
+    size = str(len(part.atoms) if part else n_atoms)
+    if part is None or part.trained is None:
+        return size, "", "", ""
+    model = part.trained
+    return size, str(model.n_train), str(model.n_perms), f"{model.parameters.sigma:g}"
 
 
 def _number(value: float | None) -> str:

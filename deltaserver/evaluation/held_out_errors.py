@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.errors import DataError
-from deltaserver.model.composite import CompositeEvaluation, CompositeModel, Fragment
+from deltaserver.model.composite import CompositeEvaluation, CompositeModel
 from deltaserver.model.manifest import BOUND_PARTS
+from deltaserver.model.parts import Fragment, Part
 from deltaserver.model.sgdml import SGDMLModel
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.statistics.bootstrap import BlockBootstrap, Estimate
@@ -84,7 +85,7 @@ class Metrics:
 
 
 @dataclass(frozen=True)
-class Part:
+class TrainedPart:
     """What a model file says about itself."""
 
     name: str
@@ -111,15 +112,18 @@ class EvaluatedModel:
     fragments: tuple[Fragment, ...]
 
     @property
-    def parts(self) -> tuple[Part, ...]:
-        """Return every trained model in it; a lone atom has nothing trained."""
-        named = [(fragment.name, fragment.model) for fragment in self.fragments]
-        named += [(BINDING, self.model.binding), (FULL, self.model.full)]  # type: ignore[list-item]
+    def parts(self) -> tuple[TrainedPart, ...]:
+        """Return what the file of every trained model says."""
         return tuple(
-            Part(name, len(m.numbers), float(m.parameters.sigma), m.n_train, m.n_perms)
-            for name, m in named
-            if isinstance(m, SGDMLModel)
+            TrainedPart(part.name, len(m.numbers), float(m.parameters.sigma), m.n_train, m.n_perms)
+            for part, m in self.trained
         )
+
+    @property
+    def trained(self) -> tuple[tuple[Part, SGDMLModel], ...]:
+        """Return every part that is trained, fragments in the dataset's order, and its model."""
+        wholes = self.model.parts[len(self.fragments) :]
+        return tuple((p, p.trained) for p in (*self.fragments, *wholes) if p.trained)
 
     @property
     def wholes(self) -> tuple[str, ...]:
@@ -198,7 +202,7 @@ def component_errors(evaluated: EvaluatedModel, frames: LabelledFrames) -> list[
         energy = FrameErrors.of(found.energy - frames.energy)
         results.append(ComponentErrors(label, component, energy, forces))
     for index, fragment in enumerate(evaluated.fragments):
-        if not isinstance(fragment.model, SGDMLModel):
+        if fragment.trained is None:
             continue
         part = total.contributions[fragment.name]
         error = (part.forces - frames.fragment_forces)[:, fragment.atoms]

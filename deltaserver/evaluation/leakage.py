@@ -6,14 +6,14 @@ model was made: a test frame whose descriptor is among them was trained on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.errors import DataError
-from deltaserver.evaluation.held_out_errors import BINDING, FULL, EvaluatedModel
+from deltaserver.evaluation.held_out_errors import EvaluatedModel
 from deltaserver.evaluation.training_record import read_report
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.sgdml import SGDMLModel
@@ -43,20 +43,9 @@ def trained_on(model: SGDMLModel, positions: Floats) -> Ints:
 def training_frames(evaluated: EvaluatedModel, frames: LabelledFrames) -> dict[str, Ints]:
     """Return, for every part of a model directory, which ``frames`` it was trained on."""
     result = {}
-    for name, model, atoms in _parts(evaluated):
-        positions = frames.positions if atoms is None else frames.positions[:, atoms]
-        result[name] = trained_on(model, positions)
+    for part, model in evaluated.trained:
+        result[part.name] = trained_on(model, frames.positions[:, part.atoms])
     return result
-
-
-def _parts(evaluated: EvaluatedModel) -> Iterator[tuple[str, SGDMLModel, Ints | None]]:
-    """Yield every trained part once per fragment: pooled fragments share one model."""
-    for fragment in evaluated.fragments:
-        if isinstance(fragment.model, SGDMLModel):
-            yield fragment.name, fragment.model, fragment.atoms
-    for name, model in ((BINDING, evaluated.model.binding), (FULL, evaluated.model.full)):
-        if isinstance(model, SGDMLModel):
-            yield name, model, None
 
 
 def check_unseen(

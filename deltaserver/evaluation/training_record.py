@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deltaserver.evaluation.held_out_errors import Part
+from deltaserver.evaluation.held_out_errors import TrainedPart
 
 REPORT_NAME = "training.json"
 
@@ -25,7 +25,7 @@ def read_report(directory: Path) -> dict[str, Any]:
     return report if isinstance(report, dict) else {}
 
 
-def sigma_search(report: Mapping[str, Any], part: Part) -> dict[str, float | None]:
+def sigma_search(report: Mapping[str, Any], part: TrainedPart) -> dict[str, float | None]:
     """Return the validation force MAE (kcal/mol/Å) of every σ tried for ``part``.
 
     None where a σ could not be trained; empty where nothing is noted, or of another model than

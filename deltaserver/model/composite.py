@@ -13,32 +13,29 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deltaserver.compute.team import ALONE, Team
-from deltaserver.errors import ComponentError, ManifestError, MissingExtraError
-from deltaserver.model.descriptor import spread
-from deltaserver.model.files.parameters import read_parameters
-from deltaserver.model.fragment_blocks import owner_of
+from deltaserver.errors import ComponentError, MissingExtraError
+from deltaserver.model.descriptor import as_batch, as_cell, spread
+from deltaserver.model.engines.base import Engine, Precision
+from deltaserver.model.engines.numpy_engine import NumpyEngine
+from deltaserver.model.files.parameters import ModelParameters, read_parameters
 from deltaserver.model.kernel.base import SHARED_NUMBERS
 from deltaserver.model.manifest import IsolatedAtom, Manifest, read_manifest
+from deltaserver.model.parts import Fragment, Part, check_fit
 from deltaserver.model.prior import PairPrior
 from deltaserver.model.sgdml import (
     Evaluation,
-    ForceModel,
-    Precision,
     SGDMLModel,
-    as_batch,
-    as_cell,
     concatenate,
     resolve_units,
 )
 from deltaserver.model.trust.fingerprint import fingerprint
 from deltaserver.model.trust.structure import ExpectedStructure
-from deltaserver.molecules.elements import SYMBOLS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -80,41 +77,6 @@ class CompositeEvaluation(Evaluation):
         )
 
 
-@dataclass(frozen=True)
-class Fragment:
-    """One fragment: its atoms in the complex, in the order its model expects them."""
-
-    name: str
-    atoms: Ints
-    model: ForceModel | IsolatedAtom
-
-    @property
-    def numbers(self) -> Ints:
-        """Atomic numbers that the fragment's model expects, in its order."""
-        if isinstance(self.model, IsolatedAtom):
-            return np.array([self.model.number])
-        return self.model.numbers
-
-    def evaluate(self, positions: Floats, cell: Floats | None) -> Evaluation:
-        """Evaluate the fragment alone inside (B, N, 3); forces come on all N atoms, Å and eV."""
-        n_batch = len(positions)
-        forces = np.zeros(positions.shape)
-        if isinstance(self.model, IsolatedAtom):
-            energy = np.full(n_batch, self.model.energy_ev)
-            return Evaluation(energy, forces, np.zeros((n_batch, 3, 3)))
-        part = self.model.evaluate(positions[:, self._place], cell)
-        forces[:, self._place] = part.forces
-        return Evaluation(part.energy, forces, part.virial)
-
-    @cached_property
-    def _place(self) -> Ints | slice:
-        """Its atoms as an index; as a slice, which is quicker, where that does."""
-        first, n_atoms = int(self.atoms[0]), len(self.atoms)
-        if np.array_equal(self.atoms, np.arange(first, first + n_atoms)):
-            return slice(first, first + n_atoms)
-        return self.atoms
-
-
 class CompositeModel:
     """A Δ-sGDML force field of a complex of any number of fragments.
 
@@ -127,8 +89,8 @@ class CompositeModel:
     def __init__(
         self,
         fragments: tuple[Fragment, ...],
-        binding: ForceModel | None,
-        full: ForceModel | None = None,
+        binding: SGDMLModel | None,
+        full: SGDMLModel | None = None,
         *,
         name: str = "model",
         reference: str = "not stated",
@@ -136,15 +98,22 @@ class CompositeModel:
         team: Team = ALONE,
         prior: PairPrior | None = None,
     ) -> None:
-        parts = [fragment.model for fragment in fragments] + [binding]
-        self._team = team if sum(map(_numbers, parts)) > SHARED_NUMBERS else ALONE
         self.fragments = fragments
         self.binding = binding
         self.full = full
         self.prior = prior
         self.name = name
         self.reference = reference
-        self.numbers = _check_fit(fragments, binding, full, source)
+        self.numbers = check_fit(fragments, binding, full, source)
+        wholes = {"binding": binding, "full": full}
+        everything = np.arange(self.n_atoms)
+        self.parts: tuple[Part, ...] = (
+            *fragments,
+            *(Part(name, everything, model) for name, model in wholes.items() if model),
+        )
+        summed = [part.trained for part in self.parts if part.name != "full"]
+        size = sum(m.parameters.x.size + m.parameters.a.size for m in summed if m)
+        self._team = team if size > SHARED_NUMBERS else ALONE
 
     @classmethod
     def load(
@@ -206,15 +175,14 @@ class CompositeModel:
         return (*names, *(fragment.name for fragment in self.fragments))
 
     @property
-    def models(self) -> tuple[ForceModel, ...]:
+    def models(self) -> tuple[SGDMLModel, ...]:
         """Every part that is a model: fragments but lone atoms, binding, full."""
-        parts = [*(fragment.model for fragment in self.fragments), self.binding, self.full]
-        return tuple(part for part in parts if part and not isinstance(part, IsolatedAtom))
+        return tuple(part.trained for part in self.parts if part.trained)
 
     @cached_property
     def lattices(self) -> tuple[Floats, ...]:
         """The lattice vectors, in columns, Å, of every part that takes nearest images."""
-        found = [getattr(model, "lattice", None) for model in self.models]
+        found = [model.lattice for model in self.models]
         return tuple(lattice for lattice in found if lattice is not None)
 
     @property
@@ -225,7 +193,7 @@ class CompositeModel:
     @property
     def compiled(self) -> bool:
         """Whether no part is left to matrix products, which BLAS has threads of its own for."""
-        return all(getattr(model, "compiled", False) for model in self.models)
+        return all(model.engine.compiled for model in self.models)
 
     def warm_up(self) -> None:
         """Evaluate once, far from anything: compiles the loops before the first real step."""
@@ -236,12 +204,12 @@ class CompositeModel:
 
     def device_facts(self) -> dict[str, object]:
         """Tell where the torch backend computes and what its precision costs; else nothing."""
-        parts: tuple[Any, ...] = self.models
-        losses = [part.precision_loss() for part in parts if hasattr(part, "precision_loss")]
-        devices = {str(part.device) for part in parts if hasattr(part, "device")}
-        if not devices:
+        engines = [model.engine for model in self.models if model.engine.device]
+        if not engines:
             return {}
-        return {"device": ", ".join(sorted(devices)), "relative_force_error": max(losses)}
+        devices = sorted({str(engine.device) for engine in engines})
+        loss = max(engine.precision_loss() for engine in engines)
+        return {"device": ", ".join(devices), "relative_force_error": loss}
 
     def check_structure(self, positions: ArrayLike, cell: ArrayLike | None = None) -> None:
         """Raise StructureError unless the atoms are the model's, in its order, bonds intact.
@@ -340,35 +308,32 @@ class _ModelLoader:
         self.backend = backend
         self.device = device
         self.precision = precision
-        self.loaded: dict[Path, ForceModel] = {}
+        self.loaded: dict[Path, SGDMLModel] = {}
 
-    def __call__(self, path: Path) -> ForceModel:
+    def __call__(self, path: Path) -> SGDMLModel:
         if path not in self.loaded:
             self.loaded[path] = self._load(path)
         return self.loaded[path]
 
-    def _load(self, path: Path) -> ForceModel:
+    def _load(self, path: Path) -> SGDMLModel:
         parameters = read_parameters(path)
         native = resolve_units(parameters, self.manifest.length_unit, self.manifest.energy_unit)
         try:
-            if self.backend == "torch":
-                from deltaserver.model.engines.torch_model import TorchModel
-
-                return TorchModel(parameters, native, self.device, self.precision)
-            if self.backend == "sgdml":
-                from deltaserver.model.engines.reference import ReferenceModel
-
-                return ReferenceModel(parameters, native)
+            return SGDMLModel(parameters, native, self._engine(parameters))
         except ImportError as error:
             extra = {"torch": "gpu", "sgdml": "train"}[self.backend]
             raise MissingExtraError(f"the {self.backend} backend", extra) from error
-        return SGDMLModel(parameters, native, self.team)
 
+    def _engine(self, parameters: ModelParameters) -> Engine:
+        if self.backend == "torch":
+            from deltaserver.model.engines.torch_engine import TorchEngine
 
-def _numbers(part: object) -> int:
-    """How many numbers a model's training arrays hold."""
-    parameters = getattr(part, "parameters", None)
-    return parameters.x.size + parameters.a.size if parameters else 0
+            return TorchEngine(parameters, self.device, self.precision)
+        if self.backend == "sgdml":
+            from deltaserver.model.engines.reference import ReferenceEngine
+
+            return ReferenceEngine(parameters)
+        return NumpyEngine(parameters, self.team)
 
 
 def _sum(parts: list[Floats]) -> Floats:
@@ -376,65 +341,3 @@ def _sum(parts: list[Floats]) -> Floats:
     for part in parts[1:]:
         total += part
     return total
-
-
-def _check_fit(
-    fragments: tuple[Fragment, ...],
-    binding: ForceModel | None,
-    full: ForceModel | None,
-    source: str,
-) -> Ints:
-    """Return the atomic numbers of the complex, or raise ManifestError where parts disagree."""
-    n_atoms = sum(len(fragment.atoms) for fragment in fragments)
-    numbers = np.zeros(n_atoms, dtype=np.int64)
-    owned = np.concatenate([np.zeros(0, np.int64), *(f.atoms for f in fragments)])
-    if not fragments or not np.array_equal(np.sort(owned), np.arange(n_atoms)):
-        raise ManifestError(
-            f"{source}: the fragments do not hold each atom from 0 to {n_atoms - 1} exactly once"
-        )
-    for fragment in fragments:
-        if len(fragment.numbers) != len(fragment.atoms):
-            raise ManifestError(
-                f"{source}: fragment {fragment.name!r} lists {len(fragment.atoms)} atoms, "
-                f"its model has {len(fragment.numbers)}"
-            )
-        numbers[fragment.atoms] = fragment.numbers
-    for name, model in (("binding", binding), ("full", full)):
-        if model is None:
-            continue
-        if len(model.numbers) != n_atoms:
-            raise ManifestError(
-                f"{source}: the fragments have {n_atoms} atoms together, "
-                f"the {name} model has {len(model.numbers)}"
-            )
-        for fragment in fragments:
-            _check_elements(fragment, model, name, source)
-        _check_blocks(fragments, model, name, source)
-    return numbers
-
-
-def _check_blocks(
-    fragments: tuple[Fragment, ...], model: ForceModel, name: str, source: str
-) -> None:
-    """Raise unless a weighted descriptor's fragments are those of the complex."""
-    parameters = getattr(model, "parameters", None)
-    if parameters is None or parameters.blocks is None:
-        return
-    owner = owner_of([fragment.atoms for fragment in fragments])
-    known = parameters.blocks.fragment
-    if ((known[:, None] == known) != (owner[:, None] == owner)).any():
-        raise ManifestError(
-            f"{source}: the {name} model is weighted by other fragments than those listed here"
-        )
-
-
-def _check_elements(fragment: Fragment, model: ForceModel, name: str, source: str) -> None:
-    theirs = model.numbers[fragment.atoms]
-    wrong = np.flatnonzero(theirs != fragment.numbers)
-    if len(wrong):
-        k = int(wrong[0])
-        raise ManifestError(
-            f"{source}: atom {fragment.atoms[k]} is {SYMBOLS[fragment.numbers[k]]} in fragment "
-            f"{fragment.name!r} and {SYMBOLS[theirs[k]]} in the {name} model; "
-            "expected one element order"
-        )

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from deltaserver.compute import jit
 from deltaserver.errors import GeometryError
@@ -36,6 +36,44 @@ def compiled_cell(cell: Floats | None) -> tuple[Floats, Floats, bool]:
         return _NO_CELL, _NO_CELL, False
     box = np.ascontiguousarray(cell)
     return box, np.ascontiguousarray(np.linalg.inv(box)), True
+
+
+def as_batch(positions: ArrayLike, n_atoms: int, what: str) -> Floats:
+    """Return positions as a finite float64 array of shape (B, n_atoms, 3).
+
+    Raises:
+        GeometryError: the shape is another one or a coordinate is not finite.
+    """
+    batch = shaped(positions, n_atoms, what)
+    if not np.isfinite(batch).all():
+        frame, atom, _ = np.argwhere(~np.isfinite(batch))[0]
+        raise GeometryError(f"{what}: position of atom {atom} in geometry {frame} is not finite")
+    return batch
+
+
+def shaped(positions: ArrayLike, n_atoms: int, what: str) -> Floats:
+    """Return positions as :func:`as_batch` does, but for coordinates that are not finite."""
+    batch = np.ascontiguousarray(positions, dtype=np.float64)
+    if batch.ndim not in (2, 3) or batch.shape[-2:] != (n_atoms, 3):
+        raise GeometryError(
+            f"{what}: positions have shape {batch.shape}; "
+            f"expected ({n_atoms}, 3) or (B, {n_atoms}, 3)"
+        )
+    return batch.reshape(-1, n_atoms, 3)
+
+
+def as_cell(cell: ArrayLike, what: str) -> Floats:
+    """Return a cell as a finite, regular float64 array of shape (3, 3).
+
+    Raises:
+        GeometryError: the shape is another one, or the cell has no volume.
+    """
+    box = np.asarray(cell, dtype=np.float64)
+    if box.shape != (3, 3):
+        raise GeometryError(f"{what}: the cell has shape {box.shape}; expected (3, 3)")
+    if not np.isfinite(box).all() or np.linalg.matrix_rank(box) < 3:
+        raise GeometryError(f"{what}: the cell has no volume; expected three independent vectors")
+    return box
 
 
 def nearest_images(d: Floats, cell: Floats | None) -> Floats:

@@ -7,7 +7,7 @@ import pytest
 from deltaserver.datasets.files import read_dataset
 from deltaserver.errors import InputError
 from deltaserver.evaluation.figures.held_out import draw_learning_curves, save
-from deltaserver.evaluation.held_out_errors import Part, component_errors, load_models
+from deltaserver.evaluation.held_out_errors import TrainedPart, component_errors, load_models
 from deltaserver.evaluation.learning_curves import learning_curves, train_series
 from deltaserver.evaluation.splits import SplitRequest, choose_split
 from deltaserver.evaluation.training_record import read_report, sigma_search
@@ -88,7 +88,7 @@ def test_sigma_search_is_read_from_the_trainers_report(frames, trained):
     "text", ["not JSON", "[]", '{"components": 3}', '{"components": {"full": 1}}', "{}"]
 )
 def test_other_tools_reports_tell_nothing(tmp_path, text):
-    full = Part("full", 24, 10.0, 5, 1)
+    full = TrainedPart("full", 24, 10.0, 5, 1)
     assert sigma_search(read_report(tmp_path), full) == {}
     (tmp_path / "training.json").write_text(text)
     assert sigma_search(read_report(tmp_path), full) == {}

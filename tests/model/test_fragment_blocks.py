@@ -136,12 +136,13 @@ def test_rho_is_a_smooth_shortest_distance() -> None:
 
 def test_torch_is_the_same() -> None:
     pytest.importorskip("torch")
-    from deltaserver.model.engines.torch_model import TorchModel
+    from deltaserver.model.engines.torch_engine import TorchEngine
 
     for weights in WEIGHTS:
         x = np.concatenate([positions(2, seed=8), positions(2, seed=9, apart=4.0)])
         expected = model(weights).evaluate(x)
-        found = TorchModel(parameters(weights), NativeUnits(1.0, 1.0), "cpu").evaluate(x)
+        on_torch = TorchEngine(parameters(weights), "cpu")
+        found = SGDMLModel(parameters(weights), NativeUnits(1.0, 1.0), on_torch).evaluate(x)
         np.testing.assert_allclose(found.energy, expected.energy, rtol=1e-10)
         np.testing.assert_allclose(found.forces, expected.forces, rtol=0, atol=1e-10)
         np.testing.assert_allclose(found.virial, expected.virial, rtol=0, atol=1e-9)

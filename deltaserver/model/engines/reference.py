@@ -7,62 +7,43 @@ virials nor a cell other than the one it was trained in.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sgdml.predict import GDMLPredict
 
 from deltaserver.errors import ModelFileError
-from deltaserver.model.descriptor import PairDescriptor
+from deltaserver.model.descriptor import PairDescriptor, as_batch
+from deltaserver.model.engines.base import Engine, Evaluated
 from deltaserver.model.files.parameters import ModelParameters
-from deltaserver.model.sgdml import Evaluation, NativeUnits, as_batch
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
-class ReferenceModel:
+class ReferenceEngine(Engine):
     """A trained sGDML force field, evaluated by ``sgdml.predict.GDMLPredict``."""
 
-    def __init__(self, parameters: ModelParameters, native: NativeUnits) -> None:
+    def __init__(self, parameters: ModelParameters) -> None:
         self.parameters = parameters
-        self.native = native
-        if parameters.blocks is not None:
-            raise ModelFileError(
-                f"{parameters.source}: its descriptor is weighted by fragments, which sgdml cannot "
-                "evaluate; use --backend numpy or torch"
-            )
-        if parameters.linear is not None:
-            raise ModelFileError(
-                f"{parameters.source}: it stands on a linear expansion, which sgdml cannot "
-                "evaluate; use --backend numpy or torch"
-            )
+        for there, what in (
+            (parameters.blocks, "its descriptor is weighted by fragments"),
+            (parameters.linear, "it stands on a linear expansion"),
+        ):
+            if there is not None:
+                raise ModelFileError(
+                    f"{parameters.source}: {what}, which sgdml cannot evaluate; "
+                    "use --backend numpy or torch"
+                )
         self._predictor = GDMLPredict(as_sgdml(parameters), max_processes=1)
 
-    @property
-    def numbers(self) -> Ints:
-        """Atomic numbers, shape (N,)."""
-        return self.parameters.numbers
-
-    @property
-    def lattice(self) -> Floats | None:
-        """Lattice vectors in columns, Å, of a periodic model; None otherwise."""
-        lattice = self.parameters.lattice
-        return None if lattice is None else lattice * self.native.length_ang
-
-    def evaluate(self, positions: ArrayLike, cell: Floats | None = None) -> Evaluation:
-        """Evaluate a batch in Å; see :meth:`deltaserver.model.sgdml.SGDMLModel.evaluate`.
+    def evaluate(self, x: Floats, cell: Floats | None, scale: float) -> Evaluated:
+        """See :class:`Engine`; in the cell that the model was trained in, whatever ``cell`` is.
 
         Virials come from the atoms' forces, which is right for an isolated molecule only.
         """
-        batch = as_batch(positions, len(self.numbers), self.parameters.source)
-        unit = self.native
-        energy, forces = self._predictor.predict((batch / unit.length_ang).reshape(len(batch), -1))
-        forces = forces.reshape(batch.shape) * (unit.energy_ev / unit.length_ang)
+        batch = as_batch(x, len(self.parameters.numbers), self.parameters.source)
+        energy, forces = self._predictor.predict(batch.reshape(len(batch), -1))
+        forces = forces.reshape(batch.shape) * scale
         centred = batch - batch.mean(axis=1, keepdims=True)
-        return Evaluation(
-            energy=np.asarray(energy) * unit.energy_ev,
-            forces=forces,
-            virial=np.einsum("bia,bic->bac", forces, centred),
-        )
+        return np.asarray(energy) * scale, forces, np.einsum("bia,bic->bac", forces, centred)
 
 
 def as_sgdml(parameters: ModelParameters) -> dict[str, object]:

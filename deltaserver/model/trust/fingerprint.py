@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deltaserver.model.files.parameters import ModelParameters
 from deltaserver.model.fragment_blocks import FragmentBlocks
 from deltaserver.model.manifest import IsolatedAtom
+from deltaserver.model.parts import Fragment
 from deltaserver.model.prior import PairPrior
+from deltaserver.model.sgdml import SGDMLModel
 
 if TYPE_CHECKING:
     from deltaserver.model.composite import CompositeModel
@@ -32,14 +33,15 @@ def fingerprint(model: CompositeModel) -> str:
     digest = hashlib.sha256()
     _text(digest, FORMAT, model.name, model.reference)
     parts: dict[int, bytes] = {}  # fragments may share a model: it is read once
-    for fragment in model.fragments:
-        _text(digest, "fragment", fragment.name)
-        _array(digest, fragment.atoms.astype(np.int64))
-        digest.update(_part(fragment.model, parts))
-    for name, part in (("binding", model.binding), ("full", model.full)):
-        if part is not None:
-            _text(digest, name)
-            digest.update(_part(part, parts))
+    for part in model.parts:
+        if isinstance(part, Fragment):
+            _text(digest, "fragment", part.name)
+            _array(digest, part.atoms.astype(np.int64))
+        else:
+            _text(digest, part.name)
+        if id(part.model) not in parts:
+            parts[id(part.model)] = _digest(part.model)
+        digest.update(parts[id(part.model)])
     if model.prior is not None:
         _text(digest, "prior", *_words(model.prior))
     return f"sha256:{digest.hexdigest()}"
@@ -54,21 +56,12 @@ def _words(prior: PairPrior) -> Iterator[str]:
             yield from (*names, *(float(number).hex() for number in term))
 
 
-def _part(part: object, known: dict[int, bytes]) -> bytes:
-    if id(part) not in known:
-        known[id(part)] = _digest(part)
-    return known[id(part)]
-
-
-def _digest(part: object) -> bytes:
+def _digest(model: SGDMLModel | IsolatedAtom) -> bytes:
     digest = hashlib.sha256()
-    if isinstance(part, IsolatedAtom):
-        _text(digest, "atom", str(part.number), part.energy_ev.hex())
+    if isinstance(model, IsolatedAtom):
+        _text(digest, "atom", str(model.number), model.energy_ev.hex())
         return digest.digest()
-    parameters, native = getattr(part, "parameters", None), getattr(part, "native", None)
-    if not isinstance(parameters, ModelParameters) or native is None:
-        _text(digest, "unknown", type(part).__name__)
-        return digest.digest()
+    parameters, native = model.parameters, model.native
     for name in ARRAYS:
         array = getattr(parameters, name)
         _text(digest, name)

@@ -160,22 +160,16 @@ class NoveltyMeasure:
     def __init__(self, model: CompositeModel) -> None:
         self._parts: list[_Part] = []
         known: dict[int, TrainingDistance | None] = {}  # fragments may share a model
-        everything = np.arange(model.n_atoms)
-        named: list[tuple[str, Ints, object]] = [
-            *((fragment.name, fragment.atoms, fragment.model) for fragment in model.fragments),
-            ("binding", everything, model.binding),
-            ("full", everything, model.full),
-        ]
-        for name, atoms, part in named:
-            parameters = getattr(part, "parameters", None)
-            if not isinstance(parameters, ModelParameters):
+        for part in model.parts:
+            trained = part.trained
+            if trained is None:
                 continue
+            parameters, unit = trained.parameters, trained.native.length_ang
             if id(parameters) not in known:
                 known[id(parameters)] = TrainingDistance.of(parameters)
             distance = known[id(parameters)]
             if distance:
-                unit: float = part.native.length_ang  # type: ignore[attr-defined]
-                self._parts.append(_Part(name, atoms, unit, parameters.lattice, distance))
+                self._parts.append(_Part(part.name, part.atoms, unit, parameters.lattice, distance))
 
         apart = spread(model.n_atoms, model.lattices)
         self(apart[None], self.components)  # compiles the loop before the first real step

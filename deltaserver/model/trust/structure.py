@@ -24,6 +24,7 @@ from deltaserver.molecules.elements import SYMBOLS
 
 if TYPE_CHECKING:
     from deltaserver.model.composite import CompositeModel
+    from deltaserver.model.sgdml import SGDMLModel
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -77,7 +78,7 @@ class ExpectedStructure:
             _enter(shortest, distances.min(axis=0), np.arange(model.n_atoms))
         bonds = []
         for fragment in model.fragments:
-            alone = _distances(fragment.model)
+            alone = _distances(fragment.trained)
             if alone is not None:
                 bonds.append(find_bonds(fragment.name, fragment.numbers, fragment.atoms, alone))
                 _enter(shortest, alone.min(axis=0), fragment.atoms)
@@ -221,21 +222,19 @@ def lies_in_cell(fractional: Floats) -> bool:
 def _images(model: CompositeModel, owner: Ints) -> dict[str, Bools]:
     """Return which pairs are seen as nearest images by every part, by component; see above."""
     same = owner[:, None] == owner
-    periodic = [getattr(f.model, "lattice", None) is not None for f in model.fragments]
-    inside = np.array(periodic)[owner][:, None] | ~same  # [N, N]
+    periodic = {part.name: part.periodic for part in model.parts}
+    by_fragment = np.array([fragment.periodic for fragment in model.fragments])
+    inside = by_fragment[owner][:, None] | ~same  # [N, N]
     found = {"fragments": inside & same}
-    for name, part in (("binding", model.binding), ("full", model.full)):
-        found[name] = np.full(same.shape, getattr(part, "lattice", None) is not None)
+    for name in ("binding", "full"):
+        found[name] = np.full(same.shape, periodic.get(name, False))
     found["total"] = inside & (found["binding"] | (model.binding is None))
     return found
 
 
-def _distances(part: object) -> Floats | None:
-    """Return the distances in Å of all training geometries (M, D) of a part that has any."""
-    parameters, native = getattr(part, "parameters", None), getattr(part, "native", None)
-    if parameters is None or native is None:
-        return None
-    return training_distances(parameters.x, native.length_ang)
+def _distances(model: SGDMLModel | None) -> Floats | None:
+    """Return the distances in Å of all training geometries (M, D) of a model, if there is one."""
+    return training_distances(model.parameters.x, model.native.length_ang) if model else None
 
 
 def _enter(table: Floats, values: Floats, atoms: Ints) -> None:

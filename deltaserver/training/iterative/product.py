@@ -148,7 +148,7 @@ class KernelProduct:
     def _on_torch(self, total: TrainingSum, q: Floats) -> tuple[Floats, Floats]:
         import torch
 
-        from deltaserver.model.engines.torch_model import resolve_device
+        from deltaserver.model.engines.torch_engine import resolve_device
         from deltaserver.model.engines.torch_sum import on_device
 
         device = resolve_device(self._device.removeprefix("torch:"))

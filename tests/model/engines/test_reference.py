@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deltaserver import CompositeModel, SGDMLModel
-from deltaserver.model.engines.reference import ReferenceModel
+from deltaserver.model.engines.reference import ReferenceEngine
 from deltaserver.model.files.parameters import parse_parameters
 from deltaserver.model.sgdml import NativeUnits
 from tests.builders import TRICLINIC, ammonia_model, geometry, sgdml_predictor, shaken
@@ -19,7 +19,10 @@ UNITS = NativeUnits(0.529177210903, 27.211386245988)
 )
 def test_equals_sgdml_called_directly_and_our_evaluator(raw):
     parameters = parse_parameters(raw, "test")
-    reference, ours = ReferenceModel(parameters, UNITS), SGDMLModel(parameters, UNITS)
+    reference, ours = (
+        SGDMLModel(parameters, UNITS, ReferenceEngine(parameters)),
+        SGDMLModel(parameters, UNITS),
+    )
     x = shaken(geometry(4, 2), 3, 0) * UNITS.length_ang
     found, expected = reference.evaluate(x), ours.evaluate(x)
     direct, _ = sgdml_predictor(raw).predict(x.reshape(3, -1) / UNITS.length_ang)
@@ -37,7 +40,7 @@ def test_equals_sgdml_called_directly_and_our_evaluator(raw):
 
 def test_a_composite_on_either_backend(composite, model_directory, batch):
     reference = CompositeModel.load(model_directory, "sgdml")
-    assert isinstance(reference.binding, ReferenceModel)
+    assert isinstance(reference.binding.engine, ReferenceEngine)
     found, expected = reference.evaluate(batch), composite.evaluate(batch)
     np.testing.assert_allclose(found.energy, expected.energy, rtol=1e-10)
     np.testing.assert_allclose(found.forces, expected.forces, atol=1e-10)

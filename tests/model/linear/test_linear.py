@@ -290,11 +290,11 @@ def test_unsound_files_are_refused(make, change, message):
 
 
 def test_torch_agrees():
-    torch_model = pytest.importorskip("deltaserver.model.engines.torch_model")
+    torch_engine = pytest.importorskip("deltaserver.model.engines.torch_engine")
     for linear in (valence(), together()):
         p = parameters(linear, Reach((0.5, 1.0), (2.5, 4.5)))
         x = np.concatenate([positions(2, seed=4, apart=a) for a in (1.4, 3.0, 3.9)])
-        found = torch_model.TorchModel(p, NativeUnits(1.0, 1.0), "cpu").evaluate(x)
+        found = SGDMLModel(p, NativeUnits(1.0, 1.0), torch_engine.TorchEngine(p, "cpu")).evaluate(x)
         expected = SGDMLModel(p, NativeUnits(1.0, 1.0)).evaluate(x)
         for name in ("energy", "forces", "virial"):
             one, other = getattr(found, name), getattr(expected, name)
@@ -304,7 +304,7 @@ def test_torch_agrees():
 def test_sgdml_is_told_that_it_cannot():
     reference = pytest.importorskip("deltaserver.model.engines.reference")
     with pytest.raises(ModelFileError, match="linear expansion"):
-        reference.ReferenceModel(parameters(valence()), NativeUnits(1.0, 1.0))
+        reference.ReferenceEngine(parameters(valence()))
 
 
 def test_the_fingerprint_knows_it():

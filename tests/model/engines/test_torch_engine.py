@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch")
 
 from deltaserver import CompositeModel  # noqa: E402
 from deltaserver.errors import GeometryError, InputError  # noqa: E402
-from deltaserver.model.engines.torch_model import TorchModel, resolve_device  # noqa: E402
+from deltaserver.model.engines.torch_engine import TorchEngine, resolve_device  # noqa: E402
 from deltaserver.model.files.parameters import parse_parameters  # noqa: E402
 from deltaserver.model.sgdml import NativeUnits, SGDMLModel  # noqa: E402
 from tests.builders import (  # noqa: E402
@@ -24,7 +24,7 @@ UNITS = NativeUnits(0.529, 27.2)
 
 def pair(precision="float64", **options):
     parameters = parse_parameters(sgdml_model(AMMONIA, perms=AMMONIA_PERMS, **options), "test")
-    ours = TorchModel(parameters, UNITS, "cpu", precision)
+    ours = SGDMLModel(parameters, UNITS, TorchEngine(parameters, "cpu", precision))
     return ours, SGDMLModel(parameters, UNITS)
 
 
@@ -54,14 +54,14 @@ def test_far_from_the_origin_single_precision_keeps_its_digits():
 def test_precision_loss_tells_single_from_double():
     double, _ = pair()
     single, _ = pair("float32")
-    assert double.precision_loss() < 1e-12
-    assert 1e-9 < single.precision_loss() < 1e-4
+    assert double.engine.precision_loss() < 1e-12
+    assert 1e-9 < single.engine.precision_loss() < 1e-4
 
 
 def test_running_out_of_memory_halves_the_chunk(monkeypatch):
     ours, theirs = pair()
     positions = 0.5 * shaken(geometry(4), 7, seed=3)
-    whole = ours._evaluate
+    whole = ours.engine._evaluate
     sizes = []
 
     def small_device(x, cell, more=None):
@@ -70,12 +70,12 @@ def test_running_out_of_memory_halves_the_chunk(monkeypatch):
             raise torch.cuda.OutOfMemoryError("out of memory")
         return whole(x, cell, more)
 
-    monkeypatch.setattr(ours, "_evaluate", small_device)
-    monkeypatch.setattr(ours, "_chunk", 8)
+    monkeypatch.setattr(ours.engine, "_evaluate", small_device)
+    monkeypatch.setattr(ours.engine, "_chunk", 8)
     assert_equal(ours.evaluate(positions), theirs.evaluate(positions))
     assert sizes == [7, 4, 2, 2, 2, 1]
     large = np.zeros((9, 4, 3))
-    monkeypatch.setattr(ours, "_evaluate", lambda x, *more: small_device(large, *more))
+    monkeypatch.setattr(ours.engine, "_evaluate", lambda x, *more: small_device(large, *more))
     with pytest.raises(InputError, match="more memory than cpu has"):
         ours.evaluate(positions)
 

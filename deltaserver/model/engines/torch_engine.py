@@ -1,7 +1,7 @@
 """The same sums on torch tensors: ``--backend torch --device cuda``.
 
 Needs the extra ``[gpu]``. float64 by default; float32 is faster on most GPUs and its error, which
-depends on the model, is measured when the model is loaded (:meth:`TorchModel.precision_loss`).
+depends on the model, is measured when the model is loaded (:meth:`TorchEngine.precision_loss`).
 Positions go to the device once a batch, energies, forces and virials come back once.
 """
 
@@ -11,17 +11,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from deltaserver.errors import GeometryError, InputError
-from deltaserver.model.descriptor import PairDescriptor
+from deltaserver.model.descriptor import PairDescriptor, as_batch
+from deltaserver.model.engines.base import Engine, Evaluated, Precision
 from deltaserver.model.engines.torch_sum import on_device
 from deltaserver.model.files.parameters import ModelParameters
 from deltaserver.model.kernel.weighted import WeightedSum, sum_of
-from deltaserver.model.sgdml import Evaluation, NativeUnits, Precision, as_batch, as_cell
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 CHUNK_ELEMENTS = 1 << 26  # in the largest temporary array; fewer where the device runs out
 
 
@@ -42,26 +41,20 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-class TorchModel:
-    """A trained sGDML force field on a torch device; see :class:`deltaserver.SGDMLModel`.
+class TorchEngine(Engine):
+    """The same sums on a torch device.
 
     Args:
         parameters: what the model file holds.
-        native: its units.
         device: where to compute.
         precision: of everything on the device.
     """
 
     def __init__(
-        self,
-        parameters: ModelParameters,
-        native: NativeUnits,
-        device: str = "auto",
-        precision: Precision = "float64",
+        self, parameters: ModelParameters, device: str = "auto", precision: Precision = "float64"
     ) -> None:
         self.parameters = parameters
-        self.native = native
-        self.device = resolve_device(device)
+        self.device: torch.device = resolve_device(device)
         self._real = {"float64": torch.float64, "float32": torch.float32}[precision]
         self._pairs = PairDescriptor(len(parameters.numbers), compiled=False)
         self._i, self._j = self._tensor(self._pairs.i), self._tensor(self._pairs.j)
@@ -73,39 +66,18 @@ class TorchModel:
         kind = self._real if array.dtype.kind == "f" else torch.int64
         return torch.as_tensor(array, dtype=kind, device=self.device)
 
-    @property
-    def numbers(self) -> Ints:
-        """Atomic numbers, shape (N,)."""
-        return self.parameters.numbers
-
-    @property
-    def lattice(self) -> Floats | None:
-        """Lattice vectors in columns, Å, of a periodic model; None otherwise."""
-        lattice = self.parameters.lattice
-        return None if lattice is None else lattice * self.native.length_ang
-
-    def evaluate(self, positions: ArrayLike, cell: ArrayLike | None = None) -> Evaluation:
-        """Evaluate a batch in Å; see :meth:`deltaserver.SGDMLModel.evaluate`.
+    def evaluate(self, x: Floats, cell: Floats | None, scale: float) -> Evaluated:
+        """See :class:`Engine`.
 
         Raises:
-            GeometryError: wrong shape, non-finite coordinates, coinciding atoms, a flat cell.
             InputError: one geometry alone is too large for the device.
         """
-        batch = as_batch(positions, len(self.numbers), self.parameters.source)
-        box = self.lattice
-        if box is not None and cell is not None:
-            box = as_cell(cell, self.parameters.source)
-        unit, std = self.native, self.parameters.std
+        batch = as_batch(x, self._pairs.n_atoms, self.parameters.source)
         # Far from the origin float32 would lose the distances' digits.
-        x = (batch - batch.mean(axis=1, keepdims=True)) / unit.length_ang
-        energy, forces, virial = self._with_linear(
-            x, None if box is None else box / unit.length_ang
-        )
-        return Evaluation(
-            energy=(energy * std + self.parameters.c) * unit.energy_ev,
-            forces=forces * (std * unit.energy_ev / unit.length_ang),
-            virial=virial * (std * unit.energy_ev),
-        )
+        centred = batch - batch.mean(axis=1, keepdims=True)
+        energy, forces, virial = self._with_linear(centred, cell)
+        std, shift = self.parameters.std * scale, self.parameters.c * scale
+        return energy * std + shift, forces * std, virial * std
 
     def precision_loss(self) -> float:
         """Return the largest relative error of the descriptor gradient at training points.

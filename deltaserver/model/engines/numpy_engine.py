@@ -1,0 +1,80 @@
+"""Our own evaluation: compiled loops from positions to forces, or NumPy where there are none."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.compute.team import ALONE, Team
+from deltaserver.model.descriptor import Geometry, PairDescriptor, as_batch, compiled_cell
+from deltaserver.model.engines.base import Engine, Evaluated
+from deltaserver.model.files.parameters import ModelParameters
+from deltaserver.model.kernel.training_sum import Task
+from deltaserver.model.kernel.weighted import WeightedSum, sum_of
+from deltaserver.model.linear.expansion import Expansion
+
+Floats = NDArray[np.float64]
+
+
+class NumpyEngine(Engine):
+    """The kernel sum of :mod:`deltaserver.model.kernel`, and a linear expansion if there is one."""
+
+    def __init__(self, parameters: ModelParameters, team: Team = ALONE) -> None:
+        self.parameters = parameters
+        self._pairs = PairDescriptor(len(parameters.numbers))
+        self._sum = sum_of(parameters, self._pairs, team)
+        self._loops = self._sum.evaluator()
+
+    @property
+    def compiled(self) -> bool:
+        """See :class:`Engine`."""
+        return self._sum.compiled
+
+    def evaluate(self, x: Floats, cell: Floats | None, scale: float) -> Evaluated:
+        """See :class:`Engine`."""
+        linear = self.parameters.linear
+        if linear is not None and isinstance(self._sum, WeightedSum):
+            return self._evaluate_faded(self._sum, linear, x, cell, scale)
+        evaluate = self._evaluate if self._loops is None else self._evaluate_compiled
+        result = evaluate(x, cell, scale)
+        if linear is not None:
+            for array, addend in zip(result, linear.evaluate(x, cell), strict=True):
+                array += addend * scale
+        return result
+
+    def _evaluate_faded(
+        self,
+        total: WeightedSum,
+        linear: Expansion,
+        x: Floats,
+        cell: Floats | None,
+        scale: float,
+    ) -> Evaluated:
+        """Kernel sum and linear expansion, fading out together."""
+        geometry, std = self._geometry(x, cell), self.parameters.std
+        more, forces, virial = linear.evaluate(x, cell)
+        energy, g, share = total.with_more(geometry.descriptor, more / std)
+        pulled, strained = self._pairs.pull_back(g * (std * scale), geometry)
+        share = share[:, None, None] * scale
+        energy = energy * (std * scale) + self.parameters.c * scale
+        return energy, pulled + share * forces, strained + share * virial
+
+    def _evaluate(self, x: Floats, cell: Floats | None, scale: float) -> Evaluated:
+        geometry, std = self._geometry(x, cell), self.parameters.std * scale
+        energy, g = self._sum(geometry.descriptor)
+        return energy * std + self.parameters.c * scale, *self._pairs.pull_back(g * std, geometry)
+
+    def _evaluate_compiled(self, x: Floats, cell: Floats | None, scale: float) -> Evaluated:
+        """Evaluate in one compiled call."""
+        assert self._loops is not None
+        result = (np.empty(len(x)), np.empty(x.shape), np.empty((len(x), 3, 3)))
+        std, shift = self.parameters.std * scale, self.parameters.c * scale
+        total = self._loops(Task(x, *compiled_cell(cell), std, shift, *result))
+        if not math.isfinite(total):
+            self._geometry(x, cell)  # says what is wrong
+        return result
+
+    def _geometry(self, x: Floats, cell: Floats | None) -> Geometry:
+        return self._pairs.geometry(as_batch(x, self._pairs.n_atoms, self.parameters.source), cell)

@@ -1,0 +1,130 @@
+"""The parts of a Δ model: fragments, binding, full; and whether they fit together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.errors import ManifestError
+from deltaserver.model.fragment_blocks import owner_of
+from deltaserver.model.manifest import IsolatedAtom
+from deltaserver.model.sgdml import Evaluation, SGDMLModel
+from deltaserver.molecules.elements import SYMBOLS
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A model, and of which atoms of the complex it is, in the order that it expects them."""
+
+    name: str
+    atoms: Ints
+    model: SGDMLModel | IsolatedAtom
+
+    @property
+    def trained(self) -> SGDMLModel | None:
+        """The model, but for a lone atom, of which nothing is trained."""
+        return None if isinstance(self.model, IsolatedAtom) else self.model
+
+    @property
+    def periodic(self) -> bool:
+        """Whether it takes nearest images."""
+        return self.trained is not None and self.trained.lattice is not None
+
+
+@dataclass(frozen=True)
+class Fragment(Part):
+    """A part that is evaluated on its own atoms alone."""
+
+    @property
+    def numbers(self) -> Ints:
+        """Atomic numbers that the fragment's model expects, in its order."""
+        if isinstance(self.model, IsolatedAtom):
+            return np.array([self.model.number])
+        return self.model.numbers
+
+    def evaluate(self, positions: Floats, cell: Floats | None) -> Evaluation:
+        """Evaluate the fragment alone inside (B, N, 3); forces come on all N atoms, Å and eV."""
+        n_batch = len(positions)
+        forces = np.zeros(positions.shape)
+        if isinstance(self.model, IsolatedAtom):
+            energy = np.full(n_batch, self.model.energy_ev)
+            return Evaluation(energy, forces, np.zeros((n_batch, 3, 3)))
+        part = self.model.evaluate(positions[:, self._place], cell)
+        forces[:, self._place] = part.forces
+        return Evaluation(part.energy, forces, part.virial)
+
+    @cached_property
+    def _place(self) -> Ints | slice:
+        """Its atoms as an index; as a slice, which is quicker, where that does."""
+        first, n_atoms = int(self.atoms[0]), len(self.atoms)
+        if np.array_equal(self.atoms, np.arange(first, first + n_atoms)):
+            return slice(first, first + n_atoms)
+        return self.atoms
+
+
+def check_fit(
+    fragments: tuple[Fragment, ...],
+    binding: SGDMLModel | None,
+    full: SGDMLModel | None,
+    source: str,
+) -> Ints:
+    """Return the atomic numbers of the complex, or raise ManifestError where parts disagree."""
+    n_atoms = sum(len(fragment.atoms) for fragment in fragments)
+    numbers = np.zeros(n_atoms, dtype=np.int64)
+    owned = np.concatenate([np.zeros(0, np.int64), *(f.atoms for f in fragments)])
+    if not fragments or not np.array_equal(np.sort(owned), np.arange(n_atoms)):
+        raise ManifestError(
+            f"{source}: the fragments do not hold each atom from 0 to {n_atoms - 1} exactly once"
+        )
+    for fragment in fragments:
+        if len(fragment.numbers) != len(fragment.atoms):
+            raise ManifestError(
+                f"{source}: fragment {fragment.name!r} lists {len(fragment.atoms)} atoms, "
+                f"its model has {len(fragment.numbers)}"
+            )
+        numbers[fragment.atoms] = fragment.numbers
+    for name, model in (("binding", binding), ("full", full)):
+        if model is None:
+            continue
+        if len(model.numbers) != n_atoms:
+            raise ManifestError(
+                f"{source}: the fragments have {n_atoms} atoms together, "
+                f"the {name} model has {len(model.numbers)}"
+            )
+        for fragment in fragments:
+            _check_elements(fragment, model, name, source)
+        _check_blocks(fragments, model, name, source)
+    return numbers
+
+
+def _check_blocks(
+    fragments: tuple[Fragment, ...], model: SGDMLModel, name: str, source: str
+) -> None:
+    """Raise unless a weighted descriptor's fragments are those of the complex."""
+    blocks = model.parameters.blocks
+    if blocks is None:
+        return
+    owner = owner_of([fragment.atoms for fragment in fragments])
+    known = blocks.fragment
+    if ((known[:, None] == known) != (owner[:, None] == owner)).any():
+        raise ManifestError(
+            f"{source}: the {name} model is weighted by other fragments than those listed here"
+        )
+
+
+def _check_elements(fragment: Fragment, model: SGDMLModel, name: str, source: str) -> None:
+    theirs = model.numbers[fragment.atoms]
+    wrong = np.flatnonzero(theirs != fragment.numbers)
+    if len(wrong):
+        k = int(wrong[0])
+        raise ManifestError(
+            f"{source}: atom {fragment.atoms[k]} is {SYMBOLS[fragment.numbers[k]]} in fragment "
+            f"{fragment.name!r} and {SYMBOLS[theirs[k]]} in the {name} model; "
+            "expected one element order"
+        )
