@@ -24,7 +24,7 @@ from deltaserver.errors import DataError, UnitError
 from deltaserver.model.manifest import NAME_PATTERN, RESERVED_NAMES, format_atoms, parse_atoms
 from deltaserver.molecules.elements import NUMBER_OF, SYMBOLS
 from deltaserver.textio.journal import write_atomically
-from deltaserver.textio.strict_yaml import BAD_YAML, MAX_YAML_BYTES, dump_yaml, load_yaml
+from deltaserver.textio.strict_yaml import Checker, dump_yaml
 from deltaserver.textio.xyz_frames import BadFrame, Frame, Tell, read_frames
 
 FORMAT = "deltaserver-dataset/1"
@@ -89,25 +89,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
     Raises:
         DataError: not YAML, a key that is missing or not known, another format or unit.
     """
-    try:
-        with path.open("rb") as file:
-            data = load_yaml(file.read(MAX_YAML_BYTES + 1))
-    except BAD_YAML as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{path}: not readable as YAML ({reason})") from None
+    check = Checker(path, DataError)
     required = ("format", "name", "reference", "units", "fragments")
-    known = (*required, "frames", "elements", "provenance")
-    if not isinstance(data, dict):
-        raise DataError(f"{path}: expected a mapping of {', '.join(known)}")
-    if missing := [key for key in required if key not in data]:
-        raise DataError(f"{path}: lacks {', '.join(missing)}")
-    if unknown := [str(key) for key in data if key not in known]:
-        raise DataError(f"{path}: unknown key {', '.join(unknown)}; known: {', '.join(known)}")
-    if data["format"] != FORMAT:
-        raise DataError(f"{path}: format is {data['format']!r}; this version reads {FORMAT!r}")
+    data = check.mapping(check.read(), "the file", required, ("frames", "elements", "provenance"))
+    check.format(data, FORMAT)
     for key in ("name", "reference"):
-        if not isinstance(data[key], str) or not data[key].strip():
-            raise DataError(f"{path}: {key} is {data[key]!r}; expected text")
+        check.text(data[key], key)
     _check_units(path, data["units"])
     return data
 

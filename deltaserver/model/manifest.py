@@ -7,7 +7,6 @@ what was expected and what was found.
 from __future__ import annotations
 
 import re
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,12 +18,11 @@ from deltaserver.errors import ManifestError, UnitError
 from deltaserver.model.prior import PairPrior
 from deltaserver.model.prior_block import parse_prior
 from deltaserver.molecules.elements import NUMBER_OF
-from deltaserver.textio.strict_yaml import BAD_YAML, MAX_YAML_BYTES, load_yaml
+from deltaserver.textio.strict_yaml import Checker, one_line, shown
 
 FORMAT = "deltaserver-model/1"
 MANIFEST_NAME = "model.yaml"
 MAX_ATOM_INDEX = 1_000_000
-MAX_SHOWN = 80  # characters of a value in a message
 # Names become keys of JSON objects, i-PI output properties and file names.
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+\-]*\Z")
 BOUND_PARTS = ("prior", "binding")  # whose sum is the binding energy
@@ -118,31 +116,17 @@ def read_manifest(directory: str | Path) -> Manifest:
             raise ManifestError(
                 f"{path}: no such file; expected a model directory with {MANIFEST_NAME}"
             )
-        if path.stat().st_size > MAX_YAML_BYTES:
-            raise ManifestError(f"{path}: larger than {MAX_YAML_BYTES} bytes; not a manifest")
-        text = path.read_text(encoding="utf-8")
     except UNUSABLE_PATH as error:
-        raise ManifestError(f"{path}: cannot be read ({_reason(error)})") from error
-    try:
-        data = load_yaml(text)
-    except BAD_YAML as error:
-        raise ManifestError(f"{path}: not readable as YAML ({_reason(error)})") from error
-    return _ManifestParser(path).parse(data)
+        raise ManifestError(f"{path}: cannot be read ({one_line(error)})") from error
+    parser = _ManifestParser(path, ManifestError)
+    return parser.parse(parser.read())
 
 
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+class _ManifestParser(Checker):
+    """Checks one manifest, entry by entry."""
 
-
-class _ManifestParser:
-    """Checks one manifest, entry by entry; every message starts with the file's path."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.n_atoms = 0  # so far: a few lines of ranges could fill any memory
-
-    def error(self, message: str) -> ManifestError:
-        return ManifestError(f"{self.path}: {message}")
+    path: Path
+    n_atoms = 0  # so far: a few lines of ranges could fill any memory
 
     def parse(self, data: Any) -> Manifest:
         top = self.mapping(
@@ -151,8 +135,7 @@ class _ManifestParser:
             required=("format", "fragments"),
             optional=("name", "reference", "units", "binding", "full", "prior"),
         )
-        if top["format"] != FORMAT:
-            raise self.error(f"format is {_kind(top['format'])}; this version reads {FORMAT!r}")
+        self.format(top, FORMAT)
         length_unit, energy_unit = self.units(top.get("units", {}))
         fragments = self.fragments(top["fragments"], energy_unit)
         self.check_partition(fragments)
@@ -172,27 +155,6 @@ class _ManifestParser:
             prior=self.prior(top["prior"], fragments) if "prior" in top else None,
         )
 
-    def mapping(
-        self, data: Any, what: str, required: tuple[str, ...], optional: tuple[str, ...] = ()
-    ) -> Mapping[str, Any]:
-        known = (*required, *optional)
-        if not isinstance(data, dict):
-            raise self.error(f"{what} is {_kind(data)}; expected a mapping of {', '.join(known)}")
-        unknown = [_kind(key) for key in data if key not in known]
-        if unknown:
-            raise self.error(
-                f"{what} has the unknown key {', '.join(unknown)}; known keys: {', '.join(known)}"
-            )
-        missing = [key for key in required if key not in data]
-        if missing:
-            raise self.error(f"{what} lacks {', '.join(missing)}")
-        return data
-
-    def text(self, value: Any, what: str) -> str:
-        if not isinstance(value, str) or not value.strip():
-            raise self.error(f"{what} is {_kind(value)}; expected text")
-        return value.strip()
-
     def units(self, data: Any) -> tuple[str | None, str | None]:
         entry = self.mapping(data, "units", required=(), optional=("length", "energy"))
         for key, look_up in (("length", units.length_in_ang), ("energy", units.energy_in_ev)):
@@ -206,7 +168,7 @@ class _ManifestParser:
     def fragments(self, data: Any, energy_unit: str | None) -> tuple[FragmentEntry, ...]:
         if not isinstance(data, list) or not data:
             raise self.error(
-                f"fragments is {_kind(data)}; expected a list of at least one fragment"
+                f"fragments is {shown(data)}; expected a list of at least one fragment"
             )
         entries = tuple(self.fragment(item, index, energy_unit) for index, item in enumerate(data))
         names = [entry.name for entry in entries]
@@ -240,18 +202,18 @@ class _ManifestParser:
     def atoms(self, value: Any, name: str) -> tuple[int, ...]:
         if not isinstance(value, (str, int)) or isinstance(value, bool):
             raise self.error(
-                f"fragment {name!r}: atoms is {_kind(value)}; expected text such as '0-4,9'"
+                f"fragment {name!r}: atoms is {shown(value)}; expected text such as '0-4,9'"
             )
         try:
             atoms = parse_atoms(value)
         except ValueError as error:
-            raise self.error(f"fragment {name!r}: atoms {_kind(value)}: {error}") from None
+            raise self.error(f"fragment {name!r}: atoms {shown(value)}: {error}") from None
         self.n_atoms += len(atoms)
         if self.n_atoms > MAX_ATOM_INDEX + 1:
             raise self.error(f"the fragments have more than {MAX_ATOM_INDEX + 1} atoms")
         if len(set(atoms)) < len(atoms):
             (twice, _), *_ = Counter(atoms).most_common(1)
-            raise self.error(f"fragment {name!r}: atom {twice} stands twice in {_kind(value)}")
+            raise self.error(f"fragment {name!r}: atom {twice} stands twice in {shown(value)}")
         return atoms
 
     def isolated_atom(
@@ -267,18 +229,12 @@ class _ManifestParser:
             species = [species]
         if not isinstance(species, list) or len(species) != 1 or len(atoms) != 1:
             raise self.error(
-                f"fragment {name!r} has {len(atoms)} atoms and species {_kind(entry['species'])}; "
+                f"fragment {name!r} has {len(atoms)} atoms and species {shown(entry['species'])}; "
                 "only a lone atom can do without a model"
             )
         if not isinstance(species[0], str) or species[0] not in NUMBER_OF:
-            raise self.error(f"fragment {name!r}: {_kind(species[0])} is no element symbol")
-        energy = _number(entry["energy"])
-        if isinstance(energy, bool) or not isinstance(energy, (int, float)):
-            raise self.error(f"fragment {name!r}: energy is {_kind(energy)}; expected a number")
-        if not abs(energy) <= sys.float_info.max:
-            raise self.error(
-                f"fragment {name!r}: energy is {_kind(energy)}; expected a finite number"
-            )
+            raise self.error(f"fragment {name!r}: {shown(species[0])} is no element symbol")
+        energy = self.number(entry["energy"], f"fragment {name!r}: energy")
         unit = entry.get("energy_unit", default)
         if unit is None:
             raise self.error(f"fragment {name!r} lacks energy_unit; expected eV, kcal/mol or such")
@@ -286,14 +242,14 @@ class _ManifestParser:
             factor = units.energy_in_ev(self.text(unit, f"fragment {name!r}: energy_unit"))
         except UnitError as error:
             raise self.error(f"fragment {name!r}: {error}") from None
-        return IsolatedAtom(NUMBER_OF[species[0]], float(energy) * factor)
+        return IsolatedAtom(NUMBER_OF[species[0]], energy * factor)
 
     def prior(self, data: Any, fragments: tuple[FragmentEntry, ...]) -> PairPrior:
         if len(fragments) < 2:
             raise self.error("prior: there is but one fragment, which it could bind to nothing")
         try:
             return parse_prior(data, [fragment.atoms for fragment in fragments], parse_atoms)
-        except ValueError as error:
+        except (ValueError, ManifestError) as error:
             raise self.error(str(error)) from None
 
     def model_entry(self, top: Mapping[str, Any], key: str) -> Path | None:
@@ -311,7 +267,9 @@ class _ManifestParser:
             if not path.is_file():
                 raise self.error(f"{what}: no file {value!r} in the model directory")
         except UNUSABLE_PATH as error:
-            raise self.error(f"{what}: {_kind(value)} is no file name ({_reason(error)})") from None
+            raise self.error(
+                f"{what}: {shown(value)} is no file name ({one_line(error)})"
+            ) from None
         return path
 
     def check_partition(self, fragments: tuple[FragmentEntry, ...]) -> None:
@@ -330,22 +288,3 @@ class _ManifestParser:
                 f"{'atom' if len(missing) == 1 else 'atoms'} {format_atoms(missing)} "
                 f"in no fragment; expected every atom from 0 to {max(owner)} in exactly one"
             )
-
-
-def _number(value: Any) -> Any:
-    """Return a number that YAML 1.1 takes for text, such as -4.3e2, as a float."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    return value
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "empty"
-    if isinstance(value, (str, float)) or (isinstance(value, int) and abs(value) < 10**15):
-        text = repr(value)
-        return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
-    return {"dict": "a mapping", "list": "a list"}.get(type(value).__name__, type(value).__name__)

@@ -17,11 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from deltaserver.errors import ManifestError
 from deltaserver.model.fragment_blocks import owner_of
 from deltaserver.model.prior import AtomClass, Attraction, PairPrior, PairTerms, Wall
+from deltaserver.textio.strict_yaml import Checker
 
 MAX_TERMS = 20  # of a kind, for one pair of classes
 MAX_POWER = 12
+CHECK = Checker(None, ManifestError)
 ParseAtoms = Callable[[str | int], tuple[int, ...]]
 
 
@@ -34,22 +37,22 @@ def parse_prior(data: Any, fragments: Sequence[tuple[int, ...]], atoms: ParseAto
         atoms: reads text such as ``0-4,9``.
 
     Raises:
-        ValueError: anything wrong with it; the message begins with the entry.
+        ManifestError: anything wrong with it; the message begins with the entry.
     """
-    top = _mapping(data, "prior", ("classes", "pairs"), ("limit",))
+    top = CHECK.mapping(data, "prior", ("classes", "pairs"), ("limit",))
     fragment = owner_of(fragments)
     classes = tuple(
         _class(entry, f"prior.classes[{k}]", atoms)
-        for k, entry in enumerate(_list(top["classes"], "prior.classes"))
+        for k, entry in enumerate(CHECK.sequence(top["classes"], "prior.classes"))
     )
     home = _check_classes(classes, fragment)
     terms: dict[tuple[str, str], PairTerms] = {}
-    for k, entry in enumerate(_list(top["pairs"], "prior.pairs")):
+    for k, entry in enumerate(CHECK.sequence(top["pairs"], "prior.pairs")):
         names, found = _pair(entry, f"prior.pairs[{k}]", home)
         if names in terms or names[::-1] in terms:
-            raise ValueError(f"prior.pairs[{k}]: {names[0]} and {names[1]} stand there twice")
+            raise ManifestError(f"prior.pairs[{k}]: {names[0]} and {names[1]} stand there twice")
         terms[names] = found
-    limit = _number(top.get("limit", 0.0), "prior.limit")
+    limit = CHECK.number(top.get("limit", 0.0), "prior.limit")
     return PairPrior(fragment, classes, terms, limit)
 
 
@@ -73,13 +76,12 @@ def format_prior(prior: PairPrior, text: Callable[[tuple[int, ...]], str]) -> di
 
 
 def _class(entry: Any, what: str, atoms: ParseAtoms) -> AtomClass:
-    found = _mapping(entry, what, ("name", "atoms"), ("charge",))
-    if not isinstance(found["name"], str) or not found["name"].strip():
-        raise ValueError(f"{what}: name is no text")
+    found = CHECK.mapping(entry, what, ("name", "atoms"), ("charge",))
+    name = CHECK.text(found["name"], f"{what}: name")
     if isinstance(found["atoms"], bool) or not isinstance(found["atoms"], (str, int)):
-        raise ValueError(f"{what}: atoms is no text such as '0-4,9'")
-    charge = _number(found.get("charge", 0.0), f"{what}: charge")
-    return AtomClass(found["name"], atoms(found["atoms"]), charge)
+        raise ManifestError(f"{what}: atoms is no text such as '0-4,9'")
+    charge = CHECK.number(found.get("charge", 0.0), f"{what}: charge")
+    return AtomClass(name, atoms(found["atoms"]), charge)
 
 
 def _check_classes(classes: tuple[AtomClass, ...], fragment: Any) -> dict[str, int]:
@@ -88,37 +90,37 @@ def _check_classes(classes: tuple[AtomClass, ...], fragment: Any) -> dict[str, i
     seen = np.zeros(len(fragment), dtype=np.int64)
     for one in classes:
         if one.name in home:
-            raise ValueError(f"prior.classes: two have the name {one.name!r}")
+            raise ManifestError(f"prior.classes: two have the name {one.name!r}")
         if max(one.atoms) >= len(fragment):
-            raise ValueError(
+            raise ManifestError(
                 f"prior.classes: {one.name!r} names atom {max(one.atoms)}: no such atom"
             )
         owners = np.unique(fragment[list(one.atoms)])
         if len(owners) > 1:
-            raise ValueError(f"prior.classes: {one.name!r} has atoms of several fragments")
+            raise ManifestError(f"prior.classes: {one.name!r} has atoms of several fragments")
         home[one.name] = int(owners[0])
         np.add.at(seen, list(one.atoms), 1)
     if (seen != 1).any():
         atom = int(np.flatnonzero(seen != 1)[0])
-        raise ValueError(f"prior.classes: atom {atom} is in {seen[atom]} classes; expected one")
+        raise ManifestError(f"prior.classes: atom {atom} is in {seen[atom]} classes; expected one")
     return home
 
 
 def _pair(entry: Any, what: str, home: dict[str, int]) -> tuple[tuple[str, str], PairTerms]:
-    found = _mapping(entry, what, ("between",), ("walls", "attractions"))
-    names = _list(found["between"], f"{what}: between")
+    found = CHECK.mapping(entry, what, ("between",), ("walls", "attractions"))
+    names = CHECK.sequence(found["between"], f"{what}: between")
     if len(names) != 2 or any(not isinstance(name, str) or name not in home for name in names):
-        raise ValueError(f"{what}: between is not two names of classes")
+        raise ManifestError(f"{what}: between is not two names of classes")
     if home[names[0]] == home[names[1]]:
-        raise ValueError(f"{what}: {names[0]} and {names[1]} are of the same fragment")
+        raise ManifestError(f"{what}: {names[0]} and {names[1]} are of the same fragment")
     walls = _rows(found.get("walls", []), 2, f"{what}: walls")
     attractions = _rows(found.get("attractions", []), 3, f"{what}: attractions")
     for decay, _ in walls:
         if decay <= 0.0:
-            raise ValueError(f"{what}: walls has a decay that is not positive")
+            raise ManifestError(f"{what}: walls has a decay that is not positive")
     for power, radius, _ in attractions:
         if power not in range(2, MAX_POWER + 1) or radius < 0.0:
-            raise ValueError(
+            raise ManifestError(
                 f"{what}: attractions has a power outside 2 to {MAX_POWER}, or a negative radius"
             )
     return (names[0], names[1]), PairTerms(
@@ -128,37 +130,7 @@ def _pair(entry: Any, what: str, home: dict[str, int]) -> tuple[tuple[str, str],
 
 
 def _rows(data: Any, width: int, what: str) -> list[list[float]]:
-    rows = [_list(row, what) for row in _list(data, what)]
+    rows = [CHECK.sequence(row, what) for row in CHECK.sequence(data, what)]
     if len(rows) > MAX_TERMS or any(len(row) != width for row in rows):
-        raise ValueError(f"{what}: expected at most {MAX_TERMS} lists of {width} numbers")
-    return [[_number(value, what) for value in row] for row in rows]
-
-
-def _number(value: Any, what: str) -> float:
-    try:
-        number = float("nan") if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = float("nan")
-    if not np.isfinite(number):
-        raise ValueError(f"{what}: expected a finite number")
-    return number
-
-
-def _list(data: Any, what: str) -> list[Any]:
-    if not isinstance(data, list):
-        raise ValueError(f"{what}: expected a list")
-    return data
-
-
-def _mapping(
-    data: Any, what: str, required: tuple[str, ...], optional: tuple[str, ...] = ()
-) -> dict[str, Any]:
-    if not isinstance(data, dict):
-        raise ValueError(f"{what}: expected a mapping of {', '.join((*required, *optional))}")
-    for key in data:
-        if key not in required and key not in optional:
-            raise ValueError(f"{what}: unknown key {str(key)[:40]!r}")
-    for key in required:
-        if key not in data:
-            raise ValueError(f"{what}: lacks {key}")
-    return data
+        raise ManifestError(f"{what}: expected at most {MAX_TERMS} lists of {width} numbers")
+    return [[CHECK.number(value, what) for value in row] for row in rows]

@@ -181,7 +181,7 @@ def test_frames_cut_off_between_two_frames(directory):
         ({"units": {"length": "Ang", "energy": "furlong"}}, "'furlong' is not known"),
         ({"units": None}, "lacks units"),
         ({"format": "deltaserver-dataset/9"}, "this version reads 'deltaserver-dataset/1'"),
-        ({"colour": "blue"}, "unknown key colour"),
+        ({"colour": "blue"}, "unknown key 'colour'"),
         ({"name": ""}, "name is ''"),
         ({"elements": "O H H K"}, "atom 3 is Na; expected K"),
         ({"elements": "O H H"}, "has atom 3; the complex has atoms 0-2"),

@@ -86,6 +86,8 @@ def messages_of(tree: ast.AST, path: Path, spoken: set[str]) -> Iterator[Message
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef) and _name(node.returns).endswith("Error")
     }
+    if any("Checker" in map(_name, getattr(node, "bases", ())) for node in ast.walk(tree)):
+        makers["error"] = "InputError"  # that of textio.strict_yaml.Checker
     named = _named_texts(tree)
     told = partial(_told, named=named, path=path)
     if room_and_name(path) in SPEAKERS:

@@ -284,8 +284,8 @@ def test_names_that_no_file_can_have(directory, name):
         ({"energy": float("nan")}, "energy is nan; expected a finite number"),
         ({"energy": float("inf")}, "energy is inf"),
         ({"energy": 10**400}, "energy is int; expected a finite number"),
-        ({"energy": "much"}, "energy is 'much'; expected a number"),
-        ({"energy": True}, "energy is True; expected a number"),
+        ({"energy": "much"}, "energy is 'much'; expected a finite number"),
+        ({"energy": True}, "energy is True; expected a finite number"),
         ({"energy": ...}, "has no model; expected model: FILE.npz"),
         ({"species": ...}, "has no model"),
         ({"species": ["Xx"]}, "'Xx' is no element symbol"),
@@ -325,7 +325,7 @@ def test_wrong_ions(directory, changes, said):
         ("format: !!bool maybe", "not readable as YAML"),
         ("format: !!timestamp never", "not readable as YAML"),
         ("format: 2020-99-99", "not readable as YAML"),
-        ("x" * (1 << 20) + "x", "larger than 1048576 bytes"),
+        ("x" * (1 << 20) + "x", "longer than 1048576 bytes"),
     ],
 )
 def test_what_is_no_manifest(directory, text, said):
@@ -334,7 +334,7 @@ def test_what_is_no_manifest(directory, text, said):
 
 def test_bytes_that_are_no_text(directory):
     (directory / "model.yaml").write_bytes(b"name: \xff\xfe")
-    with pytest.raises(ManifestError, match="cannot be read"):
+    with pytest.raises(ManifestError, match="not readable as YAML"):
         read_manifest(directory)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deltaserver.errors import ManifestError
 from deltaserver.model.manifest import format_atoms, parse_atoms
 from deltaserver.model.prior import AtomClass, Attraction, PairPrior, PairTerms, Wall
 from deltaserver.model.prior_block import format_prior, parse_prior
@@ -135,14 +136,14 @@ def _set(path: list[Any], value: Any) -> dict[str, Any]:
         ([], "expected a mapping"),
         ({"classes": []}, "lacks pairs"),
         (block() | {"more": 1}, "unknown key"),
-        (block() | {"limit": "nan"}, "prior.limit: expected a finite number"),
+        (block() | {"limit": "nan"}, "prior.limit is 'nan'; expected a finite number"),
         (_set(["classes"], {}), "expected a list"),
         (_set(["classes", 0, "atoms"], "0,9"), "no such atom"),
         (_set(["classes", 0, "atoms"], "0,3"), "several fragments"),
         (_set(["classes", 0, "atoms"], "1"), "atom 0 is in 0 classes"),
         (_set(["classes", 0, "atoms"], [0]), "no text"),
         (_set(["classes", 0, "name"], "a-H"), "two have the name"),
-        (_set(["classes", 0, "name"], 3), "name is no text"),
+        (_set(["classes", 0, "name"], 3), "name is 3; expected text"),
         (_set(["classes", 0, "charge"], "nan"), "finite number"),
         (_set(["pairs", 0, "between"], ["a-O"]), "not two names"),
         (_set(["pairs", 0, "between"], ["a-O", "a-H"]), "same fragment"),
@@ -154,5 +155,5 @@ def _set(path: list[Any], value: Any) -> dict[str, Any]:
     ],
 )
 def test_a_wrong_block_is_refused(data: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ManifestError, match=message):
         parse_prior(data, FRAGMENTS, parse_atoms)

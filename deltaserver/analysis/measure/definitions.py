@@ -22,7 +22,7 @@ from deltaserver.analysis.measure.variables import (
 )
 from deltaserver.errors import DataError
 from deltaserver.model.manifest import parse_atoms
-from deltaserver.textio.strict_yaml import BAD_YAML, MAX_YAML_BYTES, load_yaml
+from deltaserver.textio.strict_yaml import Checker, shown
 
 FORMAT = "deltaserver-analysis/1"
 FILE_NAME = "analysis.yaml"
@@ -146,51 +146,43 @@ def read_definitions(path: Path, fragments: Fragments) -> Definitions:
     Raises:
         DataError: not there, not YAML, or an entry that is wrong.
     """
-    try:
-        with path.open("rb") as file:
-            data = load_yaml(file.read(MAX_YAML_BYTES + 1))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
-    except BAD_YAML as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{path}: not readable as YAML ({reason})") from None
-    return _Parser(path, fragments).parse(data)
+    parser = _Parser(path, fragments)
+    return parser.parse(parser.read())
 
 
-class _Parser:
-    """Checks one file, entry by entry; every message starts with the file's path."""
+class _Parser(Checker):
+    """Checks one file, entry by entry."""
 
     def __init__(self, path: Path, fragments: Fragments) -> None:
-        self.path = path
+        super().__init__(path, DataError)
         self.fragments = dict(fragments)
-
-    def error(self, message: str) -> DataError:
-        return DataError(f"{self.path}: {message}")
 
     def parse(self, data: Any) -> Definitions:
         optional = ("fragments", "variables", "fes", "msad", "rdf")
         top = self.mapping(data, "the file", ("format",), optional)
-        if top["format"] != FORMAT:
-            raise self.error(f"format is {top['format']!r}; this version reads {FORMAT!r}")
+        self.format(top, FORMAT)
         if "fragments" in top:
-            entries = self.some(top["fragments"], "fragments", dict).items()
-            self.fragments |= {str(k): self.atoms(v, f"fragment {k!r}") for k, v in entries}
+            entries = top["fragments"]
+            if not isinstance(entries, dict):
+                raise self.error(f"fragments is {shown(entries)}; expected a mapping of atoms")
+            for name, atoms in entries.items():
+                self.fragments[str(name)] = self.atoms(atoms, f"fragment {name!r}")
         default = default_definitions(self.fragments)
         variables = default.variables
         if "variables" in top:
-            listed = self.some(top["variables"], "variables", list)
+            listed = self.sequence(top["variables"], "variables")
             variables = tuple(self.variable(item, k) for k, item in enumerate(listed))
             self.unlike([v.name for v in variables])
         surfaces = default_surfaces(variables)
         if "fes" in top:
-            listed = self.some(top["fes"], "fes", list)
+            listed = self.sequence(top["fes"], "fes")
             surfaces = tuple(self.surface(item, k, variables) for k, item in enumerate(listed))
         rotations, pairs = default.rotations, default.pairs
         if "msad" in top:
-            listed = self.some(top["msad"], "msad", list)
+            listed = self.sequence(top["msad"], "msad")
             rotations = tuple(self.rotation(item, k) for k, item in enumerate(listed))
         if "rdf" in top:
-            listed = self.some(top["rdf"], "rdf", list)
+            listed = self.sequence(top["rdf"], "rdf")
             pairs = tuple(self.pair(item, k) for k, item in enumerate(listed))
         return Definitions(variables, surfaces, rotations, pairs, self.fragments)
 
@@ -205,7 +197,7 @@ class _Parser:
             raise self.error(f"{what}.name is {name!r}; expected letters, digits, '_' or '-'")
         what = f"variable {name}"
         kind = self.choice(entry["kind"], f"{what}: kind", tuple(N_GROUPS))
-        groups = self.some(entry["groups"], f"{what}: groups", list)
+        groups = self.sequence(entry["groups"], f"{what}: groups")
         if len(groups) != N_GROUPS[kind]:  # type: ignore[index]
             raise self.error(
                 f"{what}: {len(groups)} groups; a {kind} has {N_GROUPS[kind]}"  # type: ignore[index]
@@ -228,7 +220,7 @@ class _Parser:
     def surface(self, data: Any, index: int, variables: tuple[Variable, ...]) -> SurfaceSpec:
         what = f"fes[{index}]"
         entry = self.mapping(data, what, ("variables",), ("bins", "range", "jacobian"))
-        names = tuple(str(n) for n in self.some(entry["variables"], f"{what}.variables", list))
+        names = tuple(str(n) for n in self.sequence(entry["variables"], f"{what}.variables"))
         if not 1 <= len(names) <= 2 or len(set(names)) < len(names):
             raise self.error(f"{what}: {len(names)} variables; expected one or two")
         known = [variable.name for variable in variables]
@@ -269,7 +261,7 @@ class _Parser:
     def pair(self, data: Any, index: int) -> PairsSpec:
         what = f"rdf[{index}]"
         entry = self.mapping(data, what, ("groups",), ("name", "max", "bins"))
-        groups = self.some(entry["groups"], f"{what}.groups", list)
+        groups = self.sequence(entry["groups"], f"{what}.groups")
         if len(groups) != 2:
             raise self.error(f"{what}: {len(groups)} groups; expected two")
         longest = entry.get("max", DEFAULT_RDF_MAX_ANG)
@@ -284,31 +276,6 @@ class _Parser:
         )
 
     # -- values --------------------------------------------------------------------------------
-
-    def mapping(
-        self, data: Any, what: str, required: tuple[str, ...], optional: tuple[str, ...]
-    ) -> Mapping[str, Any]:
-        known = ", ".join((*required, *optional))
-        if not isinstance(data, dict):
-            raise self.error(f"{what} is {data!r}; expected a mapping of {known}"[:300])
-        for key in data:
-            if key not in (*required, *optional):
-                raise self.error(f"{what} has the unknown key {key!r}; known keys: {known}")
-        for key in required:
-            if key not in data:
-                raise self.error(f"{what} lacks {key}")
-        return data
-
-    def some(self, data: Any, what: str, kind: type[list[Any]] | type[dict[Any, Any]]) -> Any:
-        if not isinstance(data, kind):
-            expected = "a list" if kind is list else "a mapping"
-            raise self.error(f"{what} is {str(data)[:80]!r}; expected {expected}")
-        return data
-
-    def text(self, value: Any, what: str) -> str:
-        if not isinstance(value, str) or not value.strip():
-            raise self.error(f"{what} is {value!r}; expected text")
-        return value.strip()
 
     def choice(self, value: Any, what: str, known: tuple[str, ...]) -> str:
         if value not in known:

@@ -23,15 +23,16 @@ class ReferenceEngine(Engine):
 
     def __init__(self, parameters: ModelParameters) -> None:
         self.parameters = parameters
-        for there, what in (
-            (parameters.blocks, "its descriptor is weighted by fragments"),
-            (parameters.linear, "it stands on a linear expansion"),
-        ):
-            if there is not None:
-                raise ModelFileError(
-                    f"{parameters.source}: {what}, which sgdml cannot evaluate; "
-                    "use --backend numpy or torch"
-                )
+        if parameters.blocks is not None:
+            raise ModelFileError(
+                f"{parameters.source}: its descriptor is weighted by fragments, which sgdml cannot "
+                "evaluate; use --backend numpy or torch"
+            )
+        if parameters.linear is not None:
+            raise ModelFileError(
+                f"{parameters.source}: it stands on a linear expansion, which sgdml cannot "
+                "evaluate; use --backend numpy or torch"
+            )
         self._predictor = GDMLPredict(as_sgdml(parameters), max_processes=1)
 
     def evaluate(self, x: Floats, cell: Floats | None, scale: float) -> Evaluated:

@@ -74,9 +74,9 @@ DISTANCE = "{name: a, kind: distance, groups: [0, 1]}"
     [
         ("format: other/1", "format is 'other/1'; this version reads"),
         ("format: [", "not readable as YAML"),
-        ("- format", "the file is ..format..; expected a mapping"),
+        ("- format", "the file is a list; expected a mapping"),
         ("x: 1", "unknown key 'x'"),
-        ("variables: 3", "variables is '3'; expected a list"),
+        ("variables: 3", "variables is 3; expected a list"),
         ("variables: [{name: a, kind: distance}]", r"variables\[0\] lacks groups"),
         ("variables: [{name: 'a b', kind: distance, groups: [0, 1]}]", "expected letters"),
         ("variables: [{name: a, kind: metre, groups: [0, 1]}]", "kind is 'metre'; expected one of"),
