@@ -17,9 +17,8 @@ from fontTools import subset
 from hypothesis import HealthCheck, settings
 from matplotlib.figure import Figure
 
-from deltaserver import CompositeModel
-from deltaserver.analysis.show import style as analysis_figures
-from deltaserver.evaluation.figures import held_out as training_figures
+from deltaserver import CompositeModel, plots
+from deltaserver.evaluation.figures import held_out as evaluation_figures
 from tests import builders, shipped
 
 # sgdml gives every logger made after its import a handler of its own, on what stderr is at that
@@ -96,7 +95,7 @@ def _representations_are_remembered() -> Iterator[None]:
 @pytest.fixture
 def one_format(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures as PNG alone, for what draws them only by the way; other tests want every format."""
-    for module in (analysis_figures, training_figures):
+    for module in (plots, evaluation_figures):
         monkeypatch.setattr(module, "FORMATS", ("png",))
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from deltaserver.errors import DataError
+from deltaserver.textio.status_line import StatusLine
 
 PATH = click.Path(path_type=Path)
 PROGRESS_EVERY_S = 0.25
@@ -180,7 +181,7 @@ def _analyse(
 
     unit = figures.EnergyUnit(energy_unit)
     _ = unit.ev  # an unknown unit is told before anything is read
-    line = StatusLine(quiet)
+    line = FramesLine(quiet)
     analysis = workflow.analyse(
         find_runs(list(paths)), Options(**given), parts, line.tell, line.frames
     )
@@ -199,33 +200,22 @@ def _analyse(
         )
 
 
-class StatusLine:
-    """Tells how many frames have been read, on a terminal, and lines in between."""
+class FramesLine(StatusLine):
+    """Tells how many frames have been read, on a terminal, and notes in between."""
 
     def __init__(self, quiet: bool) -> None:
+        super().__init__(sys.stderr, every_s=PROGRESS_EVERY_S, plain_s=(math.inf, math.inf))
         self.quiet = quiet
-        self._began = self._shown = time.monotonic()
+        self._began = self.clock()
         self._label = ""
-        self._width = 0
 
     def frames(self, label: str, n_frames: int) -> None:
         """Show progress now and then."""
-        now = time.monotonic()
         if label != self._label:
-            self._label, self._began = label, now
-        if self.quiet or not sys.stderr.isatty() or now - self._shown < PROGRESS_EVERY_S:
-            return
-        self._shown = now
-        rate = n_frames / max(1e-9, now - self._began)
-        text = f"{label}: {n_frames} frames, {rate:.0f} frames/s"
-        click.echo("\r" + text.ljust(self._width), nl=False, err=True)
-        self._width = len(text)
-
-    def clear(self) -> None:
-        """Make room for another line."""
-        if self._width:
-            click.echo("\r" + " " * self._width + "\r", nl=False, err=True)
-            self._width = 0
+            self._label, self._began = label, self.clock()
+        if self.due and not self.quiet:
+            rate = n_frames / max(1e-9, self.clock() - self._began)
+            self.show(f"{label}: {n_frames} frames, {rate:.0f} frames/s")
 
     def tell(self, text: str) -> None:
         """Tell one line."""

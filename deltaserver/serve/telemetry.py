@@ -6,24 +6,23 @@ The event ``step`` goes to the file; on the terminal one status line stands for 
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 import structlog
 
 from deltaserver.model.manifest import BOUND_PARTS, WHOLE_MODEL_PARTS
 from deltaserver.serve.answer import Contribution, Structure
 from deltaserver.serve.logfile import LogFile, Rotation, now
+from deltaserver.textio.status_line import StatusLine, show
 
 STATUS_EVERY_S = 0.2
-PLAIN_STATUS_FIRST_S, PLAIN_STATUS_LAST_S = 1.0, 60.0  # ever rarer: a batch log stays short
+PLAIN_STATUS_S = (1.0, 60.0)
 HEADER_EVENT = "loaded"  # what every file begins with: the model and its version
 
 
@@ -52,7 +51,7 @@ class Origin:
 class StepLog:
     """Numbers the structures served and reports them: file, status line, both or none."""
 
-    def __init__(self, log_every: int, status: StatusLine | None, first_seq: int = 0) -> None:
+    def __init__(self, log_every: int, status: StepLine | None, first_seq: int = 0) -> None:
         self.log_every = log_every
         self.status = status
         self.n_structures = first_seq  # of a run that is continued: not 0
@@ -95,59 +94,34 @@ def _as_fields(part: Contribution) -> dict[str, float]:
     return {"energy_ev": part.energy_ev, "force_rms_ev_per_ang": part.force_rms_ev_per_ang}
 
 
-class StatusLine:
-    """One line that follows the run: rewritten in place on a terminal, now and then elsewhere."""
+class StepLine(StatusLine):
+    """Follows a run of the daemon."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
-        self.stream = stream
-        self.clock = clock
-        self.in_place = stream.isatty()
+        super().__init__(stream, clock, every_s=STATUS_EVERY_S, plain_s=PLAIN_STATUS_S)
         self.expected: int | None = None  # structures in the whole run, where that is known
-        self._every_s = STATUS_EVERY_S if self.in_place else PLAIN_STATUS_FIRST_S
-        self._shown_at = clock()
         self._shown_steps = 0
-        self._width = 0
 
     def update(self, n_structures: int, last: Structure, times: StepTimes) -> None:
         """Show the newest structure if the last showing is long enough ago."""
-        now = self.clock()
-        elapsed = now - self._shown_at
-        if elapsed < self._every_s:
+        if not self.due:
             return
-        rate = (n_structures - self._shown_steps) / elapsed
-        self._shown_at, self._shown_steps = now, n_structures
+        rate = (n_structures - self._shown_steps) / self.elapsed_s
+        self._shown_steps = n_structures
         of_all = f"/{self.expected}" if self.expected else ""
         text = f"step {n_structures}{of_all}  {rate:.1f} steps/s"
         text += f"  {times.evaluate_ms:.2f} ms evaluation  E = {last.energy_ev:.4f} eV"
         between = [last.contributions[k] for k in BOUND_PARTS if k in last.contributions]
         if between:
             text += f"  binding {sum(part.energy_ev for part in between):+.4f} eV"
-        if self.in_place:
-            show(self.stream, "\r" + text.ljust(self._width))
-            self._width = len(text)
-        else:
-            show(self.stream, text + "\n")
-            self._every_s = min(2 * self._every_s, PLAIN_STATUS_LAST_S)
-
-    def clear(self) -> None:
-        """Make room for another line."""
-        if self.in_place and self._width:
-            show(self.stream, "\r" + " " * self._width + "\r")
-            self._width = 0
-
-
-class Clearable(Protocol):
-    """A status line that can make room for another line."""
-
-    def clear(self) -> None:
-        """Make room."""
+        self.show(text)
 
 
 class EventWriter:
     """The last structlog processor: routes events to the log file and the terminal."""
 
     def __init__(
-        self, file: LogFile | None, terminal: TextIO | None, status: Clearable | None
+        self, file: LogFile | None, terminal: TextIO | None, status: StatusLine | None
     ) -> None:
         self.file = file
         self.terminal = terminal
@@ -199,8 +173,8 @@ def configure(
     quiet: bool = False,
     terminal: TextIO | None = None,
     rotation: Rotation | None = None,
-    other_status: Clearable | None = None,
-) -> StatusLine | None:
+    other_status: StatusLine | None = None,
+) -> StepLine | None:
     """Set up structlog for a run; return the status line to update, None when ``quiet``.
 
     Where another status line is shown instead, it is cleared before every event.
@@ -209,7 +183,7 @@ def configure(
         InputError: the log file cannot be written.
     """
     terminal = terminal or sys.stderr
-    status = None if quiet or other_status else StatusLine(terminal)
+    status = None if quiet or other_status else StepLine(terminal)
     file = LogFile(log_file, rotation) if log_file else None
     writer = EventWriter(file, None if quiet else terminal, other_status or status)
     structlog.configure(processors=[writer], cache_logger_on_first_use=False)
@@ -222,19 +196,6 @@ def configured() -> EventWriter | None:
         if isinstance(processor, EventWriter):
             return processor
     return None
-
-
-def show(stream: TextIO, text: str) -> None:
-    """Write to a terminal that may be gone: a run does not end because nobody looks."""
-    try:
-        stream.write(text)
-        stream.flush()
-    except (OSError, ValueError):
-        # What is left in the stream's buffer must go somewhere, or Python ends with code 120.
-        with contextlib.suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
 
 
 def _one_line(event: Mapping[str, Any]) -> str:

@@ -76,7 +76,7 @@ class Monitor:
                 if drift and point.conserved_ev is not None:
                     drift.check(point.step, point.conserved_ev)
         if self.line and self.progress.point:
-            self.line.show([("", self.progress)], now=final)
+            self.line.follow([("", self.progress)], now=final)
 
     @property
     def step(self) -> int:

@@ -13,12 +13,12 @@ from typing import TextIO
 import structlog
 
 from deltaserver.errors import UnitError
-from deltaserver.serve.telemetry import show
 from deltaserver.textio.columns import Column, parse_column, take
+from deltaserver.textio.status_line import StatusLine
 from deltaserver.units import PS_FS
 
 UPDATE_EVERY_S = 0.5
-PLAIN_FIRST_S, PLAIN_LAST_S = 5.0, 300.0  # ever rarer: a batch log stays short
+PLAIN_S = (5.0, 300.0)
 BAR_WIDTH = 20
 
 
@@ -169,39 +169,21 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-class ProgressLine:
-    """Shows one run or several: one line rewritten on a terminal, plain lines now and then else."""
+class ProgressLine(StatusLine):
+    """Shows one run or several."""
 
     def __init__(
         self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.stream = stream or sys.stderr
-        self.clock = clock
-        self.in_place = self.stream.isatty()
-        self._every_s = UPDATE_EVERY_S if self.in_place else PLAIN_FIRST_S
-        self._shown_at = clock()
-        self._width = 0
+        super().__init__(stream or sys.stderr, clock, every_s=UPDATE_EVERY_S, plain_s=PLAIN_S)
 
-    def show(self, runs: Sequence[tuple[str, Progress]], now: bool = False) -> None:
+    def follow(self, runs: Sequence[tuple[str, Progress]], now: bool = False) -> None:
         """Show the runs if the last showing is long enough ago, or ``now``."""
-        if not now and self.clock() - self._shown_at < self._every_s:
+        if not now and not self.due:
             return
-        self._shown_at = self.clock()
-        if self.in_place:
-            room = shutil.get_terminal_size((100, 24)).columns - 1  # a full line would wrap
-            text = "  |  ".join(_with_bar(name, run, len(runs), room) for name, run in runs)[:room]
-            show(self.stream, "\r" + text.ljust(self._width))
-            self._width = len(text)
-        else:
-            for name, run in runs:
-                show(self.stream, (f"{name}: " if name else "") + run.text() + "\n")
-            self._every_s = min(2 * self._every_s, PLAIN_LAST_S)
-
-    def clear(self) -> None:
-        """Make room for another line."""
-        if self.in_place and self._width:
-            show(self.stream, "\r" + " " * self._width + "\r")
-            self._width = 0
+        room = shutil.get_terminal_size((100, 24)).columns - 1  # a full line would wrap
+        text = "  |  ".join(_with_bar(name, run, len(runs), room) for name, run in runs)[:room]
+        self.show(text, [(f"{name}: " if name else "") + run.text() for name, run in runs])
 
 
 def _with_bar(name: str, run: Progress, n_runs: int, room: int) -> str:

@@ -144,7 +144,7 @@ def run_all(runs: Sequence[SweepRun], jobs: int, resume: bool, line: ProgressLin
                     going.remove(child)
                     _say(line, f"{child.run.name}: {_outcome(child.run)}")
             if line and going:
-                line.show([(child.run.name, child.progress) for child in going])
+                line.follow([(child.run.name, child.progress) for child in going])
     _report(runs)
 
 

@@ -13,7 +13,7 @@ import structlog
 from deltaserver.errors import InputError
 from deltaserver.serve import telemetry
 from deltaserver.serve.answer import Contribution, Structure
-from deltaserver.serve.telemetry import Origin, StatusLine, StepLog, StepTimes
+from deltaserver.serve.telemetry import Origin, StepLine, StepLog, StepTimes
 
 TIMES = StepTimes(receive_ms=0.5, evaluate_ms=2.25, send_ms=0.125)
 ORIGIN = Origin("unix:/tmp/ipi_x", "total")
@@ -110,7 +110,7 @@ def test_a_log_file_that_cannot_be_written(tmp_path, name):
 
 def status(stream):
     now = [0.0]
-    line = StatusLine(stream, clock=lambda: now[0])
+    line = StepLine(stream, clock=lambda: now[0])
     return line, now
 
 

@@ -103,15 +103,15 @@ def test_a_terminal_shows_one_line_with_a_bar(monkeypatch):
     clock, stream = Clock(), Terminal()
     line, run = ProgressLine(stream, clock), Progress(100, clock)
     run.add([Point(50, None, None, None)])
-    line.show([("", run)])
+    line.follow([("", run)])
     assert stream.getvalue() == ""
     clock.now = 1.0
-    line.show([("", run)])
+    line.follow([("", run)])
     assert stream.getvalue() == "\r[##########          ] step 50/100"
     line.clear()
     assert stream.getvalue().endswith("\r" + " " * 34 + "\r")
     clock.now = 2.0
-    line.show([("10K", run), ("300K", Progress(100, clock))])
+    line.follow([("10K", run), ("300K", Progress(100, clock))])
     assert stream.getvalue().endswith("\r10K 50 % (50/100)  |  300K 0 % (starting)")
 
 
@@ -120,7 +120,7 @@ def test_a_narrow_terminal_is_not_filled(monkeypatch):
     clock, stream = Clock(), Terminal()
     line, run = ProgressLine(stream, clock), Progress(1000, clock)
     run.add([Point(250, 0.125, 301.2, -99.995)])
-    line.show([("", run)], now=True)
+    line.follow([("", run)], now=True)
     assert stream.getvalue() == "\rstep 250/1000  0.12 ps  301 K  conserve"
 
 
@@ -130,7 +130,7 @@ def test_a_file_gets_plain_lines_ever_rarer():
     run.add([Point(5, None, 300.0, None)])
     for second in range(100):
         clock.now = float(second)
-        line.show([("300K", run)])
+        line.follow([("300K", run)])
     text = stream.getvalue().splitlines()
     assert len(text) == 4  # after 5, 15, 35 and 75 s
     assert text[0].startswith("300K: step 5  300 K")

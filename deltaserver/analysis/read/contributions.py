@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.errors import DataError, MissingExtraError
+from deltaserver import plots
+from deltaserver.errors import DataError
 from deltaserver.model.manifest import WHOLE_MODEL_PARTS
 
 Floats = NDArray[np.float64]
@@ -126,25 +127,20 @@ def plot(series: Mapping[str, Series], path: Path) -> None:
         MissingExtraError: matplotlib is not installed.
         DataError: the figure cannot be written there.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "analysis") from error
-    figure = Figure(figsize=(7.0, 5.0), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True)
-    for name, part in series.items():
-        style = {"color": "black", "linewidth": 0.8} if name == TOTAL else {"linewidth": 1.2}
-        mean = float(part.energy.mean())
-        above.plot(part.seq, part.energy - mean, label=f"{name} ({mean:.3f} eV)", **style)
-        if not np.isnan(part.force_rms).all():
-            below.plot(part.seq, part.force_rms, label=name)
-    above.set_ylabel("energy − mean / eV")
-    above.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    below.set_ylabel("force RMS / eV Å⁻¹")
-    below.set_xlabel("structures served")
-    below.set_yscale("log")
-    below.legend(fontsize="small")
-    try:
-        figure.savefig(path, dpi=200)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: the figure cannot be written ({error})") from error
+
+    def draw(figure: Any) -> None:
+        above, below = figure.subplots(2, 1, sharex=True)
+        for name, part in series.items():
+            style = {"color": "black", "linewidth": 0.8} if name == TOTAL else {"linewidth": 1.2}
+            mean = float(part.energy.mean())
+            above.plot(part.seq, part.energy - mean, label=f"{name} ({mean:.3f} eV)", **style)
+            if not np.isnan(part.force_rms).all():
+                below.plot(part.seq, part.force_rms, label=name)
+        above.set_ylabel("energy − mean / eV")
+        above.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+        below.set_ylabel("force RMS / eV Å⁻¹")
+        below.set_xlabel("structures served")
+        below.set_yscale("log")
+        below.legend()
+
+    plots.write(draw, [path], (7.0, 5.0))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from deltaserver.analysis.measure.definitions import SurfaceSpec
 from deltaserver.analysis.measure.free_energy import Surface
 from deltaserver.analysis.results import Found
-from deltaserver.analysis.show.style import GREY, colours_of, save
+from deltaserver.plots import GREY, colours_of, save
 from deltaserver.units import energy_in_ev
 
 Floats = NDArray[np.float64]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from deltaserver.analysis.measure.msad import RANDOM_PLATEAU, Curve, Msad
 from deltaserver.analysis.results import Found
 from deltaserver.analysis.show.figures import labels_of
-from deltaserver.analysis.show.style import GREY, PALETTE, colours_of, save
+from deltaserver.plots import GREY, PALETTE, colours_of, save
 
 Floats = NDArray[np.float64]
 MAX_POINTS = 4000  # of a line along time: more cannot be seen, and make files large

@@ -21,9 +21,9 @@ from deltaserver.analysis.measure import rotation
 from deltaserver.analysis.results import Analysis, Found
 from deltaserver.analysis.show.figures import EnergyUnit, label_of
 from deltaserver.analysis.show.report_page import PAGE, VIEWER, with_error
-from deltaserver.analysis.show.style import DPI
 from deltaserver.analysis.show.tables import motion, summary_of
 from deltaserver.errors import DataError, MissingExtraError
+from deltaserver.plots import DPI
 
 Floats = NDArray[np.float64]
 MAX_STRUCTURES = 300

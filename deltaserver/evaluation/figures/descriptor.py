@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.evaluation.descriptor import DescriptorAnalysis, PairBlocks, cm_matrix
-from deltaserver.evaluation.figures.style import BLOCK_COLOURS, INTER_COLOUR, pretty
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.molecules.elements import SYMBOLS
+from deltaserver.plots import BLOCK_COLOURS, INTER_COLOUR, pretty
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

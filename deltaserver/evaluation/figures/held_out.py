@@ -10,20 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver import plots
 from deltaserver.datasets.frames import LabelledFrames
-from deltaserver.errors import DataError, MissingExtraError
 from deltaserver.evaluation.figures import descriptor
 from deltaserver.evaluation.figures.scan import draw_scan
-from deltaserver.evaluation.figures.style import (
-    BLOCK_COLOURS,
-    COLOUR,
-    DPI,
-    FORMATS,
-    STYLE,
-    TITLE,
-    pretty,
-)
 from deltaserver.evaluation.held_out_errors import (
+    FULL,
     OVERALL,
     TOTAL,
     ComponentErrors,
@@ -34,11 +26,15 @@ from deltaserver.evaluation.held_out_errors import (
 )
 from deltaserver.evaluation.learning_curves import LearningCurve
 from deltaserver.evaluation.report import Evaluated
+from deltaserver.plots import BLOCK_COLOURS, INTER_COLOUR, pretty
 from deltaserver.statistics.bootstrap import BlockBootstrap, Estimate
 from deltaserver.units import KCAL_PER_MOL_EV
 
 Floats = NDArray[np.float64]
 SCAN_FIGURE = "scan"
+FORMATS = ("png", "svg")
+COLOUR = {FULL: "#9aa5b1", TOTAL: INTER_COLOUR}
+TITLE = {FULL: "full sGDML", TOTAL: "Δ-sGDML"}
 
 
 def draw_all(found: Evaluated, directory: Path) -> list[Path]:
@@ -77,23 +73,7 @@ def save(draw: Callable[[Any], None], stem: Path) -> Path:
         MissingExtraError: matplotlib is not installed.
         DataError: the files cannot be written.
     """
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "analysis") from error
-    with rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 4.0), layout="constrained")
-        draw(figure)
-        for suffix in FORMATS:
-            path = stem.with_name(f"{stem.name}.{suffix}")
-            stamp = {"Date": None} if suffix == "svg" else {}
-            try:
-                figure.savefig(path, dpi=DPI, metadata=stamp, bbox_inches="tight", pad_inches=0.05)
-            except OSError as error:
-                raise DataError(f"{path}: the figure cannot be written ({error})") from error
-            figure.set_layout_engine("none")  # found for the first; all formats have the same
-    return stem.with_name(f"{stem.name}.png")
+    return plots.save(draw, stem, (7.0, 4.0), FORMATS)
 
 
 def draw_binding_labels(figure: Any, datasets: Sequence[LabelledFrames]) -> None:

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from deltaserver.datasets.frames import Floats
-from deltaserver.evaluation.figures.style import BLOCK_COLOURS, COLOUR, pretty
-from deltaserver.evaluation.held_out_errors import TOTAL
 from deltaserver.evaluation.scans.curves import ANGLES_DEG, DISSOCIATION, ROTATION, Curve
 from deltaserver.evaluation.scans.errors import WALL_EV, ScanErrors
+from deltaserver.plots import BLOCK_COLOURS, INTER_COLOUR, pretty
 
 COLUMNS = 3
 LINEAR_ANG = 2.0  # displacements beyond are shown on a logarithmic scale
@@ -27,7 +26,7 @@ def draw_scan(figure: Any, found: ScanErrors) -> None:
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for spare in panels[len(curves) :]:
         spare.set_visible(False)
-    colours = (COLOUR[TOTAL], *BLOCK_COLOURS)
+    colours = (INTER_COLOUR, *BLOCK_COLOURS)
     for k, (axes, shown) in enumerate(zip(panels, curves, strict=False)):
         for number, model in enumerate(found.models):
             axes.plot(

@@ -1,8 +1,8 @@
-"""Colours, sizes and saving that the figures share."""
+"""Colours, sizes and saving that all figures share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ FORMATS = ("png", "svg", "pdf")
 DPI = 200
 GREY = "#5f6b76"
 PALETTE = ("#1f6f8b", "#c8553d", "#e0a030", "#6a994e", "#7d5ba6", "#9aa5b1", "#2f3e46", "#d08c9c")
+INTER_COLOUR, BLOCK_COLOURS = PALETTE[0], PALETTE[1:5]  # between fragments, within each
+# The time of writing is kept out of files: what is drawn again is the same.
+STAMPS = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 STYLE = {
     "font.size": 9.0,
     "axes.spines.top": False,
@@ -31,12 +34,34 @@ STYLE = {
 }
 
 
-def save(draw: Callable[[Any], None], stem: Path, size: tuple[float, float]) -> Path:
-    """Let ``draw`` fill a figure of ``size`` inches, write it in all formats, return the PNG.
+def pretty(name: str) -> str:
+    """Return a name with spaces for underscores, as figures show it."""
+    return name.replace("_", " ")
+
+
+def save(
+    draw: Callable[[Any], None],
+    stem: Path,
+    size: tuple[float, float],
+    formats: Sequence[str] | None = None,
+) -> Path:
+    """Write what ``draw`` fills a figure with in all formats, PNG first; return the PNG's path.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
         DataError: the files cannot be written.
+    """
+    paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in formats or FORMATS]
+    write(draw, paths, size)
+    return paths[0]
+
+
+def write(draw: Callable[[Any], None], paths: Sequence[Path], size: tuple[float, float]) -> None:
+    """Let ``draw`` fill a figure of ``size`` inches, and write it to every path.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        DataError: a file cannot be written.
     """
     try:
         from matplotlib import rc_context
@@ -46,17 +71,13 @@ def save(draw: Callable[[Any], None], stem: Path, size: tuple[float, float]) -> 
     with rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
-        for suffix in FORMATS:
-            path = stem.with_name(f"{stem.name}.{suffix}")
-            stamp: dict[str, None] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(
-                suffix, {}
-            )
+        for path in paths:
+            stamp: dict[str, None] = STAMPS.get(path.suffix, {})
             try:
                 figure.savefig(path, dpi=DPI, metadata=stamp, bbox_inches="tight", pad_inches=0.05)
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 raise DataError(f"{path}: the figure cannot be written ({error})") from error
             figure.set_layout_engine("none")  # found for the first; all formats have the same
-    return stem.with_name(f"{stem.name}.png")
 
 
 def colours_of(temperatures_k: list[float | None]) -> list[Any]:
