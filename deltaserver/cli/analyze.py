@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from deltaserver.errors import DataError
-from deltaserver.textio.status_line import StatusLine
+from deltaserver.status_line import StatusLine
 
 PATH = click.Path(path_type=Path)
 PROGRESS_EVERY_S = 0.25

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -264,13 +264,15 @@ def _unique_address(directory: Path) -> str:
 
 
 def _check_same(directory: Path, old: Any, new: Any) -> None:
-    for name in ("models", "component", "kind", "temperatures_k", "timestep_fs", "seed"):
-        before, now = getattr(old, name), getattr(new, name)
-        if before != now:
-            raise InputError(
-                f"{directory}: was begun with {name} {before}, not {now}; resume it with the same "
-                "options, or choose another --directory"
-            )
+    from deltaserver.textio.journal import changed
+
+    before, now = asdict(old), asdict(new)
+    settings = ("models", "component", "kind", "temperatures_k", "timestep_fs", "seed")
+    for name in changed(before, now, settings):
+        raise InputError(
+            f"{directory}: was begun with {name} {before[name]}, not {now[name]}; resume it with "
+            "the same options, or choose another --directory"
+        )
 
 
 def _sweep(request: Request) -> None:

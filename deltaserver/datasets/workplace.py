@@ -33,7 +33,7 @@ from deltaserver.datasets.sampling.dynamics import POSITION_DECIMALS, SamplingPl
 from deltaserver.errors import DataError, InputError
 from deltaserver.model.manifest import format_atoms, parse_atoms
 from deltaserver.molecules.elements import SYMBOLS
-from deltaserver.textio.journal import write_atomically
+from deltaserver.textio.journal import changed, write_atomically
 from deltaserver.textio.xyz_frames import Tell
 
 JOURNAL = "journal"
@@ -273,15 +273,13 @@ def _keep_settings(workplace: Workplace, steps: list[list[int]] | None = None) -
     settings = _settings(workplace)
     if path.exists():
         before = _settings(reopen(workplace.directory))
-        for key in ("numbers", "starts", "fragments", "spin"):
-            if settings[key] != before[key]:
-                raise DataError(f"{path}: was begun with other {key}; use another --output")
+        for key in changed(before, settings, ("numbers", "starts", "fragments", "spin")):
+            raise DataError(f"{path}: was begun with other {key}; use another --output")
         old, new = _flat(before["plan"]), _flat(settings["plan"])
         if old and "nearest" not in old:  # windows may be added to a dataset that has none
             new = {key: value for key, value in new.items() if key in old}
-        for key in sorted(set(old) | set(new)):
-            grows = key in EXTENSIBLE and new.get(key, 0) >= old.get(key, 0)
-            if old.get(key) != new.get(key) and not grows:
+        for key in changed(old, new, sorted(set(old) | set(new))):
+            if key not in EXTENSIBLE or new.get(key, 0) < old.get(key, 0):
                 raise DataError(
                     f"{path}: was begun with {key} {old.get(key)}, not {new.get(key)}; use "
                     f"{old.get(key)} again, or another --output"

@@ -21,7 +21,7 @@ from deltaserver.evaluation.scans.labels import LabelledScan, label_scan, read_s
 from deltaserver.evaluation.scans.report import scan_json, scan_markdown
 from deltaserver.model.manifest import read_manifest
 from deltaserver.textio.journal import write_atomically
-from deltaserver.training.model_directory import STRUCTURE_NAME
+from deltaserver.training.directory_files import STRUCTURE_NAME
 
 
 @dataclass(frozen=True)

@@ -27,15 +27,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-_NO_CELL: Floats = np.eye(3)  # where there is no periodicity; never looked at
-
-
-def compiled_cell(cell: Floats | None) -> tuple[Floats, Floats, bool]:
-    """Return a cell as compiled loops take it: lattice, inverse, and whether to look at them."""
-    if cell is None:
-        return _NO_CELL, _NO_CELL, False
-    box = np.ascontiguousarray(cell)
-    return box, np.ascontiguousarray(np.linalg.inv(box)), True
+def compiled_cell(cell: Floats | None) -> Floats | None:
+    """Return a cell as compiled loops take it: lattice vectors and their inverse, (2, 3, 3)."""
+    return None if cell is None else np.stack([cell, np.linalg.inv(cell)])
 
 
 def as_batch(positions: ArrayLike, n_atoms: int, what: str) -> Floats:
@@ -161,7 +155,7 @@ class PairDescriptor:
         if self._compiled:
             forces, virial = np.empty((len(g), self.n_atoms, 3)), np.empty((len(g), 3, 3))
             x, box = geometry.positions, compiled_cell(geometry.cell)
-            loops.load("evaluate").pull_back(g, x, *box, geometry.descriptor, forces, virial)
+            loops.load("evaluate").pull_back(g, x, box, geometry.descriptor, forces, virial)
             return forces, virial
         return self._pull_back(g, geometry)
 
@@ -187,7 +181,7 @@ class PairDescriptor:
     def _inverse_distances(self, positions: Floats, cell: Floats | None) -> Floats:
         if self._compiled:
             descriptor = np.empty((len(positions), self.dim))
-            loops.load("evaluate").pair_distances(positions, *compiled_cell(cell), descriptor)
+            loops.load("evaluate").pair_distances(positions, compiled_cell(cell), descriptor)
             return descriptor
         d = self._displacements(positions, cell)
         d *= d  # not einsum, which would add it up unrounded where a processor can

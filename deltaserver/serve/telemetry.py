@@ -19,7 +19,7 @@ import structlog
 from deltaserver.model.manifest import BOUND_PARTS, WHOLE_MODEL_PARTS
 from deltaserver.serve.answer import Contribution, Structure
 from deltaserver.serve.logfile import LogFile, Rotation, now
-from deltaserver.textio.status_line import StatusLine, show
+from deltaserver.status_line import StatusLine, show
 
 STATUS_EVERY_S = 0.2
 PLAIN_STATUS_S = (1.0, 60.0)

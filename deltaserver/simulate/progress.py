@@ -13,8 +13,8 @@ from typing import TextIO
 import structlog
 
 from deltaserver.errors import UnitError
+from deltaserver.status_line import StatusLine
 from deltaserver.textio.columns import Column, parse_column, take
-from deltaserver.textio.status_line import StatusLine
 from deltaserver.units import PS_FS
 
 UPDATE_EVERY_S = 0.5

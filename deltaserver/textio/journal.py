@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -42,6 +42,13 @@ def read_journal(path: Path) -> Iterator[Record]:
                     f"{path}:{number}: not a journal record; remove this line to redo its work"
                 )
             yield record
+
+
+def changed(
+    before: Mapping[str, Any], now: Mapping[str, Any], keys: Iterable[str] | None = None
+) -> list[str]:
+    """Return which settings, of ``keys`` or all of ``now``, a work was begun with otherwise."""
+    return [key for key in (now if keys is None else keys) if before.get(key) != now.get(key)]
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:

@@ -1,9 +1,7 @@
 """Frames out of the text of an XYZ trajectory, fast where i-PI has written it.
 
-i-PI writes every atom as ``%8s %12.5e %12.5e %12.5e``: 48 bytes whose columns never move. A block
-of frames is then one table of bytes, and its numbers are one matrix product with the place values
-of the digits. Anything else (plain or extended XYZ, NaN, a frame that a kill cut short) is read
-line by line.
+A block of i-PI's frames is read at once, as a table (:mod:`deltaserver.textio.ipi_table`). Anything
+else (plain or extended XYZ, NaN, a frame that a kill cut short) is read line by line.
 """
 
 from __future__ import annotations
@@ -20,71 +18,29 @@ from deltaserver.errors import DataError
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.textio import comment as comments
 from deltaserver.textio.compressed import decoded, is_damage
+from deltaserver.textio.ipi_table import (
+    LINE_BYTES,
+    decode_lines,
+    headers_alike,
+    numbers_at,
+    well_formed,
+)
 from deltaserver.textio.species import ISOTOPES, parse_species
 from deltaserver.textio.xyz_frames import BOM, numbers_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Bytes = NDArray[np.uint8]
 
 CHUNK_BYTES = 1 << 22
 PART_BYTES = 1 << 16
 SLOW_FRAMES = 128  # frames in a block that is read line by line
 MAX_HEADER_BYTES = 1 << 16
 
-LINE_BYTES = 48  # "%8s %12.5e %12.5e %12.5e\n"
-NUMBERS_AT = (9, 22, 35)
-POINTS = [column + 2 for column in NUMBERS_AT]
-EXPONENTS = [column + 8 for column in NUMBERS_AT]
-SIGNS = list(NUMBERS_AT)
-EXPONENT_SIGNS = [column + 9 for column in NUMBERS_AT]
-DIGITS = [column + k for column in NUMBERS_AT for k in (1, 3, 4, 5, 6, 7, 10, 11)]
-ZERO, MINUS, POINT, LETTER_E, NEWLINE = b"0-.e\n"
-POWERS = 10.0 ** np.arange(5 + 99, 5 - 100, -1)  # [99 + exponent]: what divides 6 digits
-
 LABEL_BYTES = 8
 KNOWN = {*SYMBOLS, *ISOTOPES}
 CARRIAGE_RETURN = b"\r"
 BLANK = re.compile(rb"(?:[ \t]*\n)*[ \t]*(?=\Z)|(?:[ \t]*\n)*")
 UNLIMITED = 1 << 30
-
-
-def _place_values() -> NDArray[np.float32]:
-    """Return the (48, 6) matrix that turns digits into three mantissas and three exponents.
-
-    The sums stay below 2²⁴, so that single precision is exact.
-    """
-    places = np.zeros((LINE_BYTES, 6), np.float32)
-    for k, column in enumerate(NUMBERS_AT):
-        for offset, value in zip((1, 3, 4, 5, 6, 7), 10.0 ** np.arange(5, -1, -1), strict=True):
-            places[column + offset, k] = value
-        places[column + 10, 3 + k], places[column + 11, 3 + k] = 10.0, 1.0
-    return places
-
-
-PLACES = _place_values()
-PLACES_OF_ZERO = ZERO * PLACES.sum(axis=0)
-
-
-def decode_lines(lines: Bytes) -> Floats:
-    """Return (n, 3) numbers from (n, 48) bytes of i-PI's atom lines."""
-    raw = lines.astype(np.float32) @ PLACES - PLACES_OF_ZERO
-    exponent = raw[:, 3:].astype(np.int16)
-    np.negative(exponent, where=lines[:, EXPONENT_SIGNS] == MINUS, out=exponent)
-    values = raw[:, :3] / POWERS[99 + exponent]
-    np.negative(values, where=lines[:, SIGNS] == MINUS, out=values)
-    return np.asarray(values, np.float64)
-
-
-def well_formed(lines: Bytes) -> NDArray[np.bool_]:
-    """Tell for each of (…, 48) bytes whether it is an atom line as i-PI writes it."""
-    good = lines[..., LINE_BYTES - 1] == NEWLINE
-    for columns, letter in ((POINTS, POINT), (EXPONENTS, LETTER_E)):
-        for column in columns:
-            good &= lines[..., column] == letter
-    for column in DIGITS:
-        good &= lines[..., column] - np.uint8(ZERO) < 10
-    return np.asarray(good)
 
 
 @dataclass(frozen=True)
@@ -97,6 +53,14 @@ class Header:
     step: int | None
     unit_ang: float
     layout: comments.Layout
+
+    @property
+    def step_columns(self) -> tuple[int, int]:
+        """Where the number after ``Step:`` begins and ends, in bytes of both lines."""
+        match = comments.find_step(self.comment)
+        assert match is not None
+        before = self.n_bytes - len(self.comment) - 1
+        return before + match.start(1), before + match.end(1)
 
     @property
     def from_ipi(self) -> bool:
@@ -277,7 +241,7 @@ class XyzText:
         table = np.frombuffer(self._data, np.uint8, n_frames * n_bytes, self._at)
         table = table.reshape(n_frames, n_bytes)
         lines = table[:, header.n_bytes :].reshape(n_frames, header.n_atoms, LINE_BYTES)
-        alike = _headers_alike(table[:, : header.n_bytes]) & well_formed(lines).all(axis=1)
+        alike = headers_alike(table[:, : header.n_bytes]) & well_formed(lines).all(axis=1)
         alike &= (lines[:, :, :LABEL_BYTES] == self._label_bytes).all(axis=(1, 2))
         n_good = n_frames if alike.all() else int(np.argmin(alike))
         # Where frames are not alike, few are looked at together: not a chunk for each of them.
@@ -286,9 +250,9 @@ class XyzText:
             return None
         self._at += n_good * n_bytes
         positions = decode_lines(lines[:n_good].reshape(-1, LINE_BYTES)) * header.unit_ang
-        steps = _steps(table[:n_good, : header.n_bytes], header)
-        if steps is None:
-            steps = self._n_read + np.arange(n_good)
+        steps = self._n_read + np.arange(n_good)
+        if header.step is not None:
+            steps = numbers_at(table[:n_good, : header.n_bytes], *header.step_columns)
         return Frames(steps, positions.reshape(n_good, header.n_atoms, 3))
 
     # -- line by line --------------------------------------------------------------------------
@@ -392,26 +356,3 @@ class XyzText:
             self._at = len(self._data)
         else:
             self._at = found.start() + (0 if self._first.from_ipi else 1)
-
-
-def _headers_alike(headers: Bytes) -> NDArray[np.bool_]:
-    """Tell which of (B, n) headers differ from the first in numbers at most."""
-    first = headers[0]
-    text = ~(((first >= ZERO) & (first <= ZERO + 9)) | (first == MINUS) | (first == ord(" ")))
-    same = (headers[:, text] == first[text]).all(axis=1)
-    return np.asarray(same & ((headers == NEWLINE).sum(axis=1) == (first == NEWLINE).sum()))
-
-
-def _steps(headers: Bytes, header: Header) -> Ints | None:
-    """Read the number after ``Step:`` in (B, n) headers alike; None if they have none."""
-    if header.step is None:
-        return None
-    match = comments.find_step(header.comment)
-    assert match is not None
-    before = header.n_bytes - len(header.comment) - 1
-    begin, end = before + match.start(1), before + match.end(1)
-    while headers[0, begin - 1] == ord(" "):
-        begin -= 1  # a longer number takes the blanks before it
-    field = headers[:, begin:end]
-    digits = np.where(field == ord(" "), 0, field - np.uint8(ZERO)).astype(np.int64)
-    return np.asarray(digits @ 10 ** np.arange(end - begin - 1, -1, -1))

@@ -8,10 +8,9 @@ until everything is done. Components already there, trained on the same, are kep
 from __future__ import annotations
 
 import io
-import json
 import resource
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -22,18 +21,14 @@ from numpy.typing import NDArray
 
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.datasets.labelling import LOCAL
-from deltaserver.errors import DataError, InputError
-from deltaserver.model.composite import CompositeModel
+from deltaserver.errors import DataError
 from deltaserver.model.files.archive import read_arrays
 from deltaserver.model.fragment_blocks import FragmentBlocks, owner_of
 from deltaserver.model.linear.expansion import Expansion
-from deltaserver.model.manifest import FORMAT, MANIFEST_NAME, format_atoms
+from deltaserver.model.manifest import format_atoms
 from deltaserver.model.prior import PairPrior
 from deltaserver.model.prior_block import format_prior
-from deltaserver.model.trust.stored_frame import CHECK_NAME, store
-from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.textio.journal import write_atomically
-from deltaserver.textio.strict_yaml import dump_yaml
 from deltaserver.training.components import (
     BINDING,
     FULL,
@@ -42,8 +37,14 @@ from deltaserver.training.components import (
     choose,
     components,
     labelled_set,
-    lone_atom_energy,
     without_prior,
+)
+from deltaserver.training.directory_files import (
+    read_report,
+    refuse_another,
+    refuse_other_frames,
+    write_report,
+    write_served,
 )
 from deltaserver.training.iterative.conjugate import Bounds
 from deltaserver.training.linear.fit import LinearFit, linear_fit
@@ -51,14 +52,13 @@ from deltaserver.training.linear.site_fit import SiteFit
 from deltaserver.training.matrix.assembly import Progress, quiet
 from deltaserver.training.points import DEFAULT_SELECTION, NONE, Candidates
 from deltaserver.training.prior_fit import Asymptote, choose_prior, say_what_is_far_apart
+from deltaserver.training.request import LAMBDA, TrainingRequest
 from deltaserver.training.selection import Split, draw_stratified, split_in_time
 from deltaserver.training.symmetry import DEFAULT_CAP, Symmetry
 from deltaserver.training.symmetry_modes import resolve
-from deltaserver.training.trainer import LAMBDA, Candidate, TrainingRequest, train
+from deltaserver.training.trainer import Candidate, train
 from deltaserver.training.warm_start import WarmStart, read_warm_start
 
-REPORT_NAME = "training.json"
-STRUCTURE_NAME = "structure.xyz"  # where simulations start from unless told otherwise
 CHECKPOINTS = ".training"
 Report = Callable[[str], None]
 Ints = NDArray[np.int64]
@@ -112,15 +112,15 @@ def train_directory(
     )
     available = components(frames)
     wanted = [c for c in choose(available, plan.component) if not c.is_lone_atom]
-    report = _read_report(output)
-    _check_same_frames(output, report, frames, plan)
+    report = read_report(output)
+    refuse_other_frames(output, report, _frames_of(frames, plan))
     jobs = []
     for component in wanted:  # all of them before the first is trained: refusals come at once
         job = _job(frames, available, component, split, plan)
         request, found = job.request, job.symmetry
         choice = request.choice()
         if not plan.overwrite:
-            _check_not_another(output, report, component, _identity(request, plan))
+            refuse_another(output, report, component.name, _identity(request, plan))
         jobs.append(job)
         note = f"; {found.note}" if found.note else ""
         say(
@@ -133,7 +133,16 @@ def train_directory(
     output.mkdir(parents=True, exist_ok=True)
     for job in jobs:
         _train_component(output, report, job, plan, say, progress)
-    _finish(output, frames, available, split, plan, report)
+    report.update(
+        **_frames_of(frames, plan),
+        reference=frames.reference,
+        n_held_out=len(split.held_out),
+        seed=plan.seed,
+        selection={**report.get("selection", {}), plan.component: plan.selection},
+        symmetry={**report.get("symmetry", {}), plan.component: plan.symmetry},
+    )
+    write_served(output, frames, available, split, report)
+    _drop_checkpoints(output, choose(available, plan.component))
     return dict(report["components"])
 
 
@@ -247,25 +256,6 @@ def _identity(request: TrainingRequest, plan: TrainingPlan) -> dict[str, Any]:
     return {**request.identity(), "sigmas": list(plan.sigmas) or "auto", **several}
 
 
-def _check_not_another(
-    output: Path, report: dict[str, Any], component: Component, identity: dict[str, Any]
-) -> None:
-    """Refuse to replace a model that is there by one of other options, or of other frames."""
-    path = output / f"{component.name}.npz"
-    if not path.exists():
-        return
-    known = report["components"].get(component.name, {}).get("identity", {})
-    # What is not said now, and was then, is another model too; but for which solver it was.
-    keys = [*identity, *(key for key in known if key not in (*identity, "solver", "tolerance"))]
-    changed = [key for key in keys if known.get(key) != identity.get(key)]
-    if changed:
-        how = f"trained with other options ({', '.join(changed)})" if known else "not ours to judge"
-        raise InputError(
-            f"{path}: is there already, {how}; give --overwrite to replace it, or choose another "
-            "--output"
-        )
-
-
 def _train_component(
     output: Path, report: dict[str, Any], job: _Job, plan: TrainingPlan, say: Report,
     progress: Progress,
@@ -280,7 +270,7 @@ def _train_component(
     ranked = _ranked(output / CHECKPOINTS / name, job, plan, progress)
     write_atomically(path, ranked[0].path.read_bytes())
     report["components"][name] = _entry(job, ranked, identity)
-    _write_json(output / REPORT_NAME, report)
+    write_report(output, report)
     best = ranked[0]
     weight = best.record.get("intra_weight", 1.0)
     within = "" if weight == 1.0 else f", weight {weight:g} within fragments"
@@ -358,116 +348,18 @@ def _entry(job: _Job, ranked: list[Candidate], identity: dict[str, Any]) -> dict
     }
 
 
-def _read_report(output: Path) -> dict[str, Any]:
-    path = output / REPORT_NAME
-    if not path.exists():
-        return {"components": {}}
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(report["components"], dict):
-            raise TypeError
-    except (OSError, ValueError, KeyError, TypeError):
-        raise DataError(
-            f"{path}: not a report of deltaserver train; choose another --output"
-        ) from None
-    known: dict[str, Any] = report
-    return known
-
-
-def _check_same_frames(
-    output: Path, report: dict[str, Any], frames: LabelledFrames, plan: TrainingPlan
-) -> None:
-    """Refuse to mix models of other data or another hold-out: their test would mean nothing."""
-    if not report["components"]:
-        return
-    settings = {
+def _frames_of(frames: LabelledFrames, plan: TrainingPlan) -> dict[str, Any]:
+    """Return which frames models are trained and tested on."""
+    return {
         "dataset": frames.name,
         "n_frames": len(frames),
         "train_fraction": plan.train_fraction,
         "held_out_trajectories": list(plan.held_out_trajectories),
     }
-    for key, value in settings.items():
-        if report.get(key, value) != value:
-            raise DataError(
-                f"{output}: its models were trained with {key} = {report[key]}, now it is {value}; "
-                "choose another --output"
-            )
 
 
-def _finish(
-    output: Path, frames: LabelledFrames, available: tuple[Component, ...], split: Split,
-    plan: TrainingPlan, report: dict[str, Any],
-) -> None:  # fmt: skip
-    """Write the report and, once nothing is missing, the manifest; drop the checkpoints."""
-    report.update(
-        dataset=frames.name,
-        reference=frames.reference,
-        n_frames=len(frames),
-        train_fraction=plan.train_fraction,
-        held_out_trajectories=list(plan.held_out_trajectories),
-        n_held_out=len(split.held_out),
-        seed=plan.seed,
-        selection={**report.get("selection", {}), plan.component: plan.selection},
-        symmetry={**report.get("symmetry", {}), plan.component: plan.symmetry},
-    )
-    _write_json(output / REPORT_NAME, report)
-    there = {c.name for c in available if (output / f"{c.name}.npz").exists()}
-    needed = {c.name for c in available if not c.is_lone_atom and c.name != FULL}
-    if needed <= there:
-        manifest = _manifest(frames, available, FULL in there and len(frames.fragments) > 1)
-        if "prior" in report["components"].get(BINDING, {}):
-            manifest["prior"] = report["components"][BINDING]["prior"]
-        text = dump_yaml(manifest)
-        write_atomically(output / MANIFEST_NAME, text.encode())
-        write_atomically(output / STRUCTURE_NAME, _start_structure(frames, split).encode())
-        stored = store(CompositeModel.load(output), frames.positions[split.train[0]])
-        write_atomically(output / CHECK_NAME, f"{stored}\n".encode())
-    for component in choose(available, plan.component):
+def _drop_checkpoints(output: Path, finished: Sequence[Component]) -> None:
+    for component in finished:
         shutil.rmtree(output / CHECKPOINTS / component.name, ignore_errors=True)
     if (output / CHECKPOINTS).is_dir() and not any((output / CHECKPOINTS).iterdir()):
         (output / CHECKPOINTS).rmdir()
-
-
-def _start_structure(frames: LabelledFrames, split: Split) -> str:
-    """Format the training frame of the lowest energy as XYZ, Å."""
-    lowest = int(split.train[np.argmin(frames.energy[split.train])])
-    lines = [str(len(frames.numbers)), f"frame {lowest} of {frames.name}, in Å"]
-    for number, (x, y, z) in zip(frames.numbers, frames.positions[lowest], strict=True):
-        lines.append(f"{SYMBOLS[number]:<2} {x:14.8f} {y:14.8f} {z:14.8f}")
-    return "\n".join(lines) + "\n"
-
-
-def _manifest(
-    frames: LabelledFrames, available: tuple[Component, ...], with_full: bool
-) -> dict[str, Any]:
-    entries: dict[int, dict[str, Any]] = {}
-    for component in available:
-        for member, atoms in zip(component.members, component.atoms, strict=False):
-            entry: dict[str, Any] = {
-                "name": frames.fragments[member].name,
-                "atoms": format_atoms(atoms),
-            }
-            entries[member] = {**entry, **_source(frames, component)}
-    manifest: dict[str, Any] = {
-        "format": FORMAT,
-        "name": frames.name,
-        "reference": frames.reference or "not stated",
-        "fragments": [entries[member] for member in sorted(entries)],
-    }
-    if len(frames.fragments) > 1:
-        manifest["binding"] = {"model": "binding.npz"}
-    if with_full:
-        manifest["full"] = {"model": "full.npz"}
-    return manifest
-
-
-def _source(frames: LabelledFrames, component: Component) -> dict[str, Any]:
-    if not component.is_lone_atom:
-        return {"model": f"{component.name}.npz"}
-    symbol = SYMBOLS[frames.numbers[component.atoms[0][0]]]
-    energy = lone_atom_energy(frames, component)
-    return {"species": [symbol], "energy": energy, "energy_unit": "eV"}
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())

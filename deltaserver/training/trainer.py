@@ -10,149 +10,41 @@ same result.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.datasets.labelling import LOCAL
-from deltaserver.datasets.native import dataset_md5
 from deltaserver.errors import DataError
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.files.parameters import ModelParameters
 from deltaserver.model.fragment_blocks import FragmentBlocks, Reach
-from deltaserver.model.linear.expansion import Expansion
 from deltaserver.model.sgdml import Evaluation, NativeUnits, SGDMLModel, concatenate
-from deltaserver.textio.journal import write_atomically
+from deltaserver.textio.journal import changed, write_atomically
 from deltaserver.training import native
-from deltaserver.training.components import LabelledSet, less
+from deltaserver.training.components import LabelledSet
 from deltaserver.training.energy_rows import coefficients, labels
-from deltaserver.training.iterative.conjugate import DEFAULT_BOUNDS, Bounds
-from deltaserver.training.iterative.plan import Choice, decide
 from deltaserver.training.iterative.system import Resources, System, solve_iteratively
 from deltaserver.training.linear.refit import refit_sites
-from deltaserver.training.linear.site_fit import SiteFit
 from deltaserver.training.matrix.assembly import Progress, assemble, quiet
-from deltaserver.training.matrix.memory import Size
 from deltaserver.training.matrix.solver import UnsolvableError, solve_in_place
-from deltaserver.training.warm_start import WarmStart
+from deltaserver.training.request import TrainingRequest, data_md5
 from deltaserver.units import KCAL_PER_MOL_EV
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-LAMBDA = 1e-10
 AUTO_START, AUTO_RANGE = 20.0, (1.25, 1280.0)
 NOTHING_KCAL = 0.02  # of binding energy besides the prior, kcal/mol
 NEARER = (0.85, 0.97)  # of the shortest separation: the model fades between
 FADE_ANG = 2.0  # over which it fades out at long separations
 VALIDATION_BATCH = 16  # frames evaluated at once
 MANIFEST_NAME = "request.json"
-
-
-@dataclass(frozen=True)
-class TrainingRequest:
-    """One model to train.
-
-    Attributes:
-        data: frames and labels (eV, Å).
-        perms: permutation group, shape (S, N).
-        train: entries of ``data`` to train on, shape (M,).
-        valid: entries to validate on.
-        lam: λ.
-        threads: of assembly and factorisation.
-        device: ``"cpu"`` or ``"cuda"``.
-        max_bytes: memory limit; None is what the machine has.
-        solver: ``"exact"``, ``"iterative"``, or ``"auto"``, which chooses by memory and time.
-        bounds: when the iterative solver stops.
-        warm_start: coefficients of another model that it begins with.
-        blocks: weights of the descriptor's entries by fragment; None is sGDML's own descriptor.
-        fades: whether the model ends where its training points do, as a binding model on a
-            prior may.
-        linear_basis: what kind of linear expansion is fitted first, to what; empty is none.
-        linear: that expansion (kcal/mol, Å); the kernel learns the rest.
-        again: the problem that the expansion solves, where it is to be solved again beside the
-            kernel: a binding model's.
-        energies: weight of energies as labels, Å⁻¹; 0 is forces alone.
-        scheduler: of the workers that make an iteration's products; "local" is this machine.
-        workers: local processes that do.
-    """
-
-    data: LabelledSet
-    perms: Ints
-    train: Ints
-    valid: Ints
-    lam: float = LAMBDA
-    threads: int = 1
-    device: str = "cpu"
-    max_bytes: float | None = None
-    solver: str = "exact"
-    bounds: Bounds = DEFAULT_BOUNDS
-    warm_start: WarmStart | None = None
-    blocks: FragmentBlocks | None = None
-    fades: bool = False
-    linear_basis: str = ""
-    linear: Expansion | None = None
-    again: SiteFit | None = None
-    energies: float = 0.0
-    scheduler: str = LOCAL
-    workers: int = 1
-
-    @cached_property
-    def rest(self) -> LabelledSet:
-        """Return the labels less what the linear expansion says of them: for the kernel."""
-        if self.linear is None:
-            return self.data
-        energy, forces, _ = self.linear.evaluate(self.data.positions)
-        return less(self.data, energy * KCAL_PER_MOL_EV, forces * KCAL_PER_MOL_EV)
-
-    @property
-    def size(self) -> Size:
-        """Return what the memory estimate depends on."""
-        n_atoms, n_perms = len(self.data.numbers), len(self.perms)
-        return Size(n_atoms, n_perms, self.threads, self.device, self.energies > 0.0)
-
-    @property
-    def by_atoms(self) -> Floats | None:
-        """Return the weights of the descriptor's entries, shape (N, N)."""
-        return None if self.blocks is None else self.blocks.by_atoms
-
-    def identity(self) -> dict[str, Any]:
-        """Return all that decides the result: a checkpoint is only good for the same.
-
-        What ``"auto"`` chooses does not: the solvers differ by less than their bound.
-        """
-        iterative = {"solver": self.solver, "tolerance": self.bounds.tolerance}
-        return {
-            "dataset": self.data.name,
-            "dataset_md5": data_md5(self.data).decode(),
-            "n_train": len(self.train),
-            "train_points": _digest(self.train),
-            "n_valid": len(self.valid),
-            "valid_points": _digest(self.valid),
-            "n_perms": len(self.perms),
-            "permutations": _digest(self.perms),
-            "lambda": self.lam,
-            **(iterative if self.solver == "iterative" else {}),
-            **({} if self.blocks is None else {"block_weights": self.blocks.weights.tolist()}),
-            **({} if not self.linear_basis else {"linear": self.linear_basis}),
-            **({} if not self.energies else {"energies": self.energies}),
-        }
-
-    def choice(self) -> Choice:
-        """Return which solver it takes, with the memory and time estimated.
-
-        Raises:
-            InputError: memory does not suffice.
-        """
-        return decide(self.size, len(self.train), self.solver, self.max_bytes, self.data.name)
 
 
 @dataclass(frozen=True)
@@ -165,22 +57,6 @@ class TrainedModel:
     def force_mae(self) -> float:
         """Return the validation force MAE in kcal/mol/Å: what σ is chosen by."""
         return float(self.native.record["valid_force_mae_kcal_mol_ang"])
-
-
-def _digest(indices: Ints) -> str:
-    return hashlib.sha256(np.ascontiguousarray(indices, dtype=np.int64).tobytes()).hexdigest()[:16]
-
-
-def data_md5(data: LabelledSet) -> bytes:
-    """Return sgdml's fingerprint of the labelled set as a dataset in kcal/mol."""
-    return dataset_md5(
-        {
-            "z": data.numbers.astype(np.uint8),
-            "R": data.positions,
-            "E": data.energy / KCAL_PER_MOL_EV,
-            "F": data.forces / KCAL_PER_MOL_EV,
-        }
-    )
 
 
 def train_one(
@@ -445,8 +321,7 @@ def _claim(checkpoints: Path, identity: dict[str, Any]) -> None:
         found = json.loads(manifest.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         found = {}
-    differing = [key for key, value in identity.items() if found.get(key) != value]
-    if differing:
+    if differing := changed(found, identity):
         raise DataError(
             f"{checkpoints}: checkpoints of another training ({', '.join(differing)} differ); "
             "delete the directory, or choose another --output"

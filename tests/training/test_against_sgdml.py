@@ -11,9 +11,10 @@ from deltaserver.datasets.files import read_dataset
 from deltaserver.model.sgdml import SGDMLModel
 from deltaserver.training.components import components, labelled_set
 from deltaserver.training.native import write_model
+from deltaserver.training.request import TrainingRequest
 from deltaserver.training.selection import split_in_time
 from deltaserver.training.symmetry_modes import resolve
-from deltaserver.training.trainer import TrainingRequest, train_one
+from deltaserver.training.trainer import train_one
 from deltaserver.units import KCAL_PER_MOL_EV
 
 sgdml_train = pytest.importorskip("sgdml.train")

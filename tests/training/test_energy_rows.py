@@ -15,8 +15,9 @@ from deltaserver.training.matrix import blocks
 from deltaserver.training.matrix.assembly import _FASTEST, assemble
 from deltaserver.training.matrix.blocks import PairFields
 from deltaserver.training.native import write_model
+from deltaserver.training.request import TrainingRequest
 from deltaserver.training.symmetry_modes import resolve
-from deltaserver.training.trainer import TrainingRequest, train_one
+from deltaserver.training.trainer import train_one
 from deltaserver.training.warm_start import read_warm_start
 from deltaserver.units import KCAL_PER_MOL_EV
 from tests.training.test_trainer import SIGMA, request_for

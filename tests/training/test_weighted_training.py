@@ -17,8 +17,9 @@ from deltaserver.training.iterative.product import KernelProduct
 from deltaserver.training.matrix.assembly import assemble
 from deltaserver.training.model_directory import TrainingPlan, train_directory
 from deltaserver.training.native import write_model
+from deltaserver.training.request import TrainingRequest
 from deltaserver.training.symmetry_modes import resolve
-from deltaserver.training.trainer import TrainingRequest, train_one
+from deltaserver.training.trainer import train_one
 from deltaserver.training.warm_start import read_warm_start
 from tests.training.labelled import water_dimer
 

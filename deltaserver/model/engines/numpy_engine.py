@@ -71,7 +71,7 @@ class NumpyEngine(Engine):
         assert self._loops is not None
         result = (np.empty(len(x)), np.empty(x.shape), np.empty((len(x), 3, 3)))
         std, shift = self.parameters.std * scale, self.parameters.c * scale
-        total = self._loops(Task(x, *compiled_cell(cell), std, shift, *result))
+        total = self._loops(Task(x, compiled_cell(cell), std, shift, *result))
         if not math.isfinite(total):
             self._geometry(x, cell)  # says what is wrong
         return result

@@ -27,15 +27,13 @@ class Task(NamedTuple):
 
     Attributes:
         positions: shape (B, N, 3), the model's length.
-        cell, inverse, periodic: lattice vectors in columns, their inverse, whether to look at them.
+        cell: see :func:`deltaserver.model.descriptor.compiled_cell`.
         scale, shift: from E to the energies that are asked for.
         energy, forces, virial: to be filled, shape (B,), (B, N, 3), (B, 3, 3).
     """
 
     positions: Floats
-    cell: Floats
-    inverse: Floats
-    periodic: bool
+    cell: Floats | None
     scale: float
     shift: float
     energy: Floats
@@ -45,12 +43,12 @@ class Task(NamedTuple):
     def part(self, some: slice) -> Task:
         """Return the task of some of the geometries."""
         filled = (self.energy[some], self.forces[some], self.virial[some])
-        return Task(self.positions[some], *self[1:6], *filled)
+        return Task(self.positions[some], *self[1:4], *filled)
 
     def addend(self) -> Task:
         """Return a task whose results are to be added to this one's."""
-        filled = [np.empty_like(array) for array in self[6:]]
-        return Task(*self[:5], 0.0, *filled)
+        filled = [np.empty_like(array) for array in self[4:]]
+        return Task(*self[:3], 0.0, *filled)
 
 
 Evaluator = Callable[[Task], float]
@@ -140,7 +138,7 @@ class TrainingSum(ABC):
         tasks = [task] + [task.addend() for _ in shares[1:]]
         totals = self.team.map(lambda pair: run(*pair), list(zip(shares, tasks, strict=True)))
         for other in tasks[1:]:
-            for array, more in zip(task[6:], other[6:], strict=True):
+            for array, more in zip(task[4:], other[4:], strict=True):
                 array += more
         return totals[0]
 

@@ -80,15 +80,14 @@ class DirectSum(TrainingSum):
         m = self.n_train
         total: float = loops.load("evaluate").direct(
             self._row_centre, self._rows[:m][points], self._rows[m:][points],
-            self._alphas[points], self.weights.sigma, *task,
+            self._alphas[points], self.weights.sigma, tuple(task),
         )  # fmt: skip
         return total
 
     def _evaluate_eights(self, task: Task) -> float:
-        panels, centre = self._panels
-        known = (self.x_squared[:, 0], self.x_dot_a[:, 0], self._alphas)
+        panels, centre, known = self._panels
         total: float = loops.load("evaluate").direct_by_eights(
-            centre, panels, *known, self.weights.sigma, *task
+            centre, panels, known, self.weights.sigma, tuple(task)
         )
         return total
 
@@ -99,8 +98,11 @@ class DirectSum(TrainingSum):
         return centre
 
     @cached_property
-    def _panels(self) -> tuple[Floats, Floats]:
-        """The training arrays (P, R, C), C columns of all rows after the next C, and the centre."""
+    def _panels(self) -> tuple[Floats, Floats, Floats]:
+        """The training arrays (P, R, C), C columns of all rows after the next C, and the centre.
+
+        And what is known of every training point: |x|², x·a, its energy's coefficient, (3, M).
+        """
         n_rows, n_desc = self.xa.shape
         n_panels = max(1, -(-n_desc // COLUMNS))
         columns = round_up(-(-n_desc // n_panels))
@@ -110,7 +112,7 @@ class DirectSum(TrainingSum):
             panel[:n_rows, : part.shape[1]] = part
         centre = aligned(n_panels, columns)
         centre.ravel()[:n_desc] = self.centre
-        return panels, centre
+        return panels, centre, np.stack([self.x_squared[:, 0], self.x_dot_a[:, 0], self._alphas])
 
     def _permute_back(self, values: Floats) -> Floats:
         """Sum ``values[b, s, k]`` into ``g[b, gather[s, k]]``."""

@@ -75,7 +75,7 @@ class FourierSum(TrainingSum):
         return sum(self.team.map(partial(self._evaluate_groups, slice(None)), parts))
 
     def _evaluate_groups(self, groups: slice, task: Task) -> float:
-        total: float = loops.load("evaluate").small_group(*self._arguments(groups), *task)
+        total: float = loops.load("evaluate").small_group(*self._arguments(groups), tuple(task))
         return total
 
     def _arguments(self, groups: slice) -> tuple[object, ...]:
@@ -85,9 +85,8 @@ class FourierSum(TrainingSum):
             layout = self._layout
             points = slice(4 * (groups.start or 0), 4 * (groups.stop or len(layout.xa)))
             self._kept[key] = (
-                self.centre, *self._sparse_basis, layout.xa[groups], layout.x_squared[points],
-                layout.x_dot_a[points], layout.alphas[points], layout.components, self._values,
-                self.weights.sigma,
+                self.centre, self._sparse_basis, layout.xa[groups], layout.known[:, points],
+                layout.components, self._values, self.weights.sigma,
             )  # fmt: skip
         return self._kept[key]
 
@@ -131,7 +130,7 @@ class FourierSum(TrainingSum):
         return energy, g
 
     def _contract_compiled(self, centred: Floats) -> tuple[Floats, Floats]:
-        """Do the same in compiled loops, which read the training arrays once."""
+        """Evaluate in compiled loops, which read the training arrays once."""
         layout, fourier = self._layout, self.fourier
         queries = aligned(len(centred), layout.xa.shape[2])
         fourier.mix(centred).take(layout.gather, axis=1, out=queries, mode="clip")
@@ -146,15 +145,14 @@ class FourierSum(TrainingSum):
     def _sum_of_groups(self, groups: slice, queries: Floats) -> tuple[Floats, Floats, Floats]:
         layout, fourier = self._layout, self.fourier
         points = slice(4 * groups.start, 4 * groups.stop)
-        slopes, energy = aligned(*queries.shape), np.zeros(len(queries))
-        w1_sum = np.zeros(len(queries))
+        slopes, sums = aligned(*queries.shape), np.zeros((2, len(queries)))
+        n_cosets = len(fourier.sectors[0].values)
+        sectors = (layout.values, layout.transposed, fourier.signs, n_cosets)
         loops.load("evaluate").group_sum(
-            queries, layout.xa[groups], layout.x_squared[points], layout.x_dot_a[points],
-            layout.alphas[points], layout.components, layout.values, layout.transposed,
-            fourier.signs, len(fourier.sectors[0].values), self.weights.sigma, slopes, energy,
-            w1_sum,
+            queries, layout.xa[groups], layout.known[:, points], layout.components, sectors,
+            self.weights.sigma, slopes, sums,
         )  # fmt: skip
-        return slopes, energy, w1_sum
+        return slopes, sums[0], sums[1]
 
     def _correlate(self, y: Floats) -> Floats:
         """Z_ab = Σ_i X_ai Y_bi for queries y (B, D): shape (n_elements, 2M·B)."""
@@ -184,7 +182,7 @@ class _Layout:
 
     Attributes:
         xa: four x, then the four a, in Fourier space, shape (G, 8, W).
-        x_squared, x_dot_a, alphas: of these points, shape (4G,).
+        known: |x|², x·a and the coefficients of energies of these points, shape (3, 4G).
         places: where in W each Fourier coefficient is, shape (D,).
         gather: for every place in W the coefficient that is there, as :meth:`GroupFourier.mix`
             numbers them, shape (W,).
@@ -196,9 +194,7 @@ class _Layout:
     """
 
     xa: Floats
-    x_squared: Floats
-    x_dot_a: Floats
-    alphas: Floats
+    known: Floats
     places: Ints
     gather: Ints
     present: Floats
@@ -242,6 +238,6 @@ class _Layout:
         gather, present = np.zeros(width, dtype=np.int64), np.zeros(width)
         gather[place], present[place] = fourier.gather, 1.0
         return cls(
-            xa, known[0], known[1], known[2], place, gather, present, place[fourier.gather_back],
+            xa, known, place, gather, present, place[fourier.gather_back],
             np.array(components), values, transposed,
         )  # fmt: skip

@@ -159,10 +159,10 @@ class Embedding:
             by_group, weights = np.zeros((2, n * one.n_groups, len(decays)))
             rho, weight = by_group.reshape(n, -1), weights.reshape(n, -1)
             loop.densities(
-                x, pairs, places, decays, radials.multiples, *lattice, by_group, phi, between
+                x, (pairs, places), decays, radials.multiples, lattice, by_group, phi, between
             )
             energy[k] = loop.stretch(
-                x, stretches, self.mean, self.linear, *lattice, rho, weight, forces[k], virial[k]
+                x, stretches, self.mean, self.linear, lattice, rho, (weight, forces[k], virial[k])
             ) + loop.product(products, self.quadratic, rho, weight)
             loop.pull(pairs, places, decays, weights, phi, between, forces[k], virial[k])
         return energy, forces, virial

@@ -80,10 +80,13 @@ class Radials:
             return join(parts, places.shape)
         energy, virial = np.zeros(len(places)), np.zeros((len(places), 3, 3))
         forces, (decays, powers) = np.zeros(places.shape), self.arrays
-        loops.load("sites").pairs(
-            places, *pairs, decays, self.multiples, powers, *compiled_cell(cell),
-            energy, forces, virial,
-        )  # fmt: skip
+        loops.load("sites").add_pairs(
+            places,
+            pairs,
+            (decays, self.multiples, powers),
+            compiled_cell(cell),
+            (energy, forces, virial),
+        )
         return energy, forces, virial
 
     def _chunk(self, places: Floats, pairs: Pairs, cell: Floats | None) -> Evaluated:

@@ -15,18 +15,25 @@ Ints = NDArray[np.int64]
 
 @compiled
 def densities(
-    x: Floats, pairs: Ints, places: Ints, decays: Floats, multiples: Ints, cell: Floats,
-    inverse: Floats, periodic: bool, rho: Floats, phi: Floats, between: Floats,
-) -> None:  # fmt: skip
+    x: Floats,
+    pairs: tuple[Ints, Ints],
+    decays: Floats,
+    multiples: Ints,
+    cell: Floats | None,
+    rho: Floats,
+    phi: Floats,
+    between: Floats,
+) -> None:
     """Add ρ (N · groups, K) of positions (N, 3); set φ_k (P, K), and d and r of pairs (P, 4).
 
-    ``pairs`` and ``places`` (P, 2): the atoms, and where the pair counts for the first and second.
+    ``pairs`` is the atoms (P, 2), and where the pair counts for the first and second (P, 2).
     """
-    for p in range(len(pairs)):
-        a, b = pairs[p, 0], pairs[p, 1]
+    atoms, places = pairs
+    for p in range(len(atoms)):
+        a, b = atoms[p, 0], atoms[p, 1]
         d, e, f = x[a, 0] - x[b, 0], x[a, 1] - x[b, 1], x[a, 2] - x[b, 2]
-        if periodic:
-            d, e, f = _nearest_image(d, e, f, cell, inverse)
+        if cell is not None:
+            d, e, f = _nearest_image(d, e, f, cell)
         r = np.sqrt(d * d + e * e + f * f)
         between[p, 0], between[p, 1], between[p, 2], between[p, 3] = d, e, f, r
         one = np.exp(-decays[0] * r)
@@ -40,16 +47,25 @@ def densities(
 
 @compiled
 def stretch(
-    x: Floats, terms: Ints, mean: Floats, linear: Floats, cell: Floats, inverse: Floats,
-    periodic: bool, rho: Floats, weight: Floats, forces: Floats, virial: Floats,
-) -> float:  # fmt: skip
-    """Return the energy of stretches (L, 4), add ∂E/∂ρ (N, P), forces on i and j, and virial."""
+    x: Floats,
+    terms: Ints,
+    mean: Floats,
+    linear: Floats,
+    cell: Floats | None,
+    rho: Floats,
+    results: tuple[Floats, Floats, Floats],
+) -> float:
+    """Return the energy of stretches (L, 4); add to ``results``.
+
+    These are ∂E/∂ρ (N, P), forces on i and j, and the virial.
+    """
+    weight, forces, virial = results
     energy, n_densities = 0.0, rho.shape[1]
     for s in range(len(terms)):
         a, i, j, of = terms[s, 0], terms[s, 1], terms[s, 2], terms[s, 3]
         d, e, f = x[i, 0] - x[j, 0], x[i, 1] - x[j, 1], x[i, 2] - x[j, 2]
-        if periodic:
-            d, e, f = _nearest_image(d, e, f, cell, inverse)
+        if cell is not None:
+            d, e, f = _nearest_image(d, e, f, cell)
         length = np.sqrt(d * d + e * e + f * f)
         more, tension = length - mean[of], 0.0
         for p in range(n_densities):

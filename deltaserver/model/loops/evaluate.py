@@ -14,11 +14,11 @@ from deltaserver.compute.jit import compiled
 from deltaserver.model.loops.group import group_sum, group_sum_of_few
 from deltaserver.model.loops.pairs import (
     axes,
-    centred_between,
     collect,
+    distances_between,
     pair_distances,
     pull_back,
-    pull_of_centred_between,
+    pull_between,
 )
 from deltaserver.model.loops.sum import (
     aligned,
@@ -39,72 +39,45 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+# Of kernel.base, as a plain tuple: numba looks at a named one in Python at every call.
+Task = tuple[Floats, Floats | None, float, float, Floats, Floats, Floats]
 
 
 @compiled
-def direct(
-    centre: Floats,
-    x: Floats,
-    a: Floats,
-    alphas: Floats,
-    sigma: float,
-    positions: Floats,
-    cell: Floats,
-    inverse: Floats,
-    periodic: bool,
-    scale: float,
-    shift: float,
-    energy: Floats,
-    forces: Floats,
-    virial: Floats,
-) -> float:
+def direct(centre: Floats, x: Floats, a: Floats, alphas: Floats, sigma: float, task: Task) -> float:
     """Evaluate geometries (B, N, 3) in one call, with no permutations, one after the other.
 
     ``x``, ``a`` (M, ≥ D) and ``centre`` may end in zeros; ``alphas`` (M,) are the coefficients of
     energies. Fills energy (B,) with ``scale`` · E + ``shift``, and forces (B, N, 3) and virial
     (B, 3, 3) of that; returns what :func:`pair_distances` does.
     """
+    positions, cell, scale, shift, energy, forces, virial = task
     size = len(centre)
     descriptor, g = aligned(1, size), aligned(1, size)
     query, scratch = aligned(1, size)[0], np.empty((4, 4))
     total = 0.0
     for b in range(len(positions)):
         here = slice(b, b + 1)
-        total += pair_distances(positions[here], cell, inverse, periodic, descriptor)
+        total += pair_distances(positions[here], cell, descriptor)
         for k in range(size):
             query[k] = descriptor[0, k] - centre[k]
         energy[b] = scale * fused_sum(query, x, a, alphas, sigma, scratch, g[0]) + shift
         g *= scale
-        pull_back(
-            g, positions[here], cell, inverse, periodic, descriptor, forces[here], virial[here]
-        )
+        pull_back(g, positions[here], cell, descriptor, forces[here], virial[here])
     return total
 
 
 @compiled
 def direct_by_eights(
-    centre: Floats,
-    panels: Floats,
-    x_squared: Floats,
-    x_dot_a: Floats,
-    alphas: Floats,
-    sigma: float,
-    positions: Floats,
-    cell: Floats,
-    inverse: Floats,
-    periodic: bool,
-    scale: float,
-    shift: float,
-    energy: Floats,
-    forces: Floats,
-    virial: Floats,
+    centre: Floats, panels: Floats, known: Floats, sigma: float, task: Task
 ) -> float:
-    """Do :func:`direct` for eight geometries at a time: what is read serves all of them.
+    """Evaluate as :func:`direct`, eight geometries at a time: what is read serves all of them.
 
     ``panels`` (P, R, C) holds the training arrays, C columns of all of them after the next C: few
     enough for eight queries' C columns to stay in a core's first cache. Zeros fill R up to a
-    multiple of three. ``centre`` is (P, C).
+    multiple of three. ``centre`` is (P, C), ``known`` as in :func:`weights_of_eight`.
     """
+    positions, cell, scale, shift, energy, forces, virial = task
     n_panels, n_rows, columns = panels.shape
     n_atoms = positions.shape[1]
     n_desc = n_atoms * (n_atoms - 1) // 2
@@ -122,16 +95,12 @@ def direct_by_eights(
         for p in range(n_panels):
             start, stop = p * columns, min((p + 1) * columns, n_desc)
             for i in range(n):
-                here, squared = centred_between(
-                    at[i], cell, inverse, periodic, start, stop, centre[p], q[i]
-                )
+                here, squared = distances_between(at[i], cell, start, stop, centre[p], q[i])
                 total += here
                 q_squared[i] += squared
                 q[i, stop - start :] = 0.0
             dots_of_eight(q, panels[p], sums)
-        weights_of_eight(
-            sums, q_squared, x_squared, x_dot_a, alphas, sigma, scale, energies, w1_sum
-        )
+        weights_of_eight(sums, q_squared, known, sigma, scale, energies, w1_sum)
         pull[:] = 0.0
         stress[:] = 0.0
         for p in range(n_panels - 1, -1, -1):  # the last ones are in the cache
@@ -139,10 +108,8 @@ def direct_by_eights(
             q[:] = 0.0
             axpys_of_eight(sums, panels[p], q)
             for i in range(n):
-                pull_of_centred_between(
-                    q[i], w1_sum[i], centre[p], at[i], cell, inverse, periodic, start, stop,
-                    pull[i], stress[i],
-                )  # fmt: skip
+                g = q[i, : stop - start]
+                pull_between(g, w1_sum[i], centre[p], at[i], cell, start, pull[i], stress[i])
         for i in range(n):
             energy[first + i] = energies[i] + shift
             collect(pull[i], stress[i], forces[first + i], virial[first + i])
@@ -152,37 +119,29 @@ def direct_by_eights(
 @compiled
 def small_group(
     centre: Floats,
-    starts: Ints,
-    entries: Ints,
-    basis: Floats,
+    transform: tuple[Ints, Ints, Floats],
     xa: Floats,
-    x_squared: Floats,
-    x_dot_a: Floats,
-    alphas: Floats,
+    known: Floats,
     components: Ints,
     values: Floats,
     sigma: float,
-    positions: Floats,
-    cell: Floats,
-    inverse: Floats,
-    periodic: bool,
-    scale: float,
-    shift: float,
-    energy: Floats,
-    forces: Floats,
-    virial: Floats,
+    task: Task,
 ) -> float:
-    """Do :func:`direct` for a small group of permutations.
+    """Evaluate as :func:`direct`, for a small group of permutations.
 
-    Fourier coefficient c is the sum of ``basis[k] · q[entries[k]]`` over k from ``starts[c]``.
+    ``transform`` is (starts, entries, basis): Fourier coefficient c is the sum of
+    ``basis[k] · q[entries[k]]`` over k from ``starts[c]``. The rest is as in
+    :func:`group_sum_of_few`.
     """
+    starts, entries, basis = transform
+    positions, cell, scale, shift, energy, forces, virial = task
     n_desc, n_coefficients = len(centre), len(starts) - 1
     descriptor, g = np.empty((1, n_desc)), np.empty((1, n_desc))
     coefficients, slopes = aligned(1, n_coefficients), aligned(1, n_coefficients)
     total = 0.0
     for b in range(len(positions)):
         here = slice(b, b + 1)
-        total += pair_distances(positions[here], cell, inverse, periodic, descriptor)
+        total += pair_distances(positions[here], cell, descriptor)
         query = descriptor[0] - centre
         for c in range(n_coefficients):
             coefficient = 0.0
@@ -191,7 +150,7 @@ def small_group(
             coefficients[0, c] = coefficient
         slopes[:] = 0.0
         here_energy, w1_sum = group_sum_of_few(
-            coefficients, xa, x_squared, x_dot_a, alphas, components, values, sigma, slopes
+            coefficients, xa, known, components, values, sigma, slopes
         )
         energy[b] = scale * here_energy + shift
         g[0] = scale * w1_sum * query
@@ -199,7 +158,5 @@ def small_group(
             slope = scale * slopes[0, c]
             for k in range(starts[c], starts[c + 1]):
                 g[0, entries[k]] += basis[k] * slope
-        pull_back(
-            g, positions[here], cell, inverse, periodic, descriptor, forces[here], virial[here]
-        )
+        pull_back(g, positions[here], cell, descriptor, forces[here], virial[here])
     return total

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.compute.jit import compiled
-from deltaserver.model.loops.sum import aligned, eight, weights
+from deltaserver.model.loops.sum import Eight, aligned, eight, weights
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -47,8 +47,8 @@ def _dots(rows: Floats, queries: Floats, components: Ints, z: Floats) -> None:
                         s6, t6 = s6 + x6[k] * pk, t6 + x6[k] * qk
                         s7, t7 = s7 + x7[k] * pk, t7 + x7[k] * qk
                     place = first + row * dim + col
-                    _put_eight(z[b, place], s0, s1, s2, s3, s4, s5, s6, s7)
-                    _put_eight(z[b, place + 1], t0, t1, t2, t3, t4, t5, t6, t7)
+                    _put_eight(z[b, place], (s0, s1, s2, s3, s4, s5, s6, s7))
+                    _put_eight(z[b, place + 1], (t0, t1, t2, t3, t4, t5, t6, t7))
                 if dim % 2:
                     at = start + (dim - 1) * copies
                     q = queries[b, at : at + copies]
@@ -64,23 +64,12 @@ def _dots(rows: Floats, queries: Floats, components: Ints, z: Floats) -> None:
                         s6 += x6[k] * qk
                         s7 += x7[k] * qk
                     place = first + row * dim + dim - 1
-                    _put_eight(z[b, place], s0, s1, s2, s3, s4, s5, s6, s7)
+                    _put_eight(z[b, place], (s0, s1, s2, s3, s4, s5, s6, s7))
 
 
 @partial(compiled, inline="always")
-def _put_eight(
-    to: Floats,
-    s0: float,
-    s1: float,
-    s2: float,
-    s3: float,
-    s4: float,
-    s5: float,
-    s6: float,
-    s7: float,
-) -> None:
-    to[0], to[1], to[2], to[3] = s0, s1, s2, s3
-    to[4], to[5], to[6], to[7] = s4, s5, s6, s7
+def _put_eight(to: Floats, numbers: Eight) -> None:
+    to[0], to[1], to[2], to[3], to[4], to[5], to[6], to[7] = numbers
 
 
 @partial(compiled, allocates=False)
@@ -124,9 +113,7 @@ def _weigh_few(
     z: Floats,
     values: Floats,
     q_squared: float,
-    x_squared: Floats,
-    x_dot_a: Floats,
-    alphas: Floats,
+    known: Floats,
     sigma: float,
     scratch: Floats,
     w: Floats,
@@ -136,6 +123,7 @@ def _weigh_few(
     One permutation of ``values`` (S, n_elements) after the other; ``scratch`` is (2, 8). Returns
     the points' E and Σ w₁.
     """
+    x_squared, x_dot_a, alphas = known[0], known[1], known[2]
     order, n_elements = values.shape
     at, w12 = scratch[0], scratch[1]
     energy = w1_sum = 0.0
@@ -163,9 +151,7 @@ def _weigh_few(
 def group_sum_of_few(
     query: Floats,
     xa: Floats,
-    x_squared: Floats,
-    x_dot_a: Floats,
-    alphas: Floats,
+    known: Floats,
     components: Ints,
     values: Floats,
     sigma: float,
@@ -173,12 +159,12 @@ def group_sum_of_few(
 ) -> tuple[float, float]:
     """Sum over training points and a small group, for one query in Fourier space (1, D).
 
-    ``xa`` (G, 8, D) holds four x, then four a, in Fourier space too, ``x_squared``, ``x_dot_a``
-    and ``alphas`` (4G,) what the points are known by, ``components`` (first row, dim, copies,
-    first matrix element) of each, ``values`` (S, n_elements) the matrix elements of all
-    permutations; see :mod:`deltaserver.model.kernel.fourier`. Points of zeros, which fill the last
-    four, add nothing. Subtracts Σ (w₁ x + w₂ a) from g (1, D); returns E and Σ w₁, which is what
-    q has to be multiplied by.
+    ``xa`` (G, 8, D) holds four x, then four a, in Fourier space too, ``known`` (3, 4G) the points'
+    |x|², x·a and coefficients of energies, ``components`` (first row, dim, copies, first matrix
+    element) of each, ``values`` (S, n_elements) the matrix elements of all permutations; see
+    :mod:`deltaserver.model.kernel.fourier`. Points of zeros, which fill the last four, add nothing.
+    Subtracts Σ (w₁ x + w₂ a) from g (1, D); returns E and Σ w₁, which is what q has to be
+    multiplied by.
     """
     n_elements = values.shape[1]
     z = aligned(n_elements, 8).reshape((1, n_elements, 8))
@@ -189,10 +175,7 @@ def group_sum_of_few(
     for group in range(len(xa)):
         points = slice(4 * group, 4 * group + 4)
         _dots(xa[group], query, components, z)
-        here, sums = _weigh_few(
-            z[0], values, q_squared, x_squared[points], x_dot_a[points], alphas[points], sigma,
-            scratch, w[0],
-        )  # fmt: skip
+        here, sums = _weigh_few(z[0], values, q_squared, known[:, points], sigma, scratch, w[0])
         energy += here
         w1_sum += sums
         _axpys(xa[group], w, components, g)
@@ -229,9 +212,7 @@ def _weigh_cosets(
     signs: Floats,
     n_cosets: int,
     q_squared: float,
-    x_squared: Floats,
-    x_dot_a: Floats,
-    alphas: Floats,
+    known: Floats,
     sigma: float,
     scratch: Floats,
     w: Floats,
@@ -241,6 +222,7 @@ def _weigh_cosets(
     Element c of the centre times coset p has q_s·x = Σ_k signs[c, k] at[k, :, p]; w gets the
     adjoint of that. Returns the points' E and Σ w₁.
     """
+    x_squared, x_dot_a, alphas = known[0], known[1], known[2]
     energy = w1_sum = 0.0
     at_x, at_a = scratch[0], scratch[1]
     w[:] = 0.0
@@ -272,26 +254,23 @@ def _weigh_cosets(
 def group_sum(
     queries: Floats,
     xa: Floats,
-    x_squared: Floats,
-    x_dot_a: Floats,
-    alphas: Floats,
+    known: Floats,
     components: Ints,
-    values: Floats,
-    transposed: Floats,
-    signs: Floats,
-    n_cosets: int,
+    sectors: tuple[Floats, Floats, Floats, int],
     sigma: float,
     g: Floats,
-    energy: Floats,
-    w1_sum: Floats,
+    sums: Floats,
 ) -> None:
-    """Do :func:`group_sum_of_few` for a large group, sector by sector of its centre.
+    """Sum as :func:`group_sum_of_few`, over a large group, sector by sector of its centre.
 
-    For queries (B, D) at once: what is read serves all of them. Subtracts from g (B, D), adds to
-    energy (B,) and Σ w₁ (B,). ``values`` (n_sectors, K, P) are the matrix elements at the cosets
-    of the centre, ``transposed`` (n_sectors, P, K) the same; zeros fill K and P up to multiples
-    of eight, and the elements' numbers in ``components`` count sectors of K.
+    For queries (B, D) at once: what is read serves all of them. Subtracts from g (B, D), adds
+    energies and Σ w₁ to the rows of ``sums`` (2, B). ``sectors`` is (values, transposed, signs,
+    n_cosets): matrix elements at the cosets of the centre (n_sectors, K, P), the same as
+    (n_sectors, P, K), those of the centre's elements, and how many of P are no zeros. Zeros fill K
+    and P up to multiples of eight, and the elements' numbers in ``components`` count sectors of K.
     """
+    values, transposed, signs, n_cosets = sectors
+    energy, w1_sum = sums[0], sums[1]
     n_batch = len(queries)
     n_sectors, n_elements, n_padded = values.shape
     n_all = n_sectors * n_elements
@@ -311,12 +290,11 @@ def group_sum(
                 sector = slice(k * n_elements, (k + 1) * n_elements)
                 one[:] = z[b, sector].T
                 _multiply(one, values[k], at[k])
-            here, sums = _weigh_cosets(
-                at, signs, n_cosets, q_squared[b], x_squared[points], x_dot_a[points],
-                alphas[points], sigma, scratch, w,
-            )  # fmt: skip
+            here, w1 = _weigh_cosets(
+                at, signs, n_cosets, q_squared[b], known[:, points], sigma, scratch, w
+            )
             energy[b] += here
-            w1_sum[b] += sums
+            w1_sum[b] += w1
             for k in range(n_sectors):
                 sector = slice(k * n_elements, (k + 1) * n_elements)
                 _multiply(w[k], transposed[k], one)

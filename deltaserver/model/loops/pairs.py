@@ -3,6 +3,10 @@
 A pair's displacement is worked out twice, on the way to the descriptor and on the way back: that
 costs less than to write it to memory and to read it again. Both ways can be gone for a range of
 pairs alone, while what comes of it is still in a core's first cache.
+
+``cell`` is what :func:`deltaserver.model.descriptor.compiled_cell` makes: lattice vectors and their
+inverse, (2, 3, 3). Where it is None, or another argument that may be, numba compiles a loop without
+the branch, which becomes vector instructions.
 """
 
 from __future__ import annotations
@@ -20,16 +24,15 @@ Ints = NDArray[np.int64]
 
 
 @partial(compiled, inline="always")
-def _nearest_image(
-    x: float, y: float, z: float, cell: Floats, inverse: Floats
-) -> tuple[float, float, float]:
+def _nearest_image(x: float, y: float, z: float, cell: Floats) -> tuple[float, float, float]:
+    lattice, inverse = cell[0], cell[1]
     u = np.rint(inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2] * z)
     v = np.rint(inverse[1, 0] * x + inverse[1, 1] * y + inverse[1, 2] * z)
     w = np.rint(inverse[2, 0] * x + inverse[2, 1] * y + inverse[2, 2] * z)
     return (
-        x - (cell[0, 0] * u + cell[0, 1] * v + cell[0, 2] * w),
-        y - (cell[1, 0] * u + cell[1, 1] * v + cell[1, 2] * w),
-        z - (cell[2, 0] * u + cell[2, 1] * v + cell[2, 2] * w),
+        x - (lattice[0, 0] * u + lattice[0, 1] * v + lattice[0, 2] * w),
+        y - (lattice[1, 0] * u + lattice[1, 1] * v + lattice[1, 2] * w),
+        z - (lattice[2, 0] * u + lattice[2, 1] * v + lattice[2, 2] * w),
     )
 
 
@@ -41,7 +44,7 @@ def _row_of(pair: int) -> int:
 
 @partial(compiled, allocates=False)
 def axes(positions: Floats, at: Floats) -> float:
-    """Fill at (3, N) with the positions (N, 3); return 0, or no number where one is not finite."""
+    """Fill at (3, N) with the positions (N, 3); return 0, or NaN where one is not finite."""
     x, y, z = at[0], at[1], at[2]
     total = 0.0
     for i in range(len(positions)):
@@ -50,22 +53,13 @@ def axes(positions: Floats, at: Floats) -> float:
     return total
 
 
-@partial(compiled, inline="always")
-def _pair_loop(
-    at: Floats,
-    cell: Floats,
-    inverse: Floats,
-    periodic: bool,
-    start: int,
-    stop: int,
-    centred: bool,
-    centre: Floats,
-    row: Floats,
+@partial(compiled, allocates=False)
+def distances_between(
+    at: Floats, cell: Floats | None, start: int, stop: int, centre: Floats | None, row: Floats
 ) -> tuple[float, float]:
-    """Do :func:`distances_between`, or :func:`centred_between`.
+    """Fill row (≥ stop − start,) with 1/|r_i − r_j| of these pairs, less the centre if any.
 
-    Inlined with constants for both choices: a branch left in the loop would keep it from becoming
-    vector instructions.
+    Returns their sum before that, and |row|² if there is a centre.
     """
     x, y, z = at[0], at[1], at[2]
     total = squared = 0.0
@@ -73,16 +67,17 @@ def _pair_loop(
     while k < stop:
         first = k - i * (i - 1) // 2
         n = min(i - first, stop - k)
-        to, origin = row[k - start : k - start + n], centre[k - start : k - start + n]
+        to = row[k - start : k - start + n]
+        origin = to if centre is None else centre[k - start : k - start + n]
         xj, yj, zj = x[first : first + n], y[first : first + n], z[first : first + n]
         xi, yi, zi = x[i], y[i], z[i]
         for j in range(n):
             dx, dy, dz = xi - xj[j], yi - yj[j], zi - zj[j]
-            if periodic:
-                dx, dy, dz = _nearest_image(dx, dy, dz, cell, inverse)
+            if cell is not None:
+                dx, dy, dz = _nearest_image(dx, dy, dz, cell)
             value = 1.0 / math.sqrt(dx * dx + dy * dy + dz * dz)
             total += value
-            if centred:
+            if centre is not None:
                 value -= origin[j]
                 squared += value * value
             to[j] = value
@@ -92,65 +87,26 @@ def _pair_loop(
 
 
 @partial(compiled, allocates=False)
-def distances_between(
-    at: Floats,
-    cell: Floats,
-    inverse: Floats,
-    periodic: bool,
-    start: int,
-    stop: int,
-    descriptor: Floats,
-) -> float:
-    """Fill descriptor (≥ stop − start,) with 1/|r_i − r_j| of these pairs; return their sum."""
-    if periodic:
-        total, _ = _pair_loop(at, cell, inverse, True, start, stop, False, descriptor, descriptor)
-    else:
-        total, _ = _pair_loop(at, cell, inverse, False, start, stop, False, descriptor, descriptor)
-    return float(total)
-
-
-@partial(compiled, allocates=False)
-def centred_between(
-    at: Floats,
-    cell: Floats,
-    inverse: Floats,
-    periodic: bool,
-    start: int,
-    stop: int,
-    centre: Floats,
-    q: Floats,
-) -> tuple[float, float]:
-    """Fill q with 1/|r_i − r_j| of these pairs, less the centre; return their sum and |q|²."""
-    if periodic:
-        total, squared = _pair_loop(at, cell, inverse, True, start, stop, True, centre, q)
-    else:
-        total, squared = _pair_loop(at, cell, inverse, False, start, stop, True, centre, q)
-    return total, squared
-
-
-@partial(compiled, inline="always")
-def _pull_loop(
+def pull_between(
     g: Floats,
-    at: Floats,
-    cell: Floats,
-    inverse: Floats,
-    periodic: bool,
-    start: int,
-    stop: int,
-    centred: bool,
-    w1_sum: float,
+    w1_sum: float | None,
     known: Floats,
+    at: Floats,
+    cell: Floats | None,
+    start: int,
     pull: Floats,
     stress: Floats,
 ) -> None:
-    """Do :func:`pull_between`, or :func:`pull_of_centred_between`; ``known`` is the descriptor.
+    """Add Jᵀg of the pairs from ``start`` to pull (3, N), and Σ c d ⊗ d, c = g D³, to stress (6,).
 
-    Or its centre. Inlined with constants, as :func:`_pair_loop`.
+    ``known`` is their descriptor D. With a number ``w1_sum`` it is the descriptor's centre, and the
+    centred descriptor times that number is added to g. The descriptor is worked out again then:
+    that costs less than to have it out of the third cache.
     """
     x, y, z = at[0], at[1], at[2]
     pull_x, pull_y, pull_z = pull[0], pull[1], pull[2]
     xx = xy = xz = yy = yz = zz = 0.0
-    k, i = start, _row_of(start)
+    k, stop, i = start, start + len(g), _row_of(start)
     while k < stop:
         first = k - i * (i - 1) // 2
         n = min(i - first, stop - k)
@@ -162,10 +118,10 @@ def _pull_loop(
         fx = fy = fz = 0.0
         for j in range(n):
             dx, dy, dz = xi - xj[j], yi - yj[j], zi - zj[j]
-            if periodic:
-                dx, dy, dz = _nearest_image(dx, dy, dz, cell, inverse)
+            if cell is not None:
+                dx, dy, dz = _nearest_image(dx, dy, dz, cell)
             slope, value = slopes[j], given[j]
-            if centred:
+            if w1_sum is not None:
                 value = 1.0 / math.sqrt(dx * dx + dy * dy + dz * dz)
                 slope += w1_sum * (value - given[j])
             c = slope * value * value * value
@@ -196,50 +152,6 @@ def _pull_loop(
 
 
 @partial(compiled, allocates=False)
-def pull_between(
-    g: Floats,
-    at: Floats,
-    cell: Floats,
-    inverse: Floats,
-    periodic: bool,
-    start: int,
-    stop: int,
-    descriptor: Floats,
-    pull: Floats,
-    stress: Floats,
-) -> None:
-    """Add Jᵀg of these pairs to pull (3, N), and Σ c d ⊗ d with c = g D³ to stress (6,)."""
-    if periodic:
-        _pull_loop(g, at, cell, inverse, True, start, stop, False, 0.0, descriptor, pull, stress)
-    else:
-        _pull_loop(g, at, cell, inverse, False, start, stop, False, 0.0, descriptor, pull, stress)
-
-
-@partial(compiled, allocates=False)
-def pull_of_centred_between(
-    g: Floats,
-    w1_sum: float,
-    centre: Floats,
-    at: Floats,
-    cell: Floats,
-    inverse: Floats,
-    periodic: bool,
-    start: int,
-    stop: int,
-    pull: Floats,
-    stress: Floats,
-) -> None:
-    """Do the same for g and the centred descriptor times ``w1_sum``.
-
-    The descriptor is worked out again: that costs less than to have it out of the third cache.
-    """
-    if periodic:
-        _pull_loop(g, at, cell, inverse, True, start, stop, True, w1_sum, centre, pull, stress)
-    else:
-        _pull_loop(g, at, cell, inverse, False, start, stop, True, w1_sum, centre, pull, stress)
-
-
-@partial(compiled, allocates=False)
 def collect(pull: Floats, stress: Floats, forces: Floats, virial: Floats) -> None:
     """Turn pull and stress of all pairs into forces (N, 3) and the virial (3, 3)."""
     pull_x, pull_y, pull_z = pull[0], pull[1], pull[2]
@@ -252,9 +164,7 @@ def collect(pull: Floats, stress: Floats, forces: Floats, virial: Floats) -> Non
 
 
 @compiled
-def pair_distances(
-    positions: Floats, cell: Floats, inverse: Floats, periodic: bool, descriptor: Floats
-) -> float:
+def pair_distances(positions: Floats, cell: Floats | None, descriptor: Floats) -> float:
     """Fill 1/|r_i − r_j| into (B, ≥ D) for positions (B, N, 3); return their sum.
 
     The sum is not finite where two atoms coincide or a position is not finite.
@@ -265,7 +175,7 @@ def pair_distances(
     total = 0.0
     for b in range(len(positions)):
         total += axes(positions[b], at)
-        total += distances_between(at, cell, inverse, periodic, 0, n_desc, descriptor[b])
+        total += distances_between(at, cell, 0, n_desc, None, descriptor[b])[0]
     return total
 
 
@@ -273,9 +183,7 @@ def pair_distances(
 def pull_back(
     g: Floats,
     positions: Floats,
-    cell: Floats,
-    inverse: Floats,
-    periodic: bool,
+    cell: Floats | None,
     descriptor: Floats,
     forces: Floats,
     virial: Floats,
@@ -288,5 +196,5 @@ def pull_back(
         axes(positions[b], at)
         pull[:] = 0.0
         stress[:] = 0.0
-        pull_between(g[b], at, cell, inverse, periodic, 0, n_desc, descriptor[b], pull, stress)
+        pull_between(g[b, :n_desc], None, descriptor[b], at, cell, 0, pull, stress)
         collect(pull, stress, forces[b], virial[b])

@@ -27,15 +27,22 @@ def _power(r: float, n: int) -> float:
 
 
 @compiled
-def pairs(
-    places: Floats, first: Ints, second: Ints, coefficients: Floats, decays: Floats,
-    multiples: Ints, powers: Floats, cell: Floats, inverse: Floats, periodic: bool,
-    energy: Floats, forces: Floats, virial: Floats,
-) -> None:  # fmt: skip
+def add_pairs(
+    places: Floats,
+    pairs: tuple[Ints, Ints, Floats],
+    radials: tuple[Floats, Ints, Floats],
+    cell: Floats | None,
+    results: tuple[Floats, Floats, Floats],
+) -> None:
     """Add energies (B,), forces on places (B, n, 3) and virials (B, 3, 3) of places (B, n, 3).
 
-    Decays that are ``multiples`` of the first are powers of one exponential; 0 is no multiple.
+    ``pairs`` is (first, second, coefficients): the places of each (P,), and C (P, K).
+    ``radials`` is (decays, multiples, powers): decays that are multiples of the first are powers of
+    one exponential; 0 is no multiple.
     """
+    first, second, coefficients = pairs
+    decays, multiples, powers = radials
+    energy, forces, virial = results
     n_decays = len(decays)
     decay = decays[0] if n_decays else 0.0
     exponent = powers[:, 0].astype(np.int64)
@@ -48,8 +55,8 @@ def pairs(
         for p in range(len(first)):
             a, b = first[p], second[p]
             x, y, z = at[a, 0] - at[b, 0], at[a, 1] - at[b, 1], at[a, 2] - at[b, 2]
-            if periodic:
-                x, y, z = _nearest_image(x, y, z, cell, inverse)
+            if cell is not None:
+                x, y, z = _nearest_image(x, y, z, cell)
             squared = x * x + y * y + z * z
             r = np.sqrt(squared)
             inverse_squared = 1.0 / squared

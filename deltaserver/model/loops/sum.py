@@ -16,6 +16,8 @@ from deltaserver.compute.jit import compiled
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+Eight = tuple[float, float, float, float, float, float, float, float]
+
 LINE = 8  # float64 numbers in a cache line
 _SHIFT = 1.5 * 2.0**52  # a sum with it is rounded to an integer, which stands in its last bits
 _LOG2_E = 1.4426950408889634
@@ -61,7 +63,7 @@ def exponential(x: float) -> float:
 
 
 @partial(compiled, inline="always")
-def eight(w: Floats) -> tuple[float, float, float, float, float, float, float, float]:
+def eight(w: Floats) -> Eight:
     """Return eight numbers, to be kept in registers."""
     return w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]
 
@@ -164,23 +166,14 @@ def dots_of_eight(q: Floats, rows: Floats, sums: Floats) -> None:
             s6, t6, u6 = s6 + qk * xk, t6 + qk * yk, u6 + qk * zk
             qk = q7[k]
             s7, t7, u7 = s7 + qk * xk, t7 + qk * yk, u7 + qk * zk
-        _add_eight(sums[r], s0, s1, s2, s3, s4, s5, s6, s7)
-        _add_eight(sums[r + third], t0, t1, t2, t3, t4, t5, t6, t7)
-        _add_eight(sums[r + 2 * third], u0, u1, u2, u3, u4, u5, u6, u7)
+        _add_eight(sums[r], (s0, s1, s2, s3, s4, s5, s6, s7))
+        _add_eight(sums[r + third], (t0, t1, t2, t3, t4, t5, t6, t7))
+        _add_eight(sums[r + 2 * third], (u0, u1, u2, u3, u4, u5, u6, u7))
 
 
 @partial(compiled, inline="always")
-def _add_eight(
-    to: Floats,
-    s0: float,
-    s1: float,
-    s2: float,
-    s3: float,
-    s4: float,
-    s5: float,
-    s6: float,
-    s7: float,
-) -> None:
+def _add_eight(to: Floats, numbers: Eight) -> None:
+    s0, s1, s2, s3, s4, s5, s6, s7 = numbers
     to[0], to[1], to[2], to[3] = to[0] + s0, to[1] + s1, to[2] + s2, to[3] + s3
     to[4], to[5], to[6], to[7] = to[4] + s4, to[5] + s5, to[6] + s6, to[7] + s7
 
@@ -214,9 +207,7 @@ def axpys_of_eight(w: Floats, rows: Floats, g: Floats) -> None:
 def weights_of_eight(
     sums: Floats,
     q_squared: Floats,
-    x_squared: Floats,
-    x_dot_a: Floats,
-    alphas: Floats,
+    known: Floats,
     sigma: float,
     scale: float,
     energy: Floats,
@@ -224,8 +215,9 @@ def weights_of_eight(
 ) -> None:
     """Turn sums, q·x and then q·a (2M, 8), into w₁ and w₂, and fill energy and Σ w₁ (8,).
 
-    All of it times ``scale``.
+    All of it times ``scale``. ``known`` (3, M) holds |x|², x·a and the coefficients of energies.
     """
+    x_squared, x_dot_a, alphas = known[0], known[1], known[2]
     n_train = len(x_squared)
     energy[:] = 0.0
     w1_sum[:] = 0.0

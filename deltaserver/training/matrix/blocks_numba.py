@@ -25,7 +25,7 @@ def block(fields: PairFields, m: int, n: int, group: PermutationGroup, sigma: fl
     x, u, x2, u2 = fields.x[m], fields.u[m], fields.x[n], fields.u[n]
     size = (len(group), 3 * fields.n_atoms)
     pulled, pulled2, distance = np.empty(size), np.empty(size), np.empty(len(group))
-    _pull(x, u, x2, u2, group.forward, group.inverse, pulled, pulled2, distance)
+    _pull((x, u), (x2, u2), group.forward, group.inverse, pulled, pulled2, distance)
     a, b = weights(distance, sigma)
     result: Floats = (pulled2 * -b[:, None]).T @ pulled
     _add_jacobian_products(u, u2, a, group.forward, group.inverse, group.by_source, result)
@@ -36,10 +36,17 @@ def block(fields: PairFields, m: int, n: int, group: PermutationGroup, sigma: fl
 
 @compiled
 def _pull(
-    x: Floats, u: Floats, x2: Floats, u2: Floats, forward: Ints, inverse: Ints,
-    pulled: Floats, pulled2: Floats, distance: Floats,
-) -> None:  # fmt: skip
-    """Fill JᵀΔ_s and J′ᵀP_sᵀΔ_s, both (S, 3N), and |Δ_s| (S,)."""
+    one: tuple[Floats, Floats],
+    other: tuple[Floats, Floats],
+    forward: Ints,
+    inverse: Ints,
+    pulled: Floats,
+    pulled2: Floats,
+    distance: Floats,
+) -> None:
+    """Fill JᵀΔ_s and J′ᵀP_sᵀΔ_s, both (S, 3N), and |Δ_s| (S,), of x and u of two points."""
+    x, u = one
+    x2, u2 = other
     n_atoms = x.shape[0]
     delta = np.empty(n_atoms)
     for s in range(forward.shape[0]):

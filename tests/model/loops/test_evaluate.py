@@ -48,7 +48,7 @@ def test_geometries_in_one_call_equal_numpy(monkeypatch, group, n_train, n_batch
     total = sum_of(n_train, pairs.permutations(GROUPS[group]), seed=n_train)
     x = shaken(geometry(7), n_batch, seed=5)
     energy, forces, virial = np.empty(n_batch), np.empty(x.shape), np.empty((n_batch, 3, 3))
-    task = Task(x, *compiled_cell(cell), 3.0, -2.0, energy, forces, virial)
+    task = Task(x, compiled_cell(cell), 3.0, -2.0, energy, forces, virial)
     finite = total.evaluator()(task)
     assert np.isfinite(finite)
     here = pairs.geometry(x, cell)
@@ -74,7 +74,7 @@ def test_threads_give_the_same_numbers(monkeypatch, group, n_batch, n_threads):
         total = sum_of(13, PairDescriptor(n_atoms).permutations(perms), team=team)
         parameters = (np.empty(n_batch), np.empty(x.shape), np.empty((n_batch, 3, 3)))
         if evaluator := total.evaluator():
-            evaluator(Task(x, *compiled_cell(None), 2.0, 1.0, *parameters))
+            evaluator(Task(x, compiled_cell(None), 2.0, 1.0, *parameters))
             found.append(parameters)
         else:
             found.append(total(PairDescriptor(n_atoms).geometry(x).descriptor))
@@ -111,7 +111,7 @@ def test_energies_that_were_trained_on_count_in_compiled_loops(
     total = sum_of(n_train, pairs.permutations(GROUPS[group]), seed=n_train, energies=True)
     x = shaken(geometry(7), n_batch, seed=5)
     energy, forces, virial = np.empty(n_batch), np.empty(x.shape), np.empty((n_batch, 3, 3))
-    total.evaluator()(Task(x, *compiled_cell(None), 3.0, -2.0, energy, forces, virial))
+    total.evaluator()(Task(x, compiled_cell(None), 3.0, -2.0, energy, forces, virial))
     here = pairs.geometry(x)
     monkeypatch.setattr(jit, "AVAILABLE", False)
     expected, g = total(here.descriptor)
@@ -185,7 +185,7 @@ def test_what_is_not_finite_does_not_look_finite(perms, nowhere):
     x = shaken(geometry(4), 2, seed=1)
     x[1, 2, 0] = nowhere
     energy, forces, virial = np.empty(2), np.empty((2, 4, 3)), np.empty((2, 3, 3))
-    found = total.evaluator()(Task(x, *compiled_cell(None), 1.0, 0.0, energy, forces, virial))
+    found = total.evaluator()(Task(x, compiled_cell(None), 1.0, 0.0, energy, forces, virial))
     assert not np.isfinite(found)
     assert np.isfinite(energy[0])
     assert np.isfinite(forces[0]).all()

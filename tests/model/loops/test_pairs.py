@@ -43,7 +43,7 @@ def test_distances_by_ranges(axes, cell, size):
     expected = PAIRS.geometry(axes.T[None], cell).descriptor[0]
     for start, stop in ranges(size):
         found = np.full(stop - start + 3, -1.0)
-        total = pairs.distances_between(axes, *compiled_cell(cell), start, stop, found)
+        total, _ = pairs.distances_between(axes, compiled_cell(cell), start, stop, None, found)
         np.testing.assert_allclose(found[:-3], expected[start:stop], rtol=1e-13)
         np.testing.assert_array_equal(found[-3:], -1.0)
         assert total == pytest.approx(found[:-3].sum())
@@ -58,8 +58,8 @@ def test_forces_and_virial_by_ranges(axes, cell, size):
     pull, stress = np.zeros((3, N_ATOMS)), np.zeros(6)
     for start, stop in ranges(size):
         pairs.pull_between(
-            g[0, start:stop], axes, *compiled_cell(cell), start, stop,
-            here.descriptor[0, start:stop], pull, stress,
+            g[0, start:stop], None, here.descriptor[0, start:stop], axes, compiled_cell(cell),
+            start, pull, stress,
         )  # fmt: skip
     forces, virial = np.empty((N_ATOMS, 3)), np.empty((3, 3))
     pairs.collect(pull, stress, forces, virial)
@@ -84,13 +84,13 @@ def test_centred_distances_and_their_forces_by_ranges(axes, cell, size):
     expected_forces, expected_virial = PAIRS.pull_back((g + w1_sum * expected_q)[None], here)
     pull, stress = np.zeros((3, N_ATOMS)), np.zeros(6)
     for start, stop in ranges(size):
-        q, where = np.empty(stop - start), (*compiled_cell(cell), start, stop)
-        total, squared = pairs.centred_between(axes, *where, centre[start:stop], q)
+        q, box = np.empty(stop - start), compiled_cell(cell)
+        total, squared = pairs.distances_between(axes, box, start, stop, centre[start:stop], q)
         np.testing.assert_allclose(q, expected_q[start:stop], rtol=1e-11, atol=1e-13)
         assert total == pytest.approx(here.descriptor[0, start:stop].sum())
         assert squared == pytest.approx(q @ q)
-        pairs.pull_of_centred_between(
-            g[start:stop], w1_sum, centre[start:stop], axes, *where, pull, stress
+        pairs.pull_between(
+            g[start:stop], w1_sum, centre[start:stop], axes, box, start, pull, stress
         )
     forces, virial = np.empty((N_ATOMS, 3)), np.empty((3, 3))
     pairs.collect(pull, stress, forces, virial)
