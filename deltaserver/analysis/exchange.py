@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deltaserver.analysis.measure.survey import Sampled, Surveyed
 from deltaserver.analysis.read.properties import read_properties
 from deltaserver.analysis.reading import Notes
-from deltaserver.analysis.results import Found
+from deltaserver.analysis.results import RunAnalysis
 from deltaserver.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -20,21 +20,21 @@ TEMPERATURE = "ensemble_temperature"
 ROUND_K = 2  # digits: i-PI writes nine
 
 
-def sort_by_temperature(found: Sequence[Found], notes: Notes) -> list[Found]:
+def sort_by_temperature(found: Sequence[RunAnalysis], notes: Notes) -> list[RunAnalysis]:
     """Return the runs, replicas that exchange their temperatures replaced by one a temperature.
 
     A system's trajectory goes through several temperatures; at every step each temperature has
     one system, so that the frames of one temperature are a trajectory again, though not one in
     time: it has no angular displacement. A ramp is at no temperature long enough for a surface.
     """
-    done: list[Found] = []
+    done: list[RunAnalysis] = []
     for directory in dict.fromkeys(one.run.directory for one in found):
         mine = [one for one in found if one.run.directory == directory]
         done += _sorted(mine, notes) if any(one.run.is_exchange for one in mine) else mine
     return done
 
 
-def _sorted(systems: list[Found], notes: Notes) -> list[Found]:
+def _sorted(systems: list[RunAnalysis], notes: Notes) -> list[RunAnalysis]:
     try:
         temperatures = [_at_frames(one, notes) for one in systems]
     except DataError as error:
@@ -51,7 +51,7 @@ def _sorted(systems: list[Found], notes: Notes) -> list[Found]:
     return [_at(systems, temperatures, float(kelvin)) for kelvin in known]
 
 
-def _at_frames(one: Found, notes: Notes) -> Floats:
+def _at_frames(one: RunAnalysis, notes: Notes) -> Floats:
     """Return the ensemble's temperature (K) at every frame, NaN where it is not written."""
     if not one.run.properties:
         raise DataError("no properties, so that the temperature of a frame is not known")
@@ -68,7 +68,7 @@ def _at_frames(one: Found, notes: Notes) -> Floats:
     return found
 
 
-def _without_surfaces(one: Found) -> Found:
+def _without_surfaces(one: RunAnalysis) -> RunAnalysis:
     return replace(
         one,
         run=replace(one.run, temperature_k=None),
@@ -76,7 +76,7 @@ def _without_surfaces(one: Found) -> Found:
     )
 
 
-def _at(systems: list[Found], temperatures: list[Floats], kelvin: float) -> Found:
+def _at(systems: list[RunAnalysis], temperatures: list[Floats], kelvin: float) -> RunAnalysis:
     """Return the frames of all systems at one temperature, in the order of their steps."""
     which = [np.flatnonzero(t == kelvin) for t in temperatures]
     parts = [one.surveyed for one in systems]

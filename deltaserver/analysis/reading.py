@@ -23,7 +23,7 @@ from deltaserver.analysis.measure.definitions import (
 from deltaserver.analysis.measure.survey import Bonds, Survey, Task, find_bonds, molecules
 from deltaserver.analysis.read.directory import Run
 from deltaserver.analysis.read.trajectory import Trajectory
-from deltaserver.analysis.results import Break, Found, Options
+from deltaserver.analysis.results import Break, Options, RunAnalysis
 from deltaserver.errors import DataError
 from deltaserver.model.manifest import read_manifest
 from deltaserver.molecules.bonds import NONMETALS
@@ -59,7 +59,7 @@ class Notes:
 
 def read(
     run: Run, options: Options, parts: Sequence[str], notes: Notes, progress: Progress
-) -> Found:
+) -> RunAnalysis:
     """Go through a run's trajectory; the results to come are empty as yet.
 
     Raises:
@@ -102,7 +102,7 @@ def read(
         progress(run.label, n_frames)
     timestep = options.timestep_fs or run.timestep_fs
     return _trimmed(
-        Found(
+        RunAnalysis(
             run=replace(run, temperature_k=options.temperature_k or run.temperature_k),
             definitions=definitions,
             symbols=trajectory.symbols,
@@ -252,7 +252,7 @@ def _orientable(
     return replace(definitions, rotations=tuple(kept))
 
 
-def _trimmed(found: Found, options: Options, notes: Notes) -> Found:
+def _trimmed(found: RunAnalysis, options: Options, notes: Notes) -> RunAnalysis:
     """Leave out the time before ``skip``, after ``until``, and what follows a broken bond."""
     surveyed, label = found.surveyed, found.run.label
     if surveyed.n_overwritten:

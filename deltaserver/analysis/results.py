@@ -66,7 +66,7 @@ class Thermo:
 
 
 @dataclass(frozen=True)
-class Found:
+class RunAnalysis:
     """One run's results. ``surfaces`` and the others are filled as far as they could be."""
 
     run: Run
@@ -108,6 +108,6 @@ class Found:
 class Analysis:
     """All runs, and what was told while they were read."""
 
-    runs: tuple[Found, ...]
+    runs: tuple[RunAnalysis, ...]
     notes: tuple[str, ...]
     problems: tuple[str, ...]  # what was asked for and could not be done

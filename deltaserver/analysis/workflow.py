@@ -16,7 +16,7 @@ from deltaserver.analysis.read import contributions
 from deltaserver.analysis.read.directory import Run
 from deltaserver.analysis.read.properties import Properties, read_properties
 from deltaserver.analysis.reading import Notes, Progress, Tell, read
-from deltaserver.analysis.results import Analysis, Found, Options, Thermo
+from deltaserver.analysis.results import Analysis, Options, RunAnalysis, Thermo
 from deltaserver.errors import DataError, InputError
 from deltaserver.statistics.correlation import circular_mean
 
@@ -48,8 +48,12 @@ def analyse(
 
 
 def _finish(
-    one: Found, every: Sequence[Found], options: Options, parts: Sequence[str], notes: Notes
-) -> Found:
+    one: RunAnalysis,
+    every: Sequence[RunAnalysis],
+    options: Options,
+    parts: Sequence[str],
+    notes: Notes,
+) -> RunAnalysis:
     read = _properties(one, notes) if {"thermo", "contributions"} & set(parts) else None
     return replace(
         one,
@@ -62,7 +66,7 @@ def _finish(
 
 
 def _surfaces(
-    one: Found, every: Sequence[Found], notes: Notes
+    one: RunAnalysis, every: Sequence[RunAnalysis], notes: Notes
 ) -> Iterator[tuple[SurfaceSpec, free_energy.Surface]]:
     """Yield the surfaces, on bins that all runs share."""
     if one.definitions.surfaces and one.run.temperature_k is None:
@@ -95,7 +99,7 @@ def _surfaces(
         yield spec, surface
 
 
-def shared_edges(spec: SurfaceSpec, every: Sequence[Found]) -> tuple[Floats, ...]:
+def shared_edges(spec: SurfaceSpec, every: Sequence[RunAnalysis]) -> tuple[Floats, ...]:
     """Return bins over the range of all runs that have the surface's variables."""
     edges = []
     for name, n_bins, limits in zip(spec.variables, spec.bins, spec.ranges, strict=True):
@@ -106,7 +110,7 @@ def shared_edges(spec: SurfaceSpec, every: Sequence[Found]) -> tuple[Floats, ...
     return tuple(edges)
 
 
-def _shared_centre(values: Sequence[Floats], one: Found, name: str) -> float | None:
+def _shared_centre(values: Sequence[Floats], one: RunAnalysis, name: str) -> float | None:
     """Return the circular mean of all runs' values of a dihedral; None for what has no period."""
     period = one.definitions.variable(name).period
     if period is None:
@@ -115,7 +119,7 @@ def _shared_centre(values: Sequence[Floats], one: Found, name: str) -> float | N
 
 
 def _msads(
-    one: Found, options: Options, notes: Notes, parts: Sequence[str]
+    one: RunAnalysis, options: Options, notes: Notes, parts: Sequence[str]
 ) -> dict[str, msad.Msad]:
     """Return the guests' displacements; too short a run is a fault only if they were asked for."""
     label, found = one.run.label, {}
@@ -166,7 +170,7 @@ def evenly_spaced(steps: Ints) -> slice:
     return slice(int(ends[k]), int(ends[k + 1]))
 
 
-def _pairs(one: Found) -> tuple[distributions.PairDistribution, ...]:
+def _pairs(one: RunAnalysis) -> tuple[distributions.PairDistribution, ...]:
     n_beads = one.surveyed.values.shape[1]
     counts = one.surveyed.sampled.counts
     return tuple(
@@ -176,7 +180,7 @@ def _pairs(one: Found) -> tuple[distributions.PairDistribution, ...]:
     )
 
 
-def _properties(one: Found, notes: Notes) -> Properties | None:
+def _properties(one: RunAnalysis, notes: Notes) -> Properties | None:
     if not one.run.properties:
         return None
     try:
@@ -186,7 +190,7 @@ def _properties(one: Found, notes: Notes) -> Properties | None:
         return None
 
 
-def _thermo(one: Found, read: Properties, options: Options, notes: Notes) -> Thermo | None:
+def _thermo(one: RunAnalysis, read: Properties, options: Options, notes: Notes) -> Thermo | None:
     time = read.time_ps()
     if time is None and read.steps is not None and one.step_ps:
         time = read.steps.astype(np.float64) * one.step_ps
@@ -216,7 +220,7 @@ def _thermo(one: Found, read: Properties, options: Options, notes: Notes) -> The
 
 
 def _contributions(
-    one: Found, read: Properties | None, notes: Notes
+    one: RunAnalysis, read: Properties | None, notes: Notes
 ) -> dict[str, contributions.Series]:
     if one.run.log is None:
         return {}
@@ -239,7 +243,7 @@ def _contributions(
 
 
 def _before_break(
-    one: Found, series: Mapping[str, contributions.Series]
+    one: RunAnalysis, series: Mapping[str, contributions.Series]
 ) -> dict[str, contributions.Series]:
     """Leave out the structures from the step on at which a run came apart."""
     if one.broken is None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from deltaserver.cli.terminal import TaskLines
     from deltaserver.datasets.frames import LabelledFrames
-    from deltaserver.datasets.workplace import Workplace
+    from deltaserver.datasets.workspace import Workspace
 
 PATH = click.Path(path_type=Path)
 
@@ -93,9 +93,9 @@ def sample_command(structures: tuple[Path, ...], output: Path, debug: bool, **op
     from them in turn. With --separations two fragments are sampled apart as well.
     """
     _check_calculators(options["calculator"], options["prepare_calculator"])
-    workplace = _open_sampling(structures, output, options)
+    workspace = _open_sampling(structures, output, options)
     with _progress() as progress:
-        _sample(workplace, progress)
+        _sample(workspace, progress)
 
 
 @dataset.command("label")
@@ -115,24 +115,24 @@ def label_command(
 
     A file needs --fragment and --output. Labels that it has are not used.
     """
-    from deltaserver.datasets import workplace as place
+    from deltaserver.datasets import workspace as place
     from deltaserver.errors import InputError
 
     _check_calculators(options["calculator"])
     if frames.is_dir():
         if output is not None and output != frames:
             raise InputError("--output is for a file of frames; a directory is labelled in place")
-        workplace = place.reopen(frames)
+        workspace = place.reopen(frames)
     else:
         if not frames.exists():
             raise InputError(f"{frames}: no such file or directory of frames")
         if output is None or not fragments:
             raise InputError(f"{frames} is a file; expected --fragment and --output as well")
-        workplace = place.open_given(
+        workspace = place.open_given(
             output, frames, _parse_fragments(fragments), _note, options["spin"]
         )
     with _progress() as progress:
-        _label(workplace, progress, options)
+        _label(workspace, progress, options)
 
 
 @dataset.command("build")
@@ -159,10 +159,10 @@ def build_command(structures: tuple[Path, ...], output: Path, debug: bool, **opt
     """
     label_calculator = options["label_calculator"] or options["calculator"]
     _check_calculators(label_calculator, options["calculator"], options["prepare_calculator"])
-    workplace = _open_sampling(structures, output, options)
+    workspace = _open_sampling(structures, output, options)
     with _progress() as progress:
-        _sample(workplace, progress)
-        _label(workplace, progress, {**options, "calculator": label_calculator})
+        _sample(workspace, progress)
+        _label(workspace, progress, {**options, "calculator": label_calculator})
 
 
 @dataset.command("write")
@@ -173,7 +173,7 @@ def build_command(structures: tuple[Path, ...], output: Path, debug: bool, **opt
 def write_command(directory: Path, name: str | None, reference: str | None, debug: bool) -> None:
     """Write what is labelled so far, while the rest goes on."""
     from deltaserver.datasets.workflow import finish
-    from deltaserver.datasets.workplace import reopen
+    from deltaserver.datasets.workspace import reopen
 
     frames = finish(reopen(directory), name or directory.resolve().name, reference)
     _report(frames, directory)
@@ -240,7 +240,7 @@ def complex_command(
     molecules: tuple[Path, ...], gap: float, seed: int, output: Path, debug: bool
 ) -> None:
     """Put MOLECULE... beside each other; print the fragments."""
-    from deltaserver.datasets.workplace import place_molecules
+    from deltaserver.datasets.workspace import place_molecules
 
     click.echo(
         " ".join(f"--fragment {text}" for text in place_molecules(molecules, gap, seed, output))
@@ -249,8 +249,8 @@ def complex_command(
 
 def _open_sampling(
     structures: tuple[Path, ...], output: Path, options: dict[str, Any]
-) -> Workplace:
-    from deltaserver.datasets.workplace import open_sampling
+) -> Workspace:
+    from deltaserver.datasets.workspace import open_sampling
 
     fragments = _parse_fragments(options["fragments"])
     plan = sampling_plan(structures, fragments, options)
@@ -266,21 +266,21 @@ def _check_calculators(*names: str | None) -> None:
 
 
 def _parse_fragments(texts: tuple[str, ...]) -> tuple[Any, ...]:
-    from deltaserver.datasets.workplace import parse_fragment
+    from deltaserver.datasets.workspace import parse_fragment
 
     return tuple(parse_fragment(text) for text in texts)
 
 
-def _sample(workplace: Workplace, progress: Progress | TaskLines) -> None:
+def _sample(workspace: Workspace, progress: Progress | TaskLines) -> None:
     from deltaserver.datasets.workflow import frames_of, run_sampling
 
-    assert workplace.plan is not None
-    total, done = workplace.plan.n_frames, len(frames_of(workplace))
+    assert workspace.plan is not None
+    total, done = workspace.plan.n_frames, len(frames_of(workspace))
     task = progress.add_task("frames", total=total, completed=done)
-    run_sampling(workplace, lambda frame: progress.update(task, advance=1))
+    run_sampling(workspace, lambda frame: progress.update(task, advance=1))
 
 
-def _label(workplace: Workplace, progress: Progress | TaskLines, options: dict[str, Any]) -> None:
+def _label(workspace: Workspace, progress: Progress | TaskLines, options: dict[str, Any]) -> None:
     from deltaserver.datasets.labelling import LabelProgress, default_workers
     from deltaserver.datasets.workflow import finish, run_labelling
 
@@ -295,18 +295,18 @@ def _label(workplace: Workplace, progress: Progress | TaskLines, options: dict[s
         progress.update(task, total=state.total, completed=completed, description=text)
 
     run_labelling(
-        workplace,
+        workspace,
         options["calculator"],
         options["scheduler"],
         options["workers"] or default_workers(),
         show,
     )
-    name = options["name"] or workplace.directory.resolve().name
+    name = options["name"] or workspace.directory.resolve().name
     progress.stop()
-    _report(finish(workplace, name, options["reference"]), workplace.directory)
+    _report(finish(workspace, name, options["reference"]), workspace.directory)
     if set_aside:
         click.echo(
-            f"{set_aside} labels set aside, their frames left out: see {workplace.rejected}",
+            f"{set_aside} labels set aside, their frames left out: see {workspace.rejected}",
             err=True,
         )
 

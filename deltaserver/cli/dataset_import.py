@@ -61,9 +61,9 @@ def import_command(
         name=options["name"] or output.resolve().name,
         reference=options["reference"],
     )
-    frames, workplace = import_dataset(request, shared._note)
+    frames, workspace = import_dataset(request, shared._note)
     if frames is not None:
         shared._report(frames, output)
-    elif workplace is not None:
+    elif workspace is not None:
         with shared._progress() as progress:
-            shared._label(workplace, progress, options)
+            shared._label(workspace, progress, options)

@@ -17,7 +17,7 @@ def aligned(*shape: int) -> Floats:
 
 
 def lasting(*shape: int) -> Floats:
-    """Do the same for what is kept; large arrays begin where a huge page may, and fill it.
+    """Return zeros that are kept for long: large arrays begin where a huge page may, and fill it.
 
     Where they lie in memory, and how fast they are read, is then the same in every process.
     """

@@ -46,7 +46,7 @@ def check_plausible(frames: LabelledFrames, where: str) -> None:
 
 
 def check_complex_plausible(frames: LabelledFrames, where: str) -> None:
-    """Do the same where only the complex has labels, which stand for the fragments' as well.
+    """Refuse implausible frames of which only the complex has labels, for want of the fragments'.
 
     What is between fragments pulls little beside what is within: bonds tell the units all the same.
     """

@@ -15,10 +15,10 @@ from deltaserver.datasets.coverage import coverage
 from deltaserver.datasets.files import MANIFEST_NAME, read_dataset, read_manifest, write_dataset
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.datasets.sampling.dynamics import Frame, read_frames, runs_of, sample
-from deltaserver.datasets.workplace import (
+from deltaserver.datasets.workspace import (
     JOURNAL,
     SETTINGS_NAME,
-    Workplace,
+    Workspace,
     check_elements,
     command_line,
 )
@@ -30,68 +30,68 @@ COVERAGE_KEY = "frames_by_shortest_distance"  # between fragments, in Å
 DEFAULT_NAMES = ("fragment1", "fragment2")
 
 
-def run_sampling(workplace: Workplace, on_frame: Callable[[Frame], None]) -> list[Frame]:
+def run_sampling(workspace: Workspace, on_frame: Callable[[Frame], None]) -> list[Frame]:
     """Sample what is missing; return all frames."""
-    assert workplace.plan is not None
-    for name in filter(None, (workplace.plan.calculator, workplace.plan.prepare_calculator)):
-        check_spins(name, workplace.numbers, workplace.fragments, workplace.spin)
+    assert workspace.plan is not None
+    for name in filter(None, (workspace.plan.calculator, workspace.plan.prepare_calculator)):
+        check_spins(name, workspace.numbers, workspace.fragments, workspace.spin)
     return sample(
-        workplace.plan, list(workplace.starts), workplace.fragments, workplace.sampling, on_frame,
-        workplace.spin,
+        workspace.plan, list(workspace.starts), workspace.fragments, workspace.sampling, on_frame,
+        workspace.spin,
     )  # fmt: skip
 
 
-def frames_of(workplace: Workplace) -> list[Frame]:
+def frames_of(workspace: Workspace) -> list[Frame]:
     """Return the frames to label: the sampled ones, or those that were given."""
-    if workplace.plan is not None:
-        return read_frames(workplace.sampling)
-    settings = json.loads((workplace.directory / JOURNAL / SETTINGS_NAME).read_text())
+    if workspace.plan is not None:
+        return read_frames(workspace.sampling)
+    settings = json.loads((workspace.directory / JOURNAL / SETTINGS_NAME).read_text())
     return [
         Frame(trajectory, step, start.positions, 0.0)
-        for (trajectory, step), start in zip(settings["steps"], workplace.starts, strict=True)
+        for (trajectory, step), start in zip(settings["steps"], workspace.starts, strict=True)
     ]
 
 
 def run_labelling(
-    workplace: Workplace,
+    workspace: Workspace,
     calculator: str,
     scheduler: str,
     workers: int,
     on_progress: Callable[[labelling.LabelProgress], None],
 ) -> None:
     """Label what is missing."""
-    marker = workplace.directory / JOURNAL / CALCULATOR_NAME
+    marker = workspace.directory / JOURNAL / CALCULATOR_NAME
     if marker.exists() and marker.read_text() != calculator:
         raise DataError(
             f"{marker.parent}: labels are from {marker.read_text()}; use it again, or another "
             "--output"
         )
     calculator_factory(calculator)
-    check_spins(calculator, workplace.numbers, workplace.fragments, workplace.spin)
+    check_spins(calculator, workspace.numbers, workspace.fragments, workspace.spin)
     write_atomically(marker, calculator.encode())
     jobs = labelling.label_jobs(
-        frames_of(workplace), workplace.numbers, workplace.fragments, workplace.spin
+        frames_of(workspace), workspace.numbers, workspace.fragments, workspace.spin
     )
     labelling.label(
-        jobs, calculator, workplace.labels, workplace.rejected, scheduler, workers, on_progress
+        jobs, calculator, workspace.labels, workspace.rejected, scheduler, workers, on_progress
     )
 
 
-def finish(workplace: Workplace, name: str, reference: str | None) -> LabelledFrames:
+def finish(workspace: Workspace, name: str, reference: str | None) -> LabelledFrames:
     """Write the dataset of everything that is labelled so far."""
-    marker = workplace.directory / JOURNAL / CALCULATOR_NAME
+    marker = workspace.directory / JOURNAL / CALCULATOR_NAME
     if not marker.is_file():
         raise DataError(f"{marker}: no such file; nothing is labelled yet")
     calculator = marker.read_text()
     frames = labelling.assemble(
-        frames_of(workplace),
-        workplace.numbers,
-        workplace.fragments,
-        workplace.labels,
+        frames_of(workspace),
+        workspace.numbers,
+        workspace.fragments,
+        workspace.labels,
         name,
         reference or calculator,
     )
-    write_dataset(frames, workplace.directory, provenance_of(workplace, frames, calculator))
+    write_dataset(frames, workspace.directory, provenance_of(workspace, frames, calculator))
     return frames
 
 
@@ -170,19 +170,19 @@ def _check_mergeable(
         )
 
 
-def provenance_of(workplace: Workplace, frames: LabelledFrames, calculator: str) -> dict[str, Any]:
+def provenance_of(workspace: Workspace, frames: LabelledFrames, calculator: str) -> dict[str, Any]:
     """Return what a dataset keeps of how it was made."""
-    settings = json.loads((workplace.directory / JOURNAL / SETTINGS_NAME).read_text())
+    settings = json.loads((workspace.directory / JOURNAL / SETTINGS_NAME).read_text())
     provenance: dict[str, Any] = {
         "command": settings.get("command", command_line()),
         "labels": {"calculator": calculator, "programs": program_versions(calculator)},
-        **({} if workplace.spin is None else {"spin": workplace.spin}),
-        "rejected": len({(r["trajectory"], r["step"]) for r in read_journal(workplace.rejected)}),
+        **({} if workspace.spin is None else {"spin": workspace.spin}),
+        "rejected": len({(r["trajectory"], r["step"]) for r in read_journal(workspace.rejected)}),
         COVERAGE_KEY: coverage(frames),
     }
-    plan = workplace.plan
+    plan = workspace.plan
     if plan is None:
-        provenance["frames"] = workplace.starts[0].source
+        provenance["frames"] = workspace.starts[0].source
         return provenance
     provenance["sampling"] = {**plan.describe(), "programs": program_versions(plan.calculator)}
     provenance["trajectories"] = [
@@ -194,7 +194,7 @@ def provenance_of(workplace: Workplace, frames: LabelledFrames, calculator: str)
             "frames": int((frames.trajectory == run.index).sum()),
             **({"window": run.window.describe()} if run.window else {}),
         }
-        for run in runs_of(plan, workplace.starts, workplace.fragments)
+        for run in runs_of(plan, workspace.starts, workspace.fragments)
     ]
     return provenance
 

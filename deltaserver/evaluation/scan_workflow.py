@@ -9,7 +9,7 @@ from pathlib import Path
 
 from deltaserver.datasets.frames import FragmentSpec
 from deltaserver.datasets.labelling import LabelProgress, default_workers
-from deltaserver.datasets.workplace import parse_fragment, read_start
+from deltaserver.datasets.workspace import parse_fragment, read_start
 from deltaserver.errors import DataError, InputError
 from deltaserver.evaluation.figures.held_out import SCAN_FIGURE, save
 from deltaserver.evaluation.figures.scan import draw_scan

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from deltaserver.compute.team import ALONE, Team
+from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.errors import ComponentError, MissingExtraError
 from deltaserver.model.descriptor import as_batch, as_cell, spread
 from deltaserver.model.engines.base import Engine, Precision
@@ -95,7 +95,7 @@ class CompositeModel:
         name: str = "model",
         reference: str = "not stated",
         source: str = "model",
-        team: Team = ALONE,
+        pool: ThreadPool = ONE_THREAD,
         prior: PairPrior | None = None,
     ) -> None:
         self.fragments = fragments
@@ -113,7 +113,7 @@ class CompositeModel:
         )
         summed = [part.trained for part in self.parts if part.name != "full"]
         size = sum(m.parameters.x.size + m.parameters.a.size for m in summed if m)
-        self._team = team if size > SHARED_NUMBERS else ALONE
+        self._pool = pool if size > SHARED_NUMBERS else ONE_THREAD
 
     @classmethod
     def load(
@@ -140,8 +140,8 @@ class CompositeModel:
             MissingExtraError: the backend is not installed.
         """
         manifest = read_manifest(path)
-        team = Team(threads) if threads > 1 and backend == "numpy" else ALONE
-        loader = _ModelLoader(manifest, backend, device, precision, team)
+        pool = ThreadPool(threads) if threads > 1 and backend == "numpy" else ONE_THREAD
+        loader = _ModelLoader(manifest, backend, device, precision, pool)
         fragments = tuple(
             Fragment(
                 entry.name,
@@ -157,7 +157,7 @@ class CompositeModel:
             name=manifest.name,
             reference=manifest.reference,
             source=str(manifest.path),
-            team=team,
+            pool=pool,
             prior=manifest.prior,
         )
 
@@ -280,7 +280,7 @@ class CompositeModel:
         names = list(evaluate)
         # The binding model is the largest: the sooner begun, the more threads end up helping it.
         largest_first = sorted(names, key=lambda name: name != "binding")
-        results = self._team.map(lambda name: evaluate[name](batch, cell), largest_first)
+        results = self._pool.map(lambda name: evaluate[name](batch, cell), largest_first)
         found = dict(zip(largest_first, results, strict=True))
         return {name: found[name] for name in names}
 
@@ -301,9 +301,9 @@ class _ModelLoader:
         backend: Backend,
         device: str,
         precision: Precision,
-        team: Team,
+        pool: ThreadPool,
     ) -> None:
-        self.team = team
+        self.pool = pool
         self.manifest = manifest
         self.backend = backend
         self.device = device
@@ -333,7 +333,7 @@ class _ModelLoader:
             from deltaserver.model.engines.reference import ReferenceEngine
 
             return ReferenceEngine(parameters)
-        return NumpyEngine(parameters, self.team)
+        return NumpyEngine(parameters, self.pool)
 
 
 def _sum(parts: list[Floats]) -> Floats:

@@ -5,7 +5,7 @@ from deltaserver.datasets.frames import FragmentSpec
 from deltaserver.datasets.geometries import check_lengths
 from deltaserver.datasets.given import read_structures
 from deltaserver.datasets.sampling.dynamics import Run, SamplingPlan, _Trajectory
-from deltaserver.datasets.workplace import open_given, open_sampling, read_start, reopen
+from deltaserver.datasets.workspace import open_given, open_sampling, read_start, reopen
 from deltaserver.errors import DataError
 from deltaserver.units import BOHR_ANG
 from tests.textio.written import ALIKE, CELL, FRAMES, SYMBOLS, as_bytes, text
@@ -28,18 +28,18 @@ def opened(path, fragments=PAIR):
 @pytest.mark.parametrize("name", ALIKE)
 def test_frames_to_label_are_the_same_however_they_are_written(path, name):
     path.write_bytes(as_bytes(ALIKE[name]))
-    workplace, told = opened(path)
-    found = np.array([start.positions for start in workplace.starts])
+    workspace, told = opened(path)
+    found = np.array([start.positions for start in workspace.starts])
     np.testing.assert_allclose(found, FRAMES, atol=2e-8)
-    assert workplace.numbers.tolist() == NUMBERS.tolist()
+    assert workspace.numbers.tolist() == NUMBERS.tolist()
     assert len(told) == (name == "blank lines")
 
 
 @pytest.mark.parametrize("pbc", [' pbc="T T T"', ""])
 def test_wrapped_molecules_are_made_whole_and_told(path, pbc):
     path.write_text(text(FRAMES % 10.0, comment=LATTICE + pbc))
-    workplace, told = opened(path)
-    for start, frame in zip(workplace.starts, FRAMES, strict=True):
+    workspace, told = opened(path)
+    for start, frame in zip(workspace.starts, FRAMES, strict=True):
         moved = start.positions - frame
         np.testing.assert_allclose(moved, np.tile(moved[0], (6, 1)), atol=2e-8)
     assert told == [f"{path}: molecules that the cell had cut were made whole in 5 frames"]

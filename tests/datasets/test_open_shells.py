@@ -9,7 +9,7 @@ from deltaserver.datasets.files import read_dataset
 from deltaserver.datasets.frames import FragmentSpec
 from deltaserver.datasets.labelling import COMPLEX, label_jobs
 from deltaserver.datasets.sampling.dynamics import Frame
-from deltaserver.datasets.workplace import parse_fragment
+from deltaserver.datasets.workspace import parse_fragment
 from deltaserver.errors import InputError
 
 O2 = np.array([8, 8])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from deltaserver.analysis.measure.definitions import SurfaceSpec
 from deltaserver.analysis.measure.free_energy import Surface
-from deltaserver.analysis.results import Found
+from deltaserver.analysis.results import RunAnalysis
 from deltaserver.plots import GREY, colours_of, save
 from deltaserver.units import energy_in_ev
 
@@ -45,7 +45,7 @@ class EnergyUnit:
         return MATHS_UNIT.get(self.name.lower(), self.name)
 
 
-def label_of(found: Found) -> str:
+def label_of(found: RunAnalysis) -> str:
     """Return what a run is called: its directory's name, and its temperature if that is new."""
     kelvin = found.run.temperature_k
     if kelvin is None:
@@ -58,7 +58,7 @@ def label_of(found: Found) -> str:
     return found.run.label if said else f"{found.run.label}, {name}"
 
 
-def labels_of(runs: Sequence[Found]) -> list[str]:
+def labels_of(runs: Sequence[RunAnalysis]) -> list[str]:
     """Return what runs are called that stand in one figure: their temperatures if these differ."""
     kelvin = [found.run.temperature_k for found in runs]
     one_group = len({found.run.group for found in runs}) == 1
@@ -67,9 +67,9 @@ def labels_of(runs: Sequence[Found]) -> list[str]:
     return [label_of(found) for found in runs]
 
 
-def groups_of(runs: Sequence[Found]) -> dict[str, list[Found]]:
+def groups_of(runs: Sequence[RunAnalysis]) -> dict[str, list[RunAnalysis]]:
     """Return the runs that stand in one figure, by its name: a group each, unless all have one."""
-    groups: dict[str, list[Found]] = {}
+    groups: dict[str, list[RunAnalysis]] = {}
     for found in runs:
         groups.setdefault(found.run.group, []).append(found)
     if len(groups) == 1 or all(len(mine) == 1 for mine in groups.values()):
@@ -77,26 +77,28 @@ def groups_of(runs: Sequence[Found]) -> dict[str, list[Found]]:
     return groups
 
 
-def surface_of(found: Found, spec: SurfaceSpec) -> Surface | None:
+def surface_of(found: RunAnalysis, spec: SurfaceSpec) -> Surface | None:
     """Return a run's surface over the variables of ``spec``."""
     return next((s for own, s in found.surfaces if own.variables == spec.variables), None)
 
 
-def grid_of(runs: Sequence[Found]) -> list[list[Found | None]]:
+def grid_of(runs: Sequence[RunAnalysis]) -> list[list[RunAnalysis | None]]:
     """Arrange runs as rows of groups and columns of temperatures; else all in one row or two."""
     groups = list(dict.fromkeys(found.run.group for found in runs))
     kelvin = sorted({found.run.temperature_k or 0.0 for found in runs})
-    cells: dict[tuple[str, float], Found] = {}
+    cells: dict[tuple[str, float], RunAnalysis] = {}
     for found in runs:
         cells.setdefault((found.run.group, found.run.temperature_k or 0.0), found)
     if len(cells) == len(runs) and (len(groups) > 1 or len(kelvin) == len(runs)):
         return [[cells.get((group, t)) for t in kelvin] for group in groups]
     width = min(len(runs), 5)
-    padded: list[Found | None] = [*runs, *[None] * (-len(runs) % width)]
+    padded: list[RunAnalysis | None] = [*runs, *[None] * (-len(runs) % width)]
     return [padded[k : k + width] for k in range(0, len(padded), width)]
 
 
-def draw_planes(runs: Sequence[Found], spec: SurfaceSpec, unit: EnergyUnit, stem: Path) -> Path:
+def draw_planes(
+    runs: Sequence[RunAnalysis], spec: SurfaceSpec, unit: EnergyUnit, stem: Path
+) -> Path:
     """Draw F over two variables, a panel a run, all on one colour scale."""
     grid = grid_of(runs)
     n_rows, n_columns = len(grid), len(grid[0])
@@ -137,11 +139,11 @@ def draw_planes(runs: Sequence[Found], spec: SurfaceSpec, unit: EnergyUnit, stem
     return save(draw, stem, size)
 
 
-def _by_group(grid: list[list[Found | None]]) -> bool:
+def _by_group(grid: list[list[RunAnalysis | None]]) -> bool:
     return all(len({f.run.group for f in line if f}) == 1 for line in grid)
 
 
-def _panel_title(found: Found, grid: list[list[Found | None]]) -> str:
+def _panel_title(found: RunAnalysis, grid: list[list[RunAnalysis | None]]) -> str:
     if found.run.temperature_k is not None and _by_group(grid):
         title = f"{found.run.temperature_k:g} K"
     else:
@@ -174,7 +176,9 @@ def _plane(panel: Any, surface: Surface, unit: EnergyUnit, levels: Floats) -> An
     return image
 
 
-def draw_curves(runs: Sequence[Found], spec: SurfaceSpec, unit: EnergyUnit, stem: Path) -> Path:
+def draw_curves(
+    runs: Sequence[RunAnalysis], spec: SurfaceSpec, unit: EnergyUnit, stem: Path
+) -> Path:
     """Draw F over one variable, a curve a run with its standard error, a panel a group."""
     groups = groups_of(runs)
     variable = runs[0].definitions.variable(spec.variables[0])

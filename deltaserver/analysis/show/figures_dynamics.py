@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.analysis.measure.msad import RANDOM_PLATEAU, Curve, Msad
-from deltaserver.analysis.results import Found
+from deltaserver.analysis.results import RunAnalysis
 from deltaserver.analysis.show.figures import labels_of
 from deltaserver.plots import GREY, PALETTE, colours_of, save
 
@@ -26,7 +26,7 @@ def thin(*series: Floats) -> list[Floats]:
     return [values[::every] for values in series]
 
 
-def draw_variables(runs: Sequence[Found], stem: Path) -> Path:
+def draw_variables(runs: Sequence[RunAnalysis], stem: Path) -> Path:
     """Draw every variable along time, and how often it has each value."""
     variables = runs[0].definitions.variables
     colours = colours_of([found.run.temperature_k for found in runs])
@@ -55,7 +55,9 @@ def draw_variables(runs: Sequence[Found], stem: Path) -> Path:
     return save(draw, stem, (6.8, 1.7 * len(variables) + 0.8))
 
 
-def _backwards(runs: Sequence[Found], colours: Sequence[Any]) -> Iterator[tuple[Found, Any, str]]:
+def _backwards(
+    runs: Sequence[RunAnalysis], colours: Sequence[Any]
+) -> Iterator[tuple[RunAnalysis, Any, str]]:
     """Yield runs, colours and labels from the last on: what moves least is drawn on top."""
     yield from reversed(list(zip(runs, colours, labels_of(runs), strict=True)))
 
@@ -66,12 +68,12 @@ def _legend(figure: Any, panel: Any) -> None:
     figure.legend(handles[::-1], labels[::-1], loc="outside upper left", ncols=5)
 
 
-def time_label(runs: Sequence[Found]) -> str:
+def time_label(runs: Sequence[RunAnalysis]) -> str:
     """Return the label of a time axis."""
     return "time / ps" if all(found.step_ps for found in runs) else "step"
 
 
-def draw_msad(runs: Sequence[Found], guest: str, stem: Path) -> Path:
+def draw_msad(runs: Sequence[RunAnalysis], guest: str, stem: Path) -> Path:
     """Draw integrated and net displacements on logarithmic scales, and C₁ and C₂."""
     known = [found for found in runs if guest in found.msads]
     colours = colours_of([found.run.temperature_k for found in known])
@@ -139,7 +141,7 @@ def _key(panel: Any, entries: Sequence[tuple[str, Any]], place: str) -> None:
     panel.legend(lines, [name for name, _ in entries], loc=place)
 
 
-def draw_thermo(runs: Sequence[Found], stem: Path) -> Path:
+def draw_thermo(runs: Sequence[RunAnalysis], stem: Path) -> Path:
     """Draw the conserved quantity about its start, per atom, and the temperature."""
     known = [found for found in runs if found.thermo]
     colours = colours_of([found.run.temperature_k for found in known])
@@ -168,7 +170,7 @@ def draw_thermo(runs: Sequence[Found], stem: Path) -> Path:
     return save(draw, stem, (6.8, 3.9))
 
 
-def draw_pairs(runs: Sequence[Found], name: str, stem: Path) -> Path:
+def draw_pairs(runs: Sequence[RunAnalysis], name: str, stem: Path) -> Path:
     """Draw the density of pair distances with its error, and the neighbours within r."""
     known = [(f, p) for f in runs for p in f.pairs if p.name == name]
     colours = colours_of([found.run.temperature_k for found, _ in known])
@@ -197,7 +199,7 @@ def draw_pairs(runs: Sequence[Found], name: str, stem: Path) -> Path:
     return save(draw, stem, (6.8, 2.9))
 
 
-def draw_contributions(found: Found, stem: Path) -> Path:
+def draw_contributions(found: RunAnalysis, stem: Path) -> Path:
     """Draw the energy of every part about its mean, and the RMS of its forces, along the run."""
     series = found.contributions
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from deltaserver.analysis.measure.definitions import SurfaceSpec
-from deltaserver.analysis.results import Analysis, Found
+from deltaserver.analysis.results import Analysis, RunAnalysis
 from deltaserver.analysis.show import figures, figures_dynamics, tables
 from deltaserver.analysis.show.figures import EnergyUnit
 from deltaserver.analysis.show.report import write_report
@@ -55,7 +55,7 @@ def write_all(
 
 
 def _figures(
-    runs: Sequence[Found], unit: EnergyUnit, directory: Path, parts: Sequence[str]
+    runs: Sequence[RunAnalysis], unit: EnergyUnit, directory: Path, parts: Sequence[str]
 ) -> Iterator[tuple[Path, str]]:
     """Draw what there is to draw; yield PNG files and captions (HTML)."""
     yield from _surfaces(runs, unit, directory)
@@ -69,7 +69,7 @@ def _figures(
 
 
 def _along_time(
-    runs: Sequence[Found], directory: Path, suffix: str, parts: Sequence[str]
+    runs: Sequence[RunAnalysis], directory: Path, suffix: str, parts: Sequence[str]
 ) -> Iterator[tuple[Path, str]]:
     """Draw what stands in one figure for the runs of one group; ``suffix`` tells groups apart."""
     named = f" <b>{html.escape(suffix[1:])}</b>" if suffix else ""
@@ -91,7 +91,7 @@ def _along_time(
 
 
 def _surfaces(
-    runs: Sequence[Found], unit: EnergyUnit, directory: Path
+    runs: Sequence[RunAnalysis], unit: EnergyUnit, directory: Path
 ) -> Iterator[tuple[Path, str]]:
     specs: dict[tuple[str, ...], SurfaceSpec] = {}
     for found in runs:

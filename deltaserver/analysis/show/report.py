@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import deltaserver
 from deltaserver.analysis.measure import rotation
-from deltaserver.analysis.results import Analysis, Found
+from deltaserver.analysis.results import Analysis, RunAnalysis
 from deltaserver.analysis.show.figures import EnergyUnit, label_of
 from deltaserver.analysis.show.report_page import PAGE, VIEWER, with_error
 from deltaserver.analysis.show.tables import motion, summary_of
@@ -84,7 +84,7 @@ def _figure(png: Path, caption: str) -> str:
 # -- tables ------------------------------------------------------------------------------------
 
 
-def _summary(runs: Sequence[Found], unit: EnergyUnit) -> str:
+def _summary(runs: Sequence[RunAnalysis], unit: EnergyUnit) -> str:
     """Return a table with a row a run."""
     rows = [_row(found, summary_of(found, unit)) for found in runs]
     header = list(dict.fromkeys(key for row in rows for key in row))
@@ -96,7 +96,7 @@ def _summary(runs: Sequence[Found], unit: EnergyUnit) -> str:
     return f'<div class="wide">{table}</div>'
 
 
-def _row(found: Found, data: dict[str, Any]) -> dict[str, str]:
+def _row(found: RunAnalysis, data: dict[str, Any]) -> dict[str, str]:
     row = {"run": html.escape(found.run.label)}
     if found.run.temperature_k is not None:
         row["T / K"] = f"{found.run.temperature_k:g}"
@@ -124,7 +124,7 @@ def _row(found: Found, data: dict[str, Any]) -> dict[str, str]:
     return row
 
 
-def _intact(found: Found) -> str:
+def _intact(found: RunAnalysis) -> str:
     if found.broken is None:
         return html.escape(found.run.reason) if found.run.blew_up else "yes"
     when = found.broken.time_ps
@@ -134,7 +134,7 @@ def _intact(found: Found) -> str:
 # -- structures --------------------------------------------------------------------------------
 
 
-def _viewer(runs: Sequence[Found]) -> str:
+def _viewer(runs: Sequence[RunAnalysis]) -> str:
     try:
         import chemiscope
     except ImportError as error:
@@ -147,7 +147,7 @@ def _viewer(runs: Sequence[Found]) -> str:
     return VIEWER.replace("@PROGRAM@", script).replace("@DATA@", data.replace("</", "<\\/"))
 
 
-def _dataset(runs: Sequence[Found]) -> dict[str, Any]:
+def _dataset(runs: Sequence[RunAnalysis]) -> dict[str, Any]:
     """Return evenly spaced frames of all runs, in the host's frame, as chemiscope's dataset."""
     n_atoms = max(len(found.symbols) for found in runs)
     n_all = max(len(runs), min(MAX_STRUCTURES, MAX_COORDINATES // (3 * n_atoms)))
@@ -183,12 +183,12 @@ def _spread(n: int, wanted: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, n - 1, min(n, wanted)).round().astype(np.int64))
 
 
-def _structure(found: Found, frame: Floats) -> dict[str, Any]:
+def _structure(found: RunAnalysis, frame: Floats) -> dict[str, Any]:
     x, y, z = (np.round(frame[:, k].astype(float), 3).tolist() for k in range(3))
     return {"size": len(frame), "names": list(found.symbols), "x": x, "y": y, "z": z}
 
 
-def _in_host_frame(found: Found) -> Floats:
+def _in_host_frame(found: RunAnalysis) -> Floats:
     """Return the sampled frames turned so that the host, or the whole, stays where it was."""
     frames = found.surveyed.sampled.positions.astype(np.float64)
     hosts = [spec.host_atoms for spec in found.definitions.rotations if spec.host_atoms]
@@ -203,7 +203,7 @@ def _name(name: str, unit: str) -> str:
     return f"{name} / {'deg' if unit == '°' else unit}"
 
 
-def _properties(found: Found, steps: NDArray[np.int64]) -> dict[str, list[Any]]:
+def _properties(found: RunAnalysis, steps: NDArray[np.int64]) -> dict[str, list[Any]]:
     rows = np.searchsorted(found.surveyed.steps, steps)
     time = "time / ps" if found.step_ps else "step"
     columns: dict[str, list[Any]] = {time: np.round(found.time_ps[rows], 6).tolist()}

@@ -15,7 +15,7 @@ from deltaserver.analysis.measure.definitions import SurfaceSpec
 from deltaserver.analysis.measure.free_energy import Surface
 from deltaserver.analysis.measure.msad import SAFE_RMS_RAD, Msad
 from deltaserver.analysis.read import contributions
-from deltaserver.analysis.results import Analysis, Found
+from deltaserver.analysis.results import Analysis, RunAnalysis
 from deltaserver.analysis.show.figures import EnergyUnit, label_of
 from deltaserver.analysis.show.report_page import number, with_error
 from deltaserver.errors import DataError
@@ -46,14 +46,14 @@ def make_directory(path: Path) -> Path:
     return path
 
 
-def slugs(runs: Sequence[Found]) -> list[str]:
+def slugs(runs: Sequence[RunAnalysis]) -> list[str]:
     """Return a name for files a run, each another."""
     names = [found.run.label.replace(" ", "_").replace("/", "_") for found in runs]
     return [name if names.count(name) == 1 else f"{name}_{k}" for k, name in enumerate(names)]
 
 
 def write_tables(
-    found: Found, unit: EnergyUnit, directory: Path, parts: Sequence[str]
+    found: RunAnalysis, unit: EnergyUnit, directory: Path, parts: Sequence[str]
 ) -> list[Path]:
     """Write the tables of a run into ``directory``; return the files."""
     make_directory(directory)
@@ -68,7 +68,7 @@ def write_tables(
     return written
 
 
-def _write_along_time(found: Found, directory: Path, parts: Sequence[str]) -> Iterator[Path]:
+def _write_along_time(found: RunAnalysis, directory: Path, parts: Sequence[str]) -> Iterator[Path]:
     variables = found.definitions.variables
     if variables and "variables" in parts:
         n_beads = found.surveyed.values.shape[1]
@@ -88,7 +88,7 @@ def _write_along_time(found: Found, directory: Path, parts: Sequence[str]) -> It
         yield write_rows(directory / "thermo.csv", list(known), zip(*known.values(), strict=True))
 
 
-def _values(found: Found) -> Iterator[list[object]]:
+def _values(found: RunAnalysis) -> Iterator[list[object]]:
     n_beads = found.surveyed.values.shape[1]
     for step, values in zip(found.surveyed.steps, found.surveyed.values, strict=True):
         for bead in range(n_beads):
@@ -98,7 +98,7 @@ def _values(found: Found) -> Iterator[list[object]]:
             yield [*row, *(f"{value:.6f}" for value in values[bead])]
 
 
-def _write_distributions(found: Found, unit: EnergyUnit, directory: Path) -> Iterator[Path]:
+def _write_distributions(found: RunAnalysis, unit: EnergyUnit, directory: Path) -> Iterator[Path]:
     for spec, surface in found.surfaces:
         yield _write_surface(found, spec, surface, unit, directory)
     for guest, result in found.msads.items():
@@ -126,7 +126,7 @@ def _curves(result: Msad) -> dict[str, Any]:
 
 
 def _write_surface(
-    found: Found, spec: SurfaceSpec, surface: Surface, unit: EnergyUnit, directory: Path
+    found: RunAnalysis, spec: SurfaceSpec, surface: Surface, unit: EnergyUnit, directory: Path
 ) -> Path:
     """Write one row a bin: the middles, F and its error; an empty bin has ``nan``."""
     names = [found.definitions.variable(name).column for name in spec.variables]
@@ -162,7 +162,7 @@ def write_summary(analysis: Analysis, unit: EnergyUnit, path: Path) -> dict[str,
     return data
 
 
-def summary_of(found: Found, unit: EnergyUnit) -> dict[str, Any]:
+def summary_of(found: RunAnalysis, unit: EnergyUnit) -> dict[str, Any]:
     """Return what is known of one run."""
     times = found.time_ps
     return {
@@ -194,7 +194,7 @@ def summary_of(found: Found, unit: EnergyUnit) -> dict[str, Any]:
     }
 
 
-def _variable(found: Found, name: str) -> dict[str, Any]:
+def _variable(found: RunAnalysis, name: str) -> dict[str, Any]:
     variable = found.definitions.variable(name)
     values = found.values_of(name)
     mean = (
@@ -214,7 +214,9 @@ def _variable(found: Found, name: str) -> dict[str, Any]:
     }
 
 
-def _surface(found: Found, spec: SurfaceSpec, surface: Surface, unit: EnergyUnit) -> dict[str, Any]:
+def _surface(
+    found: RunAnalysis, spec: SurfaceSpec, surface: Surface, unit: EnergyUnit
+) -> dict[str, Any]:
     lowest = np.unravel_index(np.nanargmin(surface.free_energy_ev), surface.free_energy_ev.shape)
     return {
         "variables": list(spec.variables),
@@ -297,7 +299,7 @@ def _pair(pair: Any) -> dict[str, Any]:
     }
 
 
-def _thermo(found: Found) -> dict[str, Any] | None:
+def _thermo(found: RunAnalysis) -> dict[str, Any] | None:
     thermo = found.thermo
     if thermo is None:
         return None

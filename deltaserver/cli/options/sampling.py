@@ -169,7 +169,7 @@ def _wall(
     text: str, structures: tuple[Path, ...], fragments: tuple[FragmentSpec, ...]
 ) -> float | None:
     from deltaserver.datasets.sampling.dynamics import centre_distance
-    from deltaserver.datasets.workplace import read_start
+    from deltaserver.datasets.workspace import read_start
     from deltaserver.errors import InputError
 
     if text == "none" or len(fragments) < 2:

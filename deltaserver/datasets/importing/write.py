@@ -15,7 +15,7 @@ from deltaserver.datasets.importing.read import Imported, Keys, elements_known, 
 from deltaserver.datasets.labelling import COMPLEX
 from deltaserver.datasets.plausibility import check_complex_plausible, check_plausible
 from deltaserver.datasets.sampling.dynamics import POSITION_DECIMALS, Start
-from deltaserver.datasets.workplace import Workplace, command_line, open_frames, unique_steps
+from deltaserver.datasets.workspace import Workspace, command_line, open_frames, unique_steps
 from deltaserver.errors import DataError
 from deltaserver.textio.journal import write_atomically
 from deltaserver.textio.xyz_frames import Tell
@@ -36,7 +36,7 @@ class Request:
     reference: str | None
 
 
-def import_dataset(request: Request, tell: Tell) -> tuple[LabelledFrames | None, Workplace | None]:
+def import_dataset(request: Request, tell: Tell) -> tuple[LabelledFrames | None, Workspace | None]:
     """Write the dataset, or set up the labelling of its fragments.
 
     Returns:
@@ -95,12 +95,12 @@ def _write(request: Request, frames: LabelledFrames) -> LabelledFrames:
     return frames
 
 
-def _begin(request: Request, found: Imported) -> Workplace:
+def _begin(request: Request, found: Imported) -> Workspace:
     positions = found.positions.round(POSITION_DECIMALS)
     steps = unique_steps(found.steps.tolist())
     starts = tuple(Start(found.numbers, frame, request.source.name) for frame in positions)
-    workplace = open_frames(request.output, starts, request.fragments, steps)
-    if not workplace.labels.exists():
+    workspace = open_frames(request.output, starts, request.fragments, steps)
+    if not workspace.labels.exists():
         records = [
             {"trajectory": t, "step": s, "system": COMPLEX, "energy": e, "forces": f}
             for (t, s), e, f in zip(
@@ -108,5 +108,5 @@ def _begin(request: Request, found: Imported) -> Workplace:
             )
         ]
         text = "".join(json.dumps(record, separators=(",", ":")) + "\n" for record in records)
-        write_atomically(workplace.labels, text.encode())
-    return workplace
+        write_atomically(workspace.labels, text.encode())
+    return workspace

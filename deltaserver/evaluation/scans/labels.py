@@ -25,7 +25,7 @@ from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
 from deltaserver.datasets.labelling import LOCAL, LabelProgress
 from deltaserver.datasets.sampling.dynamics import Start
 from deltaserver.datasets.workflow import frames_of, provenance_of, run_labelling
-from deltaserver.datasets.workplace import JOURNAL, SETTINGS_NAME, Workplace, open_frames, reopen
+from deltaserver.datasets.workspace import JOURNAL, SETTINGS_NAME, Workspace, open_frames, reopen
 from deltaserver.errors import DataError
 from deltaserver.evaluation.scans.curves import (
     DISSOCIATION,
@@ -74,23 +74,23 @@ def label_scan(
     curves, positions = zip(*scan_curves(pair, plan), strict=True)
     steps = [[k, s] for k, some in enumerate(positions) for s in range(len(some))]
     starts = tuple(Start(start.numbers, x, start.source) for some in positions for x in some)
-    workplace = Workplace(directory, starts, fragments, None)
-    _check_same(workplace, calculator)
+    workspace = Workspace(directory, starts, fragments, None)
+    _check_same(workspace, calculator)
     open_frames(directory, starts, fragments, steps)
-    run_labelling(workplace, calculator, LOCAL, workers, on_progress)
+    run_labelling(workspace, calculator, LOCAL, workers, on_progress)
     labelled = labelling.assemble(
-        frames_of(workplace), workplace.numbers, fragments, workplace.labels,
+        frames_of(workspace), workspace.numbers, fragments, workspace.labels,
         f"scan of {fragments[0].name} and {fragments[1].name}", calculator,
     )  # fmt: skip
-    provenance = provenance_of(workplace, labelled, calculator)
+    provenance = provenance_of(workspace, labelled, calculator)
     provenance[RECORD] = {"seed": plan.seed, "curves": [_entry(curve) for curve in curves]}
     write_frames(rounded(labelled), directory, provenance)
     return read_scan(directory)
 
 
-def _check_same(workplace: Workplace, calculator: str) -> None:
+def _check_same(workspace: Workspace, calculator: str) -> None:
     """Refuse to go on with another scan than was begun (DataError)."""
-    directory = workplace.directory
+    directory = workspace.directory
     if not (directory / JOURNAL / SETTINGS_NAME).is_file():
         if (directory / MANIFEST_NAME).exists():
             raise DataError(
@@ -99,7 +99,7 @@ def _check_same(workplace: Workplace, calculator: str) -> None:
             )
         return
     before = reopen(directory)
-    ours, theirs = ([start.positions for start in w.starts] for w in (workplace, before))
+    ours, theirs = ([start.positions for start in w.starts] for w in (workspace, before))
     if np.shape(ours) != np.shape(theirs) or not np.allclose(ours, theirs, atol=1e-7):
         raise DataError(
             f"{directory}: another scan was begun there; leave --calculator out to read it, or "

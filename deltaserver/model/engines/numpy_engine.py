@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.compute.team import ALONE, Team
+from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.model.descriptor import Geometry, PairDescriptor, as_batch, compiled_cell
 from deltaserver.model.engines.base import Engine, Evaluated
 from deltaserver.model.files.parameters import ModelParameters
@@ -21,10 +21,10 @@ Floats = NDArray[np.float64]
 class NumpyEngine(Engine):
     """The kernel sum of :mod:`deltaserver.model.kernel`, and a linear expansion if there is one."""
 
-    def __init__(self, parameters: ModelParameters, team: Team = ALONE) -> None:
+    def __init__(self, parameters: ModelParameters, pool: ThreadPool = ONE_THREAD) -> None:
         self.parameters = parameters
         self._pairs = PairDescriptor(len(parameters.numbers))
-        self._sum = sum_of(parameters, self._pairs, team)
+        self._sum = sum_of(parameters, self._pairs, pool)
         self._loops = self._sum.evaluator()
 
     @property

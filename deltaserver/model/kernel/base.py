@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.compute.team import Team
+from deltaserver.compute.thread_pool import ThreadPool
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -98,7 +98,7 @@ class TrainingSum(ABC):
 
     per_query: int  # numbers in the largest temporary array, for one query
     weights: Weights
-    team: Team
+    pool: ThreadPool
 
     def __call__(self, q: Floats) -> tuple[Floats, Floats]:
         """Return E (B,) and g = −∂E/∂q (B, D) for query descriptors q (B, D)."""
@@ -126,8 +126,8 @@ class TrainingSum(ABC):
 
     def _shares(self, n: int, numbers: int) -> list[slice]:
         """Cut n groups of training points, of so many numbers together, into threads' shares."""
-        team = self.team.n_threads
-        n_shares = min(n, SHARES * team) if team > 1 and numbers > SHARED_NUMBERS else 1
+        n_threads = self.pool.n_threads
+        n_shares = min(n, SHARES * n_threads) if n_threads > 1 and numbers > SHARED_NUMBERS else 1
         ends = [n * k // n_shares for k in range(n_shares + 1)]
         return [slice(a, b) for a, b in pairwise(ends)]
 
@@ -136,7 +136,7 @@ class TrainingSum(ABC):
         if len(shares) == 1:
             return run(shares[0], task)
         tasks = [task] + [task.addend() for _ in shares[1:]]
-        totals = self.team.map(lambda pair: run(*pair), list(zip(shares, tasks, strict=True)))
+        totals = self.pool.map(lambda pair: run(*pair), list(zip(shares, tasks, strict=True)))
         for other in tasks[1:]:
             for array, more in zip(task[4:], other[4:], strict=True):
                 array += more

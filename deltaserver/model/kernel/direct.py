@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deltaserver.compute import jit
 from deltaserver.compute.alignment import aligned, lasting, round_up
-from deltaserver.compute.team import ALONE, Team
+from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.model import loops
 from deltaserver.model.kernel.base import Evaluator, Task, TrainingSum, Weights, row_products
 
@@ -24,10 +24,15 @@ class DirectSum(TrainingSum):
     """The sum by matrix products over permuted queries, for any set of permutations."""
 
     def __init__(
-        self, weights: Weights, x: Floats, a: Floats, pair_perms: Ints, team: Team = ALONE
+        self,
+        weights: Weights,
+        x: Floats,
+        a: Floats,
+        pair_perms: Ints,
+        pool: ThreadPool = ONE_THREAD,
     ) -> None:
         self.weights = weights
-        self.team = team
+        self.pool = pool
         self.n_train = len(x)
         self.centre = x.mean(axis=0)  # [D]
         self._rows = lasting(2 * len(x), round_up(x.shape[1]))
@@ -70,10 +75,10 @@ class DirectSum(TrainingSum):
             shares = self._shares(self.n_train, self.xa.size)
             return self._by_points(self._evaluate_one, shares, task)
         n_eights = -(-n_batch // 8)
-        n_parts = min(self.team.n_threads, n_eights)
+        n_parts = min(self.pool.n_threads, n_eights)
         ends = [8 * (n_eights * k // n_parts) for k in range(n_parts + 1)] if n_parts else []
         return sum(
-            self.team.map(self._evaluate_eights, [task.part(slice(*ab)) for ab in pairwise(ends)])
+            self.pool.map(self._evaluate_eights, [task.part(slice(*ab)) for ab in pairwise(ends)])
         )
 
     def _evaluate_one(self, points: slice, task: Task) -> float:

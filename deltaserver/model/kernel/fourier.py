@@ -50,7 +50,7 @@ class OrbitKind:
 
 
 @dataclass(frozen=True)
-class Component:
+class IrreducibleComponent:
     """One irreducible representation in the descriptor.
 
     Attributes:
@@ -97,7 +97,7 @@ class GroupFourier:
     order: int
     kinds: tuple[OrbitKind, ...]
     gather: Ints  # [D] which coefficient of the kinds, one after the other, the vector holds where
-    components: tuple[Component, ...]
+    components: tuple[IrreducibleComponent, ...]
     sectors: tuple[Sector, ...]
     signs: Floats  # [n_centre, n_sectors]
 
@@ -231,7 +231,7 @@ def _build(group: Group, representations: tuple[Floats, ...], pair_perms: Ints) 
             continue
         rows = np.concatenate(copies, axis=1)
         components.append(
-            Component(slice(n_rows, n_rows + rows.size), d, rows.shape[1], n_elements)
+            IrreducibleComponent(slice(n_rows, n_rows + rows.size), d, rows.shape[1], n_elements)
         )
         gather.append(rows.ravel())
         sector_of.append((signs, rho[cosets].reshape(len(cosets), d * d)))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deltaserver.compute import jit
 from deltaserver.compute.alignment import LINE, aligned, lasting, round_up
-from deltaserver.compute.team import ALONE, Team
+from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.model import loops
 from deltaserver.model.kernel.base import Evaluator, Task, TrainingSum, Weights, row_products
 from deltaserver.model.kernel.fourier import GroupFourier
@@ -34,10 +34,10 @@ class FourierSum(TrainingSum):
         a: Floats,
         pair_perms: Ints,
         fourier: GroupFourier,
-        team: Team = ALONE,
+        pool: ThreadPool = ONE_THREAD,
     ) -> None:
         self.weights = weights
-        self.team = team
+        self.pool = pool
         self.fourier = fourier
         self.n_train = len(x)
         self._kept: dict[tuple[int, int], tuple[object, ...]] = {}
@@ -72,7 +72,7 @@ class FourierSum(TrainingSum):
         if len(shares) == 1:
             return self._evaluate_groups(shares[0], task)
         parts = [task.part(slice(k, k + 1)) for k in range(n_batch)]
-        return sum(self.team.map(partial(self._evaluate_groups, slice(None)), parts))
+        return sum(self.pool.map(partial(self._evaluate_groups, slice(None)), parts))
 
     def _evaluate_groups(self, groups: slice, task: Task) -> float:
         total: float = loops.load("evaluate").small_group(*self._arguments(groups), tuple(task))
@@ -136,7 +136,7 @@ class FourierSum(TrainingSum):
         fourier.mix(centred).take(layout.gather, axis=1, out=queries, mode="clip")
         queries *= layout.present
         shares = self._shares(len(layout.xa), layout.xa.size)
-        parts = self.team.map(lambda groups: self._sum_of_groups(groups, queries), shares)
+        parts = self.pool.map(lambda groups: self._sum_of_groups(groups, queries), shares)
         slopes, energy, w1_sum = (sum(arrays[1:], arrays[0]) for arrays in zip(*parts, strict=True))
         g = w1_sum[:, None] * centred
         g += fourier.unmix(slopes.take(layout.gather_back, axis=1))

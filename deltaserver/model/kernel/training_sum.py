@@ -29,7 +29,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.compute.team import ALONE, Team
+from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.model.kernel.base import Task, TrainingSum, Weights
 from deltaserver.model.kernel.direct import DirectSum
 from deltaserver.model.kernel.fourier import GroupFourier
@@ -47,7 +47,7 @@ def training_sum(
     a: Floats,
     pair_perms: Ints,
     alphas_energy: Floats | None,
-    team: Team = ALONE,
+    pool: ThreadPool = ONE_THREAD,
 ) -> TrainingSum:
     """Lay out the training arrays and precompute what does not depend on the query.
 
@@ -57,11 +57,11 @@ def training_sum(
         a: Jᵀα of each training point, shape (M, D).
         pair_perms: permutations of the descriptor entries, shape (S, D).
         alphas_energy: coefficients of energy constraints, shape (M,), or None.
-        team: the threads that compiled loops are shared out among.
+        pool: the threads that compiled loops are shared out among.
     """
     weights = Weights(sigma, alphas_energy)
     if len(pair_perms) > 1 and pair_perms.shape[1]:
         fourier = GroupFourier.of(pair_perms)
         if fourier:
-            return FourierSum(weights, x, a, pair_perms, fourier, team)
-    return DirectSum(weights, x, a, pair_perms, team)
+            return FourierSum(weights, x, a, pair_perms, fourier, pool)
+    return DirectSum(weights, x, a, pair_perms, pool)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.compute.team import ALONE, Team
+from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.errors import ModelFileError
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.files.parameters import ModelParameters
@@ -54,7 +54,7 @@ class WeightedSum:
 
 
 def sum_of(
-    parameters: ModelParameters, pairs: PairDescriptor, team: Team = ALONE
+    parameters: ModelParameters, pairs: PairDescriptor, pool: ThreadPool = ONE_THREAD
 ) -> TrainingSum | WeightedSum:
     """Lay out a model's kernel sum.
 
@@ -69,7 +69,7 @@ def sum_of(
         except ValueError as error:
             raise ModelFileError(f"{parameters.source}: {error}") from None
         x, a = blocks.reduce(x), blocks.reduce(a)
-    found = training_sum(parameters.sigma, x, a, perms, parameters.alphas_energy, team)
+    found = training_sum(parameters.sigma, x, a, perms, parameters.alphas_energy, pool)
     if blocks is None:
         return found
     return WeightedSum(found, blocks, parameters.c / parameters.std)

@@ -28,8 +28,8 @@ def inspect(
 ) -> float:
     """Fill what should vanish and its limits, (4, K, B), of energies (K, B), forces (K, B, N, 3).
 
-    Row k = 0 is the total, the others its contributions; positions are (B, N, 3). Returns 0, or no
-    number where a force is not finite.
+    Row k = 0 is the total, the others its contributions; positions are (B, N, 3). Returns 0, or
+    NaN where a force is not finite.
     """
     n_parts, n_batch, n_atoms, _ = forces.shape
     finite = 0.0

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.compute.team import Team
+from deltaserver.compute.thread_pool import ThreadPool
 from deltaserver.model.descriptor import Geometry, PairDescriptor
 from deltaserver.model.fragment_blocks import FragmentBlocks
 from deltaserver.model.kernel.fourier import GroupFourier
@@ -59,7 +59,7 @@ class KernelProduct:
             self._pair_perms = blocks.permutations(self._pair_perms)
         self._fourier = GroupFourier.of(self._pair_perms) if len(perms) > 1 else None
         self._sigma, self._energy = sigma, energy
-        self._team = Team(threads)
+        self._pool = ThreadPool(threads)
         self._device = device
 
     def __call__(self, v: Floats) -> Floats:
@@ -141,7 +141,7 @@ class KernelProduct:
         if not in_loops:  # small groups and none: matrix products, which BLAS shares out
             return total(q)
         total.contract(q[:1])  # lays the training arrays out, before threads ask for that
-        parts = self._team.map(lambda block: total.contract(q[block]), _blocks(len(q), BLOCK))
+        parts = self._pool.map(lambda block: total.contract(q[block]), _blocks(len(q), BLOCK))
         energies, slopes = zip(*parts, strict=True)
         return np.concatenate(energies), np.concatenate(slopes)
 
@@ -204,7 +204,7 @@ class EnergyColumns:
             out[:, k], known = self.product.energy_column(int(self.points[k]))
             return known[self.points]
 
-        return np.array(Team(self.threads).map(column, list(range(len(self)))))
+        return np.array(ThreadPool(self.threads).map(column, list(range(len(self)))))
 
 
 def _blocks(n: int, size: int) -> list[slice]:

@@ -8,7 +8,7 @@ from deltaserver.analysis.measure.definitions import SurfaceSpec, default_defini
 from deltaserver.analysis.measure.free_energy import free_energy
 from deltaserver.analysis.measure.survey import Sampled, Surveyed
 from deltaserver.analysis.read.directory import Run
-from deltaserver.analysis.results import Found
+from deltaserver.analysis.results import RunAnalysis
 from deltaserver.analysis.show import figures
 from deltaserver.analysis.show.figures import EnergyUnit
 from deltaserver.errors import UnitError
@@ -25,7 +25,7 @@ def found(label, group, kelvin, sigma=1.0):
     surveyed = Surveyed(np.arange(3), np.zeros((3, 1, 0)), {}, {}, np.ones(3), nothing, 0)
     run = Run(label, group, Path(), (), temperature_k=kelvin)
     surface = free_energy(samples, edges, kelvin or 300.0)
-    return Found(run, default_definitions(FRAGMENTS), (), surveyed, None, None, None,
+    return RunAnalysis(run, default_definitions(FRAGMENTS), (), surveyed, None, None, None,
                  surfaces=((SPEC, surface),))  # fmt: skip
 
 

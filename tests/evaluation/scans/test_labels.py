@@ -8,7 +8,7 @@ import pytest
 from deltaserver.datasets import labelling
 from deltaserver.datasets.files import read_dataset
 from deltaserver.datasets.frames import FragmentSpec
-from deltaserver.datasets.workplace import read_start
+from deltaserver.datasets.workspace import read_start
 from deltaserver.errors import DataError
 from deltaserver.evaluation.scans.curves import ScanPlan
 from deltaserver.evaluation.scans.labels import label_scan, read_scan

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from deltaserver.compute import jit
-from deltaserver.compute.team import ALONE, Team
+from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.errors import GeometryError
 from deltaserver.model.descriptor import PairDescriptor, compiled_cell
 from deltaserver.model.kernel import base, direct
@@ -20,12 +20,12 @@ from tests.tolerances import WEIGHT, assert_same_sum, rounding, terms_of_kernel
 needs_numba = pytest.mark.skipif(not jit.AVAILABLE, reason="numba is not installed")
 
 
-def sum_of(n_train, pair_perms, seed=0, team=ALONE, *, energies=False):
+def sum_of(n_train, pair_perms, seed=0, pool=ONE_THREAD, *, energies=False):
     rng = np.random.default_rng(seed)
     shape = (n_train, pair_perms.shape[1])
     x, a = rng.uniform(0.3, 1.0, shape), rng.normal(size=shape)
     alphas = rng.normal(size=n_train) if energies else None
-    return training_sum(0.7, x, a, pair_perms, alphas, team)
+    return training_sum(0.7, x, a, pair_perms, alphas, pool)
 
 
 LARGE = product(cyclic(2), cyclic(2), symmetric(3))  # its centre has four elements
@@ -70,8 +70,8 @@ def test_threads_give_the_same_numbers(monkeypatch, group, n_batch, n_threads):
     n_atoms = perms.shape[1]
     x = shaken(geometry(n_atoms), n_batch, seed=5)
     found = []
-    for team in (ALONE, Team(n_threads)):
-        total = sum_of(13, PairDescriptor(n_atoms).permutations(perms), team=team)
+    for pool in (ONE_THREAD, ThreadPool(n_threads)):
+        total = sum_of(13, PairDescriptor(n_atoms).permutations(perms), pool=pool)
         parameters = (np.empty(n_batch), np.empty(x.shape), np.empty((n_batch, 3, 3)))
         if evaluator := total.evaluator():
             evaluator(Task(x, compiled_cell(None), 2.0, 1.0, *parameters))

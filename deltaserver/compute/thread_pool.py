@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Team:
+class ThreadPool:
     """The calling thread and ``n_threads`` − 1 others.
 
     A list may be worked through within an item of another: whoever called takes items itself, so
@@ -45,7 +45,7 @@ class Team:
         return results
 
 
-ALONE = Team()
+ONE_THREAD = ThreadPool()
 
 
 def _work(

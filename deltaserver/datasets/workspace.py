@@ -43,7 +43,7 @@ EXTENSIBLE = ("frames_per_trajectory", "frames_per_window")
 
 
 @dataclass(frozen=True)
-class Workplace:
+class Workspace:
     """A dataset directory under construction: what is sampled or given, and its journals."""
 
     directory: Path
@@ -114,7 +114,7 @@ def open_sampling(
     plan: SamplingPlan,
     tell: Tell = silent,
     spin: int | None = None,
-) -> Workplace:
+) -> Workspace:
     """Set up the sampling of a complex, or continue it; the last structure of each file starts.
 
     Raises:
@@ -127,9 +127,9 @@ def open_sampling(
     calculator_factory(plan.calculator)
     if plan.prepare_calculator:
         calculator_factory(plan.prepare_calculator)
-    workplace = Workplace(directory, tuple(starts), fragments, plan, spin)
-    _keep_settings(workplace)
-    return workplace
+    workspace = Workspace(directory, tuple(starts), fragments, plan, spin)
+    _keep_settings(workspace)
+    return workspace
 
 
 def open_given(
@@ -138,7 +138,7 @@ def open_given(
     fragments: tuple[FragmentSpec, ...],
     tell: Tell = silent,
     spin: int | None = None,
-) -> Workplace:
+) -> Workspace:
     """Set up the labelling of frames that are given in a file.
 
     Raises:
@@ -162,14 +162,14 @@ def open_frames(
     fragments: tuple[FragmentSpec, ...],
     steps: list[list[int]],
     spin: int | None = None,
-) -> Workplace:
+) -> Workspace:
     """Set up the labelling of frames, each with its (trajectory, step), or continue it."""
-    workplace = Workplace(directory, starts, fragments, None, spin)
-    _keep_settings(workplace, steps)
-    return workplace
+    workspace = Workspace(directory, starts, fragments, None, spin)
+    _keep_settings(workspace, steps)
+    return workspace
 
 
-def reopen(directory: Path) -> Workplace:
+def reopen(directory: Path) -> Workspace:
     """Open a dataset directory that ``dataset sample`` or ``dataset label`` began."""
     path = directory / JOURNAL / SETTINGS_NAME
     if not path.is_file():
@@ -178,7 +178,7 @@ def reopen(directory: Path) -> Workplace:
         settings = json.loads(path.read_text())
         plan = settings["plan"]
         numbers = np.array(settings["numbers"], dtype=np.int64)
-        return Workplace(
+        return Workspace(
             directory,
             tuple(
                 Start(
@@ -244,20 +244,20 @@ def unique_steps(steps: list[list[int]]) -> list[list[int]]:
     return steps
 
 
-def _settings(workplace: Workplace) -> dict[str, Any]:
+def _settings(workspace: Workspace) -> dict[str, Any]:
     return {
-        "plan": workplace.plan.describe() if workplace.plan else None,
-        "numbers": workplace.numbers.tolist(),
+        "plan": workspace.plan.describe() if workspace.plan else None,
+        "numbers": workspace.numbers.tolist(),
         "starts": [
             {
                 "source": start.source,
                 "positions": start.positions.tolist(),
                 **({"isotopes_u": start.isotopes_u} if start.isotopes_u else {}),
             }
-            for start in workplace.starts
+            for start in workspace.starts
         ],
-        "fragments": [describe_fragment(fragment) for fragment in workplace.fragments],
-        "spin": workplace.spin,
+        "fragments": [describe_fragment(fragment) for fragment in workspace.fragments],
+        "spin": workspace.spin,
     }
 
 
@@ -267,12 +267,12 @@ def _flat(plan: dict[str, Any] | None) -> dict[str, Any]:
     return flat | (flat.pop("separations", None) or {})
 
 
-def _keep_settings(workplace: Workplace, steps: list[list[int]] | None = None) -> None:
+def _keep_settings(workspace: Workspace, steps: list[list[int]] | None = None) -> None:
     """Write the settings, or refuse to continue with others than were written before."""
-    path = workplace.directory / JOURNAL / SETTINGS_NAME
-    settings = _settings(workplace)
+    path = workspace.directory / JOURNAL / SETTINGS_NAME
+    settings = _settings(workspace)
     if path.exists():
-        before = _settings(reopen(workplace.directory))
+        before = _settings(reopen(workspace.directory))
         for key in changed(before, settings, ("numbers", "starts", "fragments", "spin")):
             raise DataError(f"{path}: was begun with other {key}; use another --output")
         old, new = _flat(before["plan"]), _flat(settings["plan"])
