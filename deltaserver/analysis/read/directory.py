@@ -298,13 +298,13 @@ def _temperature(settings: Settings, system: str) -> float | None:
 
 
 Beads = tuple[tuple[Path, ...], ...]
-Found = dict[Output, dict[int, list[Path]]]  # of every output the pieces of its beads
+Pieces = dict[Output, dict[int, list[Path]]]  # of every output the pieces of its beads
 
 
 def _trajectories(directory: Path, settings: Settings) -> dict[str, tuple[Beads, tuple[str, ...]]]:
     """Return for every system the pieces of its beads, and what is to be told of the choice."""
     outputs = settings.positions or (Output("pos"),)
-    found: dict[str, Found] = {}
+    found: dict[str, Pieces] = {}
     for path in sorted(directory.iterdir()):
         for output in outputs:
             match = output.pattern(settings.prefix).match(original_name(path))
@@ -320,7 +320,7 @@ def _trajectories(directory: Path, settings: Settings) -> dict[str, tuple[Beads,
     }
 
 
-def _chosen(found: Found, outputs: Sequence[Output], n_beads: int) -> tuple[Beads, tuple[str, ...]]:
+def _chosen(found: Pieces, outputs: Sequence[Output], n_beads: int) -> tuple[Beads, tuple[str, ...]]:
     """Choose one output of several: beads before centroids, more beads, more frames."""
     there = [output for output in outputs if output in found]
     best = max(there, key=lambda o: (not o.is_centroid, len(found[o]), -o.stride))
