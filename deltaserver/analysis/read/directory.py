@@ -320,7 +320,9 @@ def _trajectories(directory: Path, settings: Settings) -> dict[str, tuple[Beads,
     }
 
 
-def _chosen(found: Pieces, outputs: Sequence[Output], n_beads: int) -> tuple[Beads, tuple[str, ...]]:
+def _chosen(
+    found: Pieces, outputs: Sequence[Output], n_beads: int
+) -> tuple[Beads, tuple[str, ...]]:
     """Choose one output of several: beads before centroids, more beads, more frames."""
     there = [output for output in outputs if output in found]
     best = max(there, key=lambda o: (not o.is_centroid, len(found[o]), -o.stride))
