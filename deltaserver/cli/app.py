@@ -7,6 +7,7 @@ Users see one line when something is wrong, and an exit code that tells what kin
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ RECONNECT_LIMIT_S = 600.0
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.version_option(deltaserver.__version__, prog_name="deltaserver")
 @click.pass_context
-def app(context: click.Context, /, **options: Any) -> None:
+def app(context: click.Context, /, debug: bool, **options: Any) -> None:
     """Serve Δ-sGDML force fields to i-PI, train them, and analyse the runs.
 
     \b
@@ -131,70 +132,81 @@ def app(context: click.Context, /, **options: Any) -> None:
         if not options["models"] and not options["sockets"]:
             click.echo(context.get_help())
             return
-        serve(**options)
+        serve(ServeRequest(**options))
 
 
-def serve(
-    *,
-    models: Path | None,
-    sockets: tuple[str, ...],
-    sockets_prefix: str,
-    component: str,
-    backend: Any,
-    device: str | None,
-    precision: Any,
-    threads: int | None,
-    connect_timeout: float,
-    reconnect: bool,
-    reconnect_limit: float | None,
-    batch_window: float,
-    extras: Any,
-    structure_check: bool,
-    on_extrapolation: Any,
-    novelty_limit: float,
-    log_file: Path | None,
-    log_every: int,
-    log_max_size: int | None,
-    log_keep: int,
-    health_file: Path | None,
-    metrics_port: int | None,
-    metrics_host: str,
-    quiet: bool,
-    debug: bool,
-) -> None:
+@dataclass(frozen=True)
+class ServeRequest:
+    """What was asked of the daemon, before anything is read; see ``deltaserver --help``."""
+
+    models: Path | None
+    sockets: tuple[str, ...]
+    sockets_prefix: str
+    component: str
+    backend: Any
+    device: str | None
+    precision: Any
+    threads: int | None
+    connect_timeout: float
+    reconnect: bool
+    reconnect_limit: float | None
+    batch_window: float
+    extras: Any
+    structure_check: bool
+    on_extrapolation: Any
+    novelty_limit: float
+    log_file: Path | None
+    log_every: int
+    log_max_size: int | None
+    log_keep: int
+    health_file: Path | None
+    metrics_port: int | None
+    metrics_host: str
+    quiet: bool
+
+
+def serve(asked: ServeRequest) -> None:
     """Load the models, then connect and serve until i-PI is done."""
-    if models is None:
+    if asked.models is None:
         raise InputError("--models is missing; expected a directory with a model.yaml")
-    if not sockets:
+    if not asked.sockets:
         raise InputError("--socket is missing; expected unix:NAME or inet:HOST:PORT")
-    addresses = tuple(parse_address(text, sockets_prefix) for text in sockets)
-    if device and backend == "sgdml":
+    addresses = tuple(parse_address(text, asked.sockets_prefix) for text in asked.sockets)
+    if asked.device and asked.backend == "sgdml":
         raise InputError("--device is for the torch backend; --backend sgdml runs on the CPU")
-    if backend == "numpy" and (device or precision != "float64"):
+    backend = asked.backend
+    if backend == "numpy" and (asked.device or asked.precision != "float64"):
         backend = "torch"  # what only torch can do was asked for
     model, notes = load_model(
-        models, component, backend, device or "auto", precision, threads, quiet
-    )
-    rotation = Rotation(log_max_size, log_keep) if log_max_size else None
-    status = telemetry.configure(log_file, quiet=quiet, rotation=rotation)
-    announce(model, models, backend, notes)
-    if reconnect and reconnect_limit is None:
+        asked.models, asked.component, backend, asked.device or "auto", asked.precision,
+        asked.threads, asked.quiet,
+    )  # fmt: skip
+    rotation = Rotation(asked.log_max_size, asked.log_keep) if asked.log_max_size else None
+    status = telemetry.configure(asked.log_file, quiet=asked.quiet, rotation=rotation)
+    announce(model, asked.models, backend, notes)
+    reconnect_limit = asked.reconnect_limit
+    if asked.reconnect and reconnect_limit is None:
         reconnect_limit = RECONNECT_LIMIT_S
-    single = precision == "float32"
-    guard = guard_settings(structure_check, on_extrapolation, novelty_limit, log_file, single)
+    guard = guard_settings(
+        asked.structure_check,
+        asked.on_extrapolation,
+        asked.novelty_limit,
+        asked.log_file,
+        single_precision=asked.precision == "float32",
+    )
     settings = ServeSettings(
         addresses,
-        component,
-        extras,
-        connect_timeout,
-        1e-3 * batch_window,
+        asked.component,
+        asked.extras,
+        asked.connect_timeout,
+        1e-3 * asked.batch_window,
         reconnect_limit,
         guard,
         keeper=True,
     )
-    watchers = make_watchers(health_file, metrics_port, metrics_host)
-    with blas_threads(1 if model.compiled else threads or 1):
-        Daemon(model, settings, telemetry.StepLog(log_every, status), watchers).run()
+    watchers = make_watchers(asked.health_file, asked.metrics_port, asked.metrics_host)
+    with blas_threads(1 if model.compiled else asked.threads or 1):
+        Daemon(model, settings, telemetry.StepLog(asked.log_every, status), watchers).run()
 
 
 for register in (

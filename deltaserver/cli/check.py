@@ -34,7 +34,7 @@ def register_check(app: click.Group) -> None:
 @click.option("--tolerance", type=click.FloatRange(min=0, min_open=True), metavar="NUMBER",
               help="In eV and eV/Å; 1e-6, or 1e-3 in float32, if not given.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Nothing on the terminal but errors.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
 def check(
     models: Path,
     store: bool,
@@ -44,7 +44,6 @@ def check(
     precision: Any,
     tolerance: float | None,
     quiet: bool,
-    debug: bool,
 ) -> None:
     """Verify a model directory and print its fingerprint.
 
