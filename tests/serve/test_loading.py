@@ -62,8 +62,11 @@ def without(names, directory):
         ignore=lambda _, files: [f for f in files if not f.endswith((".nbi", ".nbc"))],
     )
     for name in names:
-        (index,) = (directory / place).glob(f"{name}-*.nbi")
-        index.unlink()
+        # Of a source that has changed there are several: the line stands in the name.
+        indices = list((directory / place).glob(f"{name}-*.nbi"))
+        assert indices
+        for index in indices:
+            index.unlink()
     return directory
 
 
