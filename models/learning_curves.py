@@ -27,8 +27,7 @@ ITERATIVE = ["--solver", "iterative", "--max-products", "150", "--max-memory", "
 ON_ALL = ["--hold-out", "14,20,33,37,41", *ITERATIVE]
 ON_SITES = ["--linear", "distances", *ON_ALL]
 PARTS = {
-    "c60": [WIDE, "--symmetry", "fragment", "--sigma", "20", "--train-fraction", "1",
-            "--hold-out", "14,20", "--tolerance", "1e-4", *ITERATIVE],
+    "c60": [MERGED, "--symmetry", "fragment", "--sigma", "20", "--tolerance", "1e-4", *ON_ALL],
     "buckycatcher": [MERGED, "--symmetry", "fragment", "--sigma", "20", "--lambda", "1e-6",
                      "--tolerance", "1e-3", *ON_SITES],
     "binding": [MERGED, "--symmetry", "run/c60_rotations.npz", "--prior", "pairs", "--sigma", "1",

@@ -14,15 +14,9 @@ _load = CompositeModel.load
 _once = functools.cache(_load)
 
 
-def load(
-    directory: str | Path,
-    backend: Any = "numpy",
-    device: str = "auto",
-    precision: Any = "float64",
-    threads: int = 1,
-) -> CompositeModel:
-    """Do what ``CompositeModel.load`` does; of what ships, which no test changes, only once."""
+def load(directory: str | Path, *args: Any, **options: Any) -> CompositeModel:
+    """Load as ``CompositeModel.load``; what ships, which no test changes, only once."""
     place = Path(directory).resolve()
     if place.parent == MODELS:
-        return _once(place, backend, device, precision, threads)
-    return _load(directory, backend, device, precision, threads)
+        return _once(place, *args, **options)
+    return _load(directory, *args, **options)

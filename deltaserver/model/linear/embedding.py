@@ -3,7 +3,7 @@
     ρ_gk(a) = Σ_(b of group g, of another fragment) exp(−β_k |r_a − r_b|)
     E = Σ_(a,i,j) Σ_p C_p ρ_p(a) (|r_i − r_j| − d)  +  Σ_(a,b) Σ_pq C_pq ρ_p(a) ρ_q(b)
 
-with i, j atoms of a's fragment at or beside a, and a, b equal or near each other in one fragment;
+with i, j atoms of a's fragment, and a, b equal or near each other in one fragment;
 p and q stand for a group and a decay. A contact changes the bonds around it, which no pair
 potential between fragments can say: of what sites left of the binding forces of C60 in its catcher
 more than 99 % was within the molecules. And two neighbours weigh other than twice as one: densities
@@ -58,6 +58,11 @@ class Densities:
         """Return the atoms a < b of every pair of different fragments."""
         a, b = np.nonzero(np.triu(self.fragment[:, None] != self.fragment))
         return a, b
+
+    @cached_property
+    def radials(self) -> Radials:
+        """Return exp(−β_k r) as loops take them."""
+        return Radials(self.decays, ())
 
     @cached_property
     def places(self) -> tuple[Ints, Ints]:
@@ -150,8 +155,7 @@ class Embedding:
     def _in_loops(self, positions: Floats, cell: Floats | None) -> Evaluated:
         loop, lattice = loops.load("embedding"), compiled_cell(cell)
         (pairs, places, stretches, products), one = self._rows, self.densities
-        radials = Radials(one.decays, ())
-        decays, n = radials.arrays[0], len(one.fragment)
+        decays, n = one.radials.arrays[0], len(one.fragment)
         energy, virial = np.zeros(len(positions)), np.zeros((len(positions), 3, 3))
         forces = np.zeros(positions.shape)
         phi, between = np.empty((len(pairs), len(decays))), np.empty((len(pairs), 4))
@@ -159,7 +163,7 @@ class Embedding:
             by_group, weights = np.zeros((2, n * one.n_groups, len(decays)))
             rho, weight = by_group.reshape(n, -1), weights.reshape(n, -1)
             loop.densities(
-                x, (pairs, places), decays, radials.multiples, lattice, by_group, phi, between
+                x, (pairs, places), decays, one.radials.multiples, lattice, by_group, phi, between
             )
             energy[k] = loop.stretch(
                 x, stretches, self.mean, self.linear, lattice, rho, (weight, forces[k], virial[k])
