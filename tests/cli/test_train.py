@@ -126,11 +126,13 @@ def test_kill_9_and_again_gives_the_same(dataset, tmp_path):
     finished = {path: path.stat().st_mtime_ns for path in first.glob("sigma-*.npz")}
     assert 0 < len(finished) < 3
     snapshot = {path: path.read_bytes() for path in finished}
-    process = start(output, "0.5")
+    process = start(output, "0,600")  # stands still again: at its end it takes them away
     while len(list(first.glob("sigma-*.npz"))) == len(finished) and process.poll() is None:
         time.sleep(0.02)
     assert all(path.read_bytes() == content for path, content in snapshot.items())
-    assert process.wait(240) == 0
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert start(output, "0").wait(240) == 0
     assert whole.wait(240) == 0
     with np.load(reference / "binding.npz") as one, np.load(output / "binding.npz") as other:
         assert set(one.files) == set(other.files)
