@@ -20,6 +20,7 @@ from deltaserver.cli.dataset import register_dataset
 from deltaserver.cli.dataset_import import register_import
 from deltaserver.cli.evaluate import register_evaluate
 from deltaserver.cli.help_page import ServeGroup
+from deltaserver.cli.improve import register_improve
 from deltaserver.cli.options.guards import guard_options, guard_settings
 from deltaserver.cli.options.watching import make_watchers, operations_options
 from deltaserver.cli.reorder import register_reorder
@@ -155,6 +156,7 @@ class ServeRequest:
     structure_check: bool
     on_extrapolation: Any
     novelty_limit: float
+    uncertainty_limit: float | None
     log_file: Path | None
     log_every: int
     log_max_size: int | None
@@ -191,6 +193,7 @@ def serve(asked: ServeRequest) -> None:
         asked.structure_check,
         asked.on_extrapolation,
         asked.novelty_limit,
+        asked.uncertainty_limit,
         asked.log_file,
         single_precision=asked.precision == "float32",
     )
@@ -217,6 +220,7 @@ for register in (
     register_import,
     register_train,
     register_evaluate,
+    register_improve,
     register_analyze,
 ):
     register(app)

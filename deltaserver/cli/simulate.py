@@ -31,7 +31,7 @@ def register_simulate(app: click.Group) -> None:
     app.add_command(simulate)
 
 
-GUARD_NAMES = ("structure_check", "on_extrapolation", "novelty_limit")
+GUARD_NAMES = ("structure_check", "on_extrapolation", "novelty_limit", "uncertainty_limit")
 
 
 @dataclass(frozen=True)
@@ -324,6 +324,7 @@ def _run_options(request: Request, kelvin: float) -> tuple[str, ...]:
         "--max-drift": limits.drift_ev_per_atom,
         "--on-extrapolation": request.guard["on_extrapolation"],
         "--novelty-limit": request.guard["novelty_limit"],
+        "--uncertainty-limit": request.guard["uncertainty_limit"],
         "--device": request.device, "--threads": request.threads, "--extras": request.extras,
         **{flag: request.options[name] for name, flag in RECIPE_FLAGS.items()},
         # Equal noise would make runs follow one another, and their errors with them.

@@ -12,16 +12,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.model.composite import CompositeEvaluation, CompositeModel
+from deltaserver.model.trust.uncertainty import TOTAL
 from deltaserver.serve.wire import PosData, force_ready
 from deltaserver.units import BOHR_ANG, HARTREE_EV
 
 Floats = NDArray[np.float64]
 Extras = Literal["summary", "full"]
 EXTRAS: tuple[Extras, ...] = ("summary", "full")
+UNCERTAINTY = "uncertainty_ev_per_ang"
 Novelty = Mapping[str, float]  # by component
-# Sees positions (B, N, 3) and cells in Å and their results before anything is sent; returns the
-# novelty of each structure, or raises.
-Guard = Callable[[Floats, Floats, CompositeEvaluation], Sequence[Novelty]]
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What tells how far one structure's result can be trusted, by component.
+
+    Attributes:
+        novelty: see :mod:`deltaserver.model.trust.novelty`.
+        uncertainty_ev_per_ang: see :mod:`deltaserver.model.trust.uncertainty`; of models that
+            say nothing of it empty.
+    """
+
+    novelty: Novelty = field(default_factory=dict)
+    uncertainty_ev_per_ang: Novelty = field(default_factory=dict)
+
+
+UNKNOWN = Trust()
+# Sees positions (B, N, 3) and cells in Å and their results before anything is sent; returns how
+# far each structure's can be trusted, or raises.
+Guard = Callable[[Floats, Floats, CompositeEvaluation], Sequence[Trust]]
 
 
 @dataclass(frozen=True)
@@ -37,11 +56,12 @@ class Contribution:
 
 @dataclass(frozen=True)
 class Structure:
-    """One evaluated structure: total energy, contributions and novelty by part."""
+    """One evaluated structure: total energy, contributions, novelty, uncertainty by part."""
 
     energy_ev: float
     contributions: dict[str, Contribution]
     novelty: Novelty = field(default_factory=dict)
+    uncertainty_ev_per_ang: Novelty = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,10 +98,10 @@ def answer_together(
     positions = BOHR_ANG * np.concatenate([data.positions[:n] for data, n in pairs])
     cells = BOHR_ANG * np.concatenate([data.cells[:n] for data, n in pairs])
     result = _evaluate(model, positions, cells, component)
-    novelty = guard(positions, cells, result) if guard else [{}] * len(positions)
+    trust = guard(positions, cells, result) if guard else [UNKNOWN] * len(positions)
     starts = np.cumsum([0, *n_real])
     return [
-        _reply(model, result, novelty, range(start, start + n), len(data.positions), extras)
+        _reply(model, result, trust, range(start, start + n), len(data.positions), extras)
         for start, n, data in zip(starts[:-1], n_real, requests, strict=True)
     ]
 
@@ -89,7 +109,7 @@ def answer_together(
 def _reply(
     model: CompositeModel,
     result: CompositeEvaluation,
-    novelty: Sequence[Novelty],
+    trust: Sequence[Trust],
     rows: range,
     n_batch: int,
     extras: Extras,
@@ -99,7 +119,7 @@ def _reply(
     structures, texts = [], []
     for row in rows:
         one = result[row]
-        structure = summarise(one, atoms, novelty[row])
+        structure = summarise(one, atoms, trust[row])
         structures.append(structure)
         texts.append(_encode_extras(structure, one, extras))
     padding = [len(rows) - 1] * (n_batch - len(rows))
@@ -114,7 +134,7 @@ def _reply(
 
 
 def summarise(
-    result: CompositeEvaluation, atoms: dict[str, NDArray[np.int64]], novelty: Novelty
+    result: CompositeEvaluation, atoms: dict[str, NDArray[np.int64]], trust: Trust
 ) -> Structure:
     """Reduce one structure's evaluation to the numbers that are logged."""
     return Structure(
@@ -125,7 +145,8 @@ def summarise(
             )
             for name, part in result.contributions.items()
         },
-        novelty,
+        trust.novelty,
+        trust.uncertainty_ev_per_ang,
     )
 
 
@@ -166,6 +187,10 @@ def _encode_extras(structure: Structure, result: CompositeEvaluation, extras: Ex
         fields[f"{name}_force_rms_ev_per_ang"] = part.force_rms_ev_per_ang
         if name in structure.novelty:
             fields[f"{name}_novelty"] = structure.novelty[name]
+        if name in structure.uncertainty_ev_per_ang:
+            fields[f"{name}_{UNCERTAINTY}"] = structure.uncertainty_ev_per_ang[name]
         if extras == "full":
             fields[f"{name}_forces_ev_per_ang"] = result.contributions[name].forces.tolist()
+    if TOTAL in structure.uncertainty_ev_per_ang:
+        fields[UNCERTAINTY] = structure.uncertainty_ev_per_ang[TOTAL]
     return json.dumps(fields).encode("ascii")

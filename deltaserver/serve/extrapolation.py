@@ -16,6 +16,8 @@ from deltaserver.serve.answer import Novelty
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+NOVELTY = "novelty"
+
 
 @dataclass
 class _Count:
@@ -26,17 +28,19 @@ class _Count:
 class ExtrapolationWatch:
     """Warns of structures beyond the limit: at the 1st, the 10th, the 100th, … of a component.
 
-    A run that extrapolates at every step then costs a log one line a decade.
+    A run that extrapolates at every step then costs a log one line a decade. ``quantity`` is what
+    is looked at, and the field of the event that says it.
     """
 
-    def __init__(self, limit: float) -> None:
+    def __init__(self, limit: float, quantity: str = NOVELTY) -> None:
         self.limit = limit
+        self.quantity = quantity
         self._counts: dict[str, _Count] = {}
         self._log = structlog.get_logger()
 
-    def look(self, novelty: Novelty, structure: int) -> tuple[str, float] | None:
+    def look(self, values: Novelty, structure: int) -> tuple[str, float] | None:
         """Count one structure; return the component that is farthest beyond the limit, if any."""
-        beyond = {name: value for name, value in novelty.items() if not value <= self.limit}
+        beyond = {name: value for name, value in values.items() if not value <= self.limit}
         for name, value in beyond.items():
             count = self._counts.setdefault(name, _Count())
             count.n_structures += 1
@@ -45,7 +49,7 @@ class ExtrapolationWatch:
                 self._log.warning(
                     "extrapolation",
                     component=name,
-                    novelty=value,
+                    **{self.quantity: value},
                     limit=self.limit,
                     structure=structure,
                     structures_beyond=count.n_structures,
@@ -60,13 +64,18 @@ def is_power_of_ten(number: int) -> bool:
 
 
 def write_frame(
-    path: Path, numbers: Ints, positions: Floats, beyond: tuple[str, float], structure: int
+    path: Path,
+    numbers: Ints,
+    positions: Floats,
+    beyond: tuple[str, float],
+    structure: int,
+    quantity: str = NOVELTY,
 ) -> None:
     """Write one structure, Å, as extended XYZ; a disk that is full must not hide the refusal."""
-    component, novelty = beyond
+    component, value = beyond
     lines = [
         f"{len(numbers)}",
-        f"Properties=species:S:1:pos:R:3 component={component} novelty={novelty} "
+        f"Properties=species:S:1:pos:R:3 component={component} {quantity}={value} "
         f'structure={structure} pbc="F F F"',
     ]
     for number, (x, y, z) in zip(numbers, positions, strict=True):

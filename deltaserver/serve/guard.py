@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,13 +14,15 @@ from numpy.typing import NDArray
 
 from deltaserver.errors import NoveltyError, StructureError
 from deltaserver.model.composite import CompositeEvaluation, CompositeModel
+from deltaserver.model.sgdml import Evaluation
 from deltaserver.model.trust.cell import check_cell
 from deltaserver.model.trust.evaluation import DOUBLE, SINGLE, check_evaluation
 from deltaserver.model.trust.novelty import NoveltyMeasure
 from deltaserver.model.trust.structure import ExpectedStructure
+from deltaserver.model.trust.uncertainty import UncertaintyMeasure
 from deltaserver.model.trust.wrapping import WrappingCheck
-from deltaserver.serve.answer import Novelty
-from deltaserver.serve.extrapolation import ExtrapolationWatch, write_frame
+from deltaserver.serve.answer import UNCERTAINTY, UNKNOWN, Trust
+from deltaserver.serve.extrapolation import NOVELTY, ExtrapolationWatch, write_frame
 from deltaserver.serve.wire import PosData
 from deltaserver.units import BOHR_ANG
 
@@ -40,8 +43,9 @@ class GuardSettings:
 
     Attributes:
         structure_check: whether the first structures must be the model's molecule.
-        extrapolation: what to do with structures beyond ``novelty_limit``.
+        extrapolation: what to do with structures beyond one of the limits.
         novelty_limit: see :mod:`deltaserver.model.trust.novelty`.
+        uncertainty_limit: of the forces, eV/Å, beyond which a structure counts as well.
         frame_file: where the structure goes that ends the run for its novelty.
         single_precision: whether rounding is that of float32.
     """
@@ -49,6 +53,7 @@ class GuardSettings:
     structure_check: bool = True
     extrapolation: OnExtrapolation = "warn"
     novelty_limit: float = NOVELTY_LIMIT
+    uncertainty_limit: float = math.inf
     frame_file: Path = Path("extrapolation.xyz")
     single_precision: bool = False
 
@@ -64,7 +69,11 @@ class ServingGuard:
         self._wrapping = WrappingCheck(self._expected)
         self._seen: WeakKeyDictionary[object, int] = WeakKeyDictionary()
         self._novelty = None if settings.extrapolation == "ignore" else NoveltyMeasure(model)
-        self._watch = ExtrapolationWatch(settings.novelty_limit)
+        self._uncertainty = self._novelty and UncertaintyMeasure(model, self._novelty)
+        self._watches = (
+            ExtrapolationWatch(settings.novelty_limit),
+            ExtrapolationWatch(settings.uncertainty_limit, UNCERTAINTY),
+        )
         self._tolerances = SINGLE if settings.single_precision else DOUBLE
 
     def introduced(self, connection: object) -> None:
@@ -109,12 +118,13 @@ class ServingGuard:
 
     def __call__(
         self, positions: Floats, cells: Floats, result: CompositeEvaluation
-    ) -> Sequence[Novelty]:
-        """Look at results before they are sent; return the novelty of each structure.
+    ) -> Sequence[Trust]:
+        """Look at results before they are sent; return how far each can be trusted.
 
         Raises:
             GuardError: a result cannot be right.
-            NoveltyError: a structure is too new and the run is to stop at such.
+            NoveltyError: a structure is too new, or its forces too uncertain, and the run is to
+                stop at such.
         """
         first, self.n_structures = self.n_structures, self.n_structures + len(positions)
         check_evaluation(
@@ -124,33 +134,64 @@ class ServingGuard:
             tolerances=self._tolerances,
             first=first,
         )
-        novelties = self._measure(positions, cells, result)
-        for k, novelty in enumerate(novelties):
-            beyond = self._watch.look(novelty, first + k)
-            if beyond and self.settings.extrapolation == "stop":
-                write_frame(
-                    self.settings.frame_file, self.model.numbers, positions[k], beyond, first + k
-                )
-                raise NoveltyError(
-                    f"structure {first + k}: the novelty of {beyond[0]} is {beyond[1]:.2f}, above "
-                    f"--novelty-limit {self.settings.novelty_limit:g}: it is too far from what the "
-                    f"model was trained on; nothing was sent. See {self.settings.frame_file}"
-                )
-        return novelties
+        trusts = self._measure(positions, cells, result)
+        for k, trust in enumerate(trusts):
+            for watch, values in zip(self._watches, (trust.novelty, trust.uncertainty_ev_per_ang),
+                                     strict=True):  # fmt: skip
+                beyond = watch.look(values, first + k)
+                if beyond and self.settings.extrapolation == "stop":
+                    self._stop(watch.quantity, beyond, positions[k], first + k)
+        return trusts
+
+    def _stop(
+        self, quantity: str, beyond: tuple[str, float], positions: Floats, structure: int
+    ) -> None:
+        """Write the structure (N, 3) that ends a run, and end it."""
+        settings, (name, value) = self.settings, beyond
+        write_frame(settings.frame_file, self.model.numbers, positions, beyond, structure, quantity)
+        if quantity == NOVELTY:
+            raise NoveltyError(
+                f"structure {structure}: the novelty of {name} is {value:.2f}, above "
+                f"--novelty-limit {settings.novelty_limit:g}: it is too far from what the "
+                f"model was trained on; nothing was sent. See {settings.frame_file}"
+            )
+        raise NoveltyError(
+            f"structure {structure}: the uncertainty of {name} is {value:.3g} eV/Å, above "
+            f"--uncertainty-limit {settings.uncertainty_limit:g}; nothing was sent. See "
+            f"{settings.frame_file}"
+        )
 
     def _measure(
         self, positions: Floats, cells: Floats, result: CompositeEvaluation
-    ) -> list[Novelty]:
-        if self._novelty is None:
-            return [{}] * len(positions)
+    ) -> list[Trust]:
+        if self._novelty is None or self._uncertainty is None:
+            return [UNKNOWN] * len(positions)
         names = result.contributions
+        batches: list[tuple[Floats, Mapping[str, Evaluation], Floats]]
         if not self.model.periodic or (cells == cells[0]).all():
-            batches = [self._novelty(positions, names, cells[0])]
+            batches = [(positions, names, cells[0])]
         else:
-            pairs = zip(positions, cells, strict=True)
-            batches = [self._novelty(x[None], names, cell) for x, cell in pairs]
-        return [
-            {name: round(float(values[k]), 4) for name, values in batch.items()}
-            for batch in batches
-            for k in range(len(positions) // len(batches))
-        ]
+            batches = [(positions[k : k + 1], _one(names, k), cell) for k, cell in enumerate(cells)]
+        found = []
+        for x, parts, cell in batches:
+            found += _each(len(x), self._novelty(x, parts, cell), self._uncertainty(x, parts, cell))
+        return found
+
+
+def _one(parts: Mapping[str, Evaluation], k: int) -> Mapping[str, Evaluation]:
+    """Return the contributions of structure k alone, as a batch of one."""
+    return {
+        name: Evaluation(part.energy[k : k + 1], part.forces[k : k + 1], part.virial[k : k + 1])
+        for name, part in parts.items()
+    }
+
+
+def _each(n: int, novelty: Mapping[str, Floats], uncertainty: Mapping[str, Floats]) -> list[Trust]:
+    """Return what is known of each of n structures, rounded as logs want it."""
+    return [
+        Trust(
+            {name: round(float(values[k]), 4) for name, values in novelty.items()},
+            {name: round(float(values[k]), 6) for name, values in uncertainty.items()},
+        )
+        for k in range(n)
+    ]

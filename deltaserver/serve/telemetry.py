@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import structlog
 
 from deltaserver.model.manifest import BOUND_PARTS, WHOLE_MODEL_PARTS
-from deltaserver.serve.answer import Contribution, Structure
+from deltaserver.serve.answer import UNCERTAINTY, Contribution, Structure
 from deltaserver.serve.logfile import LogFile, Rotation, now
 from deltaserver.status_line import StatusLine, show
 
@@ -79,6 +79,8 @@ class StepLog:
             target[name] = _as_fields(part)
         if structure.novelty:
             fields["novelty"] = dict(structure.novelty)
+        if structure.uncertainty_ev_per_ang:
+            fields[UNCERTAINTY] = dict(structure.uncertainty_ev_per_ang)
         return fields | {
             "component": origin.component,
             "connection": origin.address,

@@ -57,6 +57,7 @@ from deltaserver.training.selection import Split, draw_stratified, split_in_time
 from deltaserver.training.symmetry import DEFAULT_CAP, Symmetry
 from deltaserver.training.symmetry_modes import resolve
 from deltaserver.training.trainer import Candidate, train
+from deltaserver.training.uncertainty.directory import Checked, with_uncertainty
 from deltaserver.training.warm_start import WarmStart, read_warm_start
 
 CHECKPOINTS = ".training"
@@ -78,6 +79,7 @@ class TrainingPlan:
     seed: int = 0
     train_fraction: float = 0.8
     held_out_trajectories: tuple[int, ...] = ()
+    trained_trajectories: tuple[int, ...] = ()
     threads: int = 1
     device: str = "cpu"
     max_bytes: float | None = None
@@ -108,8 +110,9 @@ def train_directory(
         InputError: anything wrong with data, settings, symmetry or memory; see the modules.
     """
     split = split_in_time(
-        frames.trajectory, frames.step, plan.train_fraction, plan.held_out_trajectories
-    )
+        frames.trajectory, frames.step, plan.train_fraction, plan.held_out_trajectories,
+        plan.trained_trajectories,
+    )  # fmt: skip
     available = components(frames)
     wanted = [c for c in choose(available, plan.component) if not c.is_lone_atom]
     report = read_report(output)
@@ -186,7 +189,7 @@ def _job(
         data, candidates, frames.trajectory[data.frame[candidates]],
         lambda: symmetry(candidates).perms, None if weights[0] is None else weights[0].by_pair,
     )  # fmt: skip
-    known = _known(data, candidates, plan, warm)
+    known = _known(data, candidates, frames, plan, warm)
     points = compared.draw(plan.selection, plan.n_train, plan.seed, known)
     # Fewer validation frames than asked for are no reason to refuse.
     n_valid = min(plan.n_valid, len(validation))
@@ -237,11 +240,18 @@ def _warm_start(plan: TrainingPlan, component: Component, data: LabelledSet) -> 
     return read_warm_start(path / f"{component.name}.npz" if path.is_dir() else path, data)
 
 
-def _known(data: LabelledSet, candidates: Ints, plan: TrainingPlan, warm: WarmStart | None) -> Ints:
-    """Return which candidates the model that is begun with was trained on."""
-    if warm is None:
-        return NONE
-    known = np.intersect1d(warm.entries, candidates)
+def _known(
+    data: LabelledSet, candidates: Ints, frames: LabelledFrames, plan: TrainingPlan,
+    warm: WarmStart | None,
+) -> Ints:  # fmt: skip
+    """Return which candidates are trained on in any case.
+
+    What the model that is begun with was trained on, and what was chosen for it.
+    """
+    chosen = np.isin(frames.trajectory[data.frame[candidates]], plan.trained_trajectories)
+    known = np.union1d(
+        candidates[chosen], NONE if warm is None else np.intersect1d(warm.entries, candidates)
+    )
     if len(known) > plan.n_train:
         raise DataError(
             f"{data.name}: the model to begin with has {len(known)} of the training frames, "
@@ -268,7 +278,8 @@ def _train_component(
         say(f"{name}: already trained, kept")
         return
     ranked = _ranked(output / CHECKPOINTS / name, job, plan, progress)
-    write_atomically(path, ranked[0].path.read_bytes())
+    known = Checked(job.request.data, job.request.valid, job.prior)
+    write_atomically(path, with_uncertainty(ranked[0].path, known))
     report["components"][name] = _entry(job, ranked, identity)
     write_report(output, report)
     best = ranked[0]
@@ -355,6 +366,11 @@ def _frames_of(frames: LabelledFrames, plan: TrainingPlan) -> dict[str, Any]:
         "n_frames": len(frames),
         "train_fraction": plan.train_fraction,
         "held_out_trajectories": list(plan.held_out_trajectories),
+        **(
+            {"trained_trajectories": list(plan.trained_trajectories)}
+            if plan.trained_trajectories
+            else {}
+        ),
     }
 
 

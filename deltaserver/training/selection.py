@@ -35,6 +35,7 @@ def split_in_time(
     step: Ints,
     train_fraction: float = TRAIN_FRACTION,
     held_out_trajectories: tuple[int, ...] = (),
+    trained_trajectories: tuple[int, ...] = (),
 ) -> Split:
     """Divide frames along their trajectories; those of one frame alone as wholes.
 
@@ -43,6 +44,7 @@ def split_in_time(
         step: time within the trajectory, shape (K,).
         train_fraction: share of each trajectory, from its start, that trains and validates.
         held_out_trajectories: left for the test as a whole.
+        trained_trajectories: trained on as a whole: frames that were chosen for it.
 
     Raises:
         DataError: no frames are left to train on, or no such trajectory.
@@ -63,6 +65,8 @@ def split_in_time(
             start, end = _single(next(singles), train_fraction)
         if index in held_out_trajectories:
             start = end = 0
+        if index in trained_trajectories:
+            start = end = len(frames)
         parts["train"].append(frames[:start])
         parts["valid"].append(frames[start:end])
         parts["held_out"].append(frames[end:])

@@ -195,6 +195,43 @@ def test_a_run_stops_at_the_first_structure_beyond_the_limit(capsys, tmp_path):
     assert len([event for event in events if event["event"] == "step"]) == 1
 
 
+PARTS = {"benzene1", "benzene2", "binding"}
+
+
+def test_uncertainty_in_logs_and_extras(tmp_path):
+    code, replies, events = run(tmp_path, "benzene_dimer", both)
+    assert code == 0
+    steps = [event for event in events if event["event"] == "step"]
+    for step, reply in zip(steps, replies, strict=True):
+        told = step["uncertainty_ev_per_ang"]
+        assert set(told) == {*PARTS, "total"}
+        extras = reply["extras"][0]
+        assert extras["uncertainty_ev_per_ang"] == told["total"]
+        assert {part: extras[f"{part}_uncertainty_ev_per_ang"] for part in PARTS} == {
+            part: told[part] for part in PARTS
+        }
+    known, other = (step["uncertainty_ev_per_ang"] for step in steps[:2])
+    assert 0.0 < known["total"] < 0.02
+    assert other["benzene1"] > 5.0 * known["benzene1"]
+
+
+def test_a_run_stops_where_forces_are_too_uncertain(capsys, tmp_path):
+    def script(peer):
+        peer.introduce()
+        first = peer.forces(structure("benzene_dimer"))
+        peer.send(posdata(new(structure("benzene_dimer"))) + message("getforce"))
+        return first, peer.ends()
+
+    options = ("--on-extrapolation", "stop", "--novelty-limit", "99", "--uncertainty-limit", "0.01")
+    code, (_, closed), _ = run(tmp_path, "benzene_dimer", script, *options)
+    assert (code, closed) == (4, True)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "structure 1: the uncertainty of " in said
+    assert "above --uncertainty-limit 0.01" in said
+    assert read(tmp_path / "log_extrapolation.xyz").info["uncertainty_ev_per_ang"] > 0.01
+
+
 def test_novelty_can_be_left_out(tmp_path):
     code, replies, events = run(tmp_path, "benzene_dimer", both, "--on-extrapolation", "ignore")
     assert code == 0

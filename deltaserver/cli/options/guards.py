@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,13 +28,18 @@ def guard_options(command: Command) -> Command:
         ),
         click.option(
             "--on-extrapolation", type=click.Choice(ON_EXTRAPOLATION), default="warn",
-            show_default=True, help="What to do with structures beyond the novelty limit; ignore "
-            "does not compute the novelty.",
+            show_default=True, help="What to do with structures beyond a limit; ignore "
+            "computes neither novelty nor uncertainty.",
         ),
         click.option(
             "--novelty-limit", type=click.FloatRange(min=0, min_open=True), metavar="NUMBER",
             default=NOVELTY_LIMIT, show_default=True, help="1 is how far 99 % of the training "
             "points are from their nearest neighbour.",
+        ),
+        click.option(
+            "--uncertainty-limit", type=click.FloatRange(min=0, min_open=True), metavar="NUMBER",
+            default=None, help="Of the forces, eV/Å; none unless given. Models without a "
+            "calibrated uncertainty have none to compare.",
         ),
     )  # fmt: skip
     for option in reversed(options):
@@ -45,6 +51,7 @@ def guard_settings(
     structure_check: bool,
     on_extrapolation: OnExtrapolation,
     novelty_limit: float,
+    uncertainty_limit: float | None,
     log_file: Path | None,
     single_precision: bool,
 ) -> GuardSettings:
@@ -54,6 +61,7 @@ def guard_settings(
         structure_check=structure_check,
         extrapolation=on_extrapolation,
         novelty_limit=novelty_limit,
+        uncertainty_limit=math.inf if uncertainty_limit is None else uncertainty_limit,
         frame_file=beside.with_name(f"{beside.name}_extrapolation.xyz"),
         single_precision=single_precision,
     )

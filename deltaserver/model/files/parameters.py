@@ -27,6 +27,11 @@ from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.files.archive import ArchiveLimitError, NoArchiveError, read_arrays
 from deltaserver.model.files.arrays import expect_shape, floats, integers, scalar, text
 from deltaserver.model.files.expansions import LINEAR_KEYS, parse_between, parse_valence
+from deltaserver.model.files.uncertainty import (
+    UNCERTAINTY_KEYS,
+    UncertaintyBlock,
+    parse_uncertainty,
+)
 from deltaserver.model.fragment_blocks import FragmentBlocks, Reach
 from deltaserver.model.linear.expansion import Expansion
 from deltaserver.molecules.elements import SYMBOLS
@@ -44,7 +49,9 @@ WEIGHTED_REQUIRED = (*OWN_REQUIRED, "fragments", "block_weights")
 REQUIRED = ("type", "z", "R_desc", "R_d_desc_alpha", "c", "sig", "perms")
 OPTIONAL = ("std", "alphas_E", "alphas_F", "lattice", "r_unit", "e_unit")
 KEYS = (  # that are read
-    *dict.fromkeys((*REQUIRED, *OPTIONAL, *WEIGHTED_REQUIRED, "reach", *LINEAR_KEYS)),
+    *dict.fromkeys(
+        (*REQUIRED, *OPTIONAL, *WEIGHTED_REQUIRED, "reach", *LINEAR_KEYS, *UNCERTAINTY_KEYS)
+    ),
 )
 # What numpy and zipfile raise at files that are not, or no longer, what they should be.
 UNREADABLE = (
@@ -71,6 +78,7 @@ class ModelParameters:
         energy_unit: ``e_unit`` of the file, or None where it does not say.
         blocks: weights of the descriptor's entries by fragment; None in a native sGDML model.
         linear: what the kernel sum is added to; None in a native sGDML model.
+        uncertainty: how wrong its forces may be; None where the file does not say.
         source: where the model was read from, for messages.
     """
 
@@ -87,6 +95,7 @@ class ModelParameters:
     energy_unit: str | None = None
     blocks: FragmentBlocks | None = None
     linear: Expansion | None = None
+    uncertainty: UncertaintyBlock | None = None
     source: str = "model"
 
 
@@ -182,6 +191,7 @@ def parse_parameters(arrays: Mapping[str, Any], source: str) -> ModelParameters:
         energy_unit=text(arrays, "e_unit", source) if "e_unit" in arrays else None,
         blocks=blocks,
         linear=_linear(arrays, kind, n_atoms, blocks, source),
+        uncertainty=parse_uncertainty(arrays, n_train, source),
         source=source,
     )
 

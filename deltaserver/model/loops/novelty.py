@@ -37,7 +37,7 @@ def nearest_squared(
         centre: of the training points' features, (F,).
         points: those features less the centre, (M, F).
     """
-    f = _features(_inverse_distances(positions, first, second), starts, size, centre)
+    f = features_of(positions, first, second, starts, size, centre)
     best = np.float32(np.inf)
     for m in range(len(points)):
         point = points[m]
@@ -59,6 +59,16 @@ def _inverse_distances(positions: Floats, first: Ints, second: Ints) -> Floats:
         dx, dy, dz = x[i] - x[j], y[i] - y[j], z[i] - z[j]
         values[k] = 1.0 / math.sqrt(dx * dx + dy * dy + dz * dz)
     return values
+
+
+@compiled
+def features_of(
+    positions: Floats, first: Ints, second: Ints, starts: Ints, size: Ints, centre: Floats
+) -> Singles:
+    """Return the features of positions (N, 3), less the centre; see :func:`nearest_squared`."""
+    values = _inverse_distances(positions, first, second)
+    f: Singles = _features(values, starts, size, centre)
+    return f
 
 
 @compiled

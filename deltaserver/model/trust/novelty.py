@@ -143,8 +143,19 @@ class TrainingDistance:
         """Return the novelty of positions (B, N, 3) in the model's length, shape (B,)."""
         if jit.AVAILABLE and cell is None and len(positions) == 1:
             return np.array([self._compiled(positions[0])])
-        f = self.features(self.pairs.geometry(positions, cell).descriptor) - self.centre
+        f = self.features_of(positions, cell)
         return _nearest(f.astype(np.float32), self.points, self.squared) / self.scale
+
+    def features_of(self, positions: Floats, cell: Floats | None = None) -> Floats:
+        """Return the features of positions (B, N, 3), less their centre, (B, n_features)."""
+        if jit.AVAILABLE and cell is None and len(positions) == 1:
+            f = loops.load("novelty").features_of(
+                np.ascontiguousarray(positions[0]), self.first, self.second,
+                self.features.starts, self.features.size, self.centre,
+            )  # fmt: skip
+            single: Floats = f[None].astype(np.float64)
+            return single
+        return self.features(self.pairs.geometry(positions, cell).descriptor) - self.centre
 
     def _compiled(self, positions: Floats) -> float:
         squared: float = loops.load("novelty").nearest_squared(
@@ -178,6 +189,10 @@ class NoveltyMeasure:
     def components(self) -> tuple[str, ...]:
         """Return the parts that have a novelty: enough training points to calibrate it on."""
         return tuple(part.name for part in self._parts)
+
+    def distance_of(self, name: str) -> TrainingDistance | None:
+        """Return what a part's novelty is measured with; None where it has none."""
+        return next((part.distance for part in self._parts if part.name == name), None)
 
     def __call__(
         self, positions: Floats, names: Collection[str], cell: Floats | None = None

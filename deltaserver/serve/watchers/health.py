@@ -94,6 +94,11 @@ def _fields(vitals: Vitals) -> dict[str, Any]:
         "last_step": last and datetime.fromtimestamp(last, timezone.utc).isoformat(),
         "last_energy_ev": vitals.last_energy_ev,
         "novelty": vitals.novelty,
+        **(
+            {"uncertainty_ev_per_ang": vitals.uncertainty_ev_per_ang}
+            if vitals.uncertainty_ev_per_ang
+            else {}
+        ),
         "connections": vitals.n_connected,
         "reconnects": vitals.n_reconnects,
         "log_lines_lost": vitals.n_log_lines_lost,

@@ -65,6 +65,12 @@ class Metrics:
         self._novelty = prometheus.Gauge(
             f"{name}_novelty", "Novelty of the last structure.", ["component"], registry=registry
         )
+        self._uncertainty = prometheus.Gauge(
+            f"{name}_uncertainty_ev_per_ang",
+            "Calibrated uncertainty of the last structure's forces.",
+            ["component"],
+            registry=registry,
+        )
         self._condition = prometheus.Enum(
             f"{name}_state", "What the daemon is doing.",
             states=[condition.value for condition in Condition], registry=registry,
@@ -96,6 +102,8 @@ class Metrics:
             self._last_step.set(vitals.last_step_unix_s)
         for component, novelty in vitals.novelty.items():
             self._novelty.labels(component).set(novelty)
+        for component, value in vitals.uncertainty_ev_per_ang.items():
+            self._uncertainty.labels(component).set(value)
 
     def due(self, now: float) -> float | None:
         """Never: whoever asks gets what there is."""

@@ -38,6 +38,7 @@ class Vitals:
     last_step_unix_s: float | None = None
     last_energy_ev: float | None = None
     novelty: dict[str, float] = field(default_factory=dict)  # of the last structure, by component
+    uncertainty_ev_per_ang: dict[str, float] = field(default_factory=dict)  # likewise
     error: str | None = None
 
 
@@ -73,7 +74,8 @@ class Watch:
         self.vitals.n_structures += len(structures)
         self.vitals.last_energy_ev = last.energy_ev
         self.vitals.last_step_unix_s = time.time()
-        self.vitals.novelty = getattr(last, "novelty", {})
+        self.vitals.novelty = dict(last.novelty)
+        self.vitals.uncertainty_ev_per_ang = dict(last.uncertainty_ev_per_ang)
         for watcher in self.watchers:
             watcher.step(structures, wall_ms, component)
 

@@ -289,3 +289,39 @@ def test_a_header_that_stops_in_the_middle(tmp_path):
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("c.npy", member)
     assert "no header that can be read" in refusal(path)
+
+
+# -- uncertainty ------------------------------------------------------------------------------
+
+POINTS, NUMBERS = np.array([0, 2, 4]), np.array([0.3, 0.5, 1.0, 0.5, 0.01])
+
+
+def test_an_uncertainty_is_read(tmp_path):
+    raw = ammonia_model(uncertainty_points=POINTS, uncertainty=NUMBERS)
+    block = read_parameters(write_model(tmp_path / "m.npz", raw)).uncertainty
+    assert block.points.tolist() == [0, 2, 4]
+    assert (block.length, block.scale, block.floor) == (0.3, 0.5, 0.01)
+    assert (block.spread_exponent, block.force_exponent) == (1.0, 0.5)
+    np.testing.assert_array_equal(block.arrays()["uncertainty"], NUMBERS)
+    assert read_parameters(write_model(tmp_path / "n.npz", ammonia_model())).uncertainty is None
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"uncertainty": None}, "half of an uncertainty"),
+        ({"uncertainty_points": None}, "half of an uncertainty"),
+        ({"uncertainty_points": np.array([0, 5])}, "ascending training points of 5"),
+        ({"uncertainty_points": np.array([2, 0])}, "ascending training points of 5"),
+        ({"uncertainty_points": np.array([0, 0])}, "ascending training points of 5"),
+        ({"uncertainty_points": np.array([-1, 0])}, "ascending training points of 5"),
+        ({"uncertainty_points": np.zeros(0)}, "ascending training points of 5"),
+        ({"uncertainty": NUMBERS[:4]}, "uncertainty has shape (4,)"),
+        ({"uncertainty": -NUMBERS}, "none negative"),
+        ({"uncertainty": np.array([0.3, 0.5, 5.0, 0.5, 0.01])}, "from 0 to 4"),
+        ({"uncertainty": np.array([0.3, np.nan, 1.0, 0.5, 0.01])}, "not finite"),
+    ],
+)
+def test_an_uncertainty_that_is_none_is_refused(tmp_path, change, expected):
+    raw = ammonia_model(**{"uncertainty_points": POINTS, "uncertainty": NUMBERS, **change})
+    assert expected in refusal(write_model(tmp_path / "m.npz", raw))

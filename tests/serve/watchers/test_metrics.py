@@ -46,7 +46,9 @@ def test_steps_energies_and_latencies(metrics):
 
 
 def test_counts_are_taken_over_once(metrics):
-    vitals = Vitals(Condition.RECONNECTING, 5, 1, 2, 4, 1.75e9, -1.0, {"binding": 0.25})
+    vitals = Vitals(
+        Condition.RECONNECTING, 5, 1, 2, 4, 1.75e9, -1.0, {"binding": 0.25}, {"total": 0.03}
+    )
     for _ in range(3):
         metrics.tick(vitals, 0.0)
     values = scrape(metrics.address)
@@ -55,6 +57,7 @@ def test_counts_are_taken_over_once(metrics):
     assert values["deltaserver_connections", ""] == 1
     assert values["deltaserver_last_step_timestamp_seconds", ""] == 1.75e9
     assert values["deltaserver_novelty", "binding"] == 0.25
+    assert values["deltaserver_uncertainty_ev_per_ang", "total"] == 0.03
     states = {key[1]: value for key, value in values.items() if key[0] == "deltaserver_state"}
     assert [state for state, value in states.items() if value] == ["reconnecting"]
     assert metrics.due(0.0) is None

@@ -1,0 +1,35 @@
+"""Models that are there, made better: ``deltaserver calibrate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+PATH = click.Path(path_type=Path)
+
+
+def register_improve(app: click.Group) -> None:
+    """Add ``calibrate`` to ``app``."""
+    app.add_command(calibrate)
+
+
+@click.command()
+@click.argument("models", type=PATH)
+@click.option("--dataset", type=PATH, required=True, help="What the models were trained on.")
+@click.option("--quiet", is_flag=True, help="Nothing on the terminal but errors.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def calibrate(models: Path, dataset: Path, quiet: bool, debug: bool) -> None:
+    """Calibrate how wrong the forces of MODELS may be.
+
+    \b
+    deltaserver calibrate models/water_benzene --dataset data/water_benzene
+
+    That is done on validation frames of their dataset. `deltaserver train` does so by itself: this
+    is for models of before. Forces stay as they are.
+    """
+    from deltaserver.datasets.files import read_dataset
+    from deltaserver.training.uncertainty.directory import calibrate_directory
+
+    say = (lambda line: None) if quiet else click.echo
+    calibrate_directory(models, read_dataset(dataset, say), say)
