@@ -78,3 +78,12 @@ def test_trajectories_of_one_frame_serve_every_use():
     whole = split_in_time(trajectory, np.zeros(300, dtype=int), 1.0)
     assert not len(whole.held_out)
     assert len(whole.valid) == pytest.approx(60, abs=3)
+
+
+def test_what_was_chosen_is_trained_on_as_a_whole():
+    trajectory, step = np.repeat([0, 1, 2], [20, 5, 1]), np.arange(26)
+    split = split_in_time(trajectory, step, 0.8, (), (1, 2))
+    assert set(range(20, 26)) <= set(split.train.tolist())
+    without = split_in_time(trajectory[:20], step[:20], 0.8)
+    np.testing.assert_array_equal(split.valid, without.valid)
+    np.testing.assert_array_equal(split.held_out, without.held_out)

@@ -1,0 +1,74 @@
+"""How much a frame is to be doubted: its calibrated uncertainty, or its novelty without one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltaserver.model.composite import CompositeEvaluation, CompositeModel
+from deltaserver.model.trust.novelty import NoveltyMeasure, TrainingDistance
+from deltaserver.model.trust.uncertainty import TOTAL, PosteriorSpread, UncertaintyMeasure
+
+Floats = NDArray[np.float64]
+
+SURE_NOVELTY = 1.5  # the daemon's --novelty-limit
+LENGTHS = 10.0  # without a calibrated length: of the distance that is novelty 1
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is seen of B frames.
+
+    Attributes:
+        novelty: the largest of all parts, shape (B,).
+        uncertainty: of the whole, eV/Å, shape (B,); NaN of models that are not calibrated.
+    """
+
+    novelty: Floats
+    uncertainty: Floats
+
+
+class Doubt:
+    """The measures of one model."""
+
+    def __init__(self, model: CompositeModel) -> None:
+        self.model = model
+        self._novelty = NoveltyMeasure(model)
+        self._uncertainty = UncertaintyMeasure(model, self._novelty)
+        self._part = "binding" if model.binding else model.fragments[0].name
+
+    @property
+    def distance(self) -> TrainingDistance | None:
+        """Features and training points of the binding model, or of the only fragment's."""
+        return self._novelty.distance_of(self._part)
+
+    @property
+    def spread(self) -> PosteriorSpread | None:
+        """The posterior spread of that model; None where there are too few points."""
+        distance = self.distance
+        if distance is None:
+            return None
+        trained = next(p.trained for p in self.model.parts if p.name == self._part)
+        block = None if trained is None else trained.parameters.uncertainty
+        if block is not None:
+            return PosteriorSpread(distance, block.points, block.length)
+        return PosteriorSpread(distance, np.arange(len(distance.points)), LENGTHS * distance.scale)
+
+    def features(self, positions: Floats) -> Floats:
+        """Return what frames are compared by, shape (B, n_features); positions are Å."""
+        distance = self.distance
+        assert distance is not None
+        part = next(p for p in self.model.parts if p.name == self._part)
+        assert part.trained is not None
+        unit = part.trained.native.length_ang
+        return distance.features_of(positions[:, part.atoms] / unit, None)
+
+    def __call__(self, positions: Floats, result: CompositeEvaluation) -> Look:
+        """Look at frames (B, N, 3), Å, and what the model says of them."""
+        parts = result.contributions
+        known = list(self._novelty(positions, parts).values())
+        novelty = np.max(known, axis=0) if known else np.zeros(len(positions))
+        found = self._uncertainty(positions, parts)
+        return Look(novelty, found.get(TOTAL, np.full(len(positions), np.nan)))

@@ -1,0 +1,143 @@
+"""Train again, as the model was trained, on the dataset and what was added to it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deltaserver.datasets.frames import LabelledFrames
+from deltaserver.errors import DataError
+from deltaserver.model.files.parameters import ModelParameters, read_parameters
+from deltaserver.textio.journal import write_atomically
+from deltaserver.training.components import BINDING, FULL, Component, components
+from deltaserver.training.directory_files import read_report
+from deltaserver.training.iterative.conjugate import Bounds
+from deltaserver.training.model_directory import TrainingPlan, train_directory
+from deltaserver.training.request import LAMBDA
+from deltaserver.training.selection import TRAIN_FRACTION
+from deltaserver.training.symmetry import DEFAULT_CAP
+
+SYMMETRY_NAME = "symmetry.npz"
+Say = Callable[[str], None]
+
+
+def joined(base: LabelledFrames, added: list[LabelledFrames]) -> LabelledFrames:
+    """Return the dataset with frames that rounds have added, a trajectory a round behind its own.
+
+    The dataset's trajectories keep their numbers, so that its split stays what it was.
+    """
+    first = int(base.trajectory.max()) + 1
+    parts = [base, *added]
+    trajectory = [base.trajectory] + [np.full(len(p), first + k) for k, p in enumerate(added)]
+    step = [base.step] + [np.arange(len(p)) for p in added]
+    return replace(
+        base,
+        positions=np.concatenate([p.positions for p in parts]),
+        energy=np.concatenate([p.energy for p in parts]),
+        forces=np.concatenate([p.forces for p in parts]),
+        fragment_energies=np.concatenate([p.fragment_energies for p in parts]),
+        fragment_forces=np.concatenate([p.fragment_forces for p in parts]),
+        trajectory=np.concatenate(trajectory),
+        step=np.concatenate(step),
+    )
+
+
+def trained_parts(directory: Path, frames: LabelledFrames) -> tuple[Component, ...]:
+    """Return the components that a directory's rounds train: all but ``full`` and lone atoms.
+
+    Raises:
+        DataError: one of them has no model there, or no record of its training.
+    """
+    report = read_report(directory)["components"]
+    parts = tuple(c for c in components(frames) if not c.is_lone_atom and c.name != FULL)
+    for part in parts:
+        if not (directory / f"{part.name}.npz").exists() or part.name not in report:
+            raise DataError(
+                f"{directory}: no record of how {part.name} was trained; improve continues what "
+                "deltaserver train has made, with its training.json"
+            )
+    return parts
+
+
+def split_settings(directory: Path, name: str) -> dict[str, Any]:
+    """Return ``train_fraction`` and ``held_out_trajectories`` of a component's training."""
+    report = read_report(directory)
+    told = {**report, **report["components"].get(name, {})}
+    return {
+        "train_fraction": float(told.get("train_fraction", TRAIN_FRACTION)),
+        "held_out_trajectories": tuple(told.get("held_out_trajectories", ())),
+    }
+
+
+def plan_of(first: Path, before: Path, part: Component, n_added: int, threads: int) -> TrainingPlan:
+    """Return how a part is trained: as the model of ``first``, beginning with that of ``before``.
+
+    ``n_added`` frames are trained on besides; σ, λ and weight are those that were chosen.
+    """
+    report = read_report(first)
+    entry = report["components"][part.name]
+    identity = entry.get("identity", {})
+    model = read_parameters(first / f"{part.name}.npz")
+    iterative = identity.get("solver") == "iterative"
+    prior = "none"
+    if part.name == BINDING and "prior" in entry:
+        prior = "pairs-limit" if entry["prior"].get("limit") else "pairs"
+    return TrainingPlan(
+        n_train=len(model.x) + n_added * len(part.atoms),
+        n_valid=int(identity.get("n_valid", TrainingPlan.n_valid)),
+        sigmas=(float(entry["sigma"]),),
+        component=part.name,
+        cap=max(DEFAULT_CAP, len(model.perms)),
+        lambdas=(float(entry.get("lambda", identity.get("lambda", LAMBDA))),),
+        seed=int(report.get("seed", 0)),
+        threads=threads,
+        solver="iterative" if iterative else "auto",
+        tolerance=float(identity.get("tolerance", Bounds.tolerance)),
+        warm_start=before,
+        prior=prior,
+        intra_weights=(_weight(model),),
+        linear="distances" if identity.get("linear") else "none",
+        energies=float(identity.get("energies", 0.0)),
+        **split_settings(first, part.name),
+    )
+
+
+def _weight(model: ModelParameters) -> float:
+    return 1.0 if model.blocks is None else float(model.blocks.weights[0, 0])
+
+
+def write_symmetry(first: Path, parts: tuple[Component, ...], output: Path) -> Path:
+    """Write the permutations of the first models as a ``--symmetry FILE``: they stay as they are.
+
+    A search, or bonds of frames that were added, might find others.
+    """
+    path = output / SYMMETRY_NAME
+    if not path.exists():
+        perms: dict[str, Any] = {
+            p.name: read_parameters(first / f"{p.name}.npz").perms for p in parts
+        }
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **perms)
+        write_atomically(path, buffer.getvalue())
+    return path
+
+
+def retrain(
+    first: Path, before: Path, output: Path, frames: LabelledFrames, n_added: int,
+    symmetry: Path, threads: int, say: Say = lambda line: None,
+) -> None:  # fmt: skip
+    """Train every part of ``first`` on ``frames``, the last ``n_added`` new, into ``output``.
+
+    What was chosen for training is trained on as a whole. Killed, it goes on where it was.
+    """
+    new = tuple(np.unique(frames.trajectory[len(frames) - n_added :]).tolist()) if n_added else ()
+    for part in trained_parts(first, frames):
+        plan = plan_of(first, before, part, n_added, threads)
+        # The directory is ours: a model that a kill has kept from the report is not refused.
+        plan = replace(plan, symmetry=str(symmetry), trained_trajectories=new, overwrite=True)
+        train_directory(frames, plan, output, say)

@@ -1,0 +1,91 @@
+"""Which frames are chosen: none twice, none that are known, and those that tell of many."""
+
+import numpy as np
+import pytest
+
+from deltaserver import CompositeModel
+from deltaserver.improve.choose import ALIKE, choose, choose_at_random, thinned, whole
+from deltaserver.improve.doubt import Doubt
+from deltaserver.improve.starts import APART_EVERY, draw_starts, longest_centre_distance
+from tests.training.labelled import water_dimer
+
+
+@pytest.fixture(scope="module")
+def doubt(first):
+    return Doubt(CompositeModel.load(first / "models"))
+
+
+def frames():
+    return water_dimer(160, seed=5)
+
+
+def test_no_two_are_alike(doubt):
+    x = frames().positions[:60]
+    found = choose(doubt, np.concatenate([x, x]), np.full(120, 0.1), 12)
+    assert len(found.places) == 12
+    assert len(set((found.places % 60).tolist())) == 12
+    assert (found.distance >= ALIKE).all()
+
+
+def test_nothing_is_chosen_of_what_is_known(doubt, first):
+    """Training frames have a distance of nothing from the training points."""
+    with np.load(first / "models" / "binding.npz") as arrays:
+        trained = arrays["idxs_train"]
+    x = water_dimer(160).positions[trained]
+    assert not len(choose(doubt, x, np.full(len(x), 0.1), 5).places)
+
+
+def test_the_expected_error_falls_more_than_with_any_other_first_frame(doubt):
+    """The first frame is the best of all by the sum that is written in the module."""
+    x, u = frames().positions[:40], np.random.default_rng(0).uniform(0.1, 0.3, 40)
+    found = choose(doubt, x, u, 1)
+    c = doubt.spread.covariance(doubt.features(x))
+    left = [
+        (u**2 * (np.diag(c) - c[:, j] ** 2 / (c[j, j] + 1e-6)) / np.diag(c)).sum()
+        for j in range(40)
+    ]
+    assert int(np.argmin(left)) == found.places[0]
+
+
+def test_covariance_is_the_spread_squared_on_its_diagonal(doubt):
+    f = doubt.features(frames().positions[:20])
+    c = doubt.spread.covariance(f)
+    np.testing.assert_allclose(np.sqrt(np.diag(c)), doubt.spread(f), rtol=1e-6)
+    assert np.linalg.eigvalsh(c).min() > -1e-6
+
+
+def test_without_candidates_nothing_is_chosen(doubt):
+    assert not len(choose(doubt, np.zeros((0, 6, 3)), np.zeros(0), 5).places)
+
+
+def test_at_random_is_without_repetition_and_by_its_seed():
+    one, same, other = (choose_at_random(5, 30, (0, k, 2)).places.tolist() for k in (1, 1, 2))
+    assert one == same != other
+    assert len(set(one)) == 5
+    assert len(choose_at_random(5, 3, (1,)).places) == 3
+
+
+def test_torn_frames_are_found():
+    known = frames()
+    x = known.positions[:4].copy()
+    x[1, 1] += 9.0  # a hydrogen gone
+    x[2, 1] = x[2, 0] + [0.0, 0.0, 0.2]  # squeezed
+    assert whole(known.numbers, x, known.fragments).tolist() == [True, False, False, True]
+
+
+def test_thinned():
+    assert thinned(3, 10).tolist() == [0, 1, 2]
+    assert thinned(11, 3).tolist() == [0, 5, 10]
+
+
+def test_every_fourth_run_begins_apart():
+    known = frames()
+    train = np.arange(40)
+    x = draw_starts(known, train, 8, np.random.default_rng(3))
+    same = [bool((np.abs(known.positions[train] - one).max(axis=(1, 2)) < 1e-9).any()) for one in x]
+    assert same == [(k + 1) % APART_EVERY != 0 for k in range(8)]
+    apart = x[APART_EVERY - 1]
+    k = int(np.argmin(np.abs(known.positions[train, 3:] - apart[3:]).max(axis=(1, 2))))
+    shift = apart[:3] - known.positions[k, :3]
+    np.testing.assert_allclose(shift, shift[:1].repeat(3, axis=0), atol=1e-12)
+    assert 2.0 < longest_centre_distance(known, train) < 4.5

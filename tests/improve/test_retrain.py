@@ -1,0 +1,68 @@
+"""Training again: the same options, the old points and the new frames."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from deltaserver.errors import DataError
+from deltaserver.improve.retrain import joined, plan_of, trained_parts, write_symmetry
+from deltaserver.model.files.parameters import read_parameters
+from deltaserver.training.model_directory import TrainingPlan, train_directory
+from tests.training.labelled import water_and_ion, water_dimer
+
+
+def test_frames_are_joined_behind_the_datasets_own():
+    base, more = water_dimer(40), water_dimer(6, seed=3)
+    frames = joined(base, [more, more.select(slice(0, 2))])
+    assert len(frames) == 48
+    assert frames.trajectory[40:].tolist() == [2] * 6 + [3] * 2
+    assert frames.step[40:].tolist() == [0, 1, 2, 3, 4, 5, 0, 1]
+    np.testing.assert_array_equal(frames.forces[40:46], more.forces)
+    assert len(joined(base, [])) == 40
+
+
+def test_plans_say_what_the_first_training_was_told(first):
+    frames = water_dimer(160)
+    left, binding = trained_parts(first / "models", frames)
+    plan = plan_of(first / "models", first / "models", left, 5, 2)
+    assert (plan.n_train, plan.n_valid) == (20 + 2 * 5, 24)  # both waters of each frame
+    assert (plan.sigmas, plan.threads) == ((8.0,), 2)
+    assert plan_of(first / "models", first / "models", binding, 5, 1).n_train == 25
+    assert (plan.train_fraction, plan.held_out_trajectories) == (0.8, ())
+    assert (plan.prior, plan.linear, plan.solver) == ("none", "none", "auto")
+
+
+def test_a_prior_weights_and_a_hold_out_are_taken_over(tmp_path):
+    frames = water_dimer(160, n_trajectories=3)
+    told = TrainingPlan(
+        n_train=20, n_valid=20, sigmas=(8.0,), component="binding", symmetry="none",
+        prior="pairs", intra_weights=(0.3,), lambdas=(1e-8,), held_out_trajectories=(2,),
+        solver="iterative", tolerance=1e-4, train_fraction=0.9,
+    )  # fmt: skip
+    train_directory(frames, told, tmp_path)
+    train_directory(frames, replace(told, component="left", prior="none"), tmp_path)
+    binding = trained_parts(tmp_path, frames)[1]
+    plan = plan_of(tmp_path, tmp_path, binding, 0, 1)
+    for name in ("prior", "intra_weights", "lambdas", "held_out_trajectories", "solver",
+                 "tolerance", "train_fraction", "n_train"):  # fmt: skip
+        assert getattr(plan, name) == getattr(told, name), name
+    path = write_symmetry(tmp_path, (binding,), tmp_path)
+    with np.load(path) as arrays:
+        assert arrays["binding"].tolist() == [[0, 1, 2, 3, 4, 5]]
+
+
+def test_models_of_unknown_training_are_refused(first, tmp_path):
+    with pytest.raises(DataError, match="no record of how left was trained"):
+        trained_parts(tmp_path, water_dimer(40))
+    with pytest.raises(DataError, match="no record of how water was trained"):
+        trained_parts(first / "models", water_and_ion())
+
+
+def test_the_models_permutations_are_written(first, tmp_path):
+    parts = trained_parts(first / "models", water_dimer(160))
+    path = write_symmetry(first / "models", parts, tmp_path)
+    with np.load(path) as arrays:
+        for part in parts:
+            known = read_parameters(first / "models" / f"{part.name}.npz").perms
+            np.testing.assert_array_equal(arrays[part.name], known)

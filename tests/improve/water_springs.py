@@ -1,0 +1,33 @@
+"""A calculator for tests, by import path: the potential of ``tests.training.labelled``."""
+
+import os
+import time
+
+import numpy as np
+from ase.calculators.calculator import Calculator
+
+from tests.training.labelled import WATER, attraction, springs
+
+ORDERS = {(8, 1, 1): [0, 1, 2], (1, 8, 1): [1, 0, 2]}
+
+
+class WaterSprings(Calculator):
+    """One water, or two of them as water_dimer has them; slow where SLOW says so."""
+
+    implemented_properties = ["energy", "forces"]
+
+    def calculate(self, atoms=None, *args, **kwargs):
+        super().calculate(atoms, *args, **kwargs)
+        time.sleep(float(os.environ.get("SLOW", "0")))
+        x, z = self.atoms.positions[None], self.atoms.numbers
+        energy, forces = 0.0, np.zeros_like(x)
+        for first in range(0, len(z), 3):
+            some = slice(first, first + 3)
+            own, force = springs(x[:, some], WATER[ORDERS[tuple(z[some].tolist())]])
+            energy += float(own[0]) - 10.0
+            forces[:, some] += force
+        if len(z) == 6:
+            own, force = attraction(x, [0, 1, 2], [3, 4, 5])
+            energy += float(own[0])
+            forces += force
+        self.results = {"energy": energy, "forces": forces[0]}
