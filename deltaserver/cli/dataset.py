@@ -272,17 +272,18 @@ def _parse_fragments(texts: tuple[str, ...]) -> tuple[Any, ...]:
 
 
 def _sample(workspace: Workspace, progress: Progress | TaskLines) -> None:
-    from deltaserver.datasets.workflow import frames_of, run_sampling
+    from deltaserver.datasets.sampling.dynamics import read_frames
+    from deltaserver.datasets.workflow import run_sampling
 
     assert workspace.plan is not None
-    total, done = workspace.plan.n_frames, len(frames_of(workspace))
+    total, done = workspace.plan.n_frames, len(read_frames(workspace.sampling))
     task = progress.add_task("frames", total=total, completed=done)
     run_sampling(workspace, lambda frame: progress.update(task, advance=1))
 
 
 def _label(workspace: Workspace, progress: Progress | TaskLines, options: dict[str, Any]) -> None:
     from deltaserver.datasets.labelling import LabelProgress, default_workers
-    from deltaserver.datasets.workflow import finish, run_labelling
+    from deltaserver.datasets.workflow import finish, n_reacted, run_labelling
 
     task = progress.add_task("labels", total=None)
     set_aside = 0
@@ -304,6 +305,8 @@ def _label(workspace: Workspace, progress: Progress | TaskLines, options: dict[s
     name = options["name"] or workspace.directory.resolve().name
     progress.stop()
     _report(finish(workspace, name, options["reference"]), workspace.directory)
+    if reacted := n_reacted(workspace):
+        click.echo(f"{reacted} frames left out: a molecule has reacted or is torn", err=True)
     if set_aside:
         click.echo(
             f"{set_aside} labels set aside, their frames left out: see {workspace.rejected}",

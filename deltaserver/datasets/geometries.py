@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from deltaserver.datasets.frames import Floats, FragmentSpec, Ints
+from deltaserver.datasets.frames import Bools, Floats, FragmentSpec, Ints
 from deltaserver.errors import DataError, GeometryError
 from deltaserver.molecules.bonds import NONMETALS, bond_reach, bonded_pairs, pieces_of
 from deltaserver.molecules.elements import COVALENT_RADIUS_ANG, SYMBOLS
@@ -66,6 +66,23 @@ def check_lengths(
             if pieces is not None and (some_whole or _is_torn(numbers, pieces)):
                 _refuse(numbers, positions[index], pieces, f"{where}: frame {index}",
                         fragment.name)  # fmt: skip
+
+
+def unreacted(
+    numbers: Ints, positions: Floats, fragments: Sequence[FragmentSpec], start: Floats
+) -> Bools:
+    """Tell which frames (M, N, 3) have every fragment in one piece, as ``start`` (N, 3) has it.
+
+    Fragments that are in pieces at the start, clusters, are not looked at.
+    """
+    whole = np.ones(len(positions), bool)
+    for fragment in fragments:
+        atoms = np.array(fragment.atoms)
+        if len(atoms) < 2 or not len(positions) or _in_pieces(numbers, start, atoms) is not None:
+            continue
+        for index in _suspects(numbers, positions, atoms)[0]:
+            whole[index] &= _in_pieces(numbers, positions[index], atoms) is None
+    return whole
 
 
 def _suspects(numbers: Ints, positions: Floats, atoms: Ints) -> tuple[Ints, bool]:

@@ -58,6 +58,25 @@ def built(built_once, tmp_path):
     return shutil.copytree(built_once, tmp_path / "set")
 
 
+def test_frames_in_which_a_molecule_is_torn_are_left_out_and_counted(cheap, tmp_path):
+    water = ((0.0, 0.0, 0.0), (0.96, 0.0, 0.0), (-0.24, 0.93, 0.0))
+    atoms = [("O", "H", "H")[k] + " {} {} {}".format(*water[k]) for k in range(3)]
+    neon = "Ne 0.0 0.0 -4.0"
+    start = tmp_path / "start.xyz"
+    start.write_text("\n".join(["4", "", neon, *atoms]) + "\n")
+    output = run("build", start, "-f", "neon:0", "-f", "water:1-3", "-c", "cheap_calculators:Torn",
+                 "-t", "1", "-n", "20", "--interval", "1", "--equilibrate", "0", "--time-step", "2",
+                 "-w", "1", "--no-relax", "-o", tmp_path / "set")  # fmt: skip
+    frames = read_dataset(tmp_path / "set")
+    lengths = np.linalg.norm(frames.positions[:, 3] - frames.positions[:, 1], axis=1)
+    left_out = 20 - len(frames)
+    assert 0 < left_out < 20
+    assert lengths.max() < 1.4 * 1.3 * (0.66 + 0.31) < lengths.max() + 0.5
+    assert f"{left_out} frames left out: a molecule has reacted or is torn" in output
+    provenance = yaml.safe_load((tmp_path / "set" / "dataset.yaml").read_text())["provenance"]
+    assert provenance["reacted"] == left_out
+
+
 @pytest.mark.parametrize("option", ["-c", "--label-calculator", "--prepare-calculator"])
 def test_a_calculator_that_is_not_known_is_refused_before_anything_is_written(
     cheap, cluster, tmp_path, option
