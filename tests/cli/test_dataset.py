@@ -65,9 +65,10 @@ def test_frames_in_which_a_molecule_is_torn_are_left_out_and_counted(cheap, tmp_
     neon = "Ne 0.0 0.0 -4.0"
     start = tmp_path / "start.xyz"
     start.write_text("\n".join(["4", "", neon, *atoms]) + "\n")
+    short = ["-n", "20", "--trajectories", "1", "--interval", "1", "--equilibrate", "0", "-w", "1"]
     output = run("build", start, "-f", "neon:0", "-f", "water:1-3", "-c", "cheap_calculators:Torn",
-                 "-t", "1", "-n", "20", "--trajectories", "1", "--interval", "1", "--equilibrate", "0",
-                 "--time-step", "2", "-w", "1", "--no-relax", "-o", tmp_path / "set")  # fmt: skip
+                 "-t", "1", *short, "--time-step", "2", "--no-relax",
+                 "-o", tmp_path / "set")  # fmt: skip
     # Not by read_dataset: such forces are no molecule's, and it would say so.
     frames = read_xyz(tmp_path / "set" / "frames.xyz.gz", lambda text: None)
     lengths = np.array([np.linalg.norm(f.positions[3] - f.positions[1]) for f in frames])
