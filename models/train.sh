@@ -148,12 +148,13 @@ declare -A SYSTEMS=(
 )
 # Weight and σ were chosen with 160 points among 0.1, 0.3 and 3, 6, 12.
 declare -A BINDINGS=(
+    [methane_dimer]="--n-train 176 --n-valid 50 --hold-out 3 --intra-weight 0.3 --sigma 6 --solver exact"
     [benzene_water]="--n-train 560 --n-valid 150 --hold-out 4,5 --intra-weight 0.3 --sigma 12"
     [benzene_dimer]="--n-train 300 --n-valid 100 --intra-weight 0.3 --sigma 6 --solver exact"
     [no3_corona_surrogate]="--n-train 180 --n-valid 80 --hold-out 4,5 --intra-weight 0.3 --sigma 10 --solver exact --linear distances --prior pairs-limit"
     [na_benzene]="--n-train 600 --n-valid 160 --hold-out 4,5 --intra-weight 0.3 --sigma 6 --solver exact"
 )
-declare -A REFERENCES=([na_benzene]="GFN1-xTB") # of the labels, where it is not GFN2-xTB
+declare -A REFERENCES=([na_benzene]="GFN1-xTB" [methane_dimer]="PBE-D4/def2-SVP") # of the labels, where it is not GFN2-xTB
 
 separations() { # NAME DATASET: the datasets of the well, of separations and of the wall
     local data=("data/$2") part
