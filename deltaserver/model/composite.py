@@ -104,7 +104,7 @@ class CompositeModel:
         self.prior = prior
         self.name = name
         self.reference = reference
-        self.numbers = check_fit(fragments, binding, full, source)
+        self.numbers = check_fit(fragments, binding, full, source, prior is not None)
         wholes = {"binding": binding, "full": full}
         everything = np.arange(self.n_atoms)
         self.parts: tuple[Part, ...] = (

@@ -73,6 +73,7 @@ def check_fit(
     binding: SGDMLModel | None,
     full: SGDMLModel | None,
     source: str,
+    has_prior: bool = False,
 ) -> Ints:
     """Return the atomic numbers of the complex, or raise ManifestError where parts disagree."""
     n_atoms = sum(len(fragment.atoms) for fragment in fragments)
@@ -100,7 +101,18 @@ def check_fit(
         for fragment in fragments:
             _check_elements(fragment, model, name, source)
         _check_blocks(fragments, model, name, source)
+    if binding is not None and not has_prior and _is_a_rest(binding):
+        raise ManifestError(
+            f"{source}: the binding model was trained on what a prior leaves, and no prior stands "
+            "here; take model.yaml from the directory that it was trained into"
+        )
     return numbers
+
+
+def _is_a_rest(binding: SGDMLModel) -> bool:
+    """Whether a binding model fades out where it was not trained, with nothing below it."""
+    found = binding.parameters
+    return found.linear is None and found.blocks is not None and found.blocks.reach is not None
 
 
 def _check_blocks(
