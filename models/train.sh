@@ -134,7 +134,7 @@ fragment() { # NAME PART DATASET OPTIONS…
 
 fragments() { # NAME
     local name=$1 held=(--hold-out 4,5) data=data/no3_corona_surrogate
-    local benzene=(--n-train 640 --n-valid 160 --sigma 10 --solver iterative --tolerance 1e-5
+    local benzene=(--n-train 640 --n-valid 160 --sigma 5,7,10 --solver iterative --tolerance 1e-5
         --max-products 200 --max-memory 5GB)
     case $name in
     benzene_water | na_benzene) fragment "$name" benzene "$name" "${benzene[@]}" "${held[@]}" ;;
