@@ -142,9 +142,9 @@ fragments() { # NAME
         [ -f run/merged/$name/dataset.yaml ] || deltaserver dataset merge $data ${data}_apart \
             ${data}_around --output run/merged/$name --reference GFN2-xTB --name ${name}_all \
             --max-binding 1
-        fragment $name corona run/merged/$name --linear distances --n-train 840 --n-valid 80 \
-            --lambda 1e-6 --sigma 20 --solver iterative --tolerance 1e-3 --max-products 90 \
-            --max-memory 5GB "${held[@]}"
+        fragment $name corona run/merged/$name --linear distances --n-train 200 --n-valid 60 \
+            --lambda 1e-6 --sigma 20 --solver iterative --tolerance 1e-3 --max-products 70 \
+            --max-memory 4GB "${held[@]}"
         fragment $name nitrate $name --n-train 300 --n-valid 60 --sigma 10,20 "${held[@]}"
         ;;
     esac
