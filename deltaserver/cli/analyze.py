@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
+from deltaserver.cli.options.common import DEBUG, PATH, POSITIVE, QUIET
 from deltaserver.errors import DataError
 from deltaserver.status_line import StatusLine
 
-PATH = click.Path(path_type=Path)
 PROGRESS_EVERY_S = 0.25
 DEFAULT = "all"  # not "run": that is the directory that deltaserver simulate makes by default
 
@@ -26,11 +26,6 @@ class DefaultToRun(click.Group):
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
             args = [DEFAULT, *args]
         return super().parse_args(ctx, args)
-
-
-def register_analyze(app: click.Group) -> None:
-    """Add ``deltaserver analyze`` to the command line."""
-    app.add_command(analyze)
 
 
 @click.group(cls=DefaultToRun, no_args_is_help=True)
@@ -81,10 +76,10 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--until", "until_ps", type=click.FloatRange(min=0), metavar="PS",
                          help="Leave out what is after this time, in ps."),
             click.option("--temperature", "temperature_k", metavar="K",
-                         type=click.FloatRange(min=0, min_open=True),
+                         type=POSITIVE,
                          help="By default what i-PI's input says."),
             click.option("--timestep", "timestep_fs", metavar="FS",
-                         type=click.FloatRange(min=0, min_open=True),
+                         type=POSITIVE,
                          help="Of one step (of one frame, in files that count no steps); by "
                          "default what i-PI's input says."),
             click.option("--beads", type=click.Choice(("all", "centroid")), default="all",
@@ -92,8 +87,8 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
                          "their centroid is. Rotation is always the centroid's."),
             click.option("--energy-unit", default="kcal/mol", show_default=True, metavar="UNIT",
                          help="Of free energies: kcal/mol, kJ/mol, meV or eV."),
-            click.option("--quiet", is_flag=True, help="Nothing on the terminal but errors."),
-            click.option("--debug", is_flag=True, help="Show tracebacks."),
+            QUIET,
+            DEBUG,
         )
     ):  # fmt: skip
         command = option(command)
@@ -133,7 +128,7 @@ def fes(**given: Any) -> None:
 @analyze.command()
 @common
 @WINDOW
-@click.option("--longest", "longest_ps", type=click.FloatRange(min=0, min_open=True),
+@click.option("--longest", "longest_ps", type=POSITIVE,
               metavar="PS", help="Longest lag; half the run by default.")  # fmt: skip
 def msad(**given: Any) -> None:
     """Angular displacement (MSAD) and reorientation of guests."""
@@ -168,7 +163,6 @@ def _analyse(
     output: Path | None,
     energy_unit: str,
     quiet: bool,
-    debug: bool,
     report: bool = False,
     **given: Any,
 ) -> None:
@@ -228,8 +222,8 @@ class FramesLine(StatusLine):
 @click.argument("log", type=PATH)
 @click.option("--plot", "figure", type=PATH, help="Draw a figure (.png, .svg or .pdf).")
 @click.option("--csv", "csv_file", type=PATH, help="Write the numbers.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-def contributions(log: Path, figure: Path | None, csv_file: Path | None, debug: bool) -> None:
+@DEBUG
+def contributions(log: Path, figure: Path | None, csv_file: Path | None) -> None:
     """Tell what fragments and binding contributed, from LOG."""
     from deltaserver.analysis.read import contributions as analysis
 

@@ -7,20 +7,15 @@ from typing import Any
 
 import click
 
+from deltaserver.cli.options.common import DEBUG, MODELS, PATH, POSITIVE, QUIET
 from deltaserver.errors import InputError
-from deltaserver.model.composite import BACKENDS, PRECISIONS, CompositeModel
+from deltaserver.model.composite import CompositeModel
+from deltaserver.model.engines import BACKENDS, PRECISIONS
 from deltaserver.model.parts import Part
-
-PATH = click.Path(path_type=Path)
-
-
-def register_check(app: click.Group) -> None:
-    """Add the ``check`` command to ``app``."""
-    app.add_command(check)
 
 
 @click.command()
-@click.option("-m", "--models", type=PATH, required=True, help="Model directory.")
+@MODELS
 @click.option("--store", is_flag=True, help="Store a frame in check.json, for later checks.")
 @click.option(
     "--structure", type=PATH, metavar="FILE",
@@ -31,10 +26,10 @@ def register_check(app: click.Group) -> None:
 @click.option("--device", metavar="DEVICE", help="Check on torch's cpu, cuda, … or auto.")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="float64", show_default=True,
               help="Of the torch backend.")  # fmt: skip
-@click.option("--tolerance", type=click.FloatRange(min=0, min_open=True), metavar="NUMBER",
+@click.option("--tolerance", type=POSITIVE, metavar="NUMBER",
               help="In eV and eV/Å; 1e-6, or 1e-3 in float32, if not given.")  # fmt: skip
-@click.option("--quiet", is_flag=True, help="Nothing on the terminal but errors.")
-@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
+@QUIET
+@DEBUG
 def check(
     models: Path,
     store: bool,

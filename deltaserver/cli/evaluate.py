@@ -9,18 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from deltaserver.cli.options.common import AT_LEAST_0, AT_LEAST_1, DEBUG, PATH
 from deltaserver.cli.options.scan import scan_options, take_request, tell_labels
 
 if TYPE_CHECKING:
     from deltaserver.evaluation.scan_workflow import ScanRequest
     from deltaserver.evaluation.scans.errors import ScanErrors
-
-PATH = click.Path(path_type=Path)
-
-
-def register_evaluate(app: click.Group) -> None:
-    """Add the ``evaluate`` command to ``app``."""
-    app.add_command(evaluate)
 
 
 def _sizes(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, ...]:
@@ -48,19 +42,19 @@ def _sizes(_context: click.Context, _option: click.Parameter, text: str) -> tupl
 @click.option("--test-fraction", type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
               default=0.16, show_default=True,
               help="Share of each trajectory, at its end.")  # fmt: skip
-@click.option("--max-test", type=click.IntRange(min=1), default=None, metavar="FRAMES",
+@click.option("--max-test", type=AT_LEAST_1, default=None, metavar="FRAMES",
               help="Test on so many of these, evenly spaced.")  # fmt: skip
 @click.option("--train-sizes", callback=_sizes, default="", metavar="LIST",
               help="First train models of so many points, as 25,50,100.")  # fmt: skip
 @click.option("--symmetry", "symmetries", multiple=True, metavar="none|fragment|product|…",
               help="Of --train-sizes; may be repeated. [default: product]")  # fmt: skip
-@click.option("--block-length", type=click.IntRange(min=1), default=None, metavar="FRAMES",
+@click.option("--block-length", type=AT_LEAST_1, default=None, metavar="FRAMES",
               help="Of the bootstrap; from the errors' correlation if not given.")  # fmt: skip
 @click.option("--resamples", "n_resamples", type=click.IntRange(min=2), default=2000,
               show_default=True, help="Of the bootstrap.")  # fmt: skip
 @click.option("--confidence", type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
               default=0.95, show_default=True, help="Of the intervals.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+@click.option("--seed", type=AT_LEAST_0, default=0, show_default=True,
               help="Of everything that is drawn.")  # fmt: skip
 @scan_options
 @click.option("-o", "--output", type=PATH, required=True,
@@ -69,8 +63,8 @@ def _sizes(_context: click.Context, _option: click.Parameter, text: str) -> tupl
 @click.option("--made-with", default="", metavar="COMMAND",
               help="What trained the models, to be stated in the Markdown.")  # fmt: skip
 @click.option("--no-figures", is_flag=True, help="Numbers only; needs no matplotlib.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-def evaluate(dataset: Path | None, debug: bool, **options: Any) -> None:
+@DEBUG
+def evaluate(dataset: Path | None, **options: Any) -> None:
     """Test models on held-out frames of DATASET: full against Δ.
 
     \b

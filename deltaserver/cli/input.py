@@ -9,18 +9,24 @@ from typing import Any, TypeVar
 
 import click
 
+from deltaserver.cli.options.common import (
+    AT_LEAST_0,
+    AT_LEAST_1,
+    DEBUG,
+    MODELS,
+    PATH,
+    POSITIVE,
+)
 from deltaserver.errors import InputError
 from deltaserver.simulate.recipe import KINDS, THERMOSTATS, Recipe
 
-PATH = click.Path(path_type=Path)
-POSITIVE = click.FloatRange(min=0.0, min_open=True)
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def recipe_options(function: Function) -> Function:
     """Add the options that make a :class:`Recipe`."""
     d = Recipe("nvt", (300.0,))
-    at_least_1 = click.IntRange(min=1)
+    at_least_1 = AT_LEAST_1
     options = [
         click.option("--structure", type=PATH, help="Start structure; the model's own if not "
                      "given. XYZ, or anything that ASE reads."),
@@ -31,7 +37,7 @@ def recipe_options(function: Function) -> Function:
                      help="Of mts the outer one. 0.5 if not given, of mts 0.5 for each inner "
                      "step."),
         click.option("--steps", type=at_least_1, default=d.steps, show_default=True),
-        click.option("--seed", type=click.IntRange(min=0), default=d.seed, show_default=True),
+        click.option("--seed", type=AT_LEAST_0, default=d.seed, show_default=True),
         click.option("--thermostat", type=click.Choice(THERMOSTATS), default=d.thermostat,
                      show_default=True, help="svr rescales all velocities together and leaves "
                      "diffusion alone; pimd has pile_l, nve none."),
@@ -74,13 +80,13 @@ def recipe_of(kind: Any, temperatures_k: tuple[float, ...], options: dict[str, A
 
 
 @click.command("input")
-@click.option("-m", "--models", type=PATH, required=True, help="Model directory.")
+@MODELS
 @click.option("--kind", type=click.Choice(KINDS), required=True)
 @click.option("--component", default="total", show_default=True, help="What is to be served.")
 @click.option("--address", default="delta", show_default=True, help="Of i-PI's unix socket.")
 @click.option("-o", "--output", type=PATH, help="Write a file, not to the terminal.")
 @recipe_options
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@DEBUG
 def input_command(
     models: Path,
     kind: Any,
@@ -89,7 +95,6 @@ def input_command(
     output: Path | None,
     structure: Path | None,
     temperatures_k: tuple[float, ...],
-    debug: bool,
     **options: Any,
 ) -> None:
     """Write an i-PI input for a model directory.

@@ -10,26 +10,17 @@ from typing import Any
 import click
 
 from deltaserver.cli.input import (
-    PATH,
-    POSITIVE,
     RECIPE_FLAGS,
-    input_command,
     recipe_of,
     recipe_options,
     subject_of,
 )
-from deltaserver.cli.options.guards import guard_options, guard_settings
+from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, PATH, POSITIVE, QUIET
+from deltaserver.cli.options.guards import GUARD_OPTIONS, guard_settings
 from deltaserver.errors import InputError
-from deltaserver.serve.answer import EXTRAS
+from deltaserver.serve.settings import EXTRAS
 from deltaserver.simulate.blowup import Limits
 from deltaserver.simulate.recipe import KINDS, Recipe
-
-
-def register_simulate(app: click.Group) -> None:
-    """Add ``input`` and ``simulate`` to the command line."""
-    app.add_command(input_command)
-    app.add_command(simulate)
-
 
 GUARD_NAMES = ("structure_check", "on_extrapolation", "novelty_limit")
 
@@ -81,7 +72,7 @@ class Request:
 )
 @click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=AT_LEAST_1,
     help="Threads of the evaluation; see deltaserver --help.",
 )
 @click.option(
@@ -90,10 +81,10 @@ class Request:
     help="What i-PI gets beside forces: a summary, or every contribution's forces too.  [summary]",
 )
 @click.option("--resume", is_flag=True, help="Continue what is in the directory.")
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True,
+@click.option("--jobs", type=AT_LEAST_1, default=1, show_default=True,
               help="Runs of a sweep at a time; each takes a core.")  # fmt: skip
 @recipe_options
-@click.option("--log-every", type=click.IntRange(min=1), metavar="STRUCTURES",
+@click.option("--log-every", type=AT_LEAST_1, metavar="STRUCTURES",
               help="All of short runs, every tenth of long ones, if not given.")  # fmt: skip
 @click.option("--max-stretch", "stretch", type=POSITIVE, default=Limits.stretch,
               show_default=True, help="Longest bond, in sums of covalent radii.")  # fmt: skip
@@ -103,10 +94,10 @@ class Request:
 @click.option("--max-drift", "drift_ev_per_atom", type=POSITIVE, metavar="EV",
               default=Limits.drift_ev_per_atom, show_default=True,
               help="How far the conserved quantity may go, per atom.")  # fmt: skip
-@guard_options
-@click.option("--quiet", is_flag=True, help="Nothing on the terminal but errors.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-def simulate(debug: bool, **options: Any) -> None:
+@GUARD_OPTIONS
+@QUIET
+@DEBUG
+def simulate(**options: Any) -> None:
     """Run i-PI and serve it, both from this one command.
 
     \b

@@ -9,15 +9,9 @@ from typing import Any
 
 import click
 
+from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, PATH, QUIET
 from deltaserver.cli.options.sizes import as_bytes
 from deltaserver.cli.terminal import MinuteLines
-
-PATH = click.Path(path_type=Path)
-
-
-def register_train(app: click.Group) -> None:
-    """Add the ``train`` command to ``app``."""
-    app.add_command(train)
 
 
 def _numbers(_context: click.Context, _option: click.Parameter, text: str) -> tuple[float, ...]:
@@ -56,9 +50,9 @@ def _integers(_context: click.Context, _option: click.Parameter, text: str) -> t
     "--component", default="all", show_default=True,
     help="all, a fragment's name, binding or full.",
 )  # fmt: skip
-@click.option("--n-train", type=click.IntRange(min=1), default=100, show_default=True,
+@click.option("--n-train", type=AT_LEAST_1, default=100, show_default=True,
               help="Training points of each component.")  # fmt: skip
-@click.option("--n-valid", type=click.IntRange(min=1), default=50, show_default=True,
+@click.option("--n-valid", type=AT_LEAST_1, default=50, show_default=True,
               help="Validation frames, later in time, that sigma is chosen by.")  # fmt: skip
 @click.option("--sigma", "sigmas", callback=_numbers, default="auto", show_default=True,
               metavar="LIST", help="Length scales to try, as 10,20,40; auto searches.")  # fmt: skip
@@ -78,7 +72,7 @@ def _integers(_context: click.Context, _option: click.Parameter, text: str) -> t
     help="Permutations: none; those of each fragment's bonds for its own model; products of "
     "these and exchange for binding and full too; sgdml's own search; or a file's.",
 )  # fmt: skip
-@click.option("--max-permutations", "cap", type=click.IntRange(min=1), default=1000,
+@click.option("--max-permutations", "cap", type=AT_LEAST_1, default=1000,
               show_default=True, help="Use a subgroup of at most this size.")  # fmt: skip
 @click.option("--lambda", "lambdas", callback=_weights, default="1e-10", show_default=True,
               metavar="LIST", help="Regularisations to try, as 1e-10,1e-6.")  # fmt: skip
@@ -95,7 +89,7 @@ def _integers(_context: click.Context, _option: click.Parameter, text: str) -> t
               help="How points are chosen: at random, by strata of the energy, or the farthest "
               "from those that are, of every trajectory its share.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the points drawn.")
-@click.option("--threads", type=click.IntRange(min=1), default=None,
+@click.option("--threads", type=AT_LEAST_1, default=None,
               help="Threads; all cores if not given.")  # fmt: skip
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True,
               help="What factorises the kernel matrix, or makes its products.")  # fmt: skip
@@ -105,12 +99,12 @@ def _integers(_context: click.Context, _option: click.Parameter, text: str) -> t
 @click.option("--tolerance", type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
               default=3e-7, show_default=True,
               help="Relative residual at which the iterative solver may stop.")  # fmt: skip
-@click.option("--max-products", type=click.IntRange(min=1), default=3000, show_default=True,
+@click.option("--max-products", type=AT_LEAST_1, default=3000, show_default=True,
               help="Products with the kernel matrix after which it gives up.")  # fmt: skip
 @click.option("--scheduler", default="local", show_default=True, metavar="local|tcp://HOST:PORT",
               help="Of the iterative solver: products on this machine, or on the workers of a "
               "Dask scheduler.")  # fmt: skip
-@click.option("-w", "--workers", type=click.IntRange(min=1), default=1, show_default=True,
+@click.option("-w", "--workers", type=AT_LEAST_1, default=1, show_default=True,
               help="Local processes that share the products out.")  # fmt: skip
 @click.option("--warm-start", type=PATH, default=None, metavar="MODEL",
               help="Directory or file of a model with fewer points, to begin with.")  # fmt: skip
@@ -118,8 +112,8 @@ def _integers(_context: click.Context, _option: click.Parameter, text: str) -> t
               help="Refuse to use more, as 18GB; what is available if not given.")  # fmt: skip
 @click.option("--overwrite", is_flag=True,
               help="Replace models of other options that are there.")  # fmt: skip
-@click.option("--quiet", is_flag=True, help="Nothing on the terminal but errors.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@QUIET
+@DEBUG
 def train(dataset: Path, output: Path, **options: Any) -> None:
     """Train fragments, binding and full on DATASET.
 
@@ -135,7 +129,6 @@ def train(dataset: Path, output: Path, **options: Any) -> None:
     from deltaserver.training.model_directory import TrainingPlan, train_directory
 
     quiet = options.pop("quiet")
-    options.pop("debug")
     options["threads"] = options["threads"] or len(os.sched_getaffinity(0))
     plan = TrainingPlan(max_bytes=options.pop("max_memory"), **options)
     terminal = Terminal(quiet)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,7 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.errors import ComponentError, MissingExtraError
 from deltaserver.model.descriptor import as_batch, as_cell, spread
-from deltaserver.model.engines.base import Engine, Precision
+from deltaserver.model.engines import Backend, Precision
+from deltaserver.model.engines.base import Engine
 from deltaserver.model.engines.numpy_engine import NumpyEngine
 from deltaserver.model.files.parameters import ModelParameters, read_parameters
 from deltaserver.model.kernel.base import SHARED_NUMBERS
@@ -39,9 +39,6 @@ from deltaserver.model.trust.structure import ExpectedStructure
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-PRECISIONS: tuple[Precision, ...] = ("float64", "float32")
-Backend = Literal["numpy", "torch", "sgdml"]
-BACKENDS: tuple[Backend, ...] = ("numpy", "torch", "sgdml")
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,17 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.model.composite import CompositeEvaluation, CompositeModel
+from deltaserver.serve.settings import Extras
 from deltaserver.serve.wire import PosData, force_ready
 from deltaserver.units import BOHR_ANG, HARTREE_EV
 
 Floats = NDArray[np.float64]
-Extras = Literal["summary", "full"]
-EXTRAS: tuple[Extras, ...] = ("summary", "full")
 Novelty = Mapping[str, float]  # by component
 # Sees positions (B, N, 3) and cells in Å and their results before anything is sent; returns the
 # novelty of each structure, or raises.

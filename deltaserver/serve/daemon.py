@@ -6,7 +6,6 @@ import difflib
 import selectors
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import structlog
@@ -15,11 +14,12 @@ from numpy.typing import NDArray
 from deltaserver.errors import InputError, NoServerError, ProtocolError
 from deltaserver.model.composite import CompositeModel
 from deltaserver.serve import telemetry
-from deltaserver.serve.answer import Answer, Extras, answer_together
-from deltaserver.serve.guard import GuardSettings, ServingGuard
+from deltaserver.serve.answer import Answer, answer_together
+from deltaserver.serve.guard import ServingGuard
 from deltaserver.serve.keeper import Keeper
 from deltaserver.serve.link import Link, Patience, Unlogged
 from deltaserver.serve.protocol import Closed, ForceRequest, Introduced
+from deltaserver.serve.settings import ServeSettings
 from deltaserver.serve.signals import Signals
 from deltaserver.serve.telemetry import Origin, StepLog, StepTimes
 from deltaserver.serve.transport import Address
@@ -36,25 +36,6 @@ FINISH_S = 2.0  # how long a peer may take to bring the step that we stop in to 
 DRAIN_S = 5.0  # how long a peer may take to read the rest of a reply when we stop
 SERVER_CLOSED = "the server closed the connection"
 SERVER_GAVE_UP = "EXIT before its answer: the server no longer waited"
-
-
-@dataclass(frozen=True)
-class ServeSettings:
-    """What to serve and where, validated by whoever builds it.
-
-    With ``keeper`` a second process ends our connections in order if we are killed.
-    With ``reconnect_limit_s`` a connection that ends without EXIT is made again, if the server
-    is back within that time; without it, its end is the end of serving that address.
-    """
-
-    addresses: tuple[Address, ...]
-    component: str = "total"
-    extras: Extras = "summary"
-    connect_timeout_s: float = 60.0
-    batch_window_s: float = 0.0
-    reconnect_limit_s: float | None = None
-    guard: GuardSettings = field(default_factory=GuardSettings)
-    keeper: bool = False
 
 
 class Daemon:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -19,7 +16,8 @@ from deltaserver.model.trust.novelty import NoveltyMeasure
 from deltaserver.model.trust.structure import ExpectedStructure
 from deltaserver.model.trust.wrapping import WrappingCheck
 from deltaserver.serve.answer import Novelty
-from deltaserver.serve.extrapolation import ExtrapolationWatch, write_frame
+from deltaserver.serve.settings import GuardSettings
+from deltaserver.serve.watchers.extrapolation import ExtrapolationWatch, write_frame
 from deltaserver.serve.wire import PosData
 from deltaserver.units import BOHR_ANG
 
@@ -28,29 +26,6 @@ Floats = NDArray[np.float64]
 # Structures of a connection whose order of atoms is compared with the model's: the first of every
 # bead and replica that share it. What happens to a molecule later is the novelty's matter.
 FIRST_STRUCTURES = 64
-# Half as far again as 99 % of the training points are from each other.
-NOVELTY_LIMIT = 1.5
-OnExtrapolation = Literal["warn", "stop", "ignore"]
-ON_EXTRAPOLATION: tuple[OnExtrapolation, ...] = ("warn", "stop", "ignore")
-
-
-@dataclass(frozen=True)
-class GuardSettings:
-    """What is refused, validated by whoever builds it.
-
-    Attributes:
-        structure_check: whether the first structures must be the model's molecule.
-        extrapolation: what to do with structures beyond ``novelty_limit``.
-        novelty_limit: see :mod:`deltaserver.model.trust.novelty`.
-        frame_file: where the structure goes that ends the run for its novelty.
-        single_precision: whether rounding is that of float32.
-    """
-
-    structure_check: bool = True
-    extrapolation: OnExtrapolation = "warn"
-    novelty_limit: float = NOVELTY_LIMIT
-    frame_file: Path = Path("extrapolation.xyz")
-    single_precision: bool = False
 
 
 class ServingGuard:

@@ -24,10 +24,9 @@ from deltaserver.errors import (
 from deltaserver.model.composite import CompositeModel
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.serve import telemetry
-from deltaserver.serve.answer import EXTRAS, Extras
-from deltaserver.serve.daemon import Daemon, ServeSettings
-from deltaserver.serve.guard import GuardSettings
+from deltaserver.serve.daemon import Daemon
 from deltaserver.serve.loading import announce
+from deltaserver.serve.settings import EXTRAS, Extras, GuardSettings, ServeSettings
 from deltaserver.serve.signals import stoppable_once
 from deltaserver.simulate.blowup import BlowUpError, Limits
 from deltaserver.simulate.directory import (

@@ -3,13 +3,12 @@
 import shutil
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
 
-from deltaserver.cli.dataset import register_dataset
+from deltaserver.cli.dataset import dataset
 from deltaserver.datasets.calculators import calculator_factory, evaluate, nominal_charges
 from deltaserver.datasets.files import read_dataset
 from deltaserver.datasets.frames import FragmentSpec
@@ -28,10 +27,7 @@ SHORT = ["-c", "cheap_calculators:SlowEMT", "-n", "4", "--trajectories", "2", "-
 
 def run(*arguments):
     """Run ``deltaserver dataset ARGUMENTS``; return what it prints, raise what it raises."""
-    app = click.Group()
-    register_dataset(app)
-    runner = CliRunner()
-    result = runner.invoke(app, ["dataset", *map(str, arguments)], catch_exceptions=True)
+    result = CliRunner().invoke(dataset, [*map(str, arguments)], catch_exceptions=True)
     if isinstance(result.exception, DeltaserverError):
         raise result.exception
     assert result.exception is None, result.output

@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
-from deltaserver.serve.guard import (
+from deltaserver.cli.options.common import POSITIVE, together
+from deltaserver.serve.settings import (
     NOVELTY_LIMIT,
     ON_EXTRAPOLATION,
     GuardSettings,
     OnExtrapolation,
 )
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def guard_options(command: Command) -> Command:
-    """Add what :func:`guard_settings` takes to a command."""
-    options = (
-        click.option(
-            "--structure-check/--no-structure-check", default=True, show_default=True,
-            help="Refuse first structures whose bonds are not those of the training geometries.",
-        ),
-        click.option(
-            "--on-extrapolation", type=click.Choice(ON_EXTRAPOLATION), default="warn",
-            show_default=True, help="What to do with structures beyond the novelty limit; ignore "
-            "does not compute the novelty.",
-        ),
-        click.option(
-            "--novelty-limit", type=click.FloatRange(min=0, min_open=True), metavar="NUMBER",
-            default=NOVELTY_LIMIT, show_default=True, help="1 is how far 99 % of the training "
-            "points are from their nearest neighbour.",
-        ),
-    )  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
+GUARD_OPTIONS = together(
+    click.option(
+        "--structure-check/--no-structure-check", default=True, show_default=True,
+        help="Refuse first structures whose bonds are not those of the training geometries.",
+    ),
+    click.option(
+        "--on-extrapolation", type=click.Choice(ON_EXTRAPOLATION), default="warn",
+        show_default=True, help="What to do with structures beyond the novelty limit; ignore "
+        "does not compute the novelty.",
+    ),
+    click.option(
+        "--novelty-limit", type=POSITIVE, metavar="NUMBER", default=NOVELTY_LIMIT,
+        show_default=True, help="1 is how far 99 % of the training points are from their nearest "
+        "neighbour.",
+    ),
+)  # fmt: skip
 
 
 def guard_settings(

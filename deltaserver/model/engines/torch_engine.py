@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from deltaserver.errors import GeometryError, InputError
 from deltaserver.model.descriptor import PairDescriptor, as_batch
-from deltaserver.model.engines.base import Engine, Evaluated, Precision
+from deltaserver.model.engines import Precision
+from deltaserver.model.engines.base import Engine, Evaluated
 from deltaserver.model.engines.torch_sum import on_device
 from deltaserver.model.files.parameters import ModelParameters
 from deltaserver.model.kernel.weighted import WeightedSum, sum_of

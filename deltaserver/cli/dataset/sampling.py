@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from deltaserver.cli.options.common import AT_LEAST_0, AT_LEAST_1, POSITIVE, together
 
 if TYPE_CHECKING:
     from deltaserver.datasets.frames import FragmentSpec
@@ -23,53 +24,39 @@ WINDOW_OPTIONS = {
     "pulled": "pulled",
 }
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-
-def together(*options: Decorator) -> Decorator:
-    """Return one decorator for several options, in this order."""
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
-
-
 SAMPLING = together(
     click.option(
-        "-t", "--temperature", "temperatures", type=click.FloatRange(min=0, min_open=True),
+        "-t", "--temperature", "temperatures", type=POSITIVE,
         multiple=True, default=(300.0,), show_default=True, metavar="KELVIN",
         help="Temperature of the Langevin dynamics; may be repeated.",
     ),
     click.option(
-        "-n", "--frames", type=click.IntRange(min=0), default=300, show_default=True,
+        "-n", "--frames", type=AT_LEAST_0, default=300, show_default=True,
         help="Frames in the well in all, shared evenly among its trajectories; 0 for none beside "
         "--separations.",
     ),
     click.option(
-        "--trajectories", type=click.IntRange(min=1), default=3, show_default=True,
+        "--trajectories", type=AT_LEAST_1, default=3, show_default=True,
         help="Trajectories per temperature. Test on other ones than you train on.",
     ),
     click.option(
-        "--interval", type=click.IntRange(min=1), default=25, show_default=True,
+        "--interval", type=AT_LEAST_1, default=25, show_default=True,
         metavar="STEPS", help="Steps between two frames.",
     ),
     click.option(
-        "--equilibrate", type=click.IntRange(min=0), default=1000, show_default=True,
+        "--equilibrate", type=AT_LEAST_0, default=1000, show_default=True,
         metavar="STEPS", help="Steps before the first frame.",
     ),
     click.option(
-        "--time-step", type=click.FloatRange(min=0, min_open=True), default=1.0,
+        "--time-step", type=POSITIVE, default=1.0,
         show_default=True, metavar="FS", help="Time step.",
     ),
     click.option(
-        "--friction", type=click.FloatRange(min=0, min_open=True), default=0.01,
+        "--friction", type=POSITIVE, default=0.01,
         show_default=True, metavar="1/FS", help="Friction of the Langevin thermostat.",
     ),
     click.option(
-        "--seed", type=click.IntRange(min=0), default=2025, show_default=True,
+        "--seed", type=AT_LEAST_0, default=2025, show_default=True,
         help="Seed; trajectory k draws from (seed, k).",
     ),
     click.option(
@@ -86,7 +73,7 @@ SAMPLING = together(
         help="A cheap calculator, GFN-FF say, that relaxes and runs --prepare steps first.",
     ),
     click.option(
-        "--prepare", type=click.IntRange(min=0), default=0, show_default=True, metavar="STEPS",
+        "--prepare", type=AT_LEAST_0, default=0, show_default=True, metavar="STEPS",
         help="Steps with --prepare-calculator, before equilibration.",
     ),
     click.option(
@@ -95,24 +82,24 @@ SAMPLING = together(
         "nearest atoms, 2.5:12 say, dense at contact, in random orientations.",
     ),
     click.option(
-        "--orientations", type=click.IntRange(min=1), metavar="N",
+        "--orientations", type=AT_LEAST_1, metavar="N",
         help="Random orientations of --separations. [default: 20]",
     ),
     click.option(
-        "--pulled", type=click.IntRange(min=1), metavar="N",
+        "--pulled", type=AT_LEAST_1, metavar="N",
         help="Of these, so many are STRUCTURE's own, one fragment pulled out of the other: random "
         "ones seldom find into a host. [default: 0]",
     ),
     click.option(
-        "--windows", type=click.IntRange(min=1), metavar="N",
+        "--windows", type=AT_LEAST_1, metavar="N",
         help="Windows of each orientation, a trajectory each. [default: 8]",
     ),
     click.option(
-        "--window-frames", type=click.IntRange(min=1), metavar="N",
+        "--window-frames", type=AT_LEAST_1, metavar="N",
         help="Frames of each window, beside --frames. [default: 2]",
     ),
     click.option(
-        "--window-spring", type=click.FloatRange(min=0, min_open=True), metavar="EV/ANG^2",
+        "--window-spring", type=POSITIVE, metavar="EV/ANG^2",
         help="Spring that holds a window's distance of centres. [default: 2]",
     ),
 )  # fmt: skip

@@ -7,19 +7,21 @@ from typing import Any
 
 import click
 
-from deltaserver.cli import dataset as shared
-
-
-def register_import(app: click.Group) -> None:
-    """Add ``deltaserver dataset import`` to the command line."""
-    group = app.commands["dataset"]
-    assert isinstance(group, click.Group)
-    group.add_command(import_command)
+from deltaserver.cli.dataset.options import LABELLING, OUTPUT, fragment_option
+from deltaserver.cli.dataset.steps import (
+    check_calculators,
+    label,
+    note,
+    parse_fragments,
+    progress_bars,
+    report,
+)
+from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, PATH
 
 
 @click.command("import")
-@click.argument("source", type=shared.PATH, metavar="FILE")
-@shared._fragment_option(required=True)
+@click.argument("source", type=PATH, metavar="FILE")
+@fragment_option(required=True)
 @click.option("--energy-key", metavar="KEY", help="What the file calls the complex's energy.")
 @click.option("--forces-key", metavar="KEY", help="What it calls the forces.")
 @click.option(
@@ -27,19 +29,15 @@ def register_import(app: click.Group) -> None:
     help="Of the file, such as Hartree,Bohr or eV/Bohr (of forces). [default: what an .npz states, "
     "kcal/mol,Ang if nothing; eV,Ang in XYZ]",
 )  # fmt: skip
-@click.option(
-    "-n", "--frames", type=click.IntRange(min=1), help="Take so many, evenly spaced. [default: all]"
-)
+@click.option("-n", "--frames", type=AT_LEAST_1, help="Take so many, evenly spaced. [default: all]")
 @click.option(
     "-c", "--calculator", metavar="CALCULATOR",
     help="Labels the fragments, if the file has no labels of theirs: the method of the file's.",
 )  # fmt: skip
-@shared._LABELLING
-@shared._OUTPUT
-@shared._DEBUG
-def import_command(
-    source: Path, fragments: tuple[str, ...], output: Path, debug: bool, **options: Any
-) -> None:
+@LABELLING
+@OUTPUT
+@DEBUG
+def import_command(source: Path, fragments: tuple[str, ...], output: Path, **options: Any) -> None:
     """Make a dataset of FILE, which has labels of the complex.
 
     FILE is an .npz as of MD17, MD22, rMD17 or sGDML, or extended XYZ. The complex's labels are
@@ -49,10 +47,10 @@ def import_command(
     from deltaserver.datasets.importing.write import Request, import_dataset
 
     calculator = options["calculator"]
-    shared._check_calculators(calculator)
+    check_calculators(calculator)
     request = Request(
         source=source,
-        fragments=shared._parse_fragments(fragments),
+        fragments=parse_fragments(fragments),
         output=output,
         keys=Keys(options["energy_key"], options["forces_key"]),
         units=options["units"],
@@ -61,9 +59,9 @@ def import_command(
         name=options["name"] or output.resolve().name,
         reference=options["reference"],
     )
-    frames, workspace = import_dataset(request, shared._note)
+    frames, workspace = import_dataset(request, note)
     if frames is not None:
-        shared._report(frames, output)
+        report(frames, output)
     elif workspace is not None:
-        with shared._progress() as progress:
-            shared._label(workspace, progress, options)
+        with progress_bars() as progress:
+            label(workspace, progress, options)
