@@ -108,13 +108,15 @@ def _integers(_context: click.Context, _option: click.Parameter, text: str) -> t
               help="Local processes that share the products out.")  # fmt: skip
 @click.option("--warm-start", type=PATH, default=None, metavar="MODEL",
               help="Directory or file of a model with fewer points, to begin with.")  # fmt: skip
-@click.option("--max-memory", callback=as_bytes, default=None, metavar="SIZE",
+@click.option("--max-memory", "max_bytes", callback=as_bytes, default=None, metavar="SIZE",
               help="Refuse to use more, as 18GB; what is available if not given.")  # fmt: skip
 @click.option("--overwrite", is_flag=True,
               help="Replace models of other options that are there.")  # fmt: skip
 @QUIET
 @DEBUG
-def train(dataset: Path, output: Path, **options: Any) -> None:
+def train(
+    dataset: Path, output: Path, quiet: bool, threads: int | None, **plan_options: Any
+) -> None:
     """Train fragments, binding and full on DATASET.
 
     \b
@@ -128,9 +130,7 @@ def train(dataset: Path, output: Path, **options: Any) -> None:
     from deltaserver.datasets.files import read_dataset
     from deltaserver.training.model_directory import TrainingPlan, train_directory
 
-    quiet = options.pop("quiet")
-    options["threads"] = options["threads"] or len(os.sched_getaffinity(0))
-    plan = TrainingPlan(max_bytes=options.pop("max_memory"), **options)
+    plan = TrainingPlan(threads=threads or len(os.sched_getaffinity(0)), **plan_options)
     terminal = Terminal(quiet)
     frames = read_dataset(dataset, terminal.say)
     train_directory(frames, plan, output, terminal.say, terminal.progress)

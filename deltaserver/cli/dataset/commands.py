@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deltaserver.cli.dataset.options import CALCULATOR, LABELLING, OUTPUT, SPIN, fragment_option
-from deltaserver.cli.dataset.sampling import SAMPLING, sampling_plan
+from deltaserver.cli.dataset.sampling import SAMPLING, SamplingRequest, sampling_plan
 from deltaserver.cli.dataset.steps import (
+    LabellingRequest,
     check_calculators,
     label,
     note,
@@ -18,7 +19,7 @@ from deltaserver.cli.dataset.steps import (
     report,
     sample,
 )
-from deltaserver.cli.options.common import DEBUG, PATH
+from deltaserver.cli.options.common import DEBUG, PATH, take
 
 if TYPE_CHECKING:
     from deltaserver.datasets.workspace import Workspace
@@ -32,14 +33,15 @@ if TYPE_CHECKING:
 @SAMPLING
 @OUTPUT
 @DEBUG
-def sample_command(structures: tuple[Path, ...], output: Path, **options: Any) -> None:
+def sample_command(**options: Any) -> None:
     """Sample frames by Langevin dynamics from STRUCTURE...
 
     Structures are anything ASE reads, with the same atoms in the same order; trajectories start
     from them in turn. With --separations two fragments are sampled apart as well.
     """
-    check_calculators(options["calculator"], options["prepare_calculator"])
-    workspace = _open_sampling(structures, output, options)
+    asked = SamplingRequest(**options)
+    check_calculators(asked.calculator, asked.prepare_calculator)
+    workspace = _open_sampling(asked)
     with progress_bars() as progress:
         sample(workspace, progress)
 
@@ -55,7 +57,7 @@ def sample_command(structures: tuple[Path, ...], output: Path, **options: Any) -
 )
 @DEBUG
 def label_command(
-    frames: Path, fragments: tuple[str, ...], output: Path | None, **options: Any
+    frames: Path, fragments: tuple[str, ...], spin: int | None, output: Path | None, **options: Any
 ) -> None:
     """Label FRAMES, a sampled directory or any file of structures.
 
@@ -64,7 +66,8 @@ def label_command(
     from deltaserver.datasets import workspace as place
     from deltaserver.errors import InputError
 
-    check_calculators(options["calculator"])
+    asked = LabellingRequest(**options)
+    check_calculators(asked.calculator)
     if frames.is_dir():
         if output is not None and output != frames:
             raise InputError("--output is for a file of frames; a directory is labelled in place")
@@ -74,11 +77,9 @@ def label_command(
             raise InputError(f"{frames}: no such file or directory of frames")
         if output is None or not fragments:
             raise InputError(f"{frames} is a file; expected --fragment and --output as well")
-        workspace = place.open_given(
-            output, frames, parse_fragments(fragments), note, options["spin"]
-        )
+        workspace = place.open_given(output, frames, parse_fragments(fragments), note, spin)
     with progress_bars() as progress:
-        label(workspace, progress, options)
+        label(workspace, progress, asked)
 
 
 @click.command("build")
@@ -94,7 +95,7 @@ def label_command(
 @LABELLING
 @OUTPUT
 @DEBUG
-def build_command(structures: tuple[Path, ...], output: Path, **options: Any) -> None:
+def build_command(label_calculator: str | None, **options: Any) -> None:
     """Sample, label and write: all from STRUCTURE... to a dataset.
 
     \b
@@ -103,12 +104,13 @@ def build_command(structures: tuple[Path, ...], output: Path, **options: Any) ->
     \b
     With --separations 2.5:12 the fragments are sampled apart as well, in 20 orientations.
     """
-    label_calculator = options["label_calculator"] or options["calculator"]
-    check_calculators(label_calculator, options["calculator"], options["prepare_calculator"])
-    workspace = _open_sampling(structures, output, options)
+    asked = take(SamplingRequest, options)
+    labelling = LabellingRequest(label_calculator or asked.calculator, **options)
+    check_calculators(labelling.calculator, asked.calculator, asked.prepare_calculator)
+    workspace = _open_sampling(asked)
     with progress_bars() as progress:
         sample(workspace, progress)
-        label(workspace, progress, {**options, "calculator": label_calculator})
+        label(workspace, progress, labelling)
 
 
 @click.command("write")
@@ -191,11 +193,9 @@ def complex_command(molecules: tuple[Path, ...], gap: float, seed: int, output: 
     )
 
 
-def _open_sampling(
-    structures: tuple[Path, ...], output: Path, options: dict[str, Any]
-) -> Workspace:
+def _open_sampling(asked: SamplingRequest) -> Workspace:
     from deltaserver.datasets.workspace import open_sampling
 
-    fragments = parse_fragments(options["fragments"])
-    plan = sampling_plan(structures, fragments, options)
-    return open_sampling(output, structures, fragments, plan, note, options["spin"])
+    fragments = parse_fragments(asked.fragments)
+    plan = sampling_plan(asked, fragments)
+    return open_sampling(asked.output, asked.structures, fragments, plan, note, asked.spin)

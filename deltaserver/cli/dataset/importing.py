@@ -9,6 +9,7 @@ import click
 
 from deltaserver.cli.dataset.options import LABELLING, OUTPUT, fragment_option
 from deltaserver.cli.dataset.steps import (
+    LabellingRequest,
     check_calculators,
     label,
     note,
@@ -37,7 +38,16 @@ from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, PATH
 @LABELLING
 @OUTPUT
 @DEBUG
-def import_command(source: Path, fragments: tuple[str, ...], output: Path, **options: Any) -> None:
+def import_command(
+    source: Path,
+    fragments: tuple[str, ...],
+    output: Path,
+    units: str | None,
+    energy_key: str | None,
+    forces_key: str | None,
+    frames: int | None,
+    **labelling: Any,
+) -> None:
     """Make a dataset of FILE, which has labels of the complex.
 
     FILE is an .npz as of MD17, MD22, rMD17 or sGDML, or extended XYZ. The complex's labels are
@@ -46,22 +56,22 @@ def import_command(source: Path, fragments: tuple[str, ...], output: Path, **opt
     from deltaserver.datasets.importing.read import Keys
     from deltaserver.datasets.importing.write import Request, import_dataset
 
-    calculator = options["calculator"]
-    check_calculators(calculator)
+    asked = LabellingRequest(**labelling)
+    check_calculators(asked.calculator)
     request = Request(
         source=source,
         fragments=parse_fragments(fragments),
         output=output,
-        keys=Keys(options["energy_key"], options["forces_key"]),
-        units=options["units"],
-        n_frames=options["frames"],
-        calculator=calculator,
-        name=options["name"] or output.resolve().name,
-        reference=options["reference"],
+        keys=Keys(energy_key, forces_key),
+        units=units,
+        n_frames=frames,
+        calculator=asked.calculator,
+        name=asked.name or output.resolve().name,
+        reference=asked.reference,
     )
-    frames, workspace = import_dataset(request, note)
-    if frames is not None:
-        report(frames, output)
+    written, workspace = import_dataset(request, note)
+    if written is not None:
+        report(written, output)
     elif workspace is not None:
         with progress_bars() as progress:
-            label(workspace, progress, options)
+            label(workspace, progress, asked)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -105,33 +106,60 @@ SAMPLING = together(
 )  # fmt: skip
 
 
-def sampling_plan(
-    structures: tuple[Path, ...], fragments: tuple[FragmentSpec, ...], options: dict[str, Any]
-) -> SamplingPlan:
-    """Return the plan that the options of :data:`SAMPLING` make; InputError if none."""
+@dataclass(frozen=True)
+class SamplingRequest:
+    """What to sample, and how, as asked: see ``deltaserver dataset sample --help``."""
+
+    structures: tuple[Path, ...]
+    fragments: tuple[str, ...]
+    spin: int | None
+    output: Path
+    calculator: str
+    temperatures: tuple[float, ...]
+    frames: int
+    trajectories: int
+    interval: int
+    equilibrate: int
+    time_step: float
+    friction: float
+    seed: int
+    wall: str
+    relax: bool
+    prepare_calculator: str | None
+    prepare: int
+    separations: str | None
+    orientations: int | None
+    pulled: int | None
+    windows: int | None
+    window_frames: int | None
+    window_spring: float | None
+
+
+def sampling_plan(asked: SamplingRequest, fragments: tuple[FragmentSpec, ...]) -> SamplingPlan:
+    """Return the plan that was asked for; InputError if none."""
     from deltaserver.datasets.sampling.dynamics import SamplingPlan
 
-    trajectories = len(options["temperatures"]) * options["trajectories"]
+    trajectories = len(asked.temperatures) * asked.trajectories
     return SamplingPlan(
-        calculator=options["calculator"],
-        temperatures=options["temperatures"],
-        trajectories=options["trajectories"],
-        frames_per_trajectory=-(-options["frames"] // trajectories),
-        interval=options["interval"],
-        equilibrate_steps=options["equilibrate"],
-        time_step=options["time_step"],
-        friction=options["friction"],
-        seed=options["seed"],
-        relax=options["relax"],
-        prepare_calculator=options["prepare_calculator"],
-        prepare_steps=options["prepare"],
-        wall_distance=_wall(options["wall"], structures, fragments),
-        separations=_separations(fragments, options),
+        calculator=asked.calculator,
+        temperatures=asked.temperatures,
+        trajectories=asked.trajectories,
+        frames_per_trajectory=-(-asked.frames // trajectories),
+        interval=asked.interval,
+        equilibrate_steps=asked.equilibrate,
+        time_step=asked.time_step,
+        friction=asked.friction,
+        seed=asked.seed,
+        relax=asked.relax,
+        prepare_calculator=asked.prepare_calculator,
+        prepare_steps=asked.prepare,
+        wall_distance=_wall(asked.wall, asked.structures, fragments),
+        separations=_separations(asked, fragments),
     )
 
 
 def _separations(
-    fragments: tuple[FragmentSpec, ...], options: dict[str, Any]
+    asked: SamplingRequest, fragments: tuple[FragmentSpec, ...]
 ) -> SeparationPlan | None:
     from deltaserver.datasets.sampling.separations import (
         SeparationPlan,
@@ -140,16 +168,17 @@ def _separations(
     )
     from deltaserver.errors import InputError
 
-    given = {key: options[name] for name, key in WINDOW_OPTIONS.items() if options[name]}
-    if options["separations"] is None:
+    given = {name: value for name in WINDOW_OPTIONS if (value := getattr(asked, name))}
+    if asked.separations is None:
         if given:
-            names = ", ".join(f"--{n.replace('_', '-')}" for n in WINDOW_OPTIONS if options[n])
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise InputError(
                 f"{names} without --separations; give both, as in --separations 2.5:12"
             )
         return None
     check_two_fragments(fragments)
-    return SeparationPlan(*parse_separations(options["separations"]), **given)
+    settings = {WINDOW_OPTIONS[name]: value for name, value in given.items()}
+    return SeparationPlan(*parse_separations(asked.separations), **settings)
 
 
 def _wall(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +15,17 @@ if TYPE_CHECKING:
     from deltaserver.cli.terminal import TaskLines
     from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
     from deltaserver.datasets.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class LabellingRequest:
+    """What labels frames, and what the dataset is called; None is what the options' help says."""
+
+    calculator: str | None
+    scheduler: str
+    workers: int | None
+    name: str | None
+    reference: str | None
 
 
 def check_calculators(*names: str | None) -> None:
@@ -42,11 +54,12 @@ def sample(workspace: Workspace, progress: Progress | TaskLines) -> None:
     run_sampling(workspace, lambda frame: progress.update(task, advance=1))
 
 
-def label(workspace: Workspace, progress: Progress | TaskLines, options: dict[str, Any]) -> None:
+def label(workspace: Workspace, progress: Progress | TaskLines, asked: LabellingRequest) -> None:
     """Label what is not labelled yet, write the dataset, and tell what is in it."""
     from deltaserver.datasets.labelling import LabelProgress, default_workers
     from deltaserver.datasets.workflow import finish, n_reacted, run_labelling
 
+    assert asked.calculator is not None
     task = progress.add_task("labels", total=None)
     set_aside = 0
 
@@ -59,14 +72,14 @@ def label(workspace: Workspace, progress: Progress | TaskLines, options: dict[st
 
     run_labelling(
         workspace,
-        options["calculator"],
-        options["scheduler"],
-        options["workers"] or default_workers(),
+        asked.calculator,
+        asked.scheduler,
+        asked.workers or default_workers(),
         show,
     )
-    name = options["name"] or workspace.directory.resolve().name
+    name = asked.name or workspace.directory.resolve().name
     progress.stop()
-    report(finish(workspace, name, options["reference"]), workspace.directory)
+    report(finish(workspace, name, asked.reference), workspace.directory)
     if reacted := n_reacted(workspace):
         click.echo(f"{reacted} frames left out: a molecule has reacted or is torn", err=True)
     if set_aside:

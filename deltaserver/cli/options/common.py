@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Request = TypeVar("Request")
 Decorator = Callable[[Command], Command]
 
 PATH = click.Path(path_type=Path)
@@ -31,3 +33,12 @@ def together(*options: Decorator[Any]) -> Decorator[Any]:
         return command
 
     return decorate
+
+
+def take(kind: type[Request], options: dict[str, Any]) -> Request:
+    """Make a frozen request of those of a command's options that are its fields.
+
+    They are taken out of ``options``: what is left is another request's.
+    """
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: options.pop(name) for name in names if name in options})
