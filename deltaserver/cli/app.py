@@ -13,7 +13,7 @@ import click
 
 import deltaserver
 from deltaserver.cli.help_page import LazyCommand, ServeGroup
-from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, PATH, QUIET
+from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, PATH, QUIET, take
 from deltaserver.cli.options.guards import GUARD_OPTIONS
 from deltaserver.cli.options.watching import OPERATIONS_OPTIONS
 from deltaserver.errors import (
@@ -24,7 +24,7 @@ from deltaserver.errors import (
     DeltaserverError,
 )
 from deltaserver.model.engines import BACKENDS, PRECISIONS
-from deltaserver.serve.settings import EXTRAS, RECONNECT_LIMIT_S
+from deltaserver.serve.settings import EXTRAS, RECONNECT_LIMIT_S, GuardSettings
 from deltaserver.serve.transport import DEFAULT_PREFIX
 
 # Each with the first sentence of its own help, so that ours imports none of them.
@@ -132,7 +132,8 @@ def app(context: click.Context, /, **options: Any) -> None:
             return
         from deltaserver.cli.serve import ServeRequest, serve
 
-        serve(ServeRequest(**options))
+        guard = take(GuardSettings, options)
+        serve(ServeRequest(guard=guard, **options))
 
 
 def main(arguments: list[str] | None = None) -> int:

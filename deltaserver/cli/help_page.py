@@ -11,7 +11,7 @@ HEADINGS = {
     "What to serve, and where": ("models", "sockets", "sockets_prefix", "component", "extras"),
     "Connection": ("connect_timeout", "reconnect", "reconnect_limit"),
     "Evaluation": ("backend", "device", "precision", "threads", "batch_window"),
-    "Guards": ("structure_check", "on_extrapolation", "novelty_limit"),
+    "Guards": ("structure_check", "extrapolation", "novelty_limit"),
     "Log": ("log_file", "log_every", "log_max_size", "log_keep", "quiet"),
     "Monitoring": ("metrics_port", "metrics_host", "health_file"),
 }

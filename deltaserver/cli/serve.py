@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from deltaserver.cli.options.guards import guard_settings
 from deltaserver.cli.options.watching import make_watchers
 from deltaserver.compute.blas import blas_threads
 from deltaserver.errors import InputError
+from deltaserver.model.engines import Backend, Precision
 from deltaserver.serve import telemetry
 from deltaserver.serve.daemon import Daemon
 from deltaserver.serve.loading import announce, load_model
 from deltaserver.serve.logfile import Rotation
-from deltaserver.serve.settings import RECONNECT_LIMIT_S, ServeSettings
+from deltaserver.serve.settings import (
+    RECONNECT_LIMIT_S,
+    Extras,
+    GuardSettings,
+    ServeSettings,
+    frame_beside,
+)
 from deltaserver.serve.transport import parse_address
 
 
@@ -26,18 +31,16 @@ class ServeRequest:
     sockets: tuple[str, ...]
     sockets_prefix: str
     component: str
-    backend: Any
+    backend: Backend
     device: str | None
-    precision: Any
+    precision: Precision
     threads: int | None
     connect_timeout: float
     reconnect: bool
     reconnect_limit: float | None
     batch_window: float
-    extras: Any
-    structure_check: bool
-    on_extrapolation: Any
-    novelty_limit: float
+    extras: Extras
+    guard: GuardSettings
     log_file: Path | None
     log_every: int
     log_max_size: int | None
@@ -70,11 +73,9 @@ def serve(asked: ServeRequest) -> None:
     reconnect_limit = asked.reconnect_limit
     if asked.reconnect and reconnect_limit is None:
         reconnect_limit = RECONNECT_LIMIT_S
-    guard = guard_settings(
-        asked.structure_check,
-        asked.on_extrapolation,
-        asked.novelty_limit,
-        asked.log_file,
+    guard = replace(
+        asked.guard,
+        frame_file=frame_beside(asked.log_file),
         single_precision=asked.precision == "float32",
     )
     settings = ServeSettings(

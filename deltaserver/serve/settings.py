@@ -37,6 +37,12 @@ class GuardSettings:
     single_precision: bool = False
 
 
+def frame_beside(log_file: Path | None) -> Path:
+    """Name the file of the structure that ends a run after the log file, beside it."""
+    beside = Path("deltaserver") if log_file is None else log_file.with_suffix("")
+    return beside.with_name(f"{beside.name}_extrapolation.xyz")
+
+
 @dataclass(frozen=True)
 class ServeSettings:
     """What to serve and where, validated by whoever builds it.

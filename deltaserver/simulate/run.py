@@ -22,13 +22,14 @@ from deltaserver.errors import (
     GuardError,
 )
 from deltaserver.model.composite import CompositeModel
+from deltaserver.model.engines import Backend
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.serve import telemetry
 from deltaserver.serve.daemon import Daemon
 from deltaserver.serve.loading import announce
-from deltaserver.serve.settings import EXTRAS, Extras, GuardSettings, ServeSettings
+from deltaserver.serve.settings import EXTRAS, Extras, ServeSettings, frame_beside
 from deltaserver.serve.signals import stoppable_once
-from deltaserver.simulate.blowup import BlowUpError, Limits
+from deltaserver.simulate.blowup import BlowUpError
 from deltaserver.simulate.directory import (
     FRAME_NAME,
     INPUT_NAME,
@@ -51,6 +52,7 @@ from deltaserver.simulate.record import (
     write_record,
     write_whole,
 )
+from deltaserver.simulate.request import RunOptions
 from deltaserver.simulate.restart import (
     CONTINUED_INPUT,
     RestartState,
@@ -75,21 +77,19 @@ class RunPlan:
         record: what ``run.json`` is to say at the start.
         directory: where it runs.
         resume: continue what is there.
-        log_every: structures between two lines of the daemon's log; None: every one in short
-            runs, every tenth in long ones.
-        limits: beyond which the run has blown up.
-        guard: what the daemon refuses.
-        backend: the model's.
+        options: what else the run was told.
     """
 
     ipi_input: IpiInput
     record: RunRecord
     directory: Path
     resume: bool
-    log_every: int | None
-    limits: Limits
-    guard: GuardSettings
-    backend: str = "numpy"
+    options: RunOptions
+
+    @property
+    def backend(self) -> Backend:
+        """Return what evaluates the model: torch, where a device is named."""
+        return "torch" if self.record.device else "numpy"
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ def run(plan: RunPlan, model: CompositeModel, notes: list[str], quiet: bool) -> 
         line = None if quiet else ProgressLine()
         telemetry.configure(plan.directory / LOG_NAME, quiet=quiet, other_status=line)
         announce(model, Path(plan.record.models), plan.backend, notes)
-        _tell_resumed(plan, start)
-        monitor = Monitor(plan.ipi_input, plan.directory, model, plan.limits, line)
+        _log_resumed(plan, start)
+        monitor = Monitor(plan.ipi_input, plan.directory, model, plan.options.limits, line)
         if state is None:
             per_step = plan.ipi_input.structures_per_step
             monitor.first_round = FirstRound(per_step, partial(_note_missing, plan, record))
@@ -170,14 +170,18 @@ def _serve(
     """Serve i-PI to its end; ``held`` is the lock's descriptor, and what silences signals."""
     ipi_input, record = plan.ipi_input, plan.record
     total = ipi_input.last_step * ipi_input.structures_per_step
-    log_every = plan.log_every or (LONG_RUN_LOG_EVERY if total > LONG_RUN_STEPS else 1)
+    log_every = plan.options.log_every or (LONG_RUN_LOG_EVERY if total > LONG_RUN_STEPS else 1)
     # What is continued was compared with the model's molecule when it began.
-    check = plan.guard.structure_check and start.state is None
+    check = plan.options.guard.structure_check and start.state is None
     settings = ServeSettings(
         ipi_input.addresses,
         record.component,
         extras=_extras(record.extras),
-        guard=replace(plan.guard, structure_check=check),
+        guard=replace(
+            plan.options.guard,
+            structure_check=check,
+            frame_file=frame_beside(plan.directory / LOG_NAME),
+        ),
     )
     steps = telemetry.StepLog(log_every, None, start.first_seq)
     daemon = Daemon(model, settings, steps, inspect=monitor)
@@ -243,7 +247,7 @@ def _note_missing(plan: RunPlan, record: RunRecord, missing: int) -> None:
     write_record(replace(record, first_missing=missing), plan.directory)
 
 
-def _tell_resumed(plan: RunPlan, start: Start) -> None:
+def _log_resumed(plan: RunPlan, start: Start) -> None:
     log, state = structlog.get_logger(), start.state
     if state is not None:
         log.info("resumed", step=state.step, state=state.path.name, seq=start.first_seq)

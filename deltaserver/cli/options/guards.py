@@ -1,8 +1,6 @@
-"""The command line's options of the guards."""
+"""The command line's options of the guards: fields of :class:`GuardSettings`."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import click
 
@@ -10,8 +8,6 @@ from deltaserver.cli.options.common import POSITIVE, together
 from deltaserver.serve.settings import (
     NOVELTY_LIMIT,
     ON_EXTRAPOLATION,
-    GuardSettings,
-    OnExtrapolation,
 )
 
 GUARD_OPTIONS = together(
@@ -20,7 +16,7 @@ GUARD_OPTIONS = together(
         help="Refuse first structures whose bonds are not those of the training geometries.",
     ),
     click.option(
-        "--on-extrapolation", type=click.Choice(ON_EXTRAPOLATION), default="warn",
+        "--on-extrapolation", "extrapolation", type=click.Choice(ON_EXTRAPOLATION), default="warn",
         show_default=True, help="What to do with structures beyond the novelty limit; ignore "
         "does not compute the novelty.",
     ),
@@ -30,21 +26,3 @@ GUARD_OPTIONS = together(
         "neighbour.",
     ),
 )  # fmt: skip
-
-
-def guard_settings(
-    structure_check: bool,
-    on_extrapolation: OnExtrapolation,
-    novelty_limit: float,
-    log_file: Path | None,
-    single_precision: bool,
-) -> GuardSettings:
-    """Turn the options into settings; the frame that ends a run goes beside the log file."""
-    beside = Path("deltaserver") if log_file is None else log_file.with_suffix("")
-    return GuardSettings(
-        structure_check=structure_check,
-        extrapolation=on_extrapolation,
-        novelty_limit=novelty_limit,
-        frame_file=beside.with_name(f"{beside.name}_extrapolation.xyz"),
-        single_precision=single_precision,
-    )
