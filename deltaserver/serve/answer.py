@@ -24,6 +24,27 @@ Guard = Callable[[Floats, Floats, CompositeEvaluation], Sequence[Novelty]]
 
 
 @dataclass(frozen=True)
+class Request:
+    """Structures whose forces a server waits for, in Å: here the wire's Bohr end.
+
+    Attributes:
+        positions: shape (B, N, 3).
+        cells: shape (B, 3, 3), lattice vectors in columns.
+        n_padding: so many at the end repeat the one before them: i-PI fills short batches.
+    """
+
+    positions: Floats
+    cells: Floats
+    n_padding: int = 0
+
+    @staticmethod
+    def of(data: PosData) -> Request:
+        """Convert what arrived."""
+        n_padding = count_padding(data.positions, data.cells)
+        return Request(BOHR_ANG * data.positions, BOHR_ANG * data.cells, n_padding)
+
+
+@dataclass(frozen=True)
 class Contribution:
     """What one part adds to one structure, reduced to two numbers for logs and extras.
 
@@ -52,15 +73,15 @@ class Answer:
 
 
 def answer(
-    model: CompositeModel, data: PosData, component: str = "total", extras: Extras = "summary"
+    model: CompositeModel, request: Request, component: str = "total", extras: Extras = "summary"
 ) -> Answer:
     """Evaluate one request and serialise FORCEREADY; see :func:`answer_together`."""
-    return answer_together(model, [data], component, extras)[0]
+    return answer_together(model, [request], component, extras)[0]
 
 
 def answer_together(
     model: CompositeModel,
-    requests: Sequence[PosData],
+    requests: Sequence[Request],
     component: str = "total",
     extras: Extras = "summary",
     guard: Guard | None = None,
@@ -69,19 +90,18 @@ def answer_together(
 
     ``guard`` sees every result first, and may refuse it.
 
-    i-PI fills a short batch by repeating its last structure: the repeats at the end are computed
-    once, answered each, and not counted as structures.
+    Padding is computed once, answered each, and not counted as structures.
     """
-    n_real = [len(data.positions) - count_padding(data.positions, data.cells) for data in requests]
+    n_real = [len(request.positions) - request.n_padding for request in requests]
     pairs = list(zip(requests, n_real, strict=True))
-    positions = BOHR_ANG * np.concatenate([data.positions[:n] for data, n in pairs])
-    cells = BOHR_ANG * np.concatenate([data.cells[:n] for data, n in pairs])
+    positions = np.concatenate([request.positions[:n] for request, n in pairs])
+    cells = np.concatenate([request.cells[:n] for request, n in pairs])
     result = _evaluate(model, positions, cells, component)
     novelty = guard(positions, cells, result) if guard else [{}] * len(positions)
     starts = np.cumsum([0, *n_real])
     return [
-        _reply(model, result, novelty, range(start, start + n), len(data.positions), extras)
-        for start, n, data in zip(starts[:-1], n_real, requests, strict=True)
+        _reply(model, result, novelty, range(start, start + n), len(request.positions), extras)
+        for start, n, request in zip(starts[:-1], n_real, requests, strict=True)
     ]
 
 

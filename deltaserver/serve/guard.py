@@ -15,11 +15,9 @@ from deltaserver.model.trust.evaluation import DOUBLE, SINGLE, check_evaluation
 from deltaserver.model.trust.novelty import NoveltyMeasure
 from deltaserver.model.trust.structure import ExpectedStructure
 from deltaserver.model.trust.wrapping import WrappingCheck
-from deltaserver.serve.answer import Novelty
+from deltaserver.serve.answer import Novelty, Request
 from deltaserver.serve.settings import GuardSettings
 from deltaserver.serve.watchers.extrapolation import ExtrapolationWatch, write_frame
-from deltaserver.serve.wire import PosData
-from deltaserver.units import BOHR_ANG
 
 Floats = NDArray[np.float64]
 
@@ -29,7 +27,7 @@ FIRST_STRUCTURES = 64
 
 
 class ServingGuard:
-    """The guards of one daemon: see :meth:`admit` (before) and :meth:`__call__` (after)."""
+    """The guards of one daemon: see :meth:`before` and :meth:`after` an evaluation."""
 
     def __init__(self, model: CompositeModel, settings: GuardSettings) -> None:
         self.model = model
@@ -46,7 +44,7 @@ class ServingGuard:
         """Take what ``connection`` sends next for the first structures of a run."""
         self._seen[connection] = 0
 
-    def admit(self, connection: object, data: PosData, component: str) -> None:
+    def before(self, connection: object, request: Request, component: str) -> None:
         """Look at the structures of one request before they are evaluated.
 
         Raises:
@@ -55,9 +53,8 @@ class ServingGuard:
         if not self.settings.structure_check:
             return
         seen = self._seen.get(connection, 0)
-        self._seen[connection] = seen + len(data.positions)
-        for k, (x, h) in enumerate(zip(data.positions, data.cells, strict=True)):
-            positions, cell = BOHR_ANG * x, BOHR_ANG * h
+        self._seen[connection] = seen + len(request.positions)
+        for k, (positions, cell) in enumerate(zip(request.positions, request.cells, strict=True)):
             if not np.isfinite(positions).all():
                 return  # the evaluation says which atom
             try:
@@ -82,7 +79,7 @@ class ServingGuard:
             self._expected.check_order(positions, cell, component)
         self._wrapping(positions, cell, component)
 
-    def __call__(
+    def after(
         self, positions: Floats, cells: Floats, result: CompositeEvaluation
     ) -> Sequence[Novelty]:
         """Look at results before they are sent; return the novelty of each structure.
