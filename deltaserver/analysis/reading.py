@@ -32,7 +32,7 @@ from deltaserver.units import BOHR_ANG, PS_FS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Tell = Callable[[str], None]
+Note = Callable[[str], None]
 Progress = Callable[[str, int], None]
 
 
@@ -40,7 +40,7 @@ Progress = Callable[[str, int], None]
 class Notes:
     """Collects what is to be told, each line once, and passes it on at once."""
 
-    tell: Tell
+    show: Note
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -48,13 +48,13 @@ class Notes:
         """Tell something that the user should know."""
         if text not in self.notes:
             self.notes.append(text)
-            self.tell(text)
+            self.show(text)
 
     def problem(self, text: str) -> None:
         """Tell that something asked for cannot be done."""
         if text not in self.problems:
             self.problems.append(text)
-            self.tell(text)
+            self.show(text)
 
 
 def read(

@@ -177,7 +177,7 @@ def _analyse(
     _ = unit.ev  # an unknown unit is told before anything is read
     line = FramesLine(quiet)
     analysis = workflow.analyse(
-        find_runs(list(paths)), Options(**given), parts, line.tell, line.frames
+        find_runs(list(paths)), Options(**given), parts, line.note, line.frames
     )
     line.clear()
     directory = output or workflow.one_path(paths)
@@ -211,7 +211,7 @@ class FramesLine(StatusLine):
             rate = n_frames / max(1e-9, self.clock() - self._began)
             self.show(f"{label}: {n_frames} frames, {rate:.0f} frames/s")
 
-    def tell(self, text: str) -> None:
+    def note(self, text: str) -> None:
         """Tell one line."""
         if not self.quiet:
             self.clear()

@@ -16,7 +16,7 @@ from deltaserver.errors import DataError, GeometryError
 from deltaserver.molecules.bonds import NONMETALS, bond_reach, bonded_pairs, pieces_of
 from deltaserver.molecules.elements import COVALENT_RADIUS_ANG, SYMBOLS
 from deltaserver.molecules.whole import Repeats, make_whole
-from deltaserver.textio.xyz_frames import Frame, Tell
+from deltaserver.textio.xyz_frames import Frame, Note
 
 APART = 1.4  # of what counts as a bond, 1.75 times the radii's sum: none is so long, however hot
 IN_BOHR = (1.5, 2.4)  # of the radii's sum: Å are 1.0, Bohr taken for Å 1.9
@@ -24,7 +24,7 @@ SQUEEZED = 0.5  # of the covalent radii's sum: nuclei are never so close
 MONOVALENT = (1, 9, 17, 35, 53)  # alone they are no molecule, but one that has lost them is
 
 
-def made_whole(frames: list[Frame], where: str, tell: Tell) -> list[Frame]:
+def made_whole(frames: list[Frame], where: str, note: Note) -> list[Frame]:
     """Return the frames with molecules whole that a stated cell has cut; tell how many those were.
 
     Raises:
@@ -33,7 +33,7 @@ def made_whole(frames: list[Frame], where: str, tell: Tell) -> list[Frame]:
     whole = [_whole(frame, f"{where}: frame {k}") for k, frame in enumerate(frames)]
     n_changed = sum(new is not old for new, old in zip(whole, frames, strict=True))
     if n_changed:
-        tell(f"{where}: molecules that the cell had cut were made whole in {n_changed} frames")
+        note(f"{where}: molecules that the cell had cut were made whole in {n_changed} frames")
     return whole
 
 

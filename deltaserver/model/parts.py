@@ -61,7 +61,7 @@ class Fragment(Part):
 
     @cached_property
     def _place(self) -> Ints | slice:
-        """Its atoms as an index; as a slice, which is quicker, where that does."""
+        """Return the atoms as an index: a slice, which is quicker, where they are consecutive."""
         first, n_atoms = int(self.atoms[0]), len(self.atoms)
         if np.array_equal(self.atoms, np.arange(first, first + n_atoms)):
             return slice(first, first + n_atoms)

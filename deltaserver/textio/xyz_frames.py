@@ -21,7 +21,7 @@ from deltaserver.textio.species import ISOTOPES, parse_species
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Tell = Callable[[str], None]
+Note = Callable[[str], None]
 
 MAX_ATOMS = 1_000_000
 BOM = b"\xef\xbb\xbf"
@@ -88,12 +88,12 @@ class _Lines:
         return line.rstrip(b"\r\n") if line else None
 
 
-def read_frames(path: Path, tell: Tell, first_only: bool = False) -> list[Frame]:
+def read_frames(path: Path, note: Note, first_only: bool = False) -> list[Frame]:
     """Read all frames of an XYZ file, plain, extended or i-PI's, compressed or not.
 
     Args:
         path: the file.
-        tell: called with one line for what was passed over: blank lines between frames.
+        note: called with one line for what was passed over: blank lines between frames.
         first_only: stop after the first frame.
 
     Raises:
@@ -103,7 +103,7 @@ def read_frames(path: Path, tell: Tell, first_only: bool = False) -> list[Frame]
     frames: list[Frame] = []
     with open_file(path) as file:
         try:
-            for frame in iterate(file, str(path), tell):
+            for frame in iterate(file, str(path), note):
                 frames.append(frame)
                 if first_only:
                     break
@@ -115,7 +115,7 @@ def read_frames(path: Path, tell: Tell, first_only: bool = False) -> list[Frame]
     return frames
 
 
-def iterate(file: BinaryIO, name: str, tell: Tell) -> Iterator[Frame]:
+def iterate(file: BinaryIO, name: str, note: Note) -> Iterator[Frame]:
     """Yield the frames of an open file; see :func:`read_frames`."""
     lines, index, n_blank, waiting = _Lines(file), 0, 0, 0
     while (line := lines.next()) is not None:
@@ -130,7 +130,7 @@ def iterate(file: BinaryIO, name: str, tell: Tell) -> Iterator[Frame]:
             raise BadFrame(index, f"line {begins}: {error}") from None
         index += 1
     if n_blank:
-        tell(f"{name}: {n_blank} blank lines between frames were passed over")
+        note(f"{name}: {n_blank} blank lines between frames were passed over")
 
 
 def _frame(count: bytes, lines: _Lines) -> Frame:

@@ -98,13 +98,13 @@ class XyzText:
     Args:
         file: what to read from, decompressed.
         name: of the file, for messages.
-        tell: called with one line for whatever had to be left out.
+        note: called with one line for whatever had to be left out.
     """
 
-    def __init__(self, file: BinaryIO, name: str, tell: Callable[[str], None]) -> None:
+    def __init__(self, file: BinaryIO, name: str, note: Callable[[str], None]) -> None:
         self.file = file
         self.name = name
-        self.tell = tell
+        self.note = note
         self.symbols: tuple[str, ...] = ()
         self.has_steps = False
         self._data = b""
@@ -153,7 +153,7 @@ class XyzText:
                 self._n_read += len(frames.steps)
                 yield frames
         if self._n_blank:
-            self.tell(f"{self.name}: {self._n_blank} blank lines between frames were passed over")
+            self.note(f"{self.name}: {self._n_blank} blank lines between frames were passed over")
 
     def _available(self) -> bool:
         """Tell whether there is another frame's text; let go of what has been read."""
@@ -195,7 +195,7 @@ class XyzText:
                 if not is_damage(error):
                     raise
                 reason = " ".join(str(error).split())
-                self.tell(f"{self.name}: the file is cut short or damaged ({reason}); "
+                self.note(f"{self.name}: the file is cut short or damaged ({reason}); "
                           "what is there is used")  # fmt: skip
                 part = b""
             self._ended = not part
@@ -351,7 +351,7 @@ class XyzText:
                 break
             self._fill(len(self._data) - self._at + CHUNK_BYTES)
         what = "a frame in the middle" if found else "the last frame"
-        self.tell(f"{self.name}: {what} is left out ({why}, at {place})")
+        self.note(f"{self.name}: {what} is left out ({why}, at {place})")
         if not found:
             self._at = len(self._data)
         else:

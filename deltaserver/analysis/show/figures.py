@@ -41,7 +41,7 @@ class EnergyUnit:
 
     @property
     def text(self) -> str:
-        """As an axis shows it."""
+        """Return the unit as an axis shows it."""
         return MATHS_UNIT.get(self.name.lower(), self.name)
 
 

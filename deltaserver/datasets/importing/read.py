@@ -19,7 +19,7 @@ from deltaserver.datasets.given import read_structures
 from deltaserver.datasets.importing.label_units import LabelUnits, parse_units
 from deltaserver.errors import DataError
 from deltaserver.textio.species import parse_species
-from deltaserver.textio.xyz_frames import Frame, Tell
+from deltaserver.textio.xyz_frames import Frame, Note
 
 ENERGY_KEYS = ("energy_full", "energy", "REF_energy", "Energy", "dft_energy", "total_energy")
 FORCES_KEYS = ("forces_full", "forces", "REF_forces", "force", "dft_forces")
@@ -78,7 +78,7 @@ class Imported:
 
 
 def read_labelled(
-    path: Path, fragments: Sequence[FragmentSpec], keys: Keys, units: str | None, tell: Tell
+    path: Path, fragments: Sequence[FragmentSpec], keys: Keys, units: str | None, note: Note
 ) -> Imported:
     """Read the frames of a file and their labels.
 
@@ -89,9 +89,9 @@ def read_labelled(
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected an .npz or extended XYZ file with labels")
     if path.suffix == ".npz":
-        found = _from_npz(path, keys, units, tell)
+        found = _from_npz(path, keys, units, note)
     else:
-        found = _from_xyz(path, fragments, keys, parse_units(units or "eV,Ang"), tell)
+        found = _from_xyz(path, fragments, keys, parse_units(units or "eV,Ang"), note)
     shape = found.positions.shape
     if found.forces.shape != shape or found.energy.shape != shape[:1]:
         raise DataError(
@@ -105,7 +105,7 @@ def read_labelled(
     return found
 
 
-def _from_npz(path: Path, keys: Keys, units: str | None, tell: Tell) -> Imported:
+def _from_npz(path: Path, keys: Keys, units: str | None, note: Note) -> Imported:
     try:
         with np.load(path, allow_pickle=False) as file:
             data = {key: file[key] for key in file.files if file[key].dtype.kind in "biufUS"}
@@ -124,7 +124,7 @@ def _from_npz(path: Path, keys: Keys, units: str | None, tell: Tell) -> Imported
         units = f"{data['e_unit']},{data['r_unit']}"
     if units is None:
         units = NPZ_UNITS
-        tell(f"{path}: states no units; taken for {units}; --units says otherwise")
+        note(f"{path}: states no units; taken for {units}; --units says otherwise")
     factor = parse_units(units)
     n_frames = len(positions)
     steps = [data.get("trajectory", np.zeros(n_frames)), data.get("step", np.arange(n_frames))]
@@ -138,9 +138,9 @@ def _from_npz(path: Path, keys: Keys, units: str | None, tell: Tell) -> Imported
 
 
 def _from_xyz(
-    path: Path, fragments: Sequence[FragmentSpec], keys: Keys, factor: LabelUnits, tell: Tell
+    path: Path, fragments: Sequence[FragmentSpec], keys: Keys, factor: LabelUnits, note: Note
 ) -> Imported:
-    frames = read_structures(path, tell)
+    frames = read_structures(path, note)
     numbers = frames[0].numbers
     for index, frame in enumerate(frames):
         if not np.array_equal(frame.numbers, numbers):

@@ -1,4 +1,4 @@
-"""The same sums on torch tensors: ``--backend torch --device cuda``.
+"""The sums of an sGDML model on torch tensors: ``--backend torch --device cuda``.
 
 Needs the extra ``[gpu]``. float64 by default; float32 is faster on most GPUs and its error, which
 depends on the model, is measured when the model is loaded (:meth:`TorchEngine.precision_loss`).
@@ -43,7 +43,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 class TorchEngine(Engine):
-    """The same sums on a torch device.
+    """Evaluates a model with torch, on the processor or a GPU.
 
     Args:
         parameters: what the model file holds.

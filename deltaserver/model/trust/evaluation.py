@@ -87,7 +87,7 @@ def check_evaluation(
     parts = [result, *result.contributions.values()]
     energies = np.array([part.energy for part in parts])  # [K, B]
     forces = np.array([part.forces for part in parts])  # [K, B, N, 3]
-    left_over, allowed, rest = _inspect(energies, forces, positions, tolerances)
+    left_over, allowed, rest = _balance(energies, forces, positions, tolerances)
     if periodic:
         allowed[3] = np.inf
     # Not finite: every comparison with NaN is false, and no sum of something infinite is finite.
@@ -100,13 +100,13 @@ def check_evaluation(
         _refuse(bad, names, first, what)
 
 
-def _inspect(
+def _balance(
     energies: Floats, forces: Floats, positions: Floats, tolerances: Tolerances
 ) -> tuple[Floats, Floats, float]:
     """Return what should vanish, its limits, and a number that is finite where all forces are."""
     if jit.AVAILABLE:
         left_over, allowed = np.empty((2, 4, *energies.shape))
-        finite: float = loops.load("guards").inspect(
+        finite: float = loops.load("balance").balance(
             energies, forces, np.ascontiguousarray(positions), SUM_RELATIVE, tolerances.relative,
             tolerances.floor_ev_per_ang, left_over, allowed,
         )  # fmt: skip

@@ -220,7 +220,7 @@ def lies_in_cell(fractional: Floats) -> bool:
 
 
 def _images(model: CompositeModel, owner: Ints) -> dict[str, Bools]:
-    """Return which pairs are seen as nearest images by every part, by component; see above."""
+    """Return which pairs are seen as nearest images by every part, by component."""
     same = owner[:, None] == owner
     periodic = {part.name: part.periodic for part in model.parts}
     by_fragment = np.array([fragment.periodic for fragment in model.fragments])
