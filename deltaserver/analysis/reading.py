@@ -79,8 +79,9 @@ def read(
         raise DataError(f"{run.label}: the first frame has positions that are not numbers")
     bonds = find_bonds(reference, numbers)
     _look_at_lengths(reference, numbers, bonds, run.label, notes)
-    definitions = _within(_definitions(run, options, bonds, trajectory.n_atoms, notes),
-                          trajectory.n_atoms, notes)  # fmt: skip
+    definitions = _within(
+        _definitions(run, options, bonds, trajectory.n_atoms, notes), trajectory.n_atoms, notes
+    )
     definitions = _orientable(definitions, first.positions.mean(axis=1), masses, notes)
     survey = Survey(
         Task(
@@ -287,5 +288,10 @@ def _trimmed(found: RunAnalysis, options: Options, notes: Notes) -> RunAnalysis:
     surveyed = surveyed.between(begin, end)
     spacing = np.diff(surveyed.steps)
     frame_ps = float(np.median(spacing)) * found.step_ps if found.step_ps and len(spacing) else None
-    return replace(found, surveyed=surveyed, frame_ps=frame_ps, broken=broken,
-                   last_step=int(found.surveyed.steps[-1]))  # fmt: skip
+    return replace(
+        found,
+        surveyed=surveyed,
+        frame_ps=frame_ps,
+        broken=broken,
+        last_step=int(found.surveyed.steps[-1]),
+    )

@@ -51,62 +51,97 @@ COMMANDS = [
 )
 @click.option("-m", "--models", type=PATH, help="Model directory with a model.yaml.")
 @click.option(
-    "-s", "--socket", "sockets", multiple=True, metavar="ADDRESS",
+    "-s",
+    "--socket",
+    "sockets",
+    multiple=True,
+    metavar="ADDRESS",
     help="Where i-PI listens: unix:NAME, unix:/path or inet:HOST:PORT. May be repeated.",
-)  # fmt: skip
+)
 @click.option(
-    "--sockets-prefix", default=DEFAULT_PREFIX, show_default=True,
+    "--sockets-prefix",
+    default=DEFAULT_PREFIX,
+    show_default=True,
     help="What i-PI puts before NAME; its own --sockets-prefix.",
-)  # fmt: skip
+)
 @click.option(
-    "--component", default="total", show_default=True,
+    "--component",
+    default="total",
+    show_default=True,
     help="What to serve: total, fragments, binding, full or a fragment's name. "
     "component:NAME in the ffsocket's <parameters> wins for its connection.",
-)  # fmt: skip
+)
 @click.option(
-    "--backend", type=click.Choice(BACKENDS), default="numpy", show_default=True,
+    "--backend",
+    type=click.Choice(BACKENDS),
+    default="numpy",
+    show_default=True,
     help="Evaluator; sgdml's own predictor is there to compare against.",
-)  # fmt: skip
+)
 @click.option(
-    "--device", metavar="DEVICE",
+    "--device",
+    metavar="DEVICE",
     help="Evaluate with torch on cpu, cuda, cuda:1, …, or auto: a GPU if there is one.",
-)  # fmt: skip
+)
 @click.option(
-    "--precision", type=click.Choice(PRECISIONS), default="float64", show_default=True,
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="float64",
+    show_default=True,
     help="Of the torch backend; what float32 costs is measured and told.",
-)  # fmt: skip
+)
 @click.option(
-    "--threads", type=AT_LEAST_1, default=None,
+    "--threads",
+    type=AT_LEAST_1,
+    default=None,
     help="Threads of the evaluation; small models use one.  "
     "[$OMP_NUM_THREADS, else 2 if two cores may be used]",
-)  # fmt: skip
+)
 @click.option(
-    "--connect-timeout", type=click.FloatRange(min=0), default=60.0, show_default=True,
-    metavar="SECONDS", help="How long to wait for i-PI to listen.",
-)  # fmt: skip
+    "--connect-timeout",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for i-PI to listen.",
+)
 @click.option(
-    "--reconnect", is_flag=True,
+    "--reconnect",
+    is_flag=True,
     help="When a connection ends without EXIT, wait for i-PI to be back and connect again.",
-)  # fmt: skip
+)
 @click.option(
-    "--reconnect-limit", type=click.FloatRange(min=0), metavar="SECONDS",
+    "--reconnect-limit",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
     help=f"How long i-PI may be away, {RECONNECT_LIMIT_S:g} s unless given; implies --reconnect.",
-)  # fmt: skip
+)
 @click.option(
-    "--batch-window", type=click.FloatRange(min=0), default=0.0, show_default=True,
-    metavar="MS", help="How long a request may wait for those of other connections, to be "
+    "--batch-window",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    metavar="MS",
+    help="How long a request may wait for those of other connections, to be "
     "evaluated with them; what has arrived together is evaluated together anyway.",
-)  # fmt: skip
+)
 @click.option(
-    "--extras", type=click.Choice(EXTRAS), default="summary", show_default=True,
+    "--extras",
+    type=click.Choice(EXTRAS),
+    default="summary",
+    show_default=True,
     help="What i-PI gets beside forces: a summary, or every contribution's forces too.",
-)  # fmt: skip
+)
 @GUARD_OPTIONS
 @click.option("-l", "--log-file", type=PATH, help="Append JSON lines to this file.")
 @click.option(
-    "--log-every", type=AT_LEAST_1, default=1, show_default=True, metavar="STEPS",
+    "--log-every",
+    type=AT_LEAST_1,
+    default=1,
+    show_default=True,
+    metavar="STEPS",
     help="Log every so many structures.",
-)  # fmt: skip
+)
 @OPERATIONS_OPTIONS
 @QUIET
 @DEBUG

@@ -52,39 +52,98 @@ class EvaluateRequest:
 
 @click.command()
 @click.argument("dataset", type=PATH, required=False)
-@click.option("-m", "--models", "directories", type=PATH, multiple=True,
-              help="Model directory; repeat it to compare several.")  # fmt: skip
 @click.option(
-    "--split", "kind", type=click.Choice(["time", "trajectory", "random", "all"]), default=None,
+    "-m",
+    "--models",
+    "directories",
+    type=PATH,
+    multiple=True,
+    help="Model directory; repeat it to compare several.",
+)
+@click.option(
+    "--split",
+    "kind",
+    type=click.Choice(["time", "trajectory", "random", "all"]),
+    default=None,
     help="Test on the end of each trajectory, on whole trajectories, on frames at random, which "
     "have neighbours in time among the training frames, or on all. Default: all of a dataset that "
     "no model was trained on, else time.",
-)  # fmt: skip
-@click.option("--test-trajectory", "test_trajectories", type=int, multiple=True,
-              help="Test on this whole trajectory; may be repeated.")  # fmt: skip
-@click.option("--test-fraction", type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
-              default=0.16, show_default=True,
-              help="Share of each trajectory, at its end.")  # fmt: skip
-@click.option("--max-test", type=AT_LEAST_1, default=None, metavar="FRAMES",
-              help="Test on so many of these, evenly spaced.")  # fmt: skip
-@click.option("--train-sizes", callback=_sizes, default="", metavar="LIST",
-              help="First train models of so many points, as 25,50,100.")  # fmt: skip
-@click.option("--symmetry", "symmetries", multiple=True, metavar="none|fragment|product|…",
-              help="Of --train-sizes; may be repeated. [default: product]")  # fmt: skip
-@click.option("--block-length", type=AT_LEAST_1, default=None, metavar="FRAMES",
-              help="Of the bootstrap; from the errors' correlation if not given.")  # fmt: skip
-@click.option("--resamples", "n_resamples", type=click.IntRange(min=2), default=2000,
-              show_default=True, help="Of the bootstrap.")  # fmt: skip
-@click.option("--confidence", type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
-              default=0.95, show_default=True, help="Of the intervals.")  # fmt: skip
-@click.option("--seed", type=AT_LEAST_0, default=0, show_default=True,
-              help="Of everything that is drawn.")  # fmt: skip
+)
+@click.option(
+    "--test-trajectory",
+    "test_trajectories",
+    type=int,
+    multiple=True,
+    help="Test on this whole trajectory; may be repeated.",
+)
+@click.option(
+    "--test-fraction",
+    type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+    default=0.16,
+    show_default=True,
+    help="Share of each trajectory, at its end.",
+)
+@click.option(
+    "--max-test",
+    type=AT_LEAST_1,
+    default=None,
+    metavar="FRAMES",
+    help="Test on so many of these, evenly spaced.",
+)
+@click.option(
+    "--train-sizes",
+    callback=_sizes,
+    default="",
+    metavar="LIST",
+    help="First train models of so many points, as 25,50,100.",
+)
+@click.option(
+    "--symmetry",
+    "symmetries",
+    multiple=True,
+    metavar="none|fragment|product|…",
+    help="Of --train-sizes; may be repeated. [default: product]",
+)
+@click.option(
+    "--block-length",
+    type=AT_LEAST_1,
+    default=None,
+    metavar="FRAMES",
+    help="Of the bootstrap; from the errors' correlation if not given.",
+)
+@click.option(
+    "--resamples",
+    "n_resamples",
+    type=click.IntRange(min=2),
+    default=2000,
+    show_default=True,
+    help="Of the bootstrap.",
+)
+@click.option(
+    "--confidence",
+    type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+    default=0.95,
+    show_default=True,
+    help="Of the intervals.",
+)
+@click.option(
+    "--seed", type=AT_LEAST_0, default=0, show_default=True, help="Of everything that is drawn."
+)
 @SCAN_OPTIONS
-@click.option("-o", "--output", type=PATH, required=True,
-              help="Where evaluation.json, evaluation.md and the figures go.")  # fmt: skip
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    required=True,
+    help="Where evaluation.json, evaluation.md and the figures go.",
+)
 @click.option("--readme", is_flag=True, help="Write each model directory's README.md too.")
-@click.option("--made-with", default="", metavar="COMMAND",
-              help="What trained the models, to be stated in the Markdown.")  # fmt: skip
+@click.option(
+    "--made-with",
+    default="",
+    metavar="COMMAND",
+    help="What trained the models, to be stated in the Markdown.",
+)
 @click.option("--no-figures", is_flag=True, help="Numbers only; needs no matplotlib.")
 @DEBUG
 def evaluate(dataset: Path | None, **options: Any) -> None:

@@ -19,38 +19,96 @@ from deltaserver.cli.options.common import (
     together,
 )
 from deltaserver.errors import InputError
-from deltaserver.simulate.recipe import KINDS, THERMOSTATS, Kind, Recipe, Thermostat
+from deltaserver.simulate.recipe import KINDS, THERMOSTATS, Kind, Recipe, Subject, Thermostat
 
 RECIPE_OPTIONS = together(
-    click.option("--structure", type=PATH, help="Start structure; the model's own if not "
-                 "given. XYZ, or anything that ASE reads."),
-    click.option("--temperature", "temperatures_k", multiple=True, type=POSITIVE,
-                 metavar="K", help="May be repeated: replicas of remd, start and end of a "
-                 "ramp; for other kinds simulate makes a sweep."),
-    click.option("--timestep", "timestep_fs", type=POSITIVE, metavar="FS",
-                 help="Of mts the outer one. 0.5 if not given, of mts 0.5 for each inner "
-                 "step."),
+    click.option(
+        "--structure",
+        type=PATH,
+        help="Start structure; the model's own if not given. XYZ, or anything that ASE reads.",
+    ),
+    click.option(
+        "--temperature",
+        "temperatures_k",
+        multiple=True,
+        type=POSITIVE,
+        metavar="K",
+        help="May be repeated: replicas of remd, start and end of a "
+        "ramp; for other kinds simulate makes a sweep.",
+    ),
+    click.option(
+        "--timestep",
+        "timestep_fs",
+        type=POSITIVE,
+        metavar="FS",
+        help="Of mts the outer one. 0.5 if not given, of mts 0.5 for each inner step.",
+    ),
     click.option("--steps", type=AT_LEAST_1, default=Recipe.steps, show_default=True),
     click.option("--seed", type=AT_LEAST_0, default=Recipe.seed, show_default=True),
-    click.option("--thermostat", type=click.Choice(THERMOSTATS), default=Recipe.thermostat,
-                 show_default=True, help="svr rescales all velocities together and leaves "
-                 "diffusion alone; pimd has pile_l, nve none."),
-    click.option("--tau", "tau_fs", type=POSITIVE, default=Recipe.tau_fs, show_default=True,
-                 metavar="FS", help="Time constant of the thermostat."),
-    click.option("--beads", "n_beads", type=AT_LEAST_1, default=Recipe.n_beads,
-                 show_default=True, help="Of pimRecipe."),
-    click.option("--inner-steps", "n_inner", type=AT_LEAST_1, default=Recipe.n_inner,
-                 show_default=True, help="Steps of the fragments in one of mts."),
-    click.option("--swap-every", type=AT_LEAST_1, default=Recipe.swap_every, show_default=True,
-                 metavar="STEPS", help="Between attempts to exchange, on average, of remRecipe."),
-    click.option("--positions-every", "positions_every_fs", type=POSITIVE,
-                 default=Recipe.positions_every_fs, show_default=True, metavar="FS",
-                 help="Between the frames written."),
-    click.option("--energies-every", type=AT_LEAST_1, metavar="STEPS",
-                 help="Between the energies written; every step up to 2000, then 5 fs."),
-    click.option("--checkpoint-every", type=AT_LEAST_1, default=Recipe.checkpoint_every,
-                 show_default=True, metavar="STEPS"),
-)  # fmt: skip
+    click.option(
+        "--thermostat",
+        type=click.Choice(THERMOSTATS),
+        default=Recipe.thermostat,
+        show_default=True,
+        help="svr rescales all velocities together and leaves "
+        "diffusion alone; pimd has pile_l, nve none.",
+    ),
+    click.option(
+        "--tau",
+        "tau_fs",
+        type=POSITIVE,
+        default=Recipe.tau_fs,
+        show_default=True,
+        metavar="FS",
+        help="Time constant of the thermostat.",
+    ),
+    click.option(
+        "--beads",
+        "n_beads",
+        type=AT_LEAST_1,
+        default=Recipe.n_beads,
+        show_default=True,
+        help="Of pimRecipe.",
+    ),
+    click.option(
+        "--inner-steps",
+        "n_inner",
+        type=AT_LEAST_1,
+        default=Recipe.n_inner,
+        show_default=True,
+        help="Steps of the fragments in one of mts.",
+    ),
+    click.option(
+        "--swap-every",
+        type=AT_LEAST_1,
+        default=Recipe.swap_every,
+        show_default=True,
+        metavar="STEPS",
+        help="Between attempts to exchange, on average, of remRecipe.",
+    ),
+    click.option(
+        "--positions-every",
+        "positions_every_fs",
+        type=POSITIVE,
+        default=Recipe.positions_every_fs,
+        show_default=True,
+        metavar="FS",
+        help="Between the frames written.",
+    ),
+    click.option(
+        "--energies-every",
+        type=AT_LEAST_1,
+        metavar="STEPS",
+        help="Between the energies written; every step up to 2000, then 5 fs.",
+    ),
+    click.option(
+        "--checkpoint-every",
+        type=AT_LEAST_1,
+        default=Recipe.checkpoint_every,
+        show_default=True,
+        metavar="STEPS",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -116,10 +174,11 @@ def input_command(
         raise InputError(f"--output {output}: {(error.strerror or '').lower()}") from error
 
 
-def subject_of(models: Path, structure: Path | None, model: Any, component: str, kind: str) -> Any:
+def subject_of(
+    models: Path, structure: Path | None, model: Any, component: str, kind: str
+) -> Subject:
     """Put together what a recipe is applied to."""
     from deltaserver.model.manifest import BOUND_PARTS
-    from deltaserver.simulate.recipe import Subject
     from deltaserver.simulate.structure import start_structure
 
     start = start_structure(models, structure, model)
@@ -131,11 +190,17 @@ def subject_of(models: Path, structure: Path | None, model: Any, component: str,
         "fragments": fragments,
     }.get(component, [component])
     if kind == "mts" and (component != "total" or not binding):
-        raise InputError("--kind mts splits fragments from binding: it needs both, and --component"
-                         " total")  # fmt: skip
+        raise InputError(
+            "--kind mts splits fragments from binding: it needs both, and --component total"
+        )
     directory = models if models.is_dir() else models.parent
     slug = re.sub(r"[^A-Za-z0-9_+-]+", "_", directory.resolve().name) or "model"
     return Subject(
-        f"{slug}_{kind}", model.name, str(models), start.numbers, start.positions_ang,
-        tuple(parts), start.symbols,
-    )  # fmt: skip
+        f"{slug}_{kind}",
+        model.name,
+        str(models),
+        start.numbers,
+        start.positions_ang,
+        tuple(parts),
+        start.symbols,
+    )

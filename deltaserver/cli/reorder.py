@@ -12,8 +12,12 @@ from deltaserver.cli.options.common import DEBUG, MODELS, PATH
 @click.command()
 @click.argument("structure", type=PATH, metavar="FILE")
 @MODELS
-@click.option("-o", "--output", type=PATH,
-              help="XYZ file to be written. [default: FILE's name with _reordered]")  # fmt: skip
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    help="XYZ file to be written. [default: FILE's name with _reordered]",
+)
 @DEBUG
 def reorder(structure: Path, models: Path, output: Path | None) -> None:
     """Write the structures of FILE with their atoms in a model's order.

@@ -64,9 +64,14 @@ def serve(asked: ServeRequest) -> None:
     if backend == "numpy" and (asked.device or asked.precision != "float64"):
         backend = "torch"  # what only torch can do was asked for
     model, notes = load_model(
-        asked.models, asked.component, backend, asked.device or "auto", asked.precision,
-        asked.threads, asked.quiet,
-    )  # fmt: skip
+        asked.models,
+        asked.component,
+        backend,
+        asked.device or "auto",
+        asked.precision,
+        asked.threads,
+        asked.quiet,
+    )
     rotation = Rotation(asked.log_max_size, asked.log_keep) if asked.log_max_size else None
     status = telemetry.configure(asked.log_file, quiet=asked.quiet, rotation=rotation)
     announce(model, asked.models, backend, notes)

@@ -68,9 +68,13 @@ class SimulateRequest:
 @click.option("-m", "--models", type=PATH, help="Model directory.")
 @click.option("--kind", type=click.Choice(KINDS), help="Make the input too; see deltaserver input.")
 @click.option(
-    "-d", "--directory", type=PATH, default=Path("run"), show_default=True,
+    "-d",
+    "--directory",
+    type=PATH,
+    default=Path("run"),
+    show_default=True,
     help="Where i-PI runs and the log goes; of a sweep, where its runs' directories go.",
-)  # fmt: skip
+)
 @click.option("--component", help="What to serve; total if not given.")
 @click.option(
     "--serve",
@@ -95,19 +99,46 @@ class SimulateRequest:
     help="What i-PI gets beside forces: a summary, or every contribution's forces too.  [summary]",
 )
 @click.option("--resume", is_flag=True, help="Continue what is in the directory.")
-@click.option("--jobs", type=AT_LEAST_1, default=1, show_default=True,
-              help="Runs of a sweep at a time; each takes a core.")  # fmt: skip
+@click.option(
+    "--jobs",
+    type=AT_LEAST_1,
+    default=1,
+    show_default=True,
+    help="Runs of a sweep at a time; each takes a core.",
+)
 @RECIPE_OPTIONS
-@click.option("--log-every", type=AT_LEAST_1, metavar="STRUCTURES",
-              help="All of short runs, every tenth of long ones, if not given.")  # fmt: skip
-@click.option("--max-stretch", "stretch", type=POSITIVE, default=Limits.stretch,
-              show_default=True, help="Longest bond, in sums of covalent radii.")  # fmt: skip
-@click.option("--max-separation", "separation_ang", type=POSITIVE, metavar="ANG",
-              default=Limits.separation_ang, show_default=True,
-              help="How far a fragment may be from the others.")  # fmt: skip
-@click.option("--max-drift", "drift_ev_per_atom", type=POSITIVE, metavar="EV",
-              default=Limits.drift_ev_per_atom, show_default=True,
-              help="How far the conserved quantity may go, per atom.")  # fmt: skip
+@click.option(
+    "--log-every",
+    type=AT_LEAST_1,
+    metavar="STRUCTURES",
+    help="All of short runs, every tenth of long ones, if not given.",
+)
+@click.option(
+    "--max-stretch",
+    "stretch",
+    type=POSITIVE,
+    default=Limits.stretch,
+    show_default=True,
+    help="Longest bond, in sums of covalent radii.",
+)
+@click.option(
+    "--max-separation",
+    "separation_ang",
+    type=POSITIVE,
+    metavar="ANG",
+    default=Limits.separation_ang,
+    show_default=True,
+    help="How far a fragment may be from the others.",
+)
+@click.option(
+    "--max-drift",
+    "drift_ev_per_atom",
+    type=POSITIVE,
+    metavar="EV",
+    default=Limits.drift_ev_per_atom,
+    show_default=True,
+    help="How far the conserved quantity may go, per atom.",
+)
 @GUARD_OPTIONS
 @click.option("--request", type=PATH, hidden=True, help="Run what a sweep has written there.")
 @QUIET

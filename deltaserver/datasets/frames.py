@@ -65,8 +65,15 @@ class LabelledFrames:
     def select(self, index: Ints | slice) -> LabelledFrames:
         """Return the frames at ``index``, in that order."""
         return LabelledFrames(
-            self.name, self.reference, self.numbers, self.fragments,
-            self.positions[index], self.energy[index], self.forces[index],
-            self.fragment_energies[index], self.fragment_forces[index],
-            self.trajectory[index], self.step[index],
-        )  # fmt: skip
+            self.name,
+            self.reference,
+            self.numbers,
+            self.fragments,
+            self.positions[index],
+            self.energy[index],
+            self.forces[index],
+            self.fragment_energies[index],
+            self.fragment_forces[index],
+            self.trajectory[index],
+            self.step[index],
+        )

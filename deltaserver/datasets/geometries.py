@@ -64,8 +64,7 @@ def check_lengths(
         for index in suspects:
             pieces = _in_pieces(numbers, positions[index], atoms)
             if pieces is not None and (some_whole or _is_torn(numbers, pieces)):
-                _refuse(numbers, positions[index], pieces, f"{where}: frame {index}",
-                        fragment.name)  # fmt: skip
+                _refuse(numbers, positions[index], pieces, f"{where}: frame {index}", fragment.name)
 
 
 def unreacted(

@@ -37,9 +37,13 @@ def run_sampling(workspace: Workspace, on_frame: Callable[[Frame], None]) -> lis
     for name in filter(None, (workspace.plan.calculator, workspace.plan.prepare_calculator)):
         check_spins(name, workspace.numbers, workspace.fragments, workspace.spin)
     return sample(
-        workspace.plan, list(workspace.starts), workspace.fragments, workspace.sampling, on_frame,
+        workspace.plan,
+        list(workspace.starts),
+        workspace.fragments,
+        workspace.sampling,
+        on_frame,
         workspace.spin,
-    )  # fmt: skip
+    )
 
 
 def frames_of(workspace: Workspace) -> list[Frame]:
@@ -116,9 +120,12 @@ def finish(workspace: Workspace, name: str, reference: str | None) -> LabelledFr
 
 
 def merge(
-    datasets: tuple[Path, ...], directory: Path, name: str, reference: str | None,
+    datasets: tuple[Path, ...],
+    directory: Path,
+    name: str,
+    reference: str | None,
     max_binding_ev: float = np.inf,
-) -> LabelledFrames:  # fmt: skip
+) -> LabelledFrames:
     """Write one dataset of several; trajectories are numbered anew, in order.
 
     Args:

@@ -133,9 +133,7 @@ class FragmentBlocks:
         share: Floats = self.reach(self.shortest(descriptor))[0]
         return share
 
-    def fade(
-        self, energy: Floats, g: Floats, descriptor: Floats
-    ) -> tuple[Floats, Floats, Floats]:  # fmt: skip
+    def fade(self, energy: Floats, g: Floats, descriptor: Floats) -> tuple[Floats, Floats, Floats]:
         """Return s E, −∂(s E)/∂D and s, shapes (B,), (B, D) and (B,), of E and g = −∂E/∂D."""
         if self.reach is None:
             return energy, g, np.ones(len(energy))

@@ -123,9 +123,15 @@ def find_bonds(name: str, numbers: Ints, atoms: Ints, distances: Floats) -> Frag
     with_hydrogen = (numbers[i] == HYDROGEN) | (numbers[j] == HYDROGEN)
     slack = np.where(with_hydrogen, SLACK_HYDROGEN, SLACK)
     return FragmentBonds(
-        name, atoms[i], atoms[j], lengths.min(axis=0), lengths.max(axis=0), typical, slack,
+        name,
+        atoms[i],
+        atoms[j],
+        lengths.min(axis=0),
+        lengths.max(axis=0),
+        typical,
+        slack,
         _mean_slack(lengths / typical) if len(i) else np.inf,
-    )  # fmt: skip
+    )
 
 
 def _mean_slack(ratios: Floats) -> float:

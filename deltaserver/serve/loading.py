@@ -65,8 +65,9 @@ def load_model(
 def _say_compiling() -> None:
     print(
         "deltaserver: compiling for this processor, some 20 s; later starts find it done",
-        file=sys.stderr, flush=True,
-    )  # fmt: skip
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _quiet() -> None:

@@ -106,8 +106,9 @@ class GeometryWatch:
             names = "–".join(f"{SYMBOLS[self.numbers[a]]}{a}" for a in self._bonds[k])
             raise BlowUpError(
                 f"the bond {names} is {length[k]:.2f} Å long "
-                f"({length[k] / self._sums[k]:.2f} covalent radii)", positions,
-            )  # fmt: skip
+                f"({length[k] / self._sums[k]:.2f} covalent radii)",
+                positions,
+            )
 
     def _check_separation(self, positions: Floats, cell: Floats | None) -> None:
         if len(self.fragments) < 2:

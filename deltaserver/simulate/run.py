@@ -232,8 +232,14 @@ def _prepare(plan: RunPlan, start: Start) -> RunRecord:
         write_whole(directory / CONTINUED_INPUT, text)
         old = read_record(directory)
         restarts = (*(old.restarts if old else ()), Restart(state.step, state.path.name))
-        record = replace(record, step=state.step, restarts=restarts, reason=None, frame=None,
-                         first_missing=old.first_missing if old else 0)  # fmt: skip
+        record = replace(
+            record,
+            step=state.step,
+            restarts=restarts,
+            reason=None,
+            frame=None,
+            first_missing=old.first_missing if old else 0,
+        )
     write_record(record, directory)  # first: what else is here is a run's from now on
     if state is None or plan.ipi_input.path.resolve() != (directory / INPUT_NAME).resolve():
         keep_old_input(directory, plan.ipi_input.text)

@@ -70,8 +70,9 @@ def mean_of(series: Floats) -> Mean:
 def _mean_with(series: Floats, g: float) -> Mean:
     n_independent = len(series) / g
     error = series.std(ddof=1) / np.sqrt(n_independent) if len(series) > 1 else np.nan
-    return Mean(float(series.mean()), float(error if n_independent >= 4.0 else np.nan),
-                float(n_independent))  # fmt: skip
+    return Mean(
+        float(series.mean()), float(error if n_independent >= 4.0 else np.nan), float(n_independent)
+    )
 
 
 def circular_mean(values: Floats, period: float) -> float:

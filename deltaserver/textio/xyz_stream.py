@@ -195,8 +195,10 @@ class XyzText:
                 if not is_damage(error):
                     raise
                 reason = " ".join(str(error).split())
-                self.note(f"{self.name}: the file is cut short or damaged ({reason}); "
-                          "what is there is used")  # fmt: skip
+                self.note(
+                    f"{self.name}: the file is cut short or damaged ({reason}); "
+                    "what is there is used"
+                )
                 part = b""
             self._ended = not part
             parts.append(part)

@@ -28,9 +28,7 @@ def labels(forces: Floats, energy: Floats, weight: float) -> Floats:
     return join(forces, -weight * (energy - energy.mean())) if weight else forces.ravel()
 
 
-def coefficients(
-    v: Floats, shape: tuple[int, ...], weight: float
-) -> tuple[Floats, Floats | None]:  # fmt: skip
+def coefficients(v: Floats, shape: tuple[int, ...], weight: float) -> tuple[Floats, Floats | None]:
     """Return α_F (3NM,) and α_E (M,), or None, of a solution for points of ``shape`` (M, N, 3)."""
     if not weight:
         return -v, None

@@ -89,9 +89,11 @@ class Classes:
 
     @classmethod
     def _of(
-        cls, frames: LabelledFrames, available: Sequence[Component],
+        cls,
+        frames: LabelledFrames,
+        available: Sequence[Component],
         labels: Callable[[Ints, FragmentSpec], Ints],
-    ) -> Classes:  # fmt: skip
+    ) -> Classes:
         classes, kind = [], []
         for component in available:
             for member, atoms in zip(component.members, component.atoms, strict=False):
@@ -158,9 +160,13 @@ def say_what_is_far_apart(frames: LabelledFrames, points: Ints, say: Callable[[s
 
 
 def choose_prior(
-    frames: LabelledFrames, available: Sequence[Component], train: Ints, valid: Ints, cap: int,
+    frames: LabelledFrames,
+    available: Sequence[Component],
+    train: Ints,
+    valid: Ints,
+    cap: int,
     asymptote: Asymptote = "zero",
-) -> PairPrior:  # fmt: skip
+) -> PairPrior:
     """Return the better of two priors on validation frames: by elements, or by orbits."""
     by_element = Classes.by_element(frames, available)
     by_orbit = Classes.by_orbit(frames, available, cap)
@@ -189,9 +195,12 @@ class _Fit:
     """
 
     def __init__(
-        self, frames: LabelledFrames, points: Ints, grouped: Classes,
+        self,
+        frames: LabelledFrames,
+        points: Ints,
+        grouped: Classes,
         passed: tuple[float, ...] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.frames, self.classes, self.kind = frames, grouped.classes, grouped.kind
         classes = self.classes
         self.has_limit = passed is not None

@@ -170,8 +170,9 @@ def _plane(panel: Any, surface: Surface, unit: EnergyUnit, levels: Floats) -> An
     )
     centres = surface.centres
     if np.isfinite(values).mean() > DENSE and surface.n_samples > 20 * values.size:
-        panel.contour(*centres, values, levels=levels[1::2], colors="white", linewidths=0.35,
-                      alpha=0.7)  # fmt: skip
+        panel.contour(
+            *centres, values, levels=levels[1::2], colors="white", linewidths=0.35, alpha=0.7
+        )
     panel.tick_params(labelsize=8)
     return image
 

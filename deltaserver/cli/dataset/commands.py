@@ -88,9 +88,10 @@ def label_command(
 @SPIN
 @CALCULATOR
 @click.option(
-    "--label-calculator", metavar="CALCULATOR",
+    "--label-calculator",
+    metavar="CALCULATOR",
     help="What labels the frames. [default: --calculator, which samples]",
-)  # fmt: skip
+)
 @SAMPLING
 @LABELLING
 @OUTPUT
@@ -132,14 +133,22 @@ def write_command(directory: Path, name: str | None, reference: str | None) -> N
 @OUTPUT
 @click.option("--name", help="The dataset's name. [default: the directory's]")
 @click.option("--reference", help="One name for reference methods that are named differently.")
-@click.option("--max-binding", type=float, default=float("inf"), metavar="EV",
-              help="Leave out frames whose binding energy is higher: a wall that no run climbs, or "
-              "fragments that are torn.")  # fmt: skip
+@click.option(
+    "--max-binding",
+    type=float,
+    default=float("inf"),
+    metavar="EV",
+    help="Leave out frames whose binding energy is higher: a wall that no run climbs, or "
+    "fragments that are torn.",
+)
 @DEBUG
 def merge_command(
-    datasets: tuple[Path, ...], output: Path, name: str | None, reference: str | None,
+    datasets: tuple[Path, ...],
+    output: Path,
+    name: str | None,
+    reference: str | None,
     max_binding: float,
-) -> None:  # fmt: skip
+) -> None:
     """Write one dataset of several; their trajectories stay apart."""
     from deltaserver.datasets.workflow import merge
 
@@ -175,13 +184,20 @@ def check_command(source: Path) -> None:
 @click.command("complex")
 @click.argument("molecules", type=PATH, nargs=-1, required=True, metavar="MOLECULE...")
 @click.option(
-    "--gap", type=click.FloatRange(min=0.5), default=2.6, show_default=True, metavar="ANGSTROM",
+    "--gap",
+    type=click.FloatRange(min=0.5),
+    default=2.6,
+    show_default=True,
+    metavar="ANGSTROM",
     help="Closest contact between two molecules.",
-)  # fmt: skip
+)
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=2025, show_default=True,
+    "--seed",
+    type=click.IntRange(min=0),
+    default=2025,
+    show_default=True,
     help="Of the orientations.",
-)  # fmt: skip
+)
 @click.option("-o", "--output", type=PATH, required=True, help="Structure file, .xyz.")
 @DEBUG
 def complex_command(molecules: tuple[Path, ...], gap: float, seed: int, output: Path) -> None:

@@ -26,15 +26,18 @@ from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, PATH
 @click.option("--energy-key", metavar="KEY", help="What the file calls the complex's energy.")
 @click.option("--forces-key", metavar="KEY", help="What it calls the forces.")
 @click.option(
-    "--units", metavar="ENERGY,LENGTH,FORCES",
+    "--units",
+    metavar="ENERGY,LENGTH,FORCES",
     help="Of the file, such as Hartree,Bohr or eV/Bohr (of forces). [default: what an .npz states, "
     "kcal/mol,Ang if nothing; eV,Ang in XYZ]",
-)  # fmt: skip
+)
 @click.option("-n", "--frames", type=AT_LEAST_1, help="Take so many, evenly spaced. [default: all]")
 @click.option(
-    "-c", "--calculator", metavar="CALCULATOR",
+    "-c",
+    "--calculator",
+    metavar="CALCULATOR",
     help="Labels the fragments, if the file has no labels of theirs: the method of the file's.",
-)  # fmt: skip
+)
 @LABELLING
 @OUTPUT
 @DEBUG

@@ -12,17 +12,26 @@ from deltaserver.serve.settings import (
 
 GUARD_OPTIONS = together(
     click.option(
-        "--structure-check/--no-structure-check", default=True, show_default=True,
+        "--structure-check/--no-structure-check",
+        default=True,
+        show_default=True,
         help="Refuse first structures whose bonds are not those of the training geometries.",
     ),
     click.option(
-        "--on-extrapolation", "extrapolation", type=click.Choice(ON_EXTRAPOLATION), default="warn",
-        show_default=True, help="What to do with structures beyond the novelty limit; ignore "
+        "--on-extrapolation",
+        "extrapolation",
+        type=click.Choice(ON_EXTRAPOLATION),
+        default="warn",
+        show_default=True,
+        help="What to do with structures beyond the novelty limit; ignore "
         "does not compute the novelty.",
     ),
     click.option(
-        "--novelty-limit", type=POSITIVE, metavar="NUMBER", default=NOVELTY_LIMIT,
-        show_default=True, help="1 is how far 99 % of the training points are from their nearest "
-        "neighbour.",
+        "--novelty-limit",
+        type=POSITIVE,
+        metavar="NUMBER",
+        default=NOVELTY_LIMIT,
+        show_default=True,
+        help="1 is how far 99 % of the training points are from their nearest neighbour.",
     ),
-)  # fmt: skip
+)

@@ -28,39 +28,61 @@ def _numbers(
 
 SCAN_OPTIONS = together(
     click.option(
-        "--scan", type=PATH, default=None, metavar="DIRECTORY",
+        "--scan",
+        type=PATH,
+        default=None,
+        metavar="DIRECTORY",
         help="Dissociation and rotation curves of two rigid fragments. Their labels are in "
         "DIRECTORY; --calculator puts there what is missing.",
     ),
     click.option(
-        "-c", "--calculator", default=None, metavar="CALCULATOR",
+        "-c",
+        "--calculator",
+        default=None,
+        metavar="CALCULATOR",
         help="Labels the scan: the models' reference method, as `dataset label` takes it.",
     ),
     click.option(
-        "--structure", type=PATH, default=None,
+        "--structure",
+        type=PATH,
+        default=None,
         help="Where the scan starts. [default: structure.xyz of the first model]",
     ),
     click.option(
-        "-f", "--fragment", "fragments", multiple=True, metavar="NAME:ATOMS[:CHARGE[:SPIN]]",
+        "-f",
+        "--fragment",
+        "fragments",
+        multiple=True,
+        metavar="NAME:ATOMS[:CHARGE[:SPIN]]",
         help="The two fragments of the scan, with charges. [default: DATASET's]",
     ),
     click.option(
-        "--orientations", type=AT_LEAST_1, default=None,
+        "--orientations",
+        type=AT_LEAST_1,
+        default=None,
         help="Dissociation curves: the start's orientation, and random ones. [default: 3]",
     ),
     click.option(
-        "--rotations", type=AT_LEAST_0, default=None,
+        "--rotations",
+        type=AT_LEAST_0,
+        default=None,
         help="Rotation curves, each about a random axis. [default: 2]",
     ),
     click.option(
-        "--displacements", callback=_numbers, default=None, metavar="LIST",
+        "--displacements",
+        callback=_numbers,
+        default=None,
+        metavar="LIST",
         help="Of a dissociation, in Å. [default: -1 to 20, dense near the well]",
     ),
     click.option(
-        "-w", "--workers", type=AT_LEAST_1, default=None,
+        "-w",
+        "--workers",
+        type=AT_LEAST_1,
+        default=None,
         help="Processes that label the scan. [default: one per core]",
     ),
-)  # fmt: skip
+)
 OF_CURVES = ("orientations", "rotations", "displacements")
 
 

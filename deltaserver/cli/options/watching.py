@@ -16,26 +16,39 @@ if TYPE_CHECKING:
 
 OPERATIONS_OPTIONS = together(
     click.option(
-        "--log-max-size", metavar="SIZE", callback=as_bytes,
+        "--log-max-size",
+        metavar="SIZE",
+        callback=as_bytes,
         help="Begin a new log file when it holds so many bytes (100M, 2G).",
     ),
     click.option(
-        "--log-keep", type=AT_LEAST_1, default=KEEP, show_default=True, metavar="FILES",
+        "--log-keep",
+        type=AT_LEAST_1,
+        default=KEEP,
+        show_default=True,
+        metavar="FILES",
         help="How many full log files to keep: FILE.1, FILE.2, …",
     ),
     click.option(
-        "--metrics-port", type=click.IntRange(0, 65535), metavar="PORT",
+        "--metrics-port",
+        type=click.IntRange(0, 65535),
+        metavar="PORT",
         help="Serve Prometheus metrics over HTTP (extra [metrics]); 0 takes a free port.",
     ),
     click.option(
-        "--metrics-host", default="127.0.0.1", show_default=True, metavar="HOST",
+        "--metrics-host",
+        default="127.0.0.1",
+        show_default=True,
+        metavar="HOST",
         help="Where to listen for Prometheus; others than this machine's own are public.",
     ),
     click.option(
-        "--health-file", type=PATH, metavar="FILE",
+        "--health-file",
+        type=PATH,
+        metavar="FILE",
         help="Keep a small JSON file that tells state, last step and counts.",
     ),
-)  # fmt: skip
+)
 
 
 def make_watchers(

@@ -52,10 +52,14 @@ class Imported:
         """Return the frames at ``index``."""
         energies, forces = self.fragment_energies, self.fragment_forces
         return Imported(
-            self.numbers, self.positions[index], self.energy[index], self.forces[index],
-            self.steps[index], None if energies is None else energies[index],
+            self.numbers,
+            self.positions[index],
+            self.energy[index],
+            self.forces[index],
+            self.steps[index],
+            None if energies is None else energies[index],
             None if forces is None else forces[index],
-        )  # fmt: skip
+        )
 
     def labelled(
         self, fragments: tuple[FragmentSpec, ...], name: str, reference: str
@@ -70,11 +74,18 @@ class Imported:
         if energies is None or forces is None:
             return None
         return LabelledFrames(
-            name=name, reference=reference, numbers=self.numbers, fragments=fragments,
-            positions=self.positions, energy=self.energy, forces=self.forces,
-            fragment_energies=energies, fragment_forces=forces,
-            trajectory=self.steps[:, 0], step=self.steps[:, 1],
-        )  # fmt: skip
+            name=name,
+            reference=reference,
+            numbers=self.numbers,
+            fragments=fragments,
+            positions=self.positions,
+            energy=self.energy,
+            forces=self.forces,
+            fragment_energies=energies,
+            fragment_forces=forces,
+            trajectory=self.steps[:, 0],
+            step=self.steps[:, 1],
+        )
 
 
 def read_labelled(
@@ -160,7 +171,7 @@ def _from_xyz(
         fragment_forces=(
             _forces(path, frames, "forces_frag") * factor.force_ev_per_ang if has_alone else None
         ),
-    )  # fmt: skip
+    )
 
 
 def _key(path: Path, what: str, asked: str | None, usual: Sequence[str], there: Any) -> str:

@@ -121,14 +121,20 @@ def parse_embedding(arrays: Mapping[str, Any], fragment: Ints, source: str) -> E
     if (stretches[:, 1] == stretches[:, 2]).any():
         raise ModelFileError(f"{source}: embedding_stretches holds an atom's distance to itself")
     return Embedding(
-        densities, stretches[:, :3], stretches[:, 3], mean, linear,
-        products[:, :2], products[:, 2], quadratic,
-    )  # fmt: skip
+        densities,
+        stretches[:, :3],
+        stretches[:, 3],
+        mean,
+        linear,
+        products[:, :2],
+        products[:, 2],
+        quadratic,
+    )
 
 
 def _terms(
     arrays: Mapping[str, Any], key: str, n_atoms: int, fragment: Ints, n_classes: int, source: str
-) -> Ints:  # fmt: skip
+) -> Ints:
     """Return rows of atoms of one fragment each, and their class."""
     rows = integers(arrays, key, source)
     expect_shape(source, key, rows, (len(rows), n_atoms + 1))

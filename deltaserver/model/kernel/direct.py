@@ -84,9 +84,13 @@ class DirectSum(TrainingSum):
     def _evaluate_one(self, points: slice, task: Task) -> float:
         m = self.n_train
         total: float = loops.load("evaluate").direct(
-            self._row_centre, self._rows[:m][points], self._rows[m:][points],
-            self._alphas[points], self.weights.sigma, tuple(task),
-        )  # fmt: skip
+            self._row_centre,
+            self._rows[:m][points],
+            self._rows[m:][points],
+            self._alphas[points],
+            self.weights.sigma,
+            tuple(task),
+        )
         return total
 
     def _evaluate_eights(self, task: Task) -> float:

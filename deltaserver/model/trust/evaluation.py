@@ -107,9 +107,15 @@ def _balance(
     if jit.AVAILABLE:
         left_over, allowed = np.empty((2, 4, *energies.shape))
         finite: float = loops.load("balance").balance(
-            energies, forces, np.ascontiguousarray(positions), SUM_RELATIVE, tolerances.relative,
-            tolerances.floor_ev_per_ang, left_over, allowed,
-        )  # fmt: skip
+            energies,
+            forces,
+            np.ascontiguousarray(positions),
+            SUM_RELATIVE,
+            tolerances.relative,
+            tolerances.floor_ev_per_ang,
+            left_over,
+            allowed,
+        )
         return left_over, allowed, finite
     left_over = _left_over(energies, forces, positions)
     allowed = _allowed(energies, forces, left_over, tolerances)

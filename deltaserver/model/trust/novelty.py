@@ -148,9 +148,14 @@ class TrainingDistance:
 
     def _compiled(self, positions: Floats) -> float:
         squared: float = loops.load("novelty").nearest_squared(
-            np.ascontiguousarray(positions), self.first, self.second,
-            self.features.starts, self.features.size, self.centre, self.points,
-        )  # fmt: skip
+            np.ascontiguousarray(positions),
+            self.first,
+            self.second,
+            self.features.starts,
+            self.features.size,
+            self.centre,
+            self.points,
+        )
         return float(np.sqrt(squared)) / self.scale
 
 

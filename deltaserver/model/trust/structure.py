@@ -87,9 +87,7 @@ class ExpectedStructure:
         closest = _closest_by_elements(shortest, model.numbers, owner, bonds)
         fragment_names = tuple(fragment.name for fragment in model.fragments)
         names = Names(tuple(SYMBOLS[z] for z in model.numbers), tuple(owner), fragment_names)
-        return cls(
-            names, tuple(bonds), closest, owner, contacts, _images(model, owner)
-        )  # fmt: skip
+        return cls(names, tuple(bonds), closest, owner, contacts, _images(model, owner))
 
     @property
     def unchecked(self) -> tuple[str, ...]:

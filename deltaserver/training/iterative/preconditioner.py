@@ -65,10 +65,16 @@ class Preconditioner:
     """
 
     def __init__(
-        self, fields: PairFields, perms: Ints, sigma: float, points: Ints, lam: float,
-        threads: int = 1, progress: Progress = quiet,
+        self,
+        fields: PairFields,
+        perms: Ints,
+        sigma: float,
+        points: Ints,
+        lam: float,
+        threads: int = 1,
+        progress: Progress = quiet,
         energies: EnergyColumns | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         from scipy.linalg.blas import dsyrk
         from scipy.linalg.lapack import dpotrf
 
@@ -159,9 +165,15 @@ def _inverse_factors(blocks: Floats, floor: Floats) -> Floats:
 
 
 def _columns(
-    fields: PairFields, group: PermutationGroup, sigma: float, points: Ints, threads: int,
-    progress: Progress, more: int = 0, backend: ModuleType = _FASTEST,
-) -> Floats:  # fmt: skip
+    fields: PairFields,
+    group: PermutationGroup,
+    sigma: float,
+    points: Ints,
+    threads: int,
+    progress: Progress,
+    more: int = 0,
+    backend: ModuleType = _FASTEST,
+) -> Floats:
     """Return K_nr, Fortran order, shape (3NM, 3N·len(points) + more): the last are to be filled."""
     dim = fields.n_rows
     result = np.empty((len(fields) * dim, len(points) * dim + more), order="F")

@@ -46,9 +46,15 @@ class KernelProduct:
     """
 
     def __init__(
-        self, positions: Floats, perms: Ints, sigma: float, threads: int = 1,
-        device: str = "cpu", blocks: FragmentBlocks | None = None, energy: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        positions: Floats,
+        perms: Ints,
+        sigma: float,
+        threads: int = 1,
+        device: str = "cpu",
+        blocks: FragmentBlocks | None = None,
+        energy: float = 0.0,
+    ) -> None:
         self._pairs = PairDescriptor(positions.shape[1])
         self._geometry = self._pairs.geometry(positions)
         self._shape = positions.shape

@@ -129,9 +129,15 @@ def solve_iteratively(
         # Of points whose energies are labels and whose columns are there, these are already.
         others = np.setdiff1d(np.arange(len(system.positions)), points if system.energy else [])
         precondition = Preconditioner(
-            system.fields(), system.perms, system.sigma, points, system.lam, resources.threads,
-            progress, EnergyColumns(alone, others, resources.threads),
-        )  # fmt: skip
+            system.fields(),
+            system.perms,
+            system.sigma,
+            points,
+            system.lam,
+            resources.threads,
+            progress,
+            EnergyColumns(alone, others, resources.threads),
+        )
     prepared = time.perf_counter()
     with over_workers(alone, arguments, resources.scheduler, resources.workers) as product:
         problem = _problem(system, precondition, product, alone)
