@@ -62,6 +62,7 @@ from deltaserver.simulate.restart import (
     find_restart,
     next_seq,
 )
+from deltaserver.textio.xyz_frames import xyz_text
 
 Floats = NDArray[np.float64]
 LONG_RUN_STEPS = 10_000
@@ -293,7 +294,7 @@ def _blown_up(
     if positions is not None:
         frame = FRAME_NAME
         cell = monitor.last_cell if model.periodic else None
-        text = extended_xyz(model, positions, monitor.step, reason, cell)
+        text = _blow_up_frame(model, positions, monitor.step, reason, cell)
         (plan.directory / frame).write_text(text, encoding="utf-8")
     done = replace(record, status="blown up", step=monitor.step, reason=reason, frame=frame)
     write_record(done, plan.directory)
@@ -301,22 +302,13 @@ def _blown_up(
     return GuardError(f"{plan.directory}: blown up after step {monitor.step}: {reason}{where}")
 
 
-def extended_xyz(
-    model: CompositeModel,
-    positions: Floats,
-    step: int,
-    reason: str,
-    cell: Floats | None = None,
+def _blow_up_frame(
+    model: CompositeModel, positions: Floats, step: int, reason: str, cell: Floats | None
 ) -> str:
-    """Format a structure as one extended-XYZ frame, Å; ``cell`` has its vectors in columns."""
+    """Format the structure as extended XYZ, Å; ``cell`` has its vectors in columns."""
     quoted = reason.replace('"', "'")
     box = 'pbc="F F F"'
     if cell is not None:
         box = f'Lattice="{" ".join(f"{x:.8f}" for x in cell.T.ravel())}" pbc="T T T"'
-    lines = [
-        str(model.n_atoms),
-        f'{box} Properties=species:S:1:pos:R:3 step={step} reason="{quoted}"',
-    ]
-    for number, (x, y, z) in zip(model.numbers, positions, strict=True):
-        lines.append(f"{SYMBOLS[number]:<2} {x:16.8f} {y:16.8f} {z:16.8f}")
-    return "\n".join(lines) + "\n"
+    comment = f'{box} Properties=species:S:1:pos:R:3 step={step} reason="{quoted}"'
+    return xyz_text([SYMBOLS[number] for number in model.numbers], positions, comment)

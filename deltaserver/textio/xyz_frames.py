@@ -6,7 +6,7 @@ its frame and line. Long trajectories are streamed by :mod:`deltaserver.textio.x
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -86,6 +86,15 @@ class _Lines:
         if self.n == 1:
             line = line.removeprefix(BOM)
         return line.rstrip(b"\r\n") if line else None
+
+
+def xyz_text(symbols: Sequence[str], positions: Floats, comment: str, width: int = 16) -> str:
+    """Return one frame, (N, 3) in Å, as XYZ; a comment of ``key=value`` pairs makes it extended."""
+    rows = [
+        f"{symbol:<2} " + " ".join(f"{value:{width}.8f}" for value in position)
+        for symbol, position in zip(symbols, positions, strict=True)
+    ]
+    return "\n".join([str(len(symbols)), comment, *rows]) + "\n"
 
 
 def read_frames(path: Path, note: Note, first_only: bool = False) -> list[Frame]:

@@ -115,11 +115,6 @@ def increments(orientations: Floats) -> Floats:
     return np.asarray((rotations[:-1].inv() * rotations[1:]).as_rotvec())
 
 
-def integrated_angle(quaternions: Floats) -> Floats:
-    """Return φ, (T, 3) in rad, zero at the first frame."""
-    return np.concatenate([np.zeros((1, 3)), np.cumsum(increments(quaternions), axis=0)])
-
-
 def lags(n_frames: int, longest: int | None = None) -> Ints:
     """Return lags in frames, all below ten and then evenly on a logarithmic scale."""
     longest = max(1, min(n_frames - 1, longest or n_frames // 2))
