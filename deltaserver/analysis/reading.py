@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deltaserver.analysis.measure import rotation
 from deltaserver.analysis.measure.blown_up import BROKEN_STRETCH, sound_frames
@@ -24,14 +23,13 @@ from deltaserver.analysis.measure.survey import Bonds, Survey, Task, find_bonds,
 from deltaserver.analysis.read.directory import Run
 from deltaserver.analysis.read.trajectory import Trajectory
 from deltaserver.analysis.results import Break, Options, RunAnalysis
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError
 from deltaserver.model.manifest import read_manifest
 from deltaserver.molecules.bonds import NONMETALS
 from deltaserver.textio.species import parse_species
 from deltaserver.units import BOHR_ANG, PS_FS
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Note = Callable[[str], None]
 Progress = Callable[[str, int], None]
 

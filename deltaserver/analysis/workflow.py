@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deltaserver.analysis.exchange import sort_by_temperature
 from deltaserver.analysis.measure import distributions, free_energy, msad, thermo
@@ -17,11 +16,10 @@ from deltaserver.analysis.read.directory import Run
 from deltaserver.analysis.read.properties import Properties, read_properties
 from deltaserver.analysis.reading import Note, Notes, Progress, read
 from deltaserver.analysis.results import Analysis, Options, RunAnalysis, Thermo
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError, InputError
 from deltaserver.statistics.correlation import circular_mean
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 PARTS = ("variables", "fes", "msad", "rdf", "thermo", "contributions")
 MIN_MATCH = 0.3
 MAX_SHIFT = 6  # restarts by which a log's count may be ahead

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from deltaserver import units
-from deltaserver.datasets.frames import FragmentSpec, Ints, LabelledFrames
+from deltaserver.arrays import Ints
+from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
 from deltaserver.datasets.geometries import made_whole
 from deltaserver.datasets.native import write_native_datasets
 from deltaserver.datasets.plausibility import check_plausible

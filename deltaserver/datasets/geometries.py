@@ -11,7 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from deltaserver.datasets.frames import Bools, Floats, FragmentSpec, Ints
+from deltaserver.arrays import Bools, Floats, Ints
+from deltaserver.datasets.frames import FragmentSpec
 from deltaserver.errors import DataError, GeometryError
 from deltaserver.molecules.bonds import NONMETALS, bond_reach, bonded_pairs, pieces_of
 from deltaserver.molecules.elements import COVALENT_RADIUS_ANG, SYMBOLS

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from deltaserver.arrays import Bools, Floats
 from deltaserver.datasets.complexes import shortest_distance
-from deltaserver.datasets.frames import Bools, Floats, LabelledFrames
+from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.datasets.geometries import check_lengths
 from deltaserver.errors import DataError, MissingExtraError
 from deltaserver.molecules.bonds import NONMETALS

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from deltaserver.arrays import Bools
 from deltaserver.datasets import labelling
 from deltaserver.datasets.calculators import calculator_factory, check_spins, program_versions
 from deltaserver.datasets.coverage import coverage
 from deltaserver.datasets.files import MANIFEST_NAME, read_dataset, read_manifest, write_dataset
-from deltaserver.datasets.frames import Bools, LabelledFrames
+from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.datasets.geometries import unreacted
 from deltaserver.datasets.sampling.dynamics import Frame, read_frames, runs_of, sample
 from deltaserver.datasets.workspace import (

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from deltaserver.arrays import Ints
 from deltaserver.datasets.calculators import calculator_factory, molecule
 from deltaserver.datasets.complexes import place
 from deltaserver.datasets.files import (
@@ -26,7 +27,7 @@ from deltaserver.datasets.files import (
     silent,
     stated_steps,
 )
-from deltaserver.datasets.frames import FragmentSpec, Ints
+from deltaserver.datasets.frames import FragmentSpec
 from deltaserver.datasets.geometries import check_lengths
 from deltaserver.datasets.given import read_structures
 from deltaserver.datasets.sampling.dynamics import POSITION_DECIMALS, SamplingPlan, Start

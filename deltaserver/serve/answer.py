@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats
 from deltaserver.model.composite import CompositeEvaluation, CompositeModel
 from deltaserver.serve.settings import Extras
 from deltaserver.serve.wire import PosData, force_ready
 from deltaserver.units import BOHR_ANG, HARTREE_EV
 
-Floats = NDArray[np.float64]
 Novelty = Mapping[str, float]  # by component
 # Sees positions (B, N, 3) and cells in Å and their results before anything is sent; returns the
 # novelty of each structure, or raises.

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats
 from deltaserver.errors import NoveltyError, StructureError
 from deltaserver.model.composite import CompositeEvaluation, CompositeModel
 from deltaserver.model.trust.cell import check_cell
@@ -18,8 +18,6 @@ from deltaserver.model.trust.wrapping import WrappingCheck
 from deltaserver.serve.answer import Novelty, Request
 from deltaserver.serve.settings import GuardSettings
 from deltaserver.serve.watchers.extrapolation import ExtrapolationWatch, write_frame
-
-Floats = NDArray[np.float64]
 
 # Structures of a connection whose order of atoms is compared with the model's: the first of every
 # bead and replica that share it. What happens to a molecule later is the novelty's matter.

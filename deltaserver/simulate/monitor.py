@@ -7,15 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats
 from deltaserver.model.composite import CompositeModel
 from deltaserver.serve.answer import Request
 from deltaserver.simulate.blowup import DriftWatch, GeometryWatch, Limits
 from deltaserver.simulate.ipi.input import IpiInput
 from deltaserver.simulate.progress import UPDATE_EVERY_S, Progress, ProgressLine, PropertiesTail
 
-Floats = NDArray[np.float64]
 SAME_PLACE_ANG = 1e-9  # contracted ring polymers differ by rounding
 
 

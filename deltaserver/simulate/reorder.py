@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Ints
 from deltaserver.errors import DeltaserverError, InputError, StructureError
 from deltaserver.model.composite import CompositeModel
 from deltaserver.molecules.matching import Reference, match_order
 from deltaserver.simulate.structure import STRUCTURE_NAME, read_structure
 from deltaserver.textio.structures import read_structures
 from deltaserver.textio.xyz_frames import BadFrame, Frame, xyz_text
-
-Ints = NDArray[np.int64]
 
 
 def reorder_file(path: Path, models: Path, output: Path) -> tuple[int, int]:

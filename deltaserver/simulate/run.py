@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 import deltaserver
+from deltaserver.arrays import Floats
 from deltaserver.compute.blas import blas_threads
 from deltaserver.errors import (
     ConnectionLostError,
@@ -64,7 +63,6 @@ from deltaserver.simulate.restart import (
 )
 from deltaserver.textio.xyz_frames import xyz_text
 
-Floats = NDArray[np.float64]
 LONG_RUN_STEPS = 10_000
 LONG_RUN_LOG_EVERY = 10
 

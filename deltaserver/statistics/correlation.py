@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from deltaserver.arrays import Floats, Ints
 
 MIN_BLOCKS = 5  # fewer say nothing about the spread
 MAX_BLOCKS = 100

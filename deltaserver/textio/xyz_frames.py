@@ -14,13 +14,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError
 from deltaserver.textio import comment as comments
 from deltaserver.textio.compressed import decoded, is_damage, open_file
 from deltaserver.textio.species import ISOTOPES, parse_species
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Note = Callable[[str], None]
 
 MAX_ATOMS = 1_000_000

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.textio import comment as comments
@@ -27,9 +27,6 @@ from deltaserver.textio.ipi_table import (
 )
 from deltaserver.textio.species import ISOTOPES, parse_species
 from deltaserver.textio.xyz_frames import BOM, numbers_of
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 CHUNK_BYTES = 1 << 22
 PART_BYTES = 1 << 16

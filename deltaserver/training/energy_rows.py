@@ -15,12 +15,8 @@ ours.
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
+from deltaserver.arrays import Floats
 from deltaserver.training.iterative.product import join, split
-
-Floats = NDArray[np.float64]
 
 
 def labels(forces: Floats, energy: Floats, weight: float) -> Floats:

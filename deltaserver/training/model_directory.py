@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Ints
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.datasets.labelling import LOCAL
 from deltaserver.errors import DataError
@@ -61,7 +61,6 @@ from deltaserver.training.warm_start import WarmStart, read_warm_start
 
 CHECKPOINTS = ".training"
 Report = Callable[[str], None]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

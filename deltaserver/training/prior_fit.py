@@ -18,8 +18,8 @@ from itertools import combinations
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.datasets.coverage import shortest_distances
 from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
 from deltaserver.errors import DataError
@@ -28,8 +28,6 @@ from deltaserver.model.prior import AtomClass, Attraction, PairPrior, PairTerms,
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.training.components import Component, fragment_symmetry
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Asymptote = Literal["zero", "fitted"]
 
 DECAYS = (3.0, 3.6, 4.2)  # 1/Å

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.files.parameters import ModelParameters
@@ -35,9 +35,6 @@ from deltaserver.training.matrix.assembly import Progress, assemble, quiet
 from deltaserver.training.matrix.solver import UnsolvableError, solve_in_place
 from deltaserver.training.request import TrainingRequest, data_md5
 from deltaserver.units import KCAL_PER_MOL_EV
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 AUTO_START, AUTO_RANGE = 20.0, (1.25, 1280.0)
 NOTHING_KCAL = 0.02  # of binding energy besides the prior, kcal/mol

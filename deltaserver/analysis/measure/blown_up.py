@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.analysis.measure.survey import Surveyed
-
-Floats = NDArray[np.float64]
+from deltaserver.arrays import Floats
 
 BROKEN_STRETCH = 1.75  # of a bond's first length
 CALM = 0.75  # of the frames before the end: what the last ones are compared with

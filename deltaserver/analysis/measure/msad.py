@@ -24,13 +24,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError
 from deltaserver.units import PS_FS
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 AXIS = 3  # numbers of an axis; a quaternion has four
 LAGS_A_DECADE = 20

@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError, UnitError
 from deltaserver.statistics.correlation import later_wins
 from deltaserver.textio.columns import Column, columns_by_name
 from deltaserver.textio.compressed import open_file
 from deltaserver.units import PS_FS
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError, GeometryError, MissingExtraError
 from deltaserver.molecules.whole import Repeats, make_whole
 from deltaserver.textio.compressed import is_pdb, is_xyz, open_file
@@ -21,8 +21,6 @@ from deltaserver.textio.pdb import PdbText
 from deltaserver.textio.species import parse_species
 from deltaserver.textio.xyz_stream import Frames, XyzText
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Note = Callable[[str], None]
 
 ASE_BLOCK = 128

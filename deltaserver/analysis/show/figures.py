@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deltaserver.analysis.measure.definitions import SurfaceSpec
 from deltaserver.analysis.measure.free_energy import Surface
 from deltaserver.analysis.results import RunAnalysis
+from deltaserver.arrays import Floats
 from deltaserver.plots import GREY, colours_of, save
 from deltaserver.units import energy_in_ev
 
-Floats = NDArray[np.float64]
 CONTOURS = 12
 DENSE = 0.15  # of the bins visited, from where contour lines mean something
 PANEL_IN = 1.95

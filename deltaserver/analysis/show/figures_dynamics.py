@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deltaserver.analysis.measure.msad import RANDOM_PLATEAU, Curve, Msad
 from deltaserver.analysis.results import RunAnalysis
 from deltaserver.analysis.show.figures import labels_of
+from deltaserver.arrays import Floats
 from deltaserver.plots import GREY, PALETTE, colours_of, save
 
-Floats = NDArray[np.float64]
 MAX_POINTS = 4000  # of a line along time: more cannot be seen, and make files large
 DASH_DOT = (0, (4, 2, 1, 2))
 ENERGY_COLOURS = {"total": "black"}

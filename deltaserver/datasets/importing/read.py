@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.datasets.files import stated_steps
-from deltaserver.datasets.frames import Floats, FragmentSpec, Ints, LabelledFrames
+from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
 from deltaserver.datasets.given import read_structures
 from deltaserver.datasets.importing.label_units import LabelUnits, parse_units
 from deltaserver.errors import DataError

@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.evaluation.descriptor import DescriptorAnalysis, PairBlocks, cm_matrix
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.plots import BLOCK_COLOURS, INTER_COLOUR, pretty
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 DECADES = 4.0  # of ΔD² that the map shows
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deltaserver import plots
+from deltaserver.arrays import Floats
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.evaluation.figures import descriptor
 from deltaserver.evaluation.figures.scan import draw_scan
@@ -30,7 +30,6 @@ from deltaserver.plots import BLOCK_COLOURS, INTER_COLOUR, pretty
 from deltaserver.statistics.bootstrap import BlockBootstrap, Estimate
 from deltaserver.units import KCAL_PER_MOL_EV
 
-Floats = NDArray[np.float64]
 SCAN_FIGURE = "scan"
 FORMATS = ("png", "svg")
 COLOUR = {FULL: "#9aa5b1", TOTAL: INTER_COLOUR}

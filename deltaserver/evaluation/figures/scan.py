@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from deltaserver.datasets.frames import Floats
+from deltaserver.arrays import Floats
 from deltaserver.evaluation.scans.curves import ANGLES_DEG, DISSOCIATION, ROTATION, Curve
 from deltaserver.evaluation.scans.errors import WALL_EV, ScanErrors
 from deltaserver.plots import BLOCK_COLOURS, INTER_COLOUR, pretty

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-import numpy as np
-from numpy.typing import NDArray
+from deltaserver.arrays import Floats
 
-Floats = NDArray[np.float64]
 Evaluated = tuple[Floats, Floats, Floats]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats
 from deltaserver.errors import GeometryError, InputError
 from deltaserver.model.descriptor import PairDescriptor, as_batch
 from deltaserver.model.engines import Precision
@@ -21,7 +22,6 @@ from deltaserver.model.engines.torch_sum import on_device
 from deltaserver.model.files.parameters import ModelParameters
 from deltaserver.model.kernel.weighted import WeightedSum, sum_of
 
-Floats = NDArray[np.float64]
 CHUNK_ELEMENTS = 1 << 26  # in the largest temporary array; fewer where the device runs out
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Ints
 from deltaserver.errors import ModelFileError
 from deltaserver.model.files.arrays import expect_shape, floats, integers
 from deltaserver.model.linear.embedding import Densities, Embedding
@@ -15,9 +15,6 @@ from deltaserver.model.linear.expansion import Expansion, Together
 from deltaserver.model.linear.radials import Radials
 from deltaserver.model.linear.sites import SitePairs, Sites
 from deltaserver.model.linear.valence import Valence
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 VALENCE_KEYS = (
     "valence_pairs", "valence_mean", "valence_width", "valence_powers", "valence_couplings",

@@ -6,17 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.compute import jit
 from deltaserver.compute.alignment import LINE, aligned, lasting, round_up
 from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.model import loops
 from deltaserver.model.kernel.base import Evaluator, Task, TrainingSum, Weights, row_products
 from deltaserver.model.kernel.fourier import GroupFourier
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 FEW_ELEMENTS = 1 << 6  # S × matrix elements up to which they are gone through one by one
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Bools, Floats
 from deltaserver.compute import jit
 from deltaserver.errors import GuardError
 from deltaserver.model import loops
@@ -26,9 +26,6 @@ from deltaserver.model import loops
 if TYPE_CHECKING:
     from deltaserver.model.composite import CompositeEvaluation
 
-Floats = NDArray[np.float64]
-
-Bools = NDArray[np.bool_]
 
 NOT_FINITE = (
     "energy, forces or virial of {} are not finite; nothing was sent. Check the structure and the "

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Bools, Floats, Ints
 from deltaserver.errors import StructureError
 from deltaserver.model.descriptor import nearest_images
 from deltaserver.model.fragment_blocks import owner_of
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from deltaserver.model.composite import CompositeModel
     from deltaserver.model.sgdml import SGDMLModel
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 # Two atoms that no bond connects may come this much closer than any two of their elements do in
 # training, inside a fragment or between fragments, …

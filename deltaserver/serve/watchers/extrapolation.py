@@ -6,16 +6,12 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.serve.answer import Novelty
 from deltaserver.textio.xyz_frames import xyz_text
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass

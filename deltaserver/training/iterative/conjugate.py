@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from deltaserver.arrays import Floats
+
 Apply = Callable[[Floats], Floats]
 
 CHECK = 10  # products from one validation to the next

@@ -30,16 +30,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from types import ModuleType
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.compute.blas import one_blas_thread
 from deltaserver.training.iterative.product import EnergyColumns
 from deltaserver.training.matrix.assembly import _FASTEST, Progress, quiet
 from deltaserver.training.matrix.blocks import PairFields, PermutationGroup
 from deltaserver.training.matrix.solver import NotPositiveDefiniteError
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 FLOOR = 1e-2  # of the mean of what the columns leave of K's diagonal
 ROWS = 4096  # rows solved for at once: bounds what is held besides B

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.compute.blas import blas_threads
 from deltaserver.datasets.labelling import LOCAL
 from deltaserver.model.fragment_blocks import FragmentBlocks
@@ -23,9 +23,6 @@ from deltaserver.training.iterative.product import EnergyColumns, KernelProduct
 from deltaserver.training.matrix.assembly import Progress, quiet
 from deltaserver.training.matrix.blocks import PairFields
 from deltaserver.training.matrix.solver import UnsolvableError
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 class DivergedError(UnsolvableError):
