@@ -13,7 +13,7 @@ import click
 
 import deltaserver
 from deltaserver.cli.help_page import LazyCommand, ServeGroup
-from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, PATH, QUIET, take
+from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, DEVICE, PATH, QUIET, take
 from deltaserver.cli.options.guards import GUARD_OPTIONS
 from deltaserver.cli.options.watching import OPERATIONS_OPTIONS
 from deltaserver.errors import (
@@ -78,11 +78,7 @@ COMMANDS = [
     show_default=True,
     help="Evaluator; sgdml's own predictor is there to compare against.",
 )
-@click.option(
-    "--device",
-    metavar="DEVICE",
-    help="Evaluate with torch on cpu, cuda, cuda:1, …, or auto: a GPU if there is one.",
-)
+@DEVICE
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),

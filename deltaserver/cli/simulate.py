@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deltaserver.cli.input import RECIPE_OPTIONS, RecipeRequest, subject_of
-from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, PATH, POSITIVE, QUIET, take
+from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, DEVICE, PATH, POSITIVE, QUIET, take
 from deltaserver.cli.options.guards import GUARD_OPTIONS
 from deltaserver.errors import InputError
 from deltaserver.serve.settings import EXTRAS, GuardSettings
@@ -83,11 +83,7 @@ class SimulateRequest:
     help="Name of an ffsocket of the input that "
     "is ours; may be repeated. All, if not given and each names a component.",
 )
-@click.option(
-    "--device",
-    metavar="DEVICE",
-    help="Evaluate with torch on cpu, cuda, cuda:1, …, or auto: a GPU if there is one.",
-)
+@DEVICE
 @click.option(
     "--threads",
     type=AT_LEAST_1,

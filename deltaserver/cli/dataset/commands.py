@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from deltaserver.cli.dataset.options import CALCULATOR, LABELLING, OUTPUT, SPIN, fragment_option
+from deltaserver.cli.dataset.options import (
+    CALCULATOR,
+    LABELLING,
+    NAME,
+    OUTPUT,
+    REFERENCE,
+    SPIN,
+    fragment_option,
+)
 from deltaserver.cli.dataset.sampling import SAMPLING, SamplingRequest, sampling_plan
 from deltaserver.cli.dataset.steps import (
     LabellingRequest,
@@ -19,7 +27,7 @@ from deltaserver.cli.dataset.steps import (
     report,
     sample,
 )
-from deltaserver.cli.options.common import DEBUG, PATH, take
+from deltaserver.cli.options.common import AT_LEAST_0, DEBUG, PATH, take
 
 if TYPE_CHECKING:
     from deltaserver.datasets.workspace import Workspace
@@ -116,8 +124,8 @@ def build_command(label_calculator: str | None, **options: Any) -> None:
 
 @click.command("write")
 @click.argument("directory", type=PATH, metavar="DATASET")
-@click.option("--name", help="The dataset's name. [default: the directory's]")
-@click.option("--reference", help="The reference method's name. [default: the calculator]")
+@NAME
+@REFERENCE
 @DEBUG
 def write_command(directory: Path, name: str | None, reference: str | None) -> None:
     """Write what is labelled so far, while the rest goes on."""
@@ -131,7 +139,7 @@ def write_command(directory: Path, name: str | None, reference: str | None) -> N
 @click.command("merge")
 @click.argument("datasets", type=PATH, nargs=-1, required=True, metavar="DATASET...")
 @OUTPUT
-@click.option("--name", help="The dataset's name. [default: the directory's]")
+@NAME
 @click.option("--reference", help="One name for reference methods that are named differently.")
 @click.option(
     "--max-binding",
@@ -193,7 +201,7 @@ def check_command(source: Path) -> None:
 )
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=AT_LEAST_0,
     default=2025,
     show_default=True,
     help="Of the orientations.",

@@ -48,6 +48,10 @@ CALCULATOR = click.option(
     "FUNCTIONAL[-D3BJ|-D4]/BASIS through PySCF, package.module:Factory for any ASE calculator, "
     "or a model directory.",
 )
+NAME = click.option("--name", help="The dataset's name. [default: the directory's]")
+REFERENCE = click.option(
+    "--reference", help="The reference method's name. [default: the calculator]"
+)
 LABELLING = together(
     click.option(
         "--scheduler",
@@ -63,6 +67,6 @@ LABELLING = together(
         help="Local processes, one label each at a time. [default: one per core, or one if "
         "Dask is not installed]",
     ),
-    click.option("--name", help="The dataset's name. [default: the directory's]"),
-    click.option("--reference", help="The reference method's name. [default: the calculator]"),
+    NAME,
+    REFERENCE,
 )

@@ -19,6 +19,11 @@ AT_LEAST_0 = click.IntRange(min=0)
 AT_LEAST_1 = click.IntRange(min=1)
 
 MODELS = click.option("-m", "--models", type=PATH, required=True, help="Model directory.")
+DEVICE = click.option(
+    "--device",
+    metavar="DEVICE",
+    help="Evaluate with torch on cpu, cuda, cuda:1, …, or auto: a GPU if there is one.",
+)
 QUIET = click.option("--quiet", is_flag=True, help="Nothing on the terminal but errors.")
 # Read by deltaserver.cli.app.main, which is there before a command's options are and after.
 DEBUG = click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
