@@ -133,19 +133,20 @@ fragment() { # NAME PART DATASET OPTIONS…
 }
 
 fragments() { # NAME
-    local name=$1 held=(--hold-out 4,5) data=data/no3_corona_surrogate
-    local benzene=(--n-train 640 --n-valid 160 --sigma 5,7,10 --solver iterative --tolerance 1e-5
-        --max-products 200 --max-memory 5GB)
+    local name=$1 merged=run/merged/no3_corona_surrogate data=data/no3_corona_surrogate
+    local held=(--hold-out "4,5")
+    local benzene=(--n-train 640 --n-valid 160 --sigma "5,7,10" --solver iterative
+        --tolerance 1e-5 --max-products 200 --max-memory 5GB)
     case $name in
     benzene_water | na_benzene) fragment "$name" benzene "$name" "${benzene[@]}" "${held[@]}" ;;
     no3_corona_surrogate) # the host on a linear expansion
-        [ -f run/merged/$name/dataset.yaml ] || deltaserver dataset merge $data ${data}_apart \
-            ${data}_around --output run/merged/$name --reference GFN2-xTB --name ${name}_all \
-            --max-binding 1
-        fragment $name corona run/merged/$name --linear distances --n-train 200 --n-valid 60 \
+        [ -f $merged/dataset.yaml ] || deltaserver dataset merge $data ${data}_apart \
+            ${data}_around --output $merged --reference GFN2-xTB \
+            --name no3_corona_surrogate_all --max-binding 1
+        fragment "$name" corona $merged --linear distances --n-train 200 --n-valid 60 \
             --lambda 1e-6 --sigma 20 --solver iterative --tolerance 1e-3 --max-products 70 \
             --max-memory 4GB "${held[@]}"
-        fragment $name nitrate $name --n-train 300 --n-valid 60 --sigma 10,20 "${held[@]}"
+        fragment "$name" nitrate "$name" --n-train 300 --n-valid 60 --sigma "10,20" "${held[@]}"
         ;;
     esac
 }
