@@ -27,7 +27,7 @@ from deltaserver.model.engines.numpy_engine import NumpyEngine
 from deltaserver.model.files.parameters import ModelParameters, read_parameters
 from deltaserver.model.kernel.base import SHARED_NUMBERS
 from deltaserver.model.manifest import IsolatedAtom, Manifest, read_manifest
-from deltaserver.model.parts import Fragment, Part, check_fit
+from deltaserver.model.parts import Fragment, Part, check_fit, check_on_a_prior
 from deltaserver.model.prior import PairPrior
 from deltaserver.model.sgdml import (
     Evaluation,
@@ -99,7 +99,7 @@ class CompositeModel:
         self.prior = prior
         self.name = name
         self.reference = reference
-        self.numbers = check_fit(fragments, binding, full, source, prior is not None)
+        self.numbers = check_fit(fragments, binding, full, source)
         wholes = {"binding": binding, "full": full}
         everything = np.arange(self.n_atoms)
         self.parts: tuple[Part, ...] = (
@@ -145,9 +145,12 @@ class CompositeModel:
             )
             for entry in manifest.fragments
         )
+        binding = loader(manifest.binding) if manifest.binding else None
+        if manifest.prior is None:
+            check_on_a_prior(binding, str(manifest.path))
         return cls(
             fragments,
-            loader(manifest.binding) if manifest.binding else None,
+            binding,
             loader(manifest.full) if manifest.full else None,
             name=manifest.name,
             reference=manifest.reference,

@@ -70,7 +70,6 @@ def check_fit(
     binding: SGDMLModel | None,
     full: SGDMLModel | None,
     source: str,
-    has_prior: bool = False,
 ) -> Ints:
     """Return the atomic numbers of the complex, or raise ManifestError where parts disagree."""
     n_atoms = sum(len(fragment.atoms) for fragment in fragments)
@@ -98,18 +97,21 @@ def check_fit(
         for fragment in fragments:
             _check_elements(fragment, model, name, source)
         _check_blocks(fragments, model, name, source)
-    if binding is not None and not has_prior and _is_a_rest(binding):
+    return numbers
+
+
+def check_on_a_prior(binding: SGDMLModel | None, source: str) -> None:
+    """Raise ManifestError if a binding model ends where its training points do.
+
+    Such a one was trained on what a prior leaves, unless it has an expansion below it: it is for
+    directories without a prior. Alone it is wrong by the whole of the wall.
+    """
+    found = None if binding is None else binding.parameters
+    if found and found.linear is None and found.blocks is not None and found.blocks.reach:
         raise ManifestError(
             f"{source}: the binding model was trained on what a prior leaves, and no prior stands "
             "here; take model.yaml from the directory that it was trained into"
         )
-    return numbers
-
-
-def _is_a_rest(binding: SGDMLModel) -> bool:
-    """Whether a binding model fades out where it was not trained, with nothing below it."""
-    found = binding.parameters
-    return found.linear is None and found.blocks is not None and found.blocks.reach is not None
 
 
 def _check_blocks(
