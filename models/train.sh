@@ -114,19 +114,13 @@ c60() {
     done
 }
 
-# NO3-@corona arene: fragments of more points, the host on a linear expansion.
-no3() {
-    local data=data/no3_corona_surrogate name=no3_corona_surrogate part compare=run/compare/no3
-    [ -f run/merged/$name/dataset.yaml ] || deltaserver dataset merge $data ${data}_apart \
-        --output run/merged/$name --reference GFN2-xTB --name ${name}_all --max-binding 1
-    train run/merged/$name $compare-corona --symmetry fragment --component corona \
-        --linear distances --n-train 200 --n-valid 60 --lambda 1e-6 --sigma 20 --hold-out 4,5 \
-        --solver iterative --tolerance 1e-3 --max-products 70 --max-memory 4GB
-    train $name $compare-nitrate --symmetry fragment --component nitrate --n-train 300 \
-        --n-valid 60 --sigma 10,20 --hold-out 4,5
-    for part in corona nitrate; do
-        cp $compare-$part/$part.npz models/$name/
-        python3 - $part models/$name/training.json $compare-$part/training.json <<-'EOF'
+# A fragment's model of more points than the table's: into models/NAME, with its part of the report.
+fragment() { # NAME PART DATASET OPTIONS…
+    local name=$1 part=$2 data=$3 output="run/compare/$1-$2"
+    shift 3
+    train "$data" "$output" --symmetry fragment --component "$part" "$@"
+    cp "$output/$part.npz" "models/$name/"
+    python3 - "$part" "models/$name/training.json" "$output/training.json" <<-'EOF'
 	import json, sys
 
 	part, shipped = sys.argv[1], json.load(open(sys.argv[2]))
@@ -136,7 +130,25 @@ no3() {
 	}
 	open(sys.argv[2], "w").write(json.dumps(shipped, indent=1) + "\n")
 	EOF
-    done
+}
+
+fragments() { # NAME
+    local name=$1 merged=run/merged/no3_corona_surrogate data=data/no3_corona_surrogate
+    local held=(--hold-out "4,5")
+    local benzene=(--n-train 640 --n-valid 160 --sigma "5,7,10" --solver iterative
+        --tolerance 1e-5 --max-products 200 --max-memory 5GB)
+    case $name in
+    benzene_water | na_benzene) fragment "$name" benzene "$name" "${benzene[@]}" "${held[@]}" ;;
+    no3_corona_surrogate) # the host on a linear expansion
+        [ -f $merged/dataset.yaml ] || deltaserver dataset merge $data ${data}_apart \
+            ${data}_around --output $merged --reference GFN2-xTB \
+            --name no3_corona_surrogate_all --max-binding 1
+        fragment "$name" corona $merged --linear distances --n-train 200 --n-valid 60 \
+            --lambda 1e-6 --sigma 20 --solver iterative --tolerance 1e-3 --max-products 70 \
+            --max-memory 4GB "${held[@]}"
+        fragment "$name" nitrate "$name" --n-train 300 --n-valid 60 --sigma "10,20" "${held[@]}"
+        ;;
+    esac
 }
 
 declare -A SYSTEMS=(
@@ -148,16 +160,18 @@ declare -A SYSTEMS=(
 )
 # Weight and σ were chosen with 160 points among 0.1, 0.3 and 3, 6, 12.
 declare -A BINDINGS=(
-    [benzene_water]="--n-train 560 --n-valid 150 --hold-out 4,5 --intra-weight 0.3 --sigma 12"
+    [methane_dimer]="--n-train 176 --n-valid 50 --hold-out 3 --intra-weight 0.3 --sigma 6 --solver exact"
+    [benzene_water]="--n-train 1000 --n-valid 160 --hold-out 4,5 --intra-weight 0.3 --sigma 12 --solver iterative --tolerance 1e-4 --max-products 200 --max-memory 5GB"
     [benzene_dimer]="--n-train 300 --n-valid 100 --intra-weight 0.3 --sigma 6 --solver exact"
     [no3_corona_surrogate]="--n-train 180 --n-valid 80 --hold-out 4,5 --intra-weight 0.3 --sigma 10 --solver exact --linear distances --prior pairs-limit"
-    [na_benzene]="--n-train 600 --n-valid 160 --hold-out 4,5 --intra-weight 0.3 --sigma 6 --solver exact"
+    [na_benzene]="--n-train 900 --n-valid 200 --hold-out 4,5 --intra-weight 0.3 --sigma 6 --solver exact"
 )
-declare -A REFERENCES=([na_benzene]="GFN1-xTB") # of the labels, where it is not GFN2-xTB
+declare -A REFERENCES=([na_benzene]="GFN1-xTB" [methane_dimer]="PBE-D4/def2-SVP") # of the labels, where it is not GFN2-xTB
 
 separations() { # NAME DATASET: the datasets of the well, of separations and of the wall
     local data=("data/$2") part
-    for part in data/"$1"_apart data/"$1"_wall data/"$1"_pressed data/"$1"_around; do
+    for part in data/"$1"_apart data/"$1"_wall data/"$1"_pressed \
+        data/"$1"_around data/"$1"_close data/"$1"_touching; do
         [ -d "$part" ] && data+=("$part")
     done
     echo "${data[@]}"
@@ -170,7 +184,7 @@ for name in "${@:-na_benzene benzene_water benzene_dimer methane_dimer no3_coron
         else
             # shellcheck disable=SC2086  # the words are options
             system "$one" ${SYSTEMS[$one]}
-            [ "$one" != no3_corona_surrogate ] || no3
+            fragments "$one"
             # shellcheck disable=SC2086
             [ -z "${BINDINGS[$one]:-}" ] || binding "$one" "$(separations "$one" ${SYSTEMS[$one]})" ${BINDINGS[$one]}
         fi

@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deltaserver.analysis.measure.survey import Sampled, Surveyed
 from deltaserver.analysis.read.properties import read_properties
 from deltaserver.analysis.reading import Notes
 from deltaserver.analysis.results import RunAnalysis
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 TEMPERATURE = "ensemble_temperature"
 ROUND_K = 2  # digits: i-PI writes nine
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deltaserver.analysis.measure import rotation
 from deltaserver.analysis.measure.blown_up import BROKEN_STRETCH, sound_frames
@@ -24,15 +23,14 @@ from deltaserver.analysis.measure.survey import Bonds, Survey, Task, find_bonds,
 from deltaserver.analysis.read.directory import Run
 from deltaserver.analysis.read.trajectory import Trajectory
 from deltaserver.analysis.results import Break, Options, RunAnalysis
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError
 from deltaserver.model.manifest import read_manifest
 from deltaserver.molecules.bonds import NONMETALS
 from deltaserver.textio.species import parse_species
 from deltaserver.units import BOHR_ANG, PS_FS
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Tell = Callable[[str], None]
+Note = Callable[[str], None]
 Progress = Callable[[str, int], None]
 
 
@@ -40,7 +38,7 @@ Progress = Callable[[str, int], None]
 class Notes:
     """Collects what is to be told, each line once, and passes it on at once."""
 
-    tell: Tell
+    show: Note
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -48,13 +46,13 @@ class Notes:
         """Tell something that the user should know."""
         if text not in self.notes:
             self.notes.append(text)
-            self.tell(text)
+            self.show(text)
 
     def problem(self, text: str) -> None:
         """Tell that something asked for cannot be done."""
         if text not in self.problems:
             self.problems.append(text)
-            self.tell(text)
+            self.show(text)
 
 
 def read(
@@ -79,8 +77,9 @@ def read(
         raise DataError(f"{run.label}: the first frame has positions that are not numbers")
     bonds = find_bonds(reference, numbers)
     _look_at_lengths(reference, numbers, bonds, run.label, notes)
-    definitions = _within(_definitions(run, options, bonds, trajectory.n_atoms, notes),
-                          trajectory.n_atoms, notes)  # fmt: skip
+    definitions = _within(
+        _definitions(run, options, bonds, trajectory.n_atoms, notes), trajectory.n_atoms, notes
+    )
     definitions = _orientable(definitions, first.positions.mean(axis=1), masses, notes)
     survey = Survey(
         Task(
@@ -287,5 +286,10 @@ def _trimmed(found: RunAnalysis, options: Options, notes: Notes) -> RunAnalysis:
     surveyed = surveyed.between(begin, end)
     spacing = np.diff(surveyed.steps)
     frame_ps = float(np.median(spacing)) * found.step_ps if found.step_ps and len(spacing) else None
-    return replace(found, surveyed=surveyed, frame_ps=frame_ps, broken=broken,
-                   last_step=int(found.surveyed.steps[-1]))  # fmt: skip
+    return replace(
+        found,
+        surveyed=surveyed,
+        frame_ps=frame_ps,
+        broken=broken,
+        last_step=int(found.surveyed.steps[-1]),
+    )

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deltaserver.analysis.measure.definitions import Definitions, SurfaceSpec
 from deltaserver.analysis.measure.distributions import PairDistribution
@@ -17,9 +16,8 @@ from deltaserver.analysis.measure.survey import Surveyed
 from deltaserver.analysis.measure.thermo import Drift, Temperature
 from deltaserver.analysis.read.contributions import Series
 from deltaserver.analysis.read.directory import Run
+from deltaserver.arrays import Floats
 from deltaserver.statistics import correlation
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deltaserver.analysis.exchange import sort_by_temperature
 from deltaserver.analysis.measure import distributions, free_energy, msad, thermo
@@ -15,13 +14,12 @@ from deltaserver.analysis.measure.definitions import SurfaceSpec
 from deltaserver.analysis.read import contributions
 from deltaserver.analysis.read.directory import Run
 from deltaserver.analysis.read.properties import Properties, read_properties
-from deltaserver.analysis.reading import Notes, Progress, Tell, read
+from deltaserver.analysis.reading import Note, Notes, Progress, read
 from deltaserver.analysis.results import Analysis, Options, RunAnalysis, Thermo
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError, InputError
 from deltaserver.statistics.correlation import circular_mean
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 PARTS = ("variables", "fes", "msad", "rdf", "thermo", "contributions")
 MIN_MATCH = 0.3
 MAX_SHIFT = 6  # restarts by which a log's count may be ahead
@@ -31,7 +29,7 @@ def analyse(
     runs: Sequence[Run],
     options: Options,
     parts: Sequence[str] = PARTS,
-    tell: Tell = lambda _: None,
+    note: Note = lambda _: None,
     progress: Progress = lambda _label, _n: None,
 ) -> Analysis:
     """Analyse runs; what cannot be done is told and in ``problems``, the rest is done.
@@ -40,7 +38,7 @@ def analyse(
         DataError: a trajectory cannot be read at all.
         MissingExtraError: ASE or SciPy is not installed.
     """
-    notes = Notes(tell)
+    notes = Notes(note)
     found = [read(run, options, parts, notes, progress) for run in runs]
     found = sort_by_temperature(found, notes)
     done = [_finish(one, found, options, parts, notes) for one in found]

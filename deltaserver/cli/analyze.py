@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
+from deltaserver.cli.options.common import DEBUG, PATH, POSITIVE, QUIET
 from deltaserver.errors import DataError
 from deltaserver.status_line import StatusLine
 
-PATH = click.Path(path_type=Path)
 PROGRESS_EVERY_S = 0.25
 DEFAULT = "all"  # not "run": that is the directory that deltaserver simulate makes by default
 
@@ -26,11 +26,6 @@ class DefaultToRun(click.Group):
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
             args = [DEFAULT, *args]
         return super().parse_args(ctx, args)
-
-
-def register_analyze(app: click.Group) -> None:
-    """Add ``deltaserver analyze`` to the command line."""
-    app.add_command(analyze)
 
 
 @click.group(cls=DefaultToRun, no_args_is_help=True)
@@ -69,41 +64,88 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(
         (
             click.argument("paths", type=PATH, nargs=-1, required=True, metavar="DIR..."),
-            click.option("-m", "--models", type=PATH, help="Model directory, for the fragments; "
-                         "by default the one that the run's record or log names."),
-            click.option("-y", "--definitions", type=PATH, metavar="FILE",
-                         help="YAML file with variables, surfaces, …; by default analysis.yaml "
-                         "in the model directory."),
-            click.option("-o", "--output", type=PATH, metavar="DIR", help="Where results go; "
-                         "DIR/analysis by default, ./analysis for several."),
-            click.option("--skip", "skip_ps", type=click.FloatRange(min=0), default=0.0,
-                         metavar="PS", help="Leave out this much of the start, in ps."),
-            click.option("--until", "until_ps", type=click.FloatRange(min=0), metavar="PS",
-                         help="Leave out what is after this time, in ps."),
-            click.option("--temperature", "temperature_k", metavar="K",
-                         type=click.FloatRange(min=0, min_open=True),
-                         help="By default what i-PI's input says."),
-            click.option("--timestep", "timestep_fs", metavar="FS",
-                         type=click.FloatRange(min=0, min_open=True),
-                         help="Of one step (of one frame, in files that count no steps); by "
-                         "default what i-PI's input says."),
-            click.option("--beads", type=click.Choice(("all", "centroid")), default="all",
-                         show_default=True, help="Of path integrals: every bead is a sample, or "
-                         "their centroid is. Rotation is always the centroid's."),
-            click.option("--energy-unit", default="kcal/mol", show_default=True, metavar="UNIT",
-                         help="Of free energies: kcal/mol, kJ/mol, meV or eV."),
-            click.option("--quiet", is_flag=True, help="Nothing on the terminal but errors."),
-            click.option("--debug", is_flag=True, help="Show tracebacks."),
+            click.option(
+                "-m",
+                "--models",
+                type=PATH,
+                help="Model directory, for the fragments; "
+                "by default the one that the run's record or log names.",
+            ),
+            click.option(
+                "-y",
+                "--definitions",
+                type=PATH,
+                metavar="FILE",
+                help="YAML file with variables, surfaces, …; by default analysis.yaml "
+                "in the model directory.",
+            ),
+            click.option(
+                "-o",
+                "--output",
+                type=PATH,
+                metavar="DIR",
+                help="Where results go; DIR/analysis by default, ./analysis for several.",
+            ),
+            click.option(
+                "--skip",
+                "skip_ps",
+                type=click.FloatRange(min=0),
+                default=0.0,
+                metavar="PS",
+                help="Leave out this much of the start, in ps.",
+            ),
+            click.option(
+                "--until",
+                "until_ps",
+                type=click.FloatRange(min=0),
+                metavar="PS",
+                help="Leave out what is after this time, in ps.",
+            ),
+            click.option(
+                "--temperature",
+                "temperature_k",
+                metavar="K",
+                type=POSITIVE,
+                help="By default what i-PI's input says.",
+            ),
+            click.option(
+                "--timestep",
+                "timestep_fs",
+                metavar="FS",
+                type=POSITIVE,
+                help="Of one step (of one frame, in files that count no steps); by "
+                "default what i-PI's input says.",
+            ),
+            click.option(
+                "--beads",
+                type=click.Choice(("all", "centroid")),
+                default="all",
+                show_default=True,
+                help="Of path integrals: every bead is a sample, or "
+                "their centroid is. Rotation is always the centroid's.",
+            ),
+            click.option(
+                "--energy-unit",
+                default="kcal/mol",
+                show_default=True,
+                metavar="UNIT",
+                help="Of free energies: kcal/mol, kJ/mol, meV or eV.",
+            ),
+            QUIET,
+            DEBUG,
         )
-    ):  # fmt: skip
+    ):
         command = option(command)
     return command
 
 
 WINDOW = click.option(
-    "--fit", "fit_window_ps", type=Span(), metavar="FROM:TO",
+    "--fit",
+    "fit_window_ps",
+    type=Span(),
+    metavar="FROM:TO",
     help="Lags, in ps, between which 6Dt is fitted; by default 1/50 to 1/10 of the run.",
-)  # fmt: skip
+)
 
 
 @analyze.command(DEFAULT)
@@ -118,13 +160,27 @@ def everything(**given: Any) -> None:
 
 @analyze.command()
 @common
-@click.option("--variable", "variables", multiple=True, metavar="NAME",
-              help="Over what, once or twice; by default what the definitions say.")  # fmt: skip
+@click.option(
+    "--variable",
+    "variables",
+    multiple=True,
+    metavar="NAME",
+    help="Over what, once or twice; by default what the definitions say.",
+)
 @click.option("--bins", type=click.IntRange(2, 2000), help="Bins a variable.")
-@click.option("--range", "ranges", type=Span(), multiple=True, metavar="LOW:HIGH",
-              help="Of each --variable, in its order.")  # fmt: skip
-@click.option("--jacobian", type=click.Choice(("keep", "remove")),
-              help="Whether R² (distance) or sin θ (angle) stays in P.")  # fmt: skip
+@click.option(
+    "--range",
+    "ranges",
+    type=Span(),
+    multiple=True,
+    metavar="LOW:HIGH",
+    help="Of each --variable, in its order.",
+)
+@click.option(
+    "--jacobian",
+    type=click.Choice(("keep", "remove")),
+    help="Whether R² (distance) or sin θ (angle) stays in P.",
+)
 def fes(**given: Any) -> None:
     """Free energy surfaces −kT ln P, with errors."""
     _analyse(("fes",), **given)
@@ -133,8 +189,13 @@ def fes(**given: Any) -> None:
 @analyze.command()
 @common
 @WINDOW
-@click.option("--longest", "longest_ps", type=click.FloatRange(min=0, min_open=True),
-              metavar="PS", help="Longest lag; half the run by default.")  # fmt: skip
+@click.option(
+    "--longest",
+    "longest_ps",
+    type=POSITIVE,
+    metavar="PS",
+    help="Longest lag; half the run by default.",
+)
 def msad(**given: Any) -> None:
     """Angular displacement (MSAD) and reorientation of guests."""
     _analyse(("msad",), **given)
@@ -168,7 +229,6 @@ def _analyse(
     output: Path | None,
     energy_unit: str,
     quiet: bool,
-    debug: bool,
     report: bool = False,
     **given: Any,
 ) -> None:
@@ -183,7 +243,7 @@ def _analyse(
     _ = unit.ev  # an unknown unit is told before anything is read
     line = FramesLine(quiet)
     analysis = workflow.analyse(
-        find_runs(list(paths)), Options(**given), parts, line.tell, line.frames
+        find_runs(list(paths)), Options(**given), parts, line.note, line.frames
     )
     line.clear()
     directory = output or workflow.one_path(paths)
@@ -217,7 +277,7 @@ class FramesLine(StatusLine):
             rate = n_frames / max(1e-9, self.clock() - self._began)
             self.show(f"{label}: {n_frames} frames, {rate:.0f} frames/s")
 
-    def tell(self, text: str) -> None:
+    def note(self, text: str) -> None:
         """Tell one line."""
         if not self.quiet:
             self.clear()
@@ -228,8 +288,8 @@ class FramesLine(StatusLine):
 @click.argument("log", type=PATH)
 @click.option("--plot", "figure", type=PATH, help="Draw a figure (.png, .svg or .pdf).")
 @click.option("--csv", "csv_file", type=PATH, help="Write the numbers.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-def contributions(log: Path, figure: Path | None, csv_file: Path | None, debug: bool) -> None:
+@DEBUG
+def contributions(log: Path, figure: Path | None, csv_file: Path | None) -> None:
     """Tell what fragments and binding contributed, from LOG."""
     from deltaserver.analysis.read import contributions as analysis
 

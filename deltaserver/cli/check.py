@@ -7,34 +7,45 @@ from typing import Any
 
 import click
 
+from deltaserver.cli.options.common import DEBUG, MODELS, PATH, POSITIVE, QUIET
 from deltaserver.errors import InputError
-from deltaserver.model.composite import BACKENDS, PRECISIONS, CompositeModel
+from deltaserver.model.composite import CompositeModel
+from deltaserver.model.engines import BACKENDS, PRECISIONS
 from deltaserver.model.parts import Part
-
-PATH = click.Path(path_type=Path)
-
-
-def register_check(app: click.Group) -> None:
-    """Add the ``check`` command to ``app``."""
-    app.add_command(check)
 
 
 @click.command()
-@click.option("-m", "--models", type=PATH, required=True, help="Model directory.")
+@MODELS
 @click.option("--store", is_flag=True, help="Store a frame in check.json, for later checks.")
 @click.option(
-    "--structure", type=PATH, metavar="FILE",
+    "--structure",
+    type=PATH,
+    metavar="FILE",
     help="The structure to evaluate; else the stored one, or the directory's structure.xyz.",
-)  # fmt: skip
-@click.option("--backend", type=click.Choice(BACKENDS), default="numpy", show_default=True,
-              help="What to check it with.")  # fmt: skip
+)
+@click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    default="numpy",
+    show_default=True,
+    help="What to check it with.",
+)
 @click.option("--device", metavar="DEVICE", help="Check on torch's cpu, cuda, … or auto.")
-@click.option("--precision", type=click.Choice(PRECISIONS), default="float64", show_default=True,
-              help="Of the torch backend.")  # fmt: skip
-@click.option("--tolerance", type=click.FloatRange(min=0, min_open=True), metavar="NUMBER",
-              help="In eV and eV/Å; 1e-6, or 1e-3 in float32, if not given.")  # fmt: skip
-@click.option("--quiet", is_flag=True, help="Nothing on the terminal but errors.")
-@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="float64",
+    show_default=True,
+    help="Of the torch backend.",
+)
+@click.option(
+    "--tolerance",
+    type=POSITIVE,
+    metavar="NUMBER",
+    help="In eV and eV/Å; 1e-6, or 1e-3 in float32, if not given.",
+)
+@QUIET
+@DEBUG
 def check(
     models: Path,
     store: bool,
@@ -107,10 +118,16 @@ def _table(model: CompositeModel, results: Any) -> list[str]:
     rows = [("part", "atoms", "points", "perms", "sigma", "bonds", "slope", "dE (eV)", "dF (eV/Å)")]
     for result in results:
         facts = _facts(parts.get(result.name), model.n_atoms)
-        rows.append((
-            result.name, *facts, bonds.get(result.name, ""), f"{result.slope_error:.0e}",
-            _number(result.energy_error_ev), _number(result.force_error_ev_per_ang),
-        ))  # fmt: skip
+        rows.append(
+            (
+                result.name,
+                *facts,
+                bonds.get(result.name, ""),
+                f"{result.slope_error:.0e}",
+                _number(result.energy_error_ev),
+                _number(result.force_error_ev_per_ang),
+            )
+        )
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     head = f"{model.name} ({model.reference}), {model.n_atoms} atoms"
     return [

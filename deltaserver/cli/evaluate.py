@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from deltaserver.cli.options.scan import scan_options, take_request, tell_labels
+from deltaserver.cli.options.common import AT_LEAST_0, AT_LEAST_1, DEBUG, PATH, take
+from deltaserver.cli.options.scan import SCAN_OPTIONS, ScanOptions, label_progress
+from deltaserver.errors import InputError
 
 if TYPE_CHECKING:
     from deltaserver.evaluation.scan_workflow import ScanRequest
     from deltaserver.evaluation.scans.errors import ScanErrors
-
-PATH = click.Path(path_type=Path)
-
-
-def register_evaluate(app: click.Group) -> None:
-    """Add the ``evaluate`` command to ``app``."""
-    app.add_command(evaluate)
+    from deltaserver.evaluation.splits import SplitKind, SplitRequest
 
 
 def _sizes(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, ...]:
@@ -33,44 +29,124 @@ def _sizes(_context: click.Context, _option: click.Parameter, text: str) -> tupl
     return sizes
 
 
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """What was asked of ``evaluate`` but its scan; see ``deltaserver evaluate --help``."""
+
+    directories: tuple[Path, ...]
+    kind: SplitKind | None
+    test_trajectories: tuple[int, ...]
+    test_fraction: float
+    max_test: int | None
+    train_sizes: tuple[int, ...]
+    symmetries: tuple[str, ...]
+    block_length: int | None
+    n_resamples: int
+    confidence: float
+    seed: int
+    output: Path
+    readme: bool
+    made_with: str
+    no_figures: bool
+
+
 @click.command()
 @click.argument("dataset", type=PATH, required=False)
-@click.option("-m", "--models", "directories", type=PATH, multiple=True,
-              help="Model directory; repeat it to compare several.")  # fmt: skip
 @click.option(
-    "--split", "kind", type=click.Choice(["time", "trajectory", "random", "all"]), default=None,
+    "-m",
+    "--models",
+    "directories",
+    type=PATH,
+    multiple=True,
+    help="Model directory; repeat it to compare several.",
+)
+@click.option(
+    "--split",
+    "kind",
+    type=click.Choice(["time", "trajectory", "random", "all"]),
+    default=None,
     help="Test on the end of each trajectory, on whole trajectories, on frames at random, which "
     "have neighbours in time among the training frames, or on all. Default: all of a dataset that "
     "no model was trained on, else time.",
-)  # fmt: skip
-@click.option("--test-trajectory", "test_trajectories", type=int, multiple=True,
-              help="Test on this whole trajectory; may be repeated.")  # fmt: skip
-@click.option("--test-fraction", type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
-              default=0.16, show_default=True,
-              help="Share of each trajectory, at its end.")  # fmt: skip
-@click.option("--max-test", type=click.IntRange(min=1), default=None, metavar="FRAMES",
-              help="Test on so many of these, evenly spaced.")  # fmt: skip
-@click.option("--train-sizes", callback=_sizes, default="", metavar="LIST",
-              help="First train models of so many points, as 25,50,100.")  # fmt: skip
-@click.option("--symmetry", "symmetries", multiple=True, metavar="none|fragment|product|…",
-              help="Of --train-sizes; may be repeated. [default: product]")  # fmt: skip
-@click.option("--block-length", type=click.IntRange(min=1), default=None, metavar="FRAMES",
-              help="Of the bootstrap; from the errors' correlation if not given.")  # fmt: skip
-@click.option("--resamples", "n_resamples", type=click.IntRange(min=2), default=2000,
-              show_default=True, help="Of the bootstrap.")  # fmt: skip
-@click.option("--confidence", type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
-              default=0.95, show_default=True, help="Of the intervals.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Of everything that is drawn.")  # fmt: skip
-@scan_options
-@click.option("-o", "--output", type=PATH, required=True,
-              help="Where evaluation.json, evaluation.md and the figures go.")  # fmt: skip
+)
+@click.option(
+    "--test-trajectory",
+    "test_trajectories",
+    type=int,
+    multiple=True,
+    help="Test on this whole trajectory; may be repeated.",
+)
+@click.option(
+    "--test-fraction",
+    type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+    default=0.16,
+    show_default=True,
+    help="Share of each trajectory, at its end.",
+)
+@click.option(
+    "--max-test",
+    type=AT_LEAST_1,
+    default=None,
+    metavar="FRAMES",
+    help="Test on so many of these, evenly spaced.",
+)
+@click.option(
+    "--train-sizes",
+    callback=_sizes,
+    default="",
+    metavar="LIST",
+    help="First train models of so many points, as 25,50,100.",
+)
+@click.option(
+    "--symmetry",
+    "symmetries",
+    multiple=True,
+    metavar="none|fragment|product|…",
+    help="Of --train-sizes; may be repeated. [default: product]",
+)
+@click.option(
+    "--block-length",
+    type=AT_LEAST_1,
+    default=None,
+    metavar="FRAMES",
+    help="Of the bootstrap; from the errors' correlation if not given.",
+)
+@click.option(
+    "--resamples",
+    "n_resamples",
+    type=click.IntRange(min=2),
+    default=2000,
+    show_default=True,
+    help="Of the bootstrap.",
+)
+@click.option(
+    "--confidence",
+    type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+    default=0.95,
+    show_default=True,
+    help="Of the intervals.",
+)
+@click.option(
+    "--seed", type=AT_LEAST_0, default=0, show_default=True, help="Of everything that is drawn."
+)
+@SCAN_OPTIONS
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    required=True,
+    help="Where evaluation.json, evaluation.md and the figures go.",
+)
 @click.option("--readme", is_flag=True, help="Write each model directory's README.md too.")
-@click.option("--made-with", default="", metavar="COMMAND",
-              help="What trained the models, to be stated in the Markdown.")  # fmt: skip
+@click.option(
+    "--made-with",
+    default="",
+    metavar="COMMAND",
+    help="What trained the models, to be stated in the Markdown.",
+)
 @click.option("--no-figures", is_flag=True, help="Numbers only; needs no matplotlib.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-def evaluate(dataset: Path | None, debug: bool, **options: Any) -> None:
+@DEBUG
+def evaluate(dataset: Path | None, **options: Any) -> None:
     """Test models on held-out frames of DATASET: full against Δ.
 
     \b
@@ -87,25 +163,23 @@ def evaluate(dataset: Path | None, debug: bool, **options: Any) -> None:
         --scan run/scan --calculator GFN2-xTB
     deltaserver evaluate --scan run/scan --models models/other --output run/other
     """
-    from deltaserver.errors import InputError
-
-    scan = take_request(options, options["seed"])
-    sizes = options["train_sizes"]
-    if options["symmetries"] and not sizes:
+    scan = take(ScanOptions, options).request(options["seed"])
+    asked = EvaluateRequest(**options)
+    if asked.symmetries and not asked.train_sizes:
         raise InputError("--symmetry is for --train-sizes; models that exist have their own")
-    if not options["directories"] and not sizes:
+    if not asked.directories and not asked.train_sizes:
         raise InputError("--models is missing; expected a directory with a model.yaml")
     if dataset is not None:
-        _held_out(dataset, scan, options)
+        _held_out(dataset, scan, asked)
     elif scan is None:
         raise click.MissingParameter(param_hint="'DATASET'", param_type="argument")
-    elif sizes or options["readme"]:
+    elif asked.train_sizes or asked.readme:
         raise InputError("--train-sizes and --readme are of held-out errors; give DATASET too")
     else:
-        _scan_alone(scan, options)
+        _scan_alone(scan, asked)
 
 
-def _held_out(dataset: Path, scan: ScanRequest | None, options: dict[str, Any]) -> None:
+def _held_out(dataset: Path, scan: ScanRequest | None, asked: EvaluateRequest) -> None:
     """Evaluate on held-out frames, and along a scan's curves if there is one."""
     from deltaserver.evaluation.markdown import grid_table, whole_tables
     from deltaserver.evaluation.scan_workflow import run_scan
@@ -113,40 +187,50 @@ def _held_out(dataset: Path, scan: ScanRequest | None, options: dict[str, Any]) 
     from deltaserver.evaluation.workflow import EvaluationPlan, write_evaluation
     from deltaserver.evaluation.workflow import evaluate as run
 
-    trajectories, given = options.pop("test_trajectories"), options.pop("kind")
-    kind: Any = given or ("trajectory" if trajectories else "time")
-    split = SplitRequest(kind, trajectories, options.pop("test_fraction"), options["seed"])
-    directories, sizes = options.pop("directories"), options.pop("train_sizes")
-    symmetries, output = options.pop("symmetries"), options.pop("output")
-    writing = {name: options.pop(name) for name in ("readme", "made_with")}
-    draw = not options.pop("no_figures")
-    if sizes:
-        directories += _train(dataset, sizes, symmetries, output, split)
-    # What is trained here is of this dataset; of what exists it shows.
-    plan = EvaluationPlan(split=split, all_if_unseen=kind == "time" and not given and not sizes,
-                          **options)  # fmt: skip
+    kind = asked.kind or ("trajectory" if asked.test_trajectories else "time")
+    split = SplitRequest(kind, asked.test_trajectories, asked.test_fraction, asked.seed)
+    directories = asked.directories
+    if asked.train_sizes:
+        directories += _train(dataset, split, asked)
+    plan = EvaluationPlan(
+        split=split,
+        block_length=asked.block_length,
+        n_resamples=asked.n_resamples,
+        confidence=asked.confidence,
+        seed=asked.seed,
+        max_test=asked.max_test,
+        # What is trained here is of this dataset; of what exists it shows.
+        all_if_unseen=kind == "time" and not asked.kind and not asked.train_sizes,
+    )
     found = run(dataset, directories, plan)
     if scan:
-        curves = run_scan(scan, directories, found.frames.fragments, tell_labels())
+        curves = run_scan(scan, directories, found.frames.fragments, label_progress())
         found = replace(found, scan=curves)
-    command = _command(click.get_current_context())
-    written = write_evaluation(found, output, draw=draw, command=command, **writing)
+    written = write_evaluation(
+        found,
+        asked.output,
+        draw=not asked.no_figures,
+        readme=asked.readme,
+        made_with=asked.made_with,
+        command=_command(click.get_current_context()),
+    )
     click.echo(f"{len(found.test)} test frames: {found.request.describe()}\n")
     click.echo(grid_table(found) if len(directories) > 1 else whole_tables(found))
-    _tell(found.scan, written)
+    _print_results(found.scan, written)
 
 
-def _scan_alone(scan: ScanRequest, options: dict[str, Any]) -> None:
+def _scan_alone(scan: ScanRequest, asked: EvaluateRequest) -> None:
     """Evaluate along a scan's curves."""
     from deltaserver.evaluation.scan_workflow import run_scan, write_scan
 
-    found = run_scan(scan, options["directories"], (), tell_labels())
+    found = run_scan(scan, asked.directories, (), label_progress())
     command = _command(click.get_current_context())
-    _tell(found, write_scan(found, options["output"], draw=not options["no_figures"],
-                            command=command))  # fmt: skip
+    _print_results(
+        found, write_scan(found, asked.output, draw=not asked.no_figures, command=command)
+    )
 
 
-def _tell(scan: ScanErrors | None, written: list[Path]) -> None:
+def _print_results(scan: ScanErrors | None, written: list[Path]) -> None:
     from deltaserver.evaluation.scans.report import scan_summary
 
     if scan:
@@ -154,16 +238,19 @@ def _tell(scan: ScanErrors | None, written: list[Path]) -> None:
     click.echo(f"\nwritten: {', '.join(str(path) for path in written)}")
 
 
-def _train(
-    dataset: Path, sizes: tuple[int, ...], symmetries: tuple[str, ...], output: Path, split: Any
-) -> tuple[Path, ...]:
+def _train(dataset: Path, split: SplitRequest, asked: EvaluateRequest) -> tuple[Path, ...]:
     from deltaserver.datasets.files import read_dataset
     from deltaserver.evaluation.learning_curves import train_series
 
     return train_series(
-        read_dataset(dataset), sizes, symmetries or ("product",), output / "models", split.seed,
-        split.test_trajectories, click.echo,
-    )  # fmt: skip
+        read_dataset(dataset),
+        asked.train_sizes,
+        asked.symmetries or ("product",),
+        asked.output / "models",
+        split.seed,
+        split.test_trajectories,
+        click.echo,
+    )
 
 
 def _command(context: click.Context) -> str:

@@ -1,6 +1,8 @@
-"""The help of ``deltaserver`` itself: its options under headings."""
+"""The program as a group of commands: its help, and commands that are imported when called."""
 
 from __future__ import annotations
+
+import importlib
 
 import click
 
@@ -9,16 +11,26 @@ HEADINGS = {
     "What to serve, and where": ("models", "sockets", "sockets_prefix", "component", "extras"),
     "Connection": ("connect_timeout", "reconnect", "reconnect_limit"),
     "Evaluation": ("backend", "device", "precision", "threads", "batch_window"),
-    "Guards": (
-        "structure_check",
-        "on_extrapolation",
-        "novelty_limit",
-        "uncertainty_limit",
-    ),
+    "Guards": ("structure_check", "extrapolation", "novelty_limit", "uncertainty_limit"),
     "Log": ("log_file", "log_every", "log_max_size", "log_keep", "quiet"),
     "Monitoring": ("metrics_port", "metrics_host", "health_file"),
 }
 OTHERS = "Other options"
+
+
+class LazyCommand(click.Command):
+    """Stands in for a command until it is called: its name, where it is, one line of help."""
+
+    def __init__(self, name: str, module: str, attribute: str, short_help: str) -> None:
+        super().__init__(name, short_help=short_help)
+        self.module = module
+        self.attribute = attribute
+
+    def load(self) -> click.Command:
+        """Import the command itself."""
+        command = getattr(importlib.import_module(self.module), self.attribute)
+        assert isinstance(command, click.Command)
+        return command
 
 
 class ServeGroup(click.Group):
@@ -27,7 +39,7 @@ class ServeGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; where there is none, say which there are, and how to serve.
+        """Find the command and import it; where there is none, say which, and how to serve.
 
         Raises:
             click.UsageError: no such command.
@@ -38,7 +50,8 @@ class ServeGroup(click.Group):
                 "--models DIR --socket ADDRESS to serve a model",
                 ctx,
             )
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command.load() if isinstance(command, LazyCommand) else command, rest
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options heading by heading, then the commands."""

@@ -3,93 +3,154 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
+from deltaserver.cli.options.common import (
+    AT_LEAST_0,
+    AT_LEAST_1,
+    DEBUG,
+    MODELS,
+    PATH,
+    POSITIVE,
+    together,
+)
 from deltaserver.errors import InputError
-from deltaserver.simulate.recipe import KINDS, THERMOSTATS, Recipe
+from deltaserver.simulate.recipe import KINDS, THERMOSTATS, Kind, Recipe, Subject, Thermostat
 
-PATH = click.Path(path_type=Path)
-POSITIVE = click.FloatRange(min=0.0, min_open=True)
-Function = TypeVar("Function", bound=Callable[..., Any])
+RECIPE_OPTIONS = together(
+    click.option(
+        "--structure",
+        type=PATH,
+        help="Start structure; the model's own if not given. XYZ, or anything that ASE reads.",
+    ),
+    click.option(
+        "--temperature",
+        "temperatures_k",
+        multiple=True,
+        type=POSITIVE,
+        metavar="K",
+        help="May be repeated: replicas of remd, start and end of a "
+        "ramp; for other kinds simulate makes a sweep.",
+    ),
+    click.option(
+        "--timestep",
+        "timestep_fs",
+        type=POSITIVE,
+        metavar="FS",
+        help="Of mts the outer one. 0.5 if not given, of mts 0.5 for each inner step.",
+    ),
+    click.option("--steps", type=AT_LEAST_1, default=Recipe.steps, show_default=True),
+    click.option("--seed", type=AT_LEAST_0, default=Recipe.seed, show_default=True),
+    click.option(
+        "--thermostat",
+        type=click.Choice(THERMOSTATS),
+        default=Recipe.thermostat,
+        show_default=True,
+        help="svr rescales all velocities together and leaves "
+        "diffusion alone; pimd has pile_l, nve none.",
+    ),
+    click.option(
+        "--tau",
+        "tau_fs",
+        type=POSITIVE,
+        default=Recipe.tau_fs,
+        show_default=True,
+        metavar="FS",
+        help="Time constant of the thermostat.",
+    ),
+    click.option(
+        "--beads",
+        "n_beads",
+        type=AT_LEAST_1,
+        default=Recipe.n_beads,
+        show_default=True,
+        help="Of pimRecipe.",
+    ),
+    click.option(
+        "--inner-steps",
+        "n_inner",
+        type=AT_LEAST_1,
+        default=Recipe.n_inner,
+        show_default=True,
+        help="Steps of the fragments in one of mts.",
+    ),
+    click.option(
+        "--swap-every",
+        type=AT_LEAST_1,
+        default=Recipe.swap_every,
+        show_default=True,
+        metavar="STEPS",
+        help="Between attempts to exchange, on average, of remRecipe.",
+    ),
+    click.option(
+        "--positions-every",
+        "positions_every_fs",
+        type=POSITIVE,
+        default=Recipe.positions_every_fs,
+        show_default=True,
+        metavar="FS",
+        help="Between the frames written.",
+    ),
+    click.option(
+        "--energies-every",
+        type=AT_LEAST_1,
+        metavar="STEPS",
+        help="Between the energies written; every step up to 2000, then 5 fs.",
+    ),
+    click.option(
+        "--checkpoint-every",
+        type=AT_LEAST_1,
+        default=Recipe.checkpoint_every,
+        show_default=True,
+        metavar="STEPS",
+    ),
+)
 
 
-def recipe_options(function: Function) -> Function:
-    """Add the options that make a :class:`Recipe`."""
-    d = Recipe("nvt", (300.0,))
-    at_least_1 = click.IntRange(min=1)
-    options = [
-        click.option("--structure", type=PATH, help="Start structure; the model's own if not "
-                     "given. XYZ, or anything that ASE reads."),
-        click.option("--temperature", "temperatures_k", multiple=True, type=POSITIVE,
-                     metavar="K", help="May be repeated: replicas of remd, start and end of a "
-                     "ramp; for other kinds simulate makes a sweep."),
-        click.option("--timestep", "timestep_fs", type=POSITIVE, metavar="FS",
-                     help="Of mts the outer one. 0.5 if not given, of mts 0.5 for each inner "
-                     "step."),
-        click.option("--steps", type=at_least_1, default=d.steps, show_default=True),
-        click.option("--seed", type=click.IntRange(min=0), default=d.seed, show_default=True),
-        click.option("--thermostat", type=click.Choice(THERMOSTATS), default=d.thermostat,
-                     show_default=True, help="svr rescales all velocities together and leaves "
-                     "diffusion alone; pimd has pile_l, nve none."),
-        click.option("--tau", "tau_fs", type=POSITIVE, default=d.tau_fs, show_default=True,
-                     metavar="FS", help="Time constant of the thermostat."),
-        click.option("--beads", "n_beads", type=at_least_1, default=d.n_beads,
-                     show_default=True, help="Of pimd."),
-        click.option("--inner-steps", "n_inner", type=at_least_1, default=d.n_inner,
-                     show_default=True, help="Steps of the fragments in one of mts."),
-        click.option("--swap-every", type=at_least_1, default=d.swap_every, show_default=True,
-                     metavar="STEPS", help="Between attempts to exchange, on average, of remd."),
-        click.option("--positions-every", "positions_every_fs", type=POSITIVE,
-                     default=d.positions_every_fs, show_default=True, metavar="FS",
-                     help="Between the frames written."),
-        click.option("--energies-every", type=at_least_1, metavar="STEPS",
-                     help="Between the energies written; every step up to 2000, then 5 fs."),
-        click.option("--checkpoint-every", type=at_least_1, default=d.checkpoint_every,
-                     show_default=True, metavar="STEPS"),
-    ]  # fmt: skip
-    for option in reversed(options):
-        function = option(function)
-    return function
+@dataclass(frozen=True)
+class RecipeRequest:
+    """What a :class:`Recipe` is asked to be, but for kind and temperatures."""
 
+    timestep_fs: float | None
+    steps: int
+    seed: int
+    thermostat: Thermostat
+    tau_fs: float
+    n_beads: int
+    n_inner: int
+    swap_every: int
+    positions_every_fs: float
+    energies_every: int | None
+    checkpoint_every: int
 
-RECIPE_FLAGS = {
-    "timestep_fs": "--timestep", "steps": "--steps", "seed": "--seed",
-    "thermostat": "--thermostat", "tau_fs": "--tau", "n_beads": "--beads",
-    "n_inner": "--inner-steps", "swap_every": "--swap-every",
-    "positions_every_fs": "--positions-every", "energies_every": "--energies-every",
-    "checkpoint_every": "--checkpoint-every",
-}  # fmt: skip
-
-
-def recipe_of(kind: Any, temperatures_k: tuple[float, ...], options: dict[str, Any]) -> Recipe:
-    """Make the recipe of the options given; raise InputError where they do not fit."""
-    timestep_fs = options["timestep_fs"]
-    if timestep_fs is None:
-        timestep_fs = Recipe.timestep_fs * (options["n_inner"] if kind == "mts" else 1)
-    return Recipe(kind, temperatures_k, **{**options, "timestep_fs": timestep_fs})
+    def recipe(self, kind: Kind, temperatures_k: tuple[float, ...]) -> Recipe:
+        """Make the recipe; raise InputError where something does not fit."""
+        n_inner = self.n_inner if kind == "mts" else 1
+        settings = asdict(self)
+        settings["timestep_fs"] = self.timestep_fs or Recipe.timestep_fs * n_inner
+        return Recipe(kind, temperatures_k, **settings)
 
 
 @click.command("input")
-@click.option("-m", "--models", type=PATH, required=True, help="Model directory.")
+@MODELS
 @click.option("--kind", type=click.Choice(KINDS), required=True)
 @click.option("--component", default="total", show_default=True, help="What is to be served.")
 @click.option("--address", default="delta", show_default=True, help="Of i-PI's unix socket.")
 @click.option("-o", "--output", type=PATH, help="Write a file, not to the terminal.")
-@recipe_options
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@RECIPE_OPTIONS
+@DEBUG
 def input_command(
     models: Path,
-    kind: Any,
+    kind: Kind,
     component: str,
     address: str,
     output: Path | None,
     structure: Path | None,
     temperatures_k: tuple[float, ...],
-    debug: bool,
     **options: Any,
 ) -> None:
     """Write an i-PI input for a model directory.
@@ -101,7 +162,7 @@ def input_command(
     from deltaserver.serve.loading import load_model
     from deltaserver.simulate.recipe import render
 
-    recipe = recipe_of(kind, temperatures_k or (300.0,), options)
+    recipe = RecipeRequest(**options).recipe(kind, temperatures_k or (300.0,))
     model, _ = load_model(models, component)
     text = render(recipe, subject_of(models, structure, model, component, kind), address)
     if output is None:
@@ -113,10 +174,11 @@ def input_command(
         raise InputError(f"--output {output}: {(error.strerror or '').lower()}") from error
 
 
-def subject_of(models: Path, structure: Path | None, model: Any, component: str, kind: str) -> Any:
+def subject_of(
+    models: Path, structure: Path | None, model: Any, component: str, kind: str
+) -> Subject:
     """Put together what a recipe is applied to."""
     from deltaserver.model.manifest import BOUND_PARTS
-    from deltaserver.simulate.recipe import Subject
     from deltaserver.simulate.structure import start_structure
 
     start = start_structure(models, structure, model)
@@ -128,11 +190,17 @@ def subject_of(models: Path, structure: Path | None, model: Any, component: str,
         "fragments": fragments,
     }.get(component, [component])
     if kind == "mts" and (component != "total" or not binding):
-        raise InputError("--kind mts splits fragments from binding: it needs both, and --component"
-                         " total")  # fmt: skip
+        raise InputError(
+            "--kind mts splits fragments from binding: it needs both, and --component total"
+        )
     directory = models if models.is_dir() else models.parent
     slug = re.sub(r"[^A-Za-z0-9_+-]+", "_", directory.resolve().name) or "model"
     return Subject(
-        f"{slug}_{kind}", model.name, str(models), start.numbers, start.positions_ang,
-        tuple(parts), start.symbols,
-    )  # fmt: skip
+        f"{slug}_{kind}",
+        model.name,
+        str(models),
+        start.numbers,
+        start.positions_ang,
+        tuple(parts),
+        start.symbols,
+    )

@@ -6,21 +6,20 @@ from pathlib import Path
 
 import click
 
-PATH = click.Path(path_type=Path)
-
-
-def register_reorder(app: click.Group) -> None:
-    """Add the ``reorder`` command to ``app``."""
-    app.add_command(reorder)
+from deltaserver.cli.options.common import DEBUG, MODELS, PATH
 
 
 @click.command()
 @click.argument("structure", type=PATH, metavar="FILE")
-@click.option("-m", "--models", type=PATH, required=True, help="Model directory.")
-@click.option("-o", "--output", type=PATH,
-              help="XYZ file to be written. [default: FILE's name with _reordered]")  # fmt: skip
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-def reorder(structure: Path, models: Path, output: Path | None, debug: bool) -> None:
+@MODELS
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    help="XYZ file to be written. [default: FILE's name with _reordered]",
+)
+@DEBUG
+def reorder(structure: Path, models: Path, output: Path | None) -> None:
     """Write the structures of FILE with their atoms in a model's order.
 
     \b

@@ -3,59 +3,64 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from deltaserver.cli.input import (
-    PATH,
-    POSITIVE,
-    RECIPE_FLAGS,
-    input_command,
-    recipe_of,
-    recipe_options,
-    subject_of,
-)
-from deltaserver.cli.options.guards import guard_options, guard_settings
+from deltaserver.cli.input import RECIPE_OPTIONS, RecipeRequest, subject_of
+from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, DEVICE, PATH, POSITIVE, QUIET, take
+from deltaserver.cli.options.guards import GUARD_OPTIONS
 from deltaserver.errors import InputError
-from deltaserver.serve.answer import EXTRAS
+from deltaserver.serve.settings import EXTRAS, GuardSettings
 from deltaserver.simulate.blowup import Limits
-from deltaserver.simulate.recipe import KINDS, Recipe
+from deltaserver.simulate.recipe import KINDS, Kind, Subject
+from deltaserver.simulate.request import RunOptions, RunRequest, read_request
 
+if TYPE_CHECKING:
+    from deltaserver.simulate.ipi.input import IpiInput
+    from deltaserver.simulate.record import RunRecord
+    from deltaserver.simulate.sweep import SweepRun
 
-def register_simulate(app: click.Group) -> None:
-    """Add ``input`` and ``simulate`` to the command line."""
-    app.add_command(input_command)
-    app.add_command(simulate)
-
-
-GUARD_NAMES = ("structure_check", "on_extrapolation", "novelty_limit", "uncertainty_limit")
+DEFAULT_K = 300.0
 
 
 @dataclass(frozen=True)
-class Request:
-    """What was asked of ``simulate``, before anything is read."""
+class Place:
+    """Where a run or a sweep goes on, and whether it is to continue what is there."""
+
+    directory: Path
+    resume: bool
+    quiet: bool
+
+
+@dataclass(frozen=True)
+class SimulateRequest:
+    """What was asked of ``simulate`` beside the place; see ``deltaserver simulate --help``.
+
+    Attributes:
+        steps: if they were given, and are not the default.
+    """
 
     ipi_input: Path | None
     models: Path | None
-    kind: Any
+    kind: Kind | None
     temperatures_k: tuple[float, ...]
     structure: Path | None
     component: str | None
-    directory: Path
-    resume: bool
     jobs: int
-    log_every: int | None
-    limits: Limits
-    guard: dict[str, Any]
     serve: tuple[str, ...]
-    device: str | None
-    threads: int | None
-    extras: str | None
-    quiet: bool
-    options: dict[str, Any]
+    recipe: RecipeRequest
+    steps: int | None
+    options: RunOptions
+
+    @property
+    def models_there(self) -> Path:
+        """Return the model directory, or raise InputError where none was given."""
+        if self.models is None:
+            raise InputError("--models is missing; expected a directory with a model.yaml")
+        return self.models
 
 
 @click.command()
@@ -63,9 +68,13 @@ class Request:
 @click.option("-m", "--models", type=PATH, help="Model directory.")
 @click.option("--kind", type=click.Choice(KINDS), help="Make the input too; see deltaserver input.")
 @click.option(
-    "-d", "--directory", type=PATH, default=Path("run"), show_default=True,
+    "-d",
+    "--directory",
+    type=PATH,
+    default=Path("run"),
+    show_default=True,
     help="Where i-PI runs and the log goes; of a sweep, where its runs' directories go.",
-)  # fmt: skip
+)
 @click.option("--component", help="What to serve; total if not given.")
 @click.option(
     "--serve",
@@ -74,14 +83,10 @@ class Request:
     help="Name of an ffsocket of the input that "
     "is ours; may be repeated. All, if not given and each names a component.",
 )
-@click.option(
-    "--device",
-    metavar="DEVICE",
-    help="Evaluate with torch on cpu, cuda, cuda:1, …, or auto: a GPU if there is one.",
-)
+@DEVICE
 @click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=AT_LEAST_1,
     help="Threads of the evaluation; see deltaserver --help.",
 )
 @click.option(
@@ -90,23 +95,51 @@ class Request:
     help="What i-PI gets beside forces: a summary, or every contribution's forces too.  [summary]",
 )
 @click.option("--resume", is_flag=True, help="Continue what is in the directory.")
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True,
-              help="Runs of a sweep at a time; each takes a core.")  # fmt: skip
-@recipe_options
-@click.option("--log-every", type=click.IntRange(min=1), metavar="STRUCTURES",
-              help="All of short runs, every tenth of long ones, if not given.")  # fmt: skip
-@click.option("--max-stretch", "stretch", type=POSITIVE, default=Limits.stretch,
-              show_default=True, help="Longest bond, in sums of covalent radii.")  # fmt: skip
-@click.option("--max-separation", "separation_ang", type=POSITIVE, metavar="ANG",
-              default=Limits.separation_ang, show_default=True,
-              help="How far a fragment may be from the others.")  # fmt: skip
-@click.option("--max-drift", "drift_ev_per_atom", type=POSITIVE, metavar="EV",
-              default=Limits.drift_ev_per_atom, show_default=True,
-              help="How far the conserved quantity may go, per atom.")  # fmt: skip
-@guard_options
-@click.option("--quiet", is_flag=True, help="Nothing on the terminal but errors.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-def simulate(debug: bool, **options: Any) -> None:
+@click.option(
+    "--jobs",
+    type=AT_LEAST_1,
+    default=1,
+    show_default=True,
+    help="Runs of a sweep at a time; each takes a core.",
+)
+@RECIPE_OPTIONS
+@click.option(
+    "--log-every",
+    type=AT_LEAST_1,
+    metavar="STRUCTURES",
+    help="All of short runs, every tenth of long ones, if not given.",
+)
+@click.option(
+    "--max-stretch",
+    "stretch",
+    type=POSITIVE,
+    default=Limits.stretch,
+    show_default=True,
+    help="Longest bond, in sums of covalent radii.",
+)
+@click.option(
+    "--max-separation",
+    "separation_ang",
+    type=POSITIVE,
+    metavar="ANG",
+    default=Limits.separation_ang,
+    show_default=True,
+    help="How far a fragment may be from the others.",
+)
+@click.option(
+    "--max-drift",
+    "drift_ev_per_atom",
+    type=POSITIVE,
+    metavar="EV",
+    default=Limits.drift_ev_per_atom,
+    show_default=True,
+    help="How far the conserved quantity may go, per atom.",
+)
+@GUARD_OPTIONS
+@click.option("--request", type=PATH, hidden=True, help="Run what a sweep has written there.")
+@QUIET
+@DEBUG
+def simulate(**options: Any) -> None:
     """Run i-PI and serve it, both from this one command.
 
     \b
@@ -117,23 +150,32 @@ def simulate(debug: bool, **options: Any) -> None:
     Continue a run or a sweep that was stopped or killed:
         deltaserver simulate --resume --directory run
     """
-    limits = Limits(*(options.pop(n) for n in ("stretch", "separation_ang", "drift_ev_per_atom")))
-    guard = {name: options.pop(name) for name in GUARD_NAMES}
-    recipe = {name: options.pop(name) for name in RECIPE_FLAGS}
-    given = {name for name in recipe if _is_given(name)}
-    request = Request(limits=limits, guard=guard, options=recipe, **options)
+    place = take(Place, options)
+    if (handed_over := options.pop("request")) is not None:
+        _run_recipe(read_request(handed_over), place)
+        return
+    given = {field.name for field in fields(RecipeRequest) if _is_given(field.name)}
+    recipe = take(RecipeRequest, options)
+    limits, guard = take(Limits, options), take(GuardSettings, options)
+    request = SimulateRequest(
+        recipe=recipe,
+        steps=recipe.steps if "steps" in given else None,
+        options=replace(take(RunOptions, options), limits=limits, guard=guard),
+        **options,
+    )
     if request.kind is None:
         useless = given | {n for n in ("temperatures_k", "structure") if options[n]}
         if useless - {"steps"}:
-            raise InputError(f"{', '.join(sorted(useless))}: only with --kind, which makes the "
-                             "input")  # fmt: skip
-        _simulate_input(request, recipe["steps"] if "steps" in given else None)
+            raise InputError(
+                f"{', '.join(sorted(useless))}: only with --kind, which makes the input"
+            )
+        _simulate_input(request, place)
     elif request.ipi_input is not None:
         raise InputError("INPUT.xml and --kind: give the one or the other")
     elif len(request.temperatures_k) > 1 and request.kind not in ("remd", "ramp"):
-        _sweep(request)
+        _sweep(request, request.kind, place)
     else:
-        _simulate_kind(request)
+        _simulate_kind(request, request.kind, place)
 
 
 def _is_given(name: str) -> bool:
@@ -141,30 +183,28 @@ def _is_given(name: str) -> bool:
     return source is click.core.ParameterSource.COMMANDLINE
 
 
-def _simulate_input(request: Request, steps: int | None) -> None:
+def _simulate_input(request: SimulateRequest, place: Place) -> None:
     """Run an input that is there; with --resume it may be the directory's own."""
     from deltaserver.simulate.directory import INPUT_NAME
     from deltaserver.simulate.ipi.input import read_input
     from deltaserver.simulate.record import RunRecord, read_record
     from deltaserver.simulate.sweep import read_sweep
 
-    path = request.ipi_input
-    if request.resume and path is None and (runs := read_sweep(request.directory)):
-        _resume_sweep(request, runs, steps)
+    path, directory = request.ipi_input, place.directory
+    if place.resume and path is None and (runs := read_sweep(directory)):
+        _resume_sweep(request, runs, place)
         return
-    old = read_record(request.directory) if request.resume else None
+    old = read_record(directory) if place.resume else None
     if path is None:
-        if not request.resume:
+        if not place.resume:
             raise InputError("expected INPUT.xml, or --kind to make one, or --resume")
         if old is None:
-            raise InputError(f"{request.directory}: no run to be resumed")
-        path = request.directory / INPUT_NAME
-    models = request.models or (Path(old.models) if old else None)
-    if models is None:
-        raise InputError("--models is missing; expected a directory with a model.yaml")
+            raise InputError(f"{directory}: no run to be resumed")
+        path = directory / INPUT_NAME
+    models = Path(old.models) if old and not request.models else request.models_there
     ipi_input = read_input(path)
-    if steps is not None:
-        ipi_input = ipi_input.with_total_steps(steps)
+    if request.steps is not None:
+        ipi_input = ipi_input.with_total_steps(request.steps)
     component = request.component or (old.component if old else "total")
     record = old or RunRecord(
         str(models.resolve()), component, "custom", (), None, None, None, ipi_input.prefix
@@ -172,89 +212,105 @@ def _simulate_input(request: Request, steps: int | None) -> None:
     serve = request.serve or record.serve
     ipi_input = ipi_input.serving(serve)
     record = replace(record, models=str(models.resolve()), component=component, serve=serve)
-    _run(request, ipi_input, replace(record, total_steps=ipi_input.total_steps))
+    record = replace(record, total_steps=ipi_input.total_steps)
+    _run(ipi_input, record, request.options, place)
 
 
-def _run(request: Request, ipi_input: Any, record: Any) -> None:
+def _run(ipi_input: IpiInput, record: RunRecord, options: RunOptions, place: Place) -> None:
     from deltaserver.serve.loading import load_model
     from deltaserver.simulate.record import read_record
     from deltaserver.simulate.run import RunPlan, run
 
-    old = read_record(request.directory) if request.resume else None
+    old = read_record(place.directory) if place.resume else None
     if old and old.status == "blown up":
-        raise InputError(f"{request.directory}: this run has blown up; begin it anew, from another "
-                         "structure or with a smaller time step")  # fmt: skip
+        raise InputError(
+            f"{place.directory}: this run has blown up; begin it anew, from another structure or "
+            "with a smaller time step"
+        )
     if old and _nothing_left(old, ipi_input.last_step):
-        if not request.quiet:
-            click.echo(f"{request.directory}: finished at step {old.step}; nothing to do", err=True)
+        if not place.quiet:
+            done = f"{place.directory}: finished at step {old.step}; nothing to do"
+            click.echo(done, err=True)
         return
     record = replace(
         record,
-        device=request.device or record.device,
-        threads=request.threads or record.threads,
-        extras=request.extras or record.extras,
+        device=options.device or record.device,
+        threads=options.threads or record.threads,
+        extras=options.extras or record.extras,
     )
-    backend = "torch" if record.device else "numpy"
+    plan = RunPlan(ipi_input, record, place.directory, place.resume, options)
     try:
         model, notes = load_model(
-            Path(record.models), record.component, backend, record.device or "auto",
-            threads=record.threads, quiet=request.quiet,
-        )  # fmt: skip
+            Path(record.models),
+            record.component,
+            plan.backend,
+            record.device or "auto",
+            threads=record.threads,
+            quiet=place.quiet,
+        )
     except SystemExit:  # a signal: for the daemon a clean end, for a run no end at all
         raise KeyboardInterrupt from None
-    frame = request.directory / "deltaserver.jsonl"
-    guard = guard_settings(**request.guard, log_file=frame, single_precision=False)
-    plan = RunPlan(
-        ipi_input, record, request.directory, request.resume, request.log_every, request.limits,
-        guard, backend,
-    )  # fmt: skip
-    run(plan, model, notes, request.quiet)
+    run(plan, model, notes, place.quiet)
 
 
-def _nothing_left(old: Any, last_step: int) -> bool:
+def _nothing_left(old: RunRecord, last_step: int) -> bool:
     """Tell whether a run has had all its steps, or was done in fewer than it had."""
     if old.status != "finished":
         return False
     return old.step >= last_step or old.reason is not None
 
 
-def _simulate_kind(request: Request) -> None:
+def _simulate_kind(request: SimulateRequest, kind: Kind, place: Place) -> None:
     """Run one run whose input is made here."""
+    run = _run_request(request, kind, request.temperatures_k or (DEFAULT_K,))
+    _run_recipe(run, place, request.serve)
+
+
+def _run_request(
+    request: SimulateRequest, kind: Kind, temperatures_k: tuple[float, ...]
+) -> RunRequest:
+    """Return what one run is asked."""
+    models, component = request.models_there, request.component or "total"
+    recipe = request.recipe.recipe(kind, temperatures_k)
+    return RunRequest(models, recipe, request.structure, component, request.options)
+
+
+def _run_recipe(request: RunRequest, place: Place, serve: tuple[str, ...] = ()) -> None:
+    """Make the input of a recipe, and run it."""
     from deltaserver.simulate.directory import INPUT_NAME
     from deltaserver.simulate.ipi.input import parse_input
     from deltaserver.simulate.recipe import render
     from deltaserver.simulate.record import RunRecord, read_record
 
-    temperatures = request.temperatures_k or (300.0,)
-    recipe, subject = _ingredients(request, temperatures)
+    subject = _subject(request, place.quiet)
+    recipe = request.recipe
     record = RunRecord(
-        str(_models(request).resolve()), request.component or "total", recipe.kind, temperatures,
-        recipe.timestep_fs, recipe.seed, recipe.steps, subject.slug,
-    )  # fmt: skip
-    old = read_record(request.directory) if request.resume else None
+        str(request.models.resolve()),
+        request.component,
+        recipe.kind,
+        recipe.temperatures_k,
+        recipe.timestep_fs,
+        recipe.seed,
+        recipe.steps,
+        subject.slug,
+    )
+    old = read_record(place.directory) if place.resume else None
     if old is not None:
-        _check_same(request.directory, old, record)
+        _check_same(place.directory, old, record)
         record = replace(record, device=old.device, threads=old.threads, extras=old.extras)
-    if request.serve:
+    if serve:
         raise InputError("--serve: only with INPUT.xml; all sockets of an input made here are ours")
-    text = render(recipe, subject, _unique_address(request.directory))
-    _run(request, parse_input(request.directory / INPUT_NAME, text), record)
+    text = render(recipe, subject, _unique_address(place.directory))
+    _run(parse_input(place.directory / INPUT_NAME, text), record, request.options, place)
 
 
-def _models(request: Request) -> Path:
-    if request.models is None:
-        raise InputError("--models is missing; expected a directory with a model.yaml")
-    return request.models
-
-
-def _ingredients(request: Request, temperatures: tuple[float, ...]) -> tuple[Recipe, Any]:
-    """Return the recipe and what it is applied to, or raise InputError."""
+def _subject(request: RunRequest, quiet: bool) -> Subject:
+    """Return what the recipe is applied to, or raise InputError."""
     from deltaserver.serve.loading import load_model
 
-    models, component = _models(request), request.component or "total"
-    recipe = recipe_of(request.kind, temperatures, request.options)
-    model, _ = load_model(models, component, quiet=request.quiet)
-    return recipe, subject_of(models, request.structure, model, component, request.kind)
+    models, component = request.models, request.component
+    model, _ = load_model(models, component, quiet=quiet)
+    return subject_of(models, request.structure, model, component, request.recipe.kind)
 
 
 def _unique_address(directory: Path) -> str:
@@ -263,7 +319,7 @@ def _unique_address(directory: Path) -> str:
     return f"delta_{digest}"
 
 
-def _check_same(directory: Path, old: Any, new: Any) -> None:
+def _check_same(directory: Path, old: RunRecord, new: RunRecord) -> None:
     from deltaserver.textio.journal import changed
 
     before, now = asdict(old), asdict(new)
@@ -275,7 +331,7 @@ def _check_same(directory: Path, old: Any, new: Any) -> None:
         )
 
 
-def _sweep(request: Request) -> None:
+def _sweep(request: SimulateRequest, kind: Kind, place: Place) -> None:
     """Run one run for each temperature."""
     from deltaserver.simulate.record import make_directory
     from deltaserver.simulate.sweep import SweepRun, read_sweep, write_sweep
@@ -284,52 +340,31 @@ def _sweep(request: Request) -> None:
         raise InputError("--temperature: one stands there twice")
     runs = []
     for kelvin in request.temperatures_k:
-        recipe, subject = _ingredients(request, (kelvin,))  # complains before anything is run
-        name, options = f"{kelvin:g}K", _run_options(request, kelvin)
-        directory = request.directory / name
-        runs.append(SweepRun(name, directory, options, recipe.steps, f"{subject.slug}.out"))
-    make_directory(request.directory)
-    if request.resume:  # with other temperatures a sweep grows
+        run, name = _run_request(request, kind, (kelvin,)), f"{kelvin:g}K"
+        slug = _subject(run, place.quiet).slug  # complains before anything is run
+        # Equal noise would make runs follow one another, and their errors with them.
+        run = run.absolute().with_seed(run.recipe.seed + round(kelvin))
+        runs.append(SweepRun(name, place.directory / name, run, f"{slug}.out"))
+    make_directory(place.directory)
+    if place.resume:  # with other temperatures a sweep grows
         names = {run.name for run in runs}
-        runs += [run for run in read_sweep(request.directory) or () if run.name not in names]
-    write_sweep(request.directory, runs)
-    _run_sweep(request, runs)
+        runs += [run for run in read_sweep(place.directory) or () if run.name not in names]
+    write_sweep(place.directory, runs)
+    _run_sweep(runs, request.jobs, place)
 
 
-def _resume_sweep(request: Request, runs: list[Any], steps: int | None) -> None:
+def _resume_sweep(request: SimulateRequest, runs: list[SweepRun], place: Place) -> None:
     """Go on with what sweep.json lists, perhaps to another number of steps."""
     from deltaserver.simulate.sweep import write_sweep
 
-    if steps is not None:
-        runs = [run.with_total_steps(steps) for run in runs]
-        write_sweep(request.directory, runs)
-    _run_sweep(request, runs)
+    if request.steps is not None:
+        runs = [run.with_total_steps(request.steps) for run in runs]
+        write_sweep(place.directory, runs)
+    _run_sweep(runs, request.jobs, place)
 
 
-def _run_sweep(request: Request, runs: list[Any]) -> None:
+def _run_sweep(runs: list[SweepRun], jobs: int, place: Place) -> None:
     from deltaserver.simulate.progress import ProgressLine
     from deltaserver.simulate.sweep import run_all
 
-    run_all(runs, request.jobs, request.resume, None if request.quiet else ProgressLine())
-
-
-def _run_options(request: Request, kelvin: float) -> tuple[str, ...]:
-    """Return the options that run one temperature of a sweep, from any directory."""
-    limits, structure = request.limits, request.structure
-    options: dict[str, Any] = {
-        "--models": _models(request).resolve(), "--kind": request.kind, "--temperature": kelvin,
-        "--structure": structure and structure.resolve(),
-        "--component": request.component, "--log-every": request.log_every,
-        "--max-stretch": limits.stretch, "--max-separation": limits.separation_ang,
-        "--max-drift": limits.drift_ev_per_atom,
-        "--on-extrapolation": request.guard["on_extrapolation"],
-        "--novelty-limit": request.guard["novelty_limit"],
-        "--uncertainty-limit": request.guard["uncertainty_limit"],
-        "--device": request.device, "--threads": request.threads, "--extras": request.extras,
-        **{flag: request.options[name] for name, flag in RECIPE_FLAGS.items()},
-        # Equal noise would make runs follow one another, and their errors with them.
-        "--seed": request.options["seed"] + round(kelvin),
-    }  # fmt: skip
-    words = [f"{flag}={value}" for flag, value in options.items() if value is not None]
-    words += [] if request.guard["structure_check"] else ["--no-structure-check"]
-    return tuple(words)
+    run_all(runs, jobs, place.resume, None if place.quiet else ProgressLine())

@@ -15,11 +15,11 @@ class MinuteLines:
     """Tells how far something is, at most once a minute.
 
     Attributes:
-        tell: prints a line.
+        write: prints a line.
         clock: seconds.
     """
 
-    tell: Callable[[str], None]
+    write: Callable[[str], None]
     clock: Callable[[], float] = time.monotonic
     _what: str = ""
     _began: float = 0.0
@@ -37,7 +37,7 @@ class MinuteLines:
         left = ""
         if 0.0 < fraction < 1.0:
             left = f", {(now - self._began) * (1.0 - fraction) / fraction / 60.0:.0f} min left"
-        self.tell(f"{what}: {100.0 * fraction:.0f} %{left}")
+        self.write(f"{what}: {100.0 * fraction:.0f} %{left}")
 
 
 @dataclass

@@ -9,15 +9,9 @@ from typing import Any
 
 import click
 
+from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, PATH, QUIET
 from deltaserver.cli.options.sizes import as_bytes
 from deltaserver.cli.terminal import MinuteLines
-
-PATH = click.Path(path_type=Path)
-
-
-def register_train(app: click.Group) -> None:
-    """Add the ``train`` command to ``app``."""
-    app.add_command(train)
 
 
 def _numbers(_context: click.Context, _option: click.Parameter, text: str) -> tuple[float, ...]:
@@ -53,74 +47,183 @@ def _integers(_context: click.Context, _option: click.Parameter, text: str) -> t
 @click.argument("dataset", type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, help="Model directory to be written.")
 @click.option(
-    "--component", default="all", show_default=True,
-    help="all, a fragment's name, binding or full.",
-)  # fmt: skip
-@click.option("--n-train", type=click.IntRange(min=1), default=100, show_default=True,
-              help="Training points of each component.")  # fmt: skip
-@click.option("--n-valid", type=click.IntRange(min=1), default=50, show_default=True,
-              help="Validation frames, later in time, that sigma is chosen by.")  # fmt: skip
-@click.option("--sigma", "sigmas", callback=_numbers, default="auto", show_default=True,
-              metavar="LIST", help="Length scales to try, as 10,20,40; auto searches.")  # fmt: skip
-@click.option("--prior", type=click.Choice(["none", "pairs", "pairs-limit"]), default="none",
-              show_default=True, help="Of the binding: pairs fits a pair potential first, and the "
-              "binding model learns what is left; pairs-limit also an energy of fragments far "
-              "apart, for references that leave charge with the wrong one.")  # fmt: skip
-@click.option("--intra-weight", "intra_weights", callback=_weights, default="1", show_default=True,
-              metavar="LIST", help="Weights to try of distances within fragments in the binding "
-              "model, as 0,0.1,1; 1 is native sGDML.")  # fmt: skip
-@click.option("--linear", type=click.Choice(["none", "distances"]), default="none",
-              show_default=True, help="distances fits a linear expansion first, to all training "
-              "frames: of a fragment's bonds, angles and torsions, of pairs of sites between "
-              "fragments; the kernel learns what is left.")  # fmt: skip
+    "--component", default="all", show_default=True, help="all, a fragment's name, binding or full."
+)
 @click.option(
-    "--symmetry", default="product", show_default=True, metavar="none|fragment|product|sgdml|FILE",
+    "--n-train",
+    type=AT_LEAST_1,
+    default=100,
+    show_default=True,
+    help="Training points of each component.",
+)
+@click.option(
+    "--n-valid",
+    type=AT_LEAST_1,
+    default=50,
+    show_default=True,
+    help="Validation frames, later in time, that sigma is chosen by.",
+)
+@click.option(
+    "--sigma",
+    "sigmas",
+    callback=_numbers,
+    default="auto",
+    show_default=True,
+    metavar="LIST",
+    help="Length scales to try, as 10,20,40; auto searches.",
+)
+@click.option(
+    "--prior",
+    type=click.Choice(["none", "pairs", "pairs-limit"]),
+    default="none",
+    show_default=True,
+    help="Of the binding: pairs fits a pair potential first, and the "
+    "binding model learns what is left; pairs-limit also an energy of fragments far "
+    "apart, for references that leave charge with the wrong one.",
+)
+@click.option(
+    "--intra-weight",
+    "intra_weights",
+    callback=_weights,
+    default="1",
+    show_default=True,
+    metavar="LIST",
+    help="Weights to try of distances within fragments in the binding "
+    "model, as 0,0.1,1; 1 is native sGDML.",
+)
+@click.option(
+    "--linear",
+    type=click.Choice(["none", "distances"]),
+    default="none",
+    show_default=True,
+    help="distances fits a linear expansion first, to all training "
+    "frames: of a fragment's bonds, angles and torsions, of pairs of sites between "
+    "fragments; the kernel learns what is left.",
+)
+@click.option(
+    "--symmetry",
+    default="product",
+    show_default=True,
+    metavar="none|fragment|product|sgdml|FILE",
     help="Permutations: none; those of each fragment's bonds for its own model; products of "
     "these and exchange for binding and full too; sgdml's own search; or a file's.",
-)  # fmt: skip
-@click.option("--max-permutations", "cap", type=click.IntRange(min=1), default=1000,
-              show_default=True, help="Use a subgroup of at most this size.")  # fmt: skip
-@click.option("--lambda", "lambdas", callback=_weights, default="1e-10", show_default=True,
-              metavar="LIST", help="Regularisations to try, as 1e-10,1e-6.")  # fmt: skip
-@click.option("--energies", type=click.FloatRange(min=0.0), default=0.0, show_default=True,
-              metavar="WEIGHT", help="Learn energies beside the forces, so weighted; 1 is sgdml's "
-              "E_cstr, 0 is forces alone.")  # fmt: skip
-@click.option("--train-fraction", type=click.FloatRange(0.0, 1.0, min_open=True), default=0.8,
-              show_default=True,
-              help="Share of each trajectory, from its start; the rest is held out.")  # fmt: skip
-@click.option("--hold-out", "held_out_trajectories", callback=_integers, default="",
-              metavar="LIST", help="Trajectories held out as a whole, as 3,4.")  # fmt: skip
-@click.option("--selection", type=click.Choice(["random", "strata", "farthest"]),
-              default="strata", show_default=True,
-              help="How points are chosen: at random, by strata of the energy, or the farthest "
-              "from those that are, of every trajectory its share.")  # fmt: skip
+)
+@click.option(
+    "--max-permutations",
+    "cap",
+    type=AT_LEAST_1,
+    default=1000,
+    show_default=True,
+    help="Use a subgroup of at most this size.",
+)
+@click.option(
+    "--lambda",
+    "lambdas",
+    callback=_weights,
+    default="1e-10",
+    show_default=True,
+    metavar="LIST",
+    help="Regularisations to try, as 1e-10,1e-6.",
+)
+@click.option(
+    "--energies",
+    type=click.FloatRange(min=0.0),
+    default=0.0,
+    show_default=True,
+    metavar="WEIGHT",
+    help="Learn energies beside the forces, so weighted; 1 is sgdml's E_cstr, 0 is forces alone.",
+)
+@click.option(
+    "--train-fraction",
+    type=click.FloatRange(0.0, 1.0, min_open=True),
+    default=0.8,
+    show_default=True,
+    help="Share of each trajectory, from its start; the rest is held out.",
+)
+@click.option(
+    "--hold-out",
+    "held_out_trajectories",
+    callback=_integers,
+    default="",
+    metavar="LIST",
+    help="Trajectories held out as a whole, as 3,4.",
+)
+@click.option(
+    "--selection",
+    type=click.Choice(["random", "strata", "farthest"]),
+    default="strata",
+    show_default=True,
+    help="How points are chosen: at random, by strata of the energy, or the farthest "
+    "from those that are, of every trajectory its share.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the points drawn.")
-@click.option("--threads", type=click.IntRange(min=1), default=None,
-              help="Threads; all cores if not given.")  # fmt: skip
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True,
-              help="What factorises the kernel matrix, or makes its products.")  # fmt: skip
-@click.option("--solver", type=click.Choice(["auto", "exact", "iterative"]), default="auto",
-              show_default=True, help="auto: exact where that fits the memory and is the "
-              "faster; iterative needs no kernel matrix.")  # fmt: skip
-@click.option("--tolerance", type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
-              default=3e-7, show_default=True,
-              help="Relative residual at which the iterative solver may stop.")  # fmt: skip
-@click.option("--max-products", type=click.IntRange(min=1), default=3000, show_default=True,
-              help="Products with the kernel matrix after which it gives up.")  # fmt: skip
-@click.option("--scheduler", default="local", show_default=True, metavar="local|tcp://HOST:PORT",
-              help="Of the iterative solver: products on this machine, or on the workers of a "
-              "Dask scheduler.")  # fmt: skip
-@click.option("-w", "--workers", type=click.IntRange(min=1), default=1, show_default=True,
-              help="Local processes that share the products out.")  # fmt: skip
-@click.option("--warm-start", type=PATH, default=None, metavar="MODEL",
-              help="Directory or file of a model with fewer points, to begin with.")  # fmt: skip
-@click.option("--max-memory", callback=as_bytes, default=None, metavar="SIZE",
-              help="Refuse to use more, as 18GB; what is available if not given.")  # fmt: skip
-@click.option("--overwrite", is_flag=True,
-              help="Replace models of other options that are there.")  # fmt: skip
-@click.option("--quiet", is_flag=True, help="Nothing on the terminal but errors.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-def train(dataset: Path, output: Path, **options: Any) -> None:
+@click.option("--threads", type=AT_LEAST_1, default=None, help="Threads; all cores if not given.")
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="What factorises the kernel matrix, or makes its products.",
+)
+@click.option(
+    "--solver",
+    type=click.Choice(["auto", "exact", "iterative"]),
+    default="auto",
+    show_default=True,
+    help="auto: exact where that fits the memory and is the "
+    "faster; iterative needs no kernel matrix.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+    default=3e-7,
+    show_default=True,
+    help="Relative residual at which the iterative solver may stop.",
+)
+@click.option(
+    "--max-products",
+    type=AT_LEAST_1,
+    default=3000,
+    show_default=True,
+    help="Products with the kernel matrix after which it gives up.",
+)
+@click.option(
+    "--scheduler",
+    default="local",
+    show_default=True,
+    metavar="local|tcp://HOST:PORT",
+    help="Of the iterative solver: products on this machine, or on the workers of a "
+    "Dask scheduler.",
+)
+@click.option(
+    "-w",
+    "--workers",
+    type=AT_LEAST_1,
+    default=1,
+    show_default=True,
+    help="Local processes that share the products out.",
+)
+@click.option(
+    "--warm-start",
+    type=PATH,
+    default=None,
+    metavar="MODEL",
+    help="Directory or file of a model with fewer points, to begin with.",
+)
+@click.option(
+    "--max-memory",
+    "max_bytes",
+    callback=as_bytes,
+    default=None,
+    metavar="SIZE",
+    help="Refuse to use more, as 18GB; what is available if not given.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace models of other options that are there.")
+@QUIET
+@DEBUG
+def train(
+    dataset: Path, output: Path, quiet: bool, threads: int | None, **plan_options: Any
+) -> None:
     """Train fragments, binding and full on DATASET.
 
     \b
@@ -134,10 +237,7 @@ def train(dataset: Path, output: Path, **options: Any) -> None:
     from deltaserver.datasets.files import read_dataset
     from deltaserver.training.model_directory import TrainingPlan, train_directory
 
-    quiet = options.pop("quiet")
-    options.pop("debug")
-    options["threads"] = options["threads"] or len(os.sched_getaffinity(0))
-    plan = TrainingPlan(max_bytes=options.pop("max_memory"), **options)
+    plan = TrainingPlan(threads=threads or len(os.sched_getaffinity(0)), **plan_options)
     terminal = Terminal(quiet)
     frames = read_dataset(dataset, terminal.say)
     train_directory(frames, plan, output, terminal.say, terminal.progress)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from deltaserver.arrays import Floats
 
 LINE = 8  # float64 numbers in a cache line
 HUGE_PAGE = 2**18  # float64 numbers in 2 MiB

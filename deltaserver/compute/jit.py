@@ -12,8 +12,8 @@ AVAILABLE = importlib.util.find_spec("numba") is not None
 
 
 @contextlib.contextmanager
-def tell_of_compilation(tell: Callable[[], None]) -> Iterator[None]:
-    """Call ``tell`` once, before the first loop that is in no cache is compiled."""
+def before_compilation(announce: Callable[[], None]) -> Iterator[None]:
+    """Call ``announce`` once, before the first loop that is in no cache is compiled."""
     if not AVAILABLE:
         yield
         return
@@ -25,7 +25,7 @@ def tell_of_compilation(tell: Callable[[], None]) -> Iterator[None]:
             nonlocal told
             if not told:
                 told = True
-                tell()
+                announce()
 
         def on_end(self, event: Any) -> None:
             """Numba asks every listener for both."""

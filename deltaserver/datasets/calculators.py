@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from deltaserver.datasets.frames import Floats, FragmentSpec, Ints
+from deltaserver.arrays import Floats, Ints
+from deltaserver.datasets.frames import FragmentSpec
 from deltaserver.errors import DataError, InputError, MissingExtraError
 
 XTB_METHODS = {"gfn2-xtb": "GFN2-xTB", "gfn1-xtb": "GFN1-xTB", "gfn-ff": "GFNFF"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from deltaserver.datasets.frames import Floats
+from deltaserver.arrays import Floats
 
 STEP_ANG = 0.05
 

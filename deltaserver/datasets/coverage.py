@@ -6,8 +6,9 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
+from deltaserver.arrays import Floats
 from deltaserver.datasets.complexes import shortest_distance
-from deltaserver.datasets.frames import Floats, LabelledFrames
+from deltaserver.datasets.frames import LabelledFrames
 
 # Narrow where binding changes from one to the next, in Å.
 EDGES_ANG = (0.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 15.0, 20.0)

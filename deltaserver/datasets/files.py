@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from deltaserver import units
-from deltaserver.datasets.frames import FragmentSpec, Ints, LabelledFrames
+from deltaserver.arrays import Ints
+from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
 from deltaserver.datasets.geometries import made_whole
 from deltaserver.datasets.native import write_native_datasets
 from deltaserver.datasets.plausibility import check_plausible
@@ -25,7 +26,7 @@ from deltaserver.model.manifest import NAME_PATTERN, RESERVED_NAMES, format_atom
 from deltaserver.molecules.elements import NUMBER_OF, SYMBOLS
 from deltaserver.textio.journal import write_atomically
 from deltaserver.textio.strict_yaml import Checker, dump_yaml
-from deltaserver.textio.xyz_frames import BadFrame, Frame, Tell, read_frames
+from deltaserver.textio.xyz_frames import BadFrame, Frame, Note, read_frames
 
 FORMAT = "deltaserver-dataset/1"
 MANIFEST_NAME = "dataset.yaml"
@@ -40,10 +41,10 @@ def silent(_: str) -> None:
     """Tell nobody."""
 
 
-def read_dataset(path: str | Path, tell: Tell = silent, plausible: bool = True) -> LabelledFrames:
+def read_dataset(path: str | Path, note: Note = silent, plausible: bool = True) -> LabelledFrames:
     """Read a dataset directory (or its ``dataset.yaml``), or a labelled extended XYZ file.
 
-    ``tell`` is called with one line for what was passed over, such as blank lines. ``plausible``
+    ``note`` is called with one line for what was passed over, such as blank lines. ``plausible``
     refuses frames that no dynamics makes.
 
     Raises:
@@ -56,7 +57,7 @@ def read_dataset(path: str | Path, tell: Tell = silent, plausible: bool = True) 
         raise DataError(f"{path}: no such file; expected a dataset directory or an .xyz file")
     refuse_npz(path)
     if path.suffix not in (".yaml", ".yml"):
-        frames = _read_frames(path, path.name.split(".")[0], "", None, None, tell)
+        frames = _read_frames(path, path.name.split(".")[0], "", None, None, note)
         if plausible:
             check_plausible(frames, str(path))
         return frames
@@ -66,7 +67,7 @@ def read_dataset(path: str | Path, tell: Tell = silent, plausible: bool = True) 
     if not frames_path.is_file():
         raise DataError(f"{frames_path}: no such file; {path.name} describes its frames")
     numbers = _stated_numbers(path, top["elements"]) if "elements" in top else None
-    frames = _read_frames(frames_path, top["name"], top["reference"], fragments, numbers, tell)
+    frames = _read_frames(frames_path, top["name"], top["reference"], fragments, numbers, note)
     if "frames" in top and top["frames"] != len(frames):
         raise DataError(
             f"{frames_path}: has {len(frames)} frames; {path.name} states {top['frames']}: "
@@ -243,9 +244,9 @@ def _read_frames(
     reference: str,
     fragments: tuple[FragmentSpec, ...] | None,
     numbers: Ints | None,
-    tell: Tell,
+    note: Note,
 ) -> LabelledFrames:
-    images = made_whole(_images(path, tell), str(path), tell)
+    images = made_whole(_images(path, note), str(path), note)
     first = images[0]
     if numbers is None:
         numbers = first.numbers
@@ -274,9 +275,9 @@ def _read_frames(
     )
 
 
-def _images(path: Path, tell: Tell) -> list[Frame]:
+def _images(path: Path, note: Note) -> list[Frame]:
     try:
-        images = read_frames(path, tell)
+        images = read_frames(path, note)
     except BadFrame as error:
         raise DataError(f"{path}: frame {error.index} cannot be read: {error.reason}") from None
     if not images:

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from deltaserver.arrays import Floats, Ints
 
 
 @dataclass(frozen=True)
@@ -64,8 +60,15 @@ class LabelledFrames:
     def select(self, index: Ints | slice) -> LabelledFrames:
         """Return the frames at ``index``, in that order."""
         return LabelledFrames(
-            self.name, self.reference, self.numbers, self.fragments,
-            self.positions[index], self.energy[index], self.forces[index],
-            self.fragment_energies[index], self.fragment_forces[index],
-            self.trajectory[index], self.step[index],
-        )  # fmt: skip
+            self.name,
+            self.reference,
+            self.numbers,
+            self.fragments,
+            self.positions[index],
+            self.energy[index],
+            self.forces[index],
+            self.fragment_energies[index],
+            self.fragment_forces[index],
+            self.trajectory[index],
+            self.step[index],
+        )

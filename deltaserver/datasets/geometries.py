@@ -11,12 +11,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from deltaserver.datasets.frames import Floats, FragmentSpec, Ints
+from deltaserver.arrays import Bools, Floats, Ints
+from deltaserver.datasets.frames import FragmentSpec
 from deltaserver.errors import DataError, GeometryError
 from deltaserver.molecules.bonds import NONMETALS, bond_reach, bonded_pairs, pieces_of
 from deltaserver.molecules.elements import COVALENT_RADIUS_ANG, SYMBOLS
 from deltaserver.molecules.whole import Repeats, make_whole
-from deltaserver.textio.xyz_frames import Frame, Tell
+from deltaserver.textio.xyz_frames import Frame, Note
 
 APART = 1.4  # of what counts as a bond, 1.75 times the radii's sum: none is so long, however hot
 IN_BOHR = (1.5, 2.4)  # of the radii's sum: Å are 1.0, Bohr taken for Å 1.9
@@ -24,7 +25,7 @@ SQUEEZED = 0.5  # of the covalent radii's sum: nuclei are never so close
 MONOVALENT = (1, 9, 17, 35, 53)  # alone they are no molecule, but one that has lost them is
 
 
-def made_whole(frames: list[Frame], where: str, tell: Tell) -> list[Frame]:
+def made_whole(frames: list[Frame], where: str, note: Note) -> list[Frame]:
     """Return the frames with molecules whole that a stated cell has cut; tell how many those were.
 
     Raises:
@@ -33,7 +34,7 @@ def made_whole(frames: list[Frame], where: str, tell: Tell) -> list[Frame]:
     whole = [_whole(frame, f"{where}: frame {k}") for k, frame in enumerate(frames)]
     n_changed = sum(new is not old for new, old in zip(whole, frames, strict=True))
     if n_changed:
-        tell(f"{where}: molecules that the cell had cut were made whole in {n_changed} frames")
+        note(f"{where}: molecules that the cell had cut were made whole in {n_changed} frames")
     return whole
 
 
@@ -64,8 +65,24 @@ def check_lengths(
         for index in suspects:
             pieces = _in_pieces(numbers, positions[index], atoms)
             if pieces is not None and (some_whole or _is_torn(numbers, pieces)):
-                _refuse(numbers, positions[index], pieces, f"{where}: frame {index}",
-                        fragment.name)  # fmt: skip
+                _refuse(numbers, positions[index], pieces, f"{where}: frame {index}", fragment.name)
+
+
+def unreacted(
+    numbers: Ints, positions: Floats, fragments: Sequence[FragmentSpec], start: Floats
+) -> Bools:
+    """Tell which frames (M, N, 3) have every fragment in one piece, as ``start`` (N, 3) has it.
+
+    Fragments that are in pieces at the start, clusters, are not looked at.
+    """
+    whole = np.ones(len(positions), bool)
+    for fragment in fragments:
+        atoms = np.array(fragment.atoms)
+        if len(atoms) < 2 or not len(positions) or _in_pieces(numbers, start, atoms) is not None:
+            continue
+        for index in _suspects(numbers, positions, atoms)[0]:
+            whole[index] &= _in_pieces(numbers, positions[index], atoms) is None
+    return whole
 
 
 def _suspects(numbers: Ints, positions: Floats, atoms: Ints) -> tuple[Ints, bool]:

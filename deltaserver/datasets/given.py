@@ -10,10 +10,10 @@ from deltaserver.datasets.files import refuse_npz, silent
 from deltaserver.datasets.geometries import made_whole
 from deltaserver.errors import DataError
 from deltaserver.textio.structures import read_structures as read_any
-from deltaserver.textio.xyz_frames import BadFrame, Frame, Tell
+from deltaserver.textio.xyz_frames import BadFrame, Frame, Note
 
 
-def read_structures(path: Path, tell: Tell = silent) -> list[Frame]:
+def read_structures(path: Path, note: Note = silent) -> list[Frame]:
     """Return every structure of a file, in Å, with molecules whole that a cell has cut.
 
     Raises:
@@ -23,7 +23,7 @@ def read_structures(path: Path, tell: Tell = silent) -> list[Frame]:
         raise DataError(f"{path}: no such file; expected a structure that ASE reads")
     refuse_npz(path)
     try:
-        frames = read_any(path, tell, "train")
+        frames = read_any(path, note, "train")
     except BadFrame as error:
         raise DataError(f"{path}: frame {error.index} cannot be read: {error.reason}") from None
     if not frames:
@@ -31,4 +31,4 @@ def read_structures(path: Path, tell: Tell = silent) -> list[Frame]:
     for index, frame in enumerate(frames):
         if not np.isfinite(frame.positions).all():
             raise DataError(f"{path}: frame {index} has positions that are not finite")
-    return made_whole(frames, str(path), tell)
+    return made_whole(frames, str(path), note)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.datasets.calculators import (
     calculator_factory,
     evaluate,
@@ -25,7 +26,7 @@ from deltaserver.datasets.calculators import (
     nominal_spins,
     reason_of,
 )
-from deltaserver.datasets.frames import Floats, FragmentSpec, Ints, LabelledFrames
+from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
 from deltaserver.datasets.sampling.dynamics import Frame
 from deltaserver.errors import DataError, DeltaserverError, MissingExtraError, NoServerError
 from deltaserver.textio.journal import Journal, Record, read_journal

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from deltaserver.datasets.frames import Floats, Ints, LabelledFrames
+from deltaserver.arrays import Floats, Ints
+from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.textio.journal import write_atomically
 from deltaserver.units import KCAL_PER_MOL_EV
 

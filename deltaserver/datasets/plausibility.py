@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from deltaserver.arrays import Bools, Floats
 from deltaserver.datasets.complexes import shortest_distance
-from deltaserver.datasets.frames import Floats, LabelledFrames
+from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.datasets.geometries import check_lengths
 from deltaserver.errors import DataError, MissingExtraError
 from deltaserver.molecules.bonds import NONMETALS
@@ -31,6 +32,7 @@ ALIKE = 0.5
 # One frame's forces beside the others': hot frames' differ by a factor of two or three, and not
 # even a bond squeezed to half its length pulls with 50 eV/Å.
 FORCES_RATIO, FORCES_EV_PER_ANG = 10.0, 50.0
+PRESSED_RATIO = 0.85  # of the covalent radii's sum
 # One frame's gap between fragments beside all others': no step of a scan is so wide.
 GAP_ANG = 5.0
 
@@ -93,17 +95,34 @@ def _check_lengths(frames: LabelledFrames, where: str) -> None:
 
 
 def _check_forces(frames: LabelledFrames, where: str) -> None:
-    """Refuse a frame whose forces are unlike the others', by its number."""
-    for forces in (frames.forces, frames.fragment_forces):
+    """Refuse a frame whose forces are unlike the others', by its number.
+
+    But for those of a complex whose fragments are pressed together: that high are walls.
+    """
+    for forces, explained in ((frames.forces, _pressed), (frames.fragment_forces, None)):
         size = np.sqrt((forces**2).mean(axis=(1, 2)))
         largest = np.abs(forces).max(axis=(1, 2))
         wrong = (size > FORCES_RATIO * np.median(size)) & (largest > FORCES_EV_PER_ANG)
+        if explained is not None and wrong.any():
+            wrong &= ~explained(frames)
         if wrong.any() and not wrong.all():
             k = int(np.argmax(wrong))
             raise DataError(
                 f"{where}: frame {k} has forces up to {largest[k]:.3g} eV/Å, "
                 f"{size[k] / np.median(size):.3g} times the others'; label it again or take it out"
             )
+
+
+def _pressed(frames: LabelledFrames) -> Bools:
+    """Tell in which frames two atoms of different fragments are nearer than a bond would be."""
+    fragment = np.zeros(len(frames.numbers), int)
+    for number, one in enumerate(frames.fragments):
+        fragment[list(one.atoms)] = number
+    between = fragment[:, None] != fragment
+    sums = _radii_sums(frames)
+    return np.array(
+        [(_separations(x) < PRESSED_RATIO * sums)[between].any() for x in frames.positions], bool
+    )
 
 
 def _check_contacts(frames: LabelledFrames, where: str) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from deltaserver.arrays import Bools
 from deltaserver.datasets import labelling
 from deltaserver.datasets.calculators import calculator_factory, check_spins, program_versions
 from deltaserver.datasets.coverage import coverage
 from deltaserver.datasets.files import MANIFEST_NAME, read_dataset, read_manifest, write_dataset
 from deltaserver.datasets.frames import LabelledFrames
+from deltaserver.datasets.geometries import unreacted
 from deltaserver.datasets.sampling.dynamics import Frame, read_frames, runs_of, sample
 from deltaserver.datasets.workspace import (
     JOURNAL,
@@ -36,20 +38,43 @@ def run_sampling(workspace: Workspace, on_frame: Callable[[Frame], None]) -> lis
     for name in filter(None, (workspace.plan.calculator, workspace.plan.prepare_calculator)):
         check_spins(name, workspace.numbers, workspace.fragments, workspace.spin)
     return sample(
-        workspace.plan, list(workspace.starts), workspace.fragments, workspace.sampling, on_frame,
+        workspace.plan,
+        list(workspace.starts),
+        workspace.fragments,
+        workspace.sampling,
+        on_frame,
         workspace.spin,
-    )  # fmt: skip
+    )
 
 
 def frames_of(workspace: Workspace) -> list[Frame]:
-    """Return the frames to label: the sampled ones, or those that were given."""
+    """Return the frames to label: those sampled in which nothing reacted, or those given."""
     if workspace.plan is not None:
-        return read_frames(workspace.sampling)
+        frames = read_frames(workspace.sampling)
+        return [frame for frame, kept in zip(frames, _kept(workspace, frames), strict=True) if kept]
     settings = json.loads((workspace.directory / JOURNAL / SETTINGS_NAME).read_text())
     return [
         Frame(trajectory, step, start.positions, 0.0)
         for (trajectory, step), start in zip(settings["steps"], workspace.starts, strict=True)
     ]
+
+
+def n_reacted(workspace: Workspace) -> int:
+    """Return how many sampled frames are left out because a molecule is no longer whole in them.
+
+    What is pressed together hard, or too hot, reacts; no force field of ours describes that.
+    """
+    if workspace.plan is None:
+        return 0
+    return int((~_kept(workspace, read_frames(workspace.sampling))).sum())
+
+
+def _kept(workspace: Workspace, frames: list[Frame]) -> Bools:
+    if not frames:
+        return np.zeros(0, bool)
+    positions = np.array([frame.positions for frame in frames])
+    start = workspace.starts[0].positions
+    return unreacted(workspace.numbers, positions, workspace.fragments, start)
 
 
 def run_labelling(
@@ -96,9 +121,12 @@ def finish(workspace: Workspace, name: str, reference: str | None) -> LabelledFr
 
 
 def merge(
-    datasets: tuple[Path, ...], directory: Path, name: str, reference: str | None,
+    datasets: tuple[Path, ...],
+    directory: Path,
+    name: str,
+    reference: str | None,
     max_binding_ev: float = np.inf,
-) -> LabelledFrames:  # fmt: skip
+) -> LabelledFrames:
     """Write one dataset of several; trajectories are numbered anew, in order.
 
     Args:
@@ -184,6 +212,7 @@ def provenance_of(workspace: Workspace, frames: LabelledFrames, calculator: str)
     if plan is None:
         provenance["frames"] = workspace.starts[0].source
         return provenance
+    provenance["reacted"] = n_reacted(workspace)
     provenance["sampling"] = {**plan.describe(), "programs": program_versions(plan.calculator)}
     provenance["trajectories"] = [
         {

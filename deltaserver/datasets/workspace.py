@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from deltaserver.arrays import Ints
 from deltaserver.datasets.calculators import calculator_factory, molecule
 from deltaserver.datasets.complexes import place
 from deltaserver.datasets.files import (
@@ -26,7 +27,7 @@ from deltaserver.datasets.files import (
     silent,
     stated_steps,
 )
-from deltaserver.datasets.frames import FragmentSpec, Ints
+from deltaserver.datasets.frames import FragmentSpec
 from deltaserver.datasets.geometries import check_lengths
 from deltaserver.datasets.given import read_structures
 from deltaserver.datasets.sampling.dynamics import POSITION_DECIMALS, SamplingPlan, Start
@@ -34,7 +35,7 @@ from deltaserver.errors import DataError, InputError
 from deltaserver.model.manifest import format_atoms, parse_atoms
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.textio.journal import changed, write_atomically
-from deltaserver.textio.xyz_frames import Tell
+from deltaserver.textio.xyz_frames import Note
 
 JOURNAL = "journal"
 SETTINGS_NAME = "settings.json"
@@ -98,9 +99,9 @@ def parse_fragment(text: str) -> FragmentSpec:
         raise InputError(f"{where}: {error}") from None
 
 
-def read_start(path: Path, fragments: tuple[FragmentSpec, ...], tell: Tell = silent) -> Start:
+def read_start(path: Path, fragments: tuple[FragmentSpec, ...], note: Note = silent) -> Start:
     """Return the last structure of a file, if the fragments fit it (DataError if not)."""
-    last = read_structures(path, tell)[-1]
+    last = read_structures(path, note)[-1]
     check_partition(fragments, len(last), str(path))
     check_lengths(last.numbers, last.positions[None], fragments, str(path))
     source = str(last.info.get("source", path.name))
@@ -112,7 +113,7 @@ def open_sampling(
     structures: tuple[Path, ...],
     fragments: tuple[FragmentSpec, ...],
     plan: SamplingPlan,
-    tell: Tell = silent,
+    note: Note = silent,
     spin: int | None = None,
 ) -> Workspace:
     """Set up the sampling of a complex, or continue it; the last structure of each file starts.
@@ -121,7 +122,7 @@ def open_sampling(
         InputError: structures that differ in elements, fragments that do not fit, a calculator
             that is not there, or a directory that was begun with other settings.
     """
-    starts = [read_start(path, fragments, tell) for path in structures]
+    starts = [read_start(path, fragments, note) for path in structures]
     for path, start in zip(structures, starts, strict=True):
         check_elements(str(path), start.numbers, starts[0].numbers)
     calculator_factory(plan.calculator)
@@ -136,7 +137,7 @@ def open_given(
     directory: Path,
     path: Path,
     fragments: tuple[FragmentSpec, ...],
-    tell: Tell = silent,
+    note: Note = silent,
     spin: int | None = None,
 ) -> Workspace:
     """Set up the labelling of frames that are given in a file.
@@ -144,7 +145,7 @@ def open_given(
     Raises:
         DataError: frames that differ in elements, are no molecules in Å, or do not fit.
     """
-    images = read_structures(path, tell)
+    images = read_structures(path, note)
     numbers = images[0].numbers
     check_partition(fragments, len(numbers), str(path))
     for index, frame in enumerate(images):

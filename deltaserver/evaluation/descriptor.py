@@ -16,13 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
 from deltaserver.errors import DataError
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.fragment_blocks import owner_of
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 N_PAIRS = 500
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.errors import DataError
 from deltaserver.model.composite import CompositeEvaluation, CompositeModel
@@ -22,9 +22,6 @@ from deltaserver.model.parts import Fragment, Part
 from deltaserver.model.sgdml import SGDMLModel
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.statistics.bootstrap import BlockBootstrap, Estimate
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 TOTAL, FULL, BINDING, OVERALL = "total", "full", "binding", "overall"
 WHOLES = (FULL, TOTAL)

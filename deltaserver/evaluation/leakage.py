@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.errors import DataError
 from deltaserver.evaluation.held_out_errors import EvaluatedModel
@@ -18,9 +18,6 @@ from deltaserver.evaluation.training_record import read_report
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.sgdml import SGDMLModel
 from deltaserver.training.selection import split_in_time
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 SAME_DESCRIPTOR_PER_ANG = 1e-6  # labels are kept to 1e-8 Å; neighbouring frames differ by 1e-2
 

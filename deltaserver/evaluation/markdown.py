@@ -90,9 +90,16 @@ def _parts_table(found: Evaluated) -> str:
             tried = sigma_search(report, p)
             listed = ", ".join(f"{sigma}: {_tried(mae)}" for sigma, mae in tried.items())
             rows.append(
-                [model.label, p.name, str(p.n_atoms), str(p.n_train), str(p.n_perms),
-                 _sigma(p.sigma, tried), listed]
-            )  # fmt: skip
+                [
+                    model.label,
+                    p.name,
+                    str(p.n_atoms),
+                    str(p.n_train),
+                    str(p.n_perms),
+                    _sigma(p.sigma, tried),
+                    listed,
+                ]
+            )
     header = ["model", "part", "atoms", "training points M", "permutations S", "σ", SIGMA_TRIED]
     if not any(row[-1] for row in rows):
         header, rows = header[:-1], [row[:-1] for row in rows]
@@ -150,9 +157,13 @@ def _energy_rows(
 
 
 def _error_rows(
-    what: str, unit: str, delta: ComponentErrors, full: ComponentErrors | None,
-    where: str | None, bootstrap: BlockBootstrap,
-) -> list[list[str]]:  # fmt: skip
+    what: str,
+    unit: str,
+    delta: ComponentErrors,
+    full: ComponentErrors | None,
+    where: str | None,
+    bootstrap: BlockBootstrap,
+) -> list[list[str]]:
     ours = _metrics(delta, where, bootstrap)
     place = "" if where in (None, OVERALL) else f" on {where}"
     if full is None:
@@ -226,9 +237,15 @@ def _part_errors_table(found: Evaluated) -> str:
         energy = metrics(result.energy, found.bootstrap)
         force = metrics(result.forces[OVERALL], found.bootstrap)
         rows.append(
-            [result.model, result.component, shown(energy.mae), shown(energy.offset),
-             shown(force.mae), shown(force.rmse)]
-        )  # fmt: skip
+            [
+                result.model,
+                result.component,
+                shown(energy.mae),
+                shown(energy.offset),
+                shown(force.mae),
+                shown(force.rmse),
+            ]
+        )
     header = ["model", "part", "energy MAE (kcal/mol)", "energy mean offset (kcal/mol)",
               "force MAE (kcal/mol/Å)", "force RMSE (kcal/mol/Å)"]  # fmt: skip
     note = "Fragments on the labels of the isolated fragments, binding on the difference."
@@ -237,11 +254,17 @@ def _part_errors_table(found: Evaluated) -> str:
 
 def _curves_table(found: Evaluated) -> str:
     rows = [
-        [TITLES[curve.component], curve.permutations, str(point.n_train),
-         shown(point.energy.mae), shown(point.forces.mae), shown(point.forces.rmse)]
+        [
+            TITLES[curve.component],
+            curve.permutations,
+            str(point.n_train),
+            shown(point.energy.mae),
+            shown(point.forces.mae),
+            shown(point.forces.rmse),
+        ]
         for curve in found.curves
         for point in curve.points
-    ]  # fmt: skip
+    ]
     header = ["model", "permutations", "M", "energy MAE (kcal/mol)", "force MAE (kcal/mol/Å)",
               "force RMSE (kcal/mol/Å)"]  # fmt: skip
     return markdown_table(header, rows)
@@ -250,11 +273,15 @@ def _curves_table(found: Evaluated) -> str:
 def _descriptor_text(found: DescriptorAnalysis) -> str:
     sigma = found.sigma()
     rows = [
-        ["–".join(label), str(int((found.blocks.of_pair == k).sum())),
-         f"{found.squared[:, k].mean():.4g}", f"{100 * found.shares[k]:.1f} %",
-         "–" if np.isnan(sigma[k]) else f"{sigma[k]:.4f}"]
+        [
+            "–".join(label),
+            str(int((found.blocks.of_pair == k).sum())),
+            f"{found.squared[:, k].mean():.4g}",
+            f"{100 * found.shares[k]:.1f} %",
+            "–" if np.isnan(sigma[k]) else f"{sigma[k]:.4f}",
+        ]
         for k, label in enumerate(found.blocks.labels)
-    ]  # fmt: skip
+    ]
     header = ["block", "entries", "mean I (1/Å²)", "share of z²", "σ of ΔD (1/Å)"]
     ratio = "" if np.isnan(found.sigma_ratio) else f"; σ_inter/σ_intra = {found.sigma_ratio:.2f}"
     return (

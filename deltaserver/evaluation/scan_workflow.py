@@ -67,9 +67,11 @@ def run_scan(
 
 
 def _labelled(
-    request: ScanRequest, directories: Sequence[Path], known: tuple[FragmentSpec, ...],
+    request: ScanRequest,
+    directories: Sequence[Path],
+    known: tuple[FragmentSpec, ...],
     on_progress: Callable[[LabelProgress], None],
-) -> LabelledScan:  # fmt: skip
+) -> LabelledScan:
     if request.calculator is None:
         return read_scan(request.directory)
     fragments = tuple(map(parse_fragment, request.fragments)) or known
@@ -84,9 +86,14 @@ def _labelled(
         if not path.is_file():
             raise InputError(f"{path}: no such structure to scan from; give one with --structure")
     return label_scan(
-        request.directory, read_start(path, fragments), fragments, request.plan,
-        request.calculator, request.workers or default_workers(), on_progress,
-    )  # fmt: skip
+        request.directory,
+        read_start(path, fragments),
+        fragments,
+        request.plan,
+        request.calculator,
+        request.workers or default_workers(),
+        on_progress,
+    )
 
 
 def write_scan(

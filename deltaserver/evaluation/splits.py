@@ -13,13 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Ints
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.errors import DataError
 from deltaserver.training.selection import TRAIN_FRACTION, Split, split_in_time
-
-Ints = NDArray[np.int64]
 
 SplitKind = Literal["time", "trajectory", "random", "all"]
 SPLIT_KINDS: tuple[SplitKind, ...] = ("time", "trajectory", "random", "all")

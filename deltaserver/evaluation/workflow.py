@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from deltaserver.arrays import Ints
 from deltaserver.datasets.files import read_dataset
-from deltaserver.datasets.frames import Ints, LabelledFrames
+from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.errors import DataError
 from deltaserver.evaluation.descriptor import N_PAIRS, analyse_descriptor
 from deltaserver.evaluation.figures.held_out import draw_all

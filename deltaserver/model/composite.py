@@ -13,20 +13,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from deltaserver.arrays import Floats
 from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.errors import ComponentError, MissingExtraError
 from deltaserver.model.descriptor import as_batch, as_cell, spread
-from deltaserver.model.engines.base import Engine, Precision
+from deltaserver.model.engines import Backend, Precision
+from deltaserver.model.engines.base import Engine
 from deltaserver.model.engines.numpy_engine import NumpyEngine
 from deltaserver.model.files.parameters import ModelParameters, read_parameters
 from deltaserver.model.kernel.base import SHARED_NUMBERS
 from deltaserver.model.manifest import IsolatedAtom, Manifest, read_manifest
-from deltaserver.model.parts import Fragment, Part, check_fit
+from deltaserver.model.parts import Fragment, Part, check_fit, check_on_a_prior
 from deltaserver.model.prior import PairPrior
 from deltaserver.model.sgdml import (
     Evaluation,
@@ -36,12 +37,6 @@ from deltaserver.model.sgdml import (
 )
 from deltaserver.model.trust.fingerprint import fingerprint
 from deltaserver.model.trust.structure import ExpectedStructure
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-PRECISIONS: tuple[Precision, ...] = ("float64", "float32")
-Backend = Literal["numpy", "torch", "sgdml"]
-BACKENDS: tuple[Backend, ...] = ("numpy", "torch", "sgdml")
 
 
 @dataclass(frozen=True)
@@ -150,9 +145,12 @@ class CompositeModel:
             )
             for entry in manifest.fragments
         )
+        binding = loader(manifest.binding) if manifest.binding else None
+        if manifest.prior is None:
+            check_on_a_prior(binding, str(manifest.path))
         return cls(
             fragments,
-            loader(manifest.binding) if manifest.binding else None,
+            binding,
             loader(manifest.full) if manifest.full else None,
             name=manifest.name,
             reference=manifest.reference,

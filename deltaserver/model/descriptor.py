@@ -17,14 +17,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.compute import jit
 from deltaserver.errors import GeometryError
 from deltaserver.model import loops
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 def compiled_cell(cell: Floats | None) -> Floats | None:

@@ -22,10 +22,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from deltaserver.arrays import Floats, Ints
 
 POWER = 12  # of the smooth shortest distance
 
@@ -133,9 +132,7 @@ class FragmentBlocks:
         share: Floats = self.reach(self.shortest(descriptor))[0]
         return share
 
-    def fade(
-        self, energy: Floats, g: Floats, descriptor: Floats
-    ) -> tuple[Floats, Floats, Floats]:  # fmt: skip
+    def fade(self, energy: Floats, g: Floats, descriptor: Floats) -> tuple[Floats, Floats, Floats]:
         """Return s E, −∂(s E)/∂D and s, shapes (B,), (B, D) and (B,), of E and g = −∂E/∂D."""
         if self.reach is None:
             return energy, g, np.ones(len(energy))

@@ -6,16 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import ManifestError
 from deltaserver.model.fragment_blocks import owner_of
 from deltaserver.model.manifest import IsolatedAtom
 from deltaserver.model.sgdml import Evaluation, SGDMLModel
 from deltaserver.molecules.elements import SYMBOLS
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class Fragment(Part):
 
     @cached_property
     def _place(self) -> Ints | slice:
-        """Its atoms as an index; as a slice, which is quicker, where that does."""
+        """Return the atoms as an index: a slice, which is quicker, where they are consecutive."""
         first, n_atoms = int(self.atoms[0]), len(self.atoms)
         if np.array_equal(self.atoms, np.arange(first, first + n_atoms)):
             return slice(first, first + n_atoms)
@@ -101,6 +98,20 @@ def check_fit(
             _check_elements(fragment, model, name, source)
         _check_blocks(fragments, model, name, source)
     return numbers
+
+
+def check_on_a_prior(binding: SGDMLModel | None, source: str) -> None:
+    """Raise ManifestError if a binding model ends where its training points do.
+
+    Such a one was trained on what a prior leaves, unless it has an expansion below it: it is for
+    directories without a prior. Alone it is wrong by the whole of the wall.
+    """
+    found = None if binding is None else binding.parameters
+    if found and found.linear is None and found.blocks is not None and found.blocks.reach:
+        raise ManifestError(
+            f"{source}: the binding model was trained on what a prior leaves, and no prior stands "
+            "here; take model.yaml from the directory that it was trained into"
+        )
 
 
 def _check_blocks(

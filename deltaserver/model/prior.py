@@ -19,16 +19,13 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.compute import jit
 from deltaserver.model.fragment_blocks import owner_of
 from deltaserver.model.linear.radials import Radials
 from deltaserver.model.sgdml import Evaluation
 from deltaserver.units import COULOMB_EV_ANG
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 class Wall(NamedTuple):

@@ -8,17 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from deltaserver import units
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import UnitError
 from deltaserver.model.descriptor import as_cell, shaped
 from deltaserver.model.engines.base import Engine
 from deltaserver.model.engines.numpy_engine import NumpyEngine
 from deltaserver.model.files.parameters import ModelParameters, read_parameters
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 DEFAULT_LENGTH_UNIT, DEFAULT_ENERGY_UNIT = "Ang", "kcal/mol"
 

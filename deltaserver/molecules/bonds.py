@@ -11,13 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Bools, Floats, Ints
 from deltaserver.molecules.elements import COVALENT_RADIUS_ANG
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 BOND_FACTOR = 1.25  # of the covalent radii's sum: C-C up to 1.9 Å, C-H up to 1.34 Å
 HYDROGEN = 1
@@ -123,9 +119,15 @@ def find_bonds(name: str, numbers: Ints, atoms: Ints, distances: Floats) -> Frag
     with_hydrogen = (numbers[i] == HYDROGEN) | (numbers[j] == HYDROGEN)
     slack = np.where(with_hydrogen, SLACK_HYDROGEN, SLACK)
     return FragmentBonds(
-        name, atoms[i], atoms[j], lengths.min(axis=0), lengths.max(axis=0), typical, slack,
+        name,
+        atoms[i],
+        atoms[j],
+        lengths.min(axis=0),
+        lengths.max(axis=0),
+        typical,
+        slack,
         _mean_slack(lengths / typical) if len(i) else np.inf,
-    )  # fmt: skip
+    )
 
 
 def _mean_slack(ratios: Floats) -> float:

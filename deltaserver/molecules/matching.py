@@ -14,14 +14,11 @@ from itertools import combinations, islice, permutations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import MissingExtraError, StructureError
 from deltaserver.molecules.bonds import bonds_between
 from deltaserver.molecules.elements import SYMBOLS
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 MAX_ISOMORPHISMS = 2000  # of one molecule onto another; C60 has 120
 MANY = 150

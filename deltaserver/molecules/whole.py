@@ -9,14 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import GeometryError
 from deltaserver.molecules.bonds import bond_reach, bonded_pairs
 from deltaserver.molecules.elements import SYMBOLS
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 HALF = 0.5 - 1e-9
 

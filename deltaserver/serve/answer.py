@@ -6,19 +6,18 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats
 from deltaserver.model.composite import CompositeEvaluation, CompositeModel
 from deltaserver.model.trust.uncertainty import TOTAL
+from deltaserver.serve.settings import Extras
 from deltaserver.serve.wire import PosData, force_ready
 from deltaserver.units import BOHR_ANG, HARTREE_EV
 
-Floats = NDArray[np.float64]
-Extras = Literal["summary", "full"]
-EXTRAS: tuple[Extras, ...] = ("summary", "full")
 UNCERTAINTY = "uncertainty_ev_per_ang"
 Novelty = Mapping[str, float]  # by component
 
@@ -41,6 +40,27 @@ UNKNOWN = Trust()
 # Sees positions (B, N, 3) and cells in Å and their results before anything is sent; returns how
 # far each structure's can be trusted, or raises.
 Guard = Callable[[Floats, Floats, CompositeEvaluation], Sequence[Trust]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """Structures whose forces a server waits for, in Å: here the wire's Bohr end.
+
+    Attributes:
+        positions: shape (B, N, 3).
+        cells: shape (B, 3, 3), lattice vectors in columns.
+        n_padding: so many at the end repeat the one before them: i-PI fills short batches.
+    """
+
+    positions: Floats
+    cells: Floats
+    n_padding: int = 0
+
+    @staticmethod
+    def of(data: PosData) -> Request:
+        """Convert what arrived."""
+        n_padding = count_padding(data.positions, data.cells)
+        return Request(BOHR_ANG * data.positions, BOHR_ANG * data.cells, n_padding)
 
 
 @dataclass(frozen=True)
@@ -73,15 +93,15 @@ class Answer:
 
 
 def answer(
-    model: CompositeModel, data: PosData, component: str = "total", extras: Extras = "summary"
+    model: CompositeModel, request: Request, component: str = "total", extras: Extras = "summary"
 ) -> Answer:
     """Evaluate one request and serialise FORCEREADY; see :func:`answer_together`."""
-    return answer_together(model, [data], component, extras)[0]
+    return answer_together(model, [request], component, extras)[0]
 
 
 def answer_together(
     model: CompositeModel,
-    requests: Sequence[PosData],
+    requests: Sequence[Request],
     component: str = "total",
     extras: Extras = "summary",
     guard: Guard | None = None,
@@ -90,19 +110,18 @@ def answer_together(
 
     ``guard`` sees every result first, and may refuse it.
 
-    i-PI fills a short batch by repeating its last structure: the repeats at the end are computed
-    once, answered each, and not counted as structures.
+    Padding is computed once, answered each, and not counted as structures.
     """
-    n_real = [len(data.positions) - count_padding(data.positions, data.cells) for data in requests]
+    n_real = [len(request.positions) - request.n_padding for request in requests]
     pairs = list(zip(requests, n_real, strict=True))
-    positions = BOHR_ANG * np.concatenate([data.positions[:n] for data, n in pairs])
-    cells = BOHR_ANG * np.concatenate([data.cells[:n] for data, n in pairs])
+    positions = np.concatenate([request.positions[:n] for request, n in pairs])
+    cells = np.concatenate([request.cells[:n] for request, n in pairs])
     result = _evaluate(model, positions, cells, component)
     trust = guard(positions, cells, result) if guard else [UNKNOWN] * len(positions)
     starts = np.cumsum([0, *n_real])
     return [
-        _reply(model, result, trust, range(start, start + n), len(data.positions), extras)
-        for start, n, data in zip(starts[:-1], n_real, requests, strict=True)
+        _reply(model, result, trust, range(start, start + n), len(request.positions), extras)
+        for start, n, request in zip(starts[:-1], n_real, requests, strict=True)
     ]
 
 

@@ -6,28 +6,24 @@ import difflib
 import selectors
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 from deltaserver.errors import InputError, NoServerError, ProtocolError
 from deltaserver.model.composite import CompositeModel
 from deltaserver.serve import telemetry
-from deltaserver.serve.answer import Answer, Extras, answer_together
-from deltaserver.serve.guard import GuardSettings, ServingGuard
+from deltaserver.serve.answer import Answer, Request, answer_together
+from deltaserver.serve.guard import ServingGuard
 from deltaserver.serve.keeper import Keeper
-from deltaserver.serve.link import Link, Patience, Unlogged
+from deltaserver.serve.link import Link, Patience
 from deltaserver.serve.protocol import Closed, ForceRequest, Introduced
+from deltaserver.serve.settings import ServeSettings
 from deltaserver.serve.signals import Signals
 from deltaserver.serve.telemetry import Origin, StepLog, StepTimes
 from deltaserver.serve.transport import Address
 from deltaserver.serve.watchers.watch import Condition, Watch, Watcher
-from deltaserver.units import BOHR_ANG
 
-Floats = NDArray[np.float64]
-Inspect = Callable[[Floats, Floats], None]
+Inspect = Callable[[Request], None]
 
 # What i-PI's input may say in an ffsocket's <parameters>; i-PI adds the last one itself.
 COMPONENT_PARAMETER = "component"
@@ -38,33 +34,13 @@ SERVER_CLOSED = "the server closed the connection"
 SERVER_GAVE_UP = "EXIT before its answer: the server no longer waited"
 
 
-@dataclass(frozen=True)
-class ServeSettings:
-    """What to serve and where, validated by whoever builds it.
-
-    With ``keeper`` a second process ends our connections in order if we are killed.
-    With ``reconnect_limit_s`` a connection that ends without EXIT is made again, if the server
-    is back within that time; without it, its end is the end of serving that address.
-    """
-
-    addresses: tuple[Address, ...]
-    component: str = "total"
-    extras: Extras = "summary"
-    connect_timeout_s: float = 60.0
-    batch_window_s: float = 0.0
-    reconnect_limit_s: float | None = None
-    guard: GuardSettings = field(default_factory=GuardSettings)
-    keeper: bool = False
-
-
 class Daemon:
     """Serves a model to i-PI until every server has closed or a signal asks to stop.
 
     A single thread runs everything: the models are shared without copies or locks, and a stop
     request takes effect between two requests, never inside one.
 
-    ``inspect`` sees every request's positions, (B, N, 3), and cells, (B, 3, 3) with the vectors in
-    columns, both in Å, before they are evaluated; what it raises ends the run.
+    ``inspect`` sees every request before it is evaluated; what it raises ends the run.
     """
 
     def __init__(
@@ -245,13 +221,10 @@ class Daemon:
         if link.request:
             return  # its answer comes first
         try:
-            while event := link.protocol.next_event():
+            while event := link.take():
                 if isinstance(event, Introduced):
                     self._introduce(link, event)
                 elif isinstance(event, ForceRequest):
-                    link.request, link.received = event, time.perf_counter()
-                    if event.step_by_step:  # of such an end i-PI makes less than of a reset
-                        link.unkeep()
                     return  # answered with what else has arrived by the end of this turn
                 elif isinstance(event, Closed):
                     self._exit(link, event.finished and not overtaken)
@@ -306,39 +279,39 @@ class Daemon:
         return first + self.settings.batch_window_s - time.perf_counter()
 
     def _answer(self, links: list[Link], component: str) -> None:
-        data = [link.request.data for link in links if link.request]
+        requests = [link.request for link in links if link.request]
         if self.inspect:
-            for one in data:
-                self.inspect(one.positions * BOHR_ANG, one.cells * BOHR_ANG)
-        for link, request in zip(links, data, strict=True):
-            self._guard.admit(link, request, component)
-        replies = answer_together(self.model, data, component, self.settings.extras, self._guard)
+            for request in requests:
+                self.inspect(request)
+        for link, request in zip(links, requests, strict=True):
+            self._guard.before(link, request, component)
+        extras, guard = self.settings.extras, self._guard.after
+        answers = answer_together(self.model, requests, component, extras, guard)
         evaluated = time.perf_counter()
-        for link, reply in zip(links, replies, strict=True):
+        for link, answer in zip(links, answers, strict=True):
             try:
-                self._reply(link, reply, evaluated)
+                self._reply(link, answer, evaluated)
             except OSError as error:  # reset, timed out, no route any more
                 self._lost(link, _reason(error))
 
-    def _reply(self, link: Link, reply: Answer, evaluated: float) -> None:
+    def _reply(self, link: Link, answer: Answer, evaluated: float) -> None:
         """Send one reply, and take what the peer sent behind its request."""
         if self.settings.reconnect_limit_s is not None:
             link.receive()  # has it said EXIT meanwhile? Then it has not read the reply
-        link.request = None
         if link.unlogged:  # a server that does not wait for the last reply's end
             self._record(link)
-        link.protocol.answer(reply.reply)
-        began = link.request_began or link.received
-        link.unlogged = Unlogged(reply, began, link.received, evaluated)
-        link.request_began = None
-        self._flush(link)
+        link.send(answer, evaluated)
+        self._note_sent(link)
         self._serve(link, overtaken=True)
         if link.connected:
             self._flush(link)
 
     def _flush(self, link: Link) -> None:
-        """Send what is queued, and record the reply once it is all on its way."""
         link.flush()
+        self._note_sent(link)
+
+    def _note_sent(self, link: Link) -> None:
+        """Record the last reply once it is all on its way."""
         if link.unlogged and not (link.protocol.outgoing or link.protocol.within_step):
             self._record(link)
 

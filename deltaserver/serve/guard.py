@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats
 from deltaserver.errors import NoveltyError, StructureError
 from deltaserver.model.composite import CompositeEvaluation, CompositeModel
 from deltaserver.model.sgdml import Evaluation
@@ -21,45 +18,17 @@ from deltaserver.model.trust.novelty import NoveltyMeasure
 from deltaserver.model.trust.structure import ExpectedStructure
 from deltaserver.model.trust.uncertainty import UncertaintyMeasure
 from deltaserver.model.trust.wrapping import WrappingCheck
-from deltaserver.serve.answer import UNCERTAINTY, UNKNOWN, Trust
-from deltaserver.serve.extrapolation import NOVELTY, ExtrapolationWatch, write_frame
-from deltaserver.serve.wire import PosData
-from deltaserver.units import BOHR_ANG
-
-Floats = NDArray[np.float64]
+from deltaserver.serve.answer import UNCERTAINTY, UNKNOWN, Request, Trust
+from deltaserver.serve.settings import GuardSettings
+from deltaserver.serve.watchers.extrapolation import NOVELTY, ExtrapolationWatch, write_frame
 
 # Structures of a connection whose order of atoms is compared with the model's: the first of every
 # bead and replica that share it. What happens to a molecule later is the novelty's matter.
 FIRST_STRUCTURES = 64
-# Half as far again as 99 % of the training points are from each other.
-NOVELTY_LIMIT = 1.5
-OnExtrapolation = Literal["warn", "stop", "ignore"]
-ON_EXTRAPOLATION: tuple[OnExtrapolation, ...] = ("warn", "stop", "ignore")
-
-
-@dataclass(frozen=True)
-class GuardSettings:
-    """What is refused, validated by whoever builds it.
-
-    Attributes:
-        structure_check: whether the first structures must be the model's molecule.
-        extrapolation: what to do with structures beyond one of the limits.
-        novelty_limit: see :mod:`deltaserver.model.trust.novelty`.
-        uncertainty_limit: of the forces, eV/Å, beyond which a structure counts as well.
-        frame_file: where the structure goes that ends the run for its novelty.
-        single_precision: whether rounding is that of float32.
-    """
-
-    structure_check: bool = True
-    extrapolation: OnExtrapolation = "warn"
-    novelty_limit: float = NOVELTY_LIMIT
-    uncertainty_limit: float = math.inf
-    frame_file: Path = Path("extrapolation.xyz")
-    single_precision: bool = False
 
 
 class ServingGuard:
-    """The guards of one daemon: see :meth:`admit` (before) and :meth:`__call__` (after)."""
+    """The guards of one daemon: see :meth:`before` and :meth:`after` an evaluation."""
 
     def __init__(self, model: CompositeModel, settings: GuardSettings) -> None:
         self.model = model
@@ -72,7 +41,7 @@ class ServingGuard:
         self._uncertainty = self._novelty and UncertaintyMeasure(model, self._novelty)
         self._watches = (
             ExtrapolationWatch(settings.novelty_limit),
-            ExtrapolationWatch(settings.uncertainty_limit, UNCERTAINTY),
+            ExtrapolationWatch(settings.uncertainty_limit or math.inf, UNCERTAINTY),
         )
         self._tolerances = SINGLE if settings.single_precision else DOUBLE
 
@@ -80,7 +49,7 @@ class ServingGuard:
         """Take what ``connection`` sends next for the first structures of a run."""
         self._seen[connection] = 0
 
-    def admit(self, connection: object, data: PosData, component: str) -> None:
+    def before(self, connection: object, request: Request, component: str) -> None:
         """Look at the structures of one request before they are evaluated.
 
         Raises:
@@ -89,9 +58,8 @@ class ServingGuard:
         if not self.settings.structure_check:
             return
         seen = self._seen.get(connection, 0)
-        self._seen[connection] = seen + len(data.positions)
-        for k, (x, h) in enumerate(zip(data.positions, data.cells, strict=True)):
-            positions, cell = BOHR_ANG * x, BOHR_ANG * h
+        self._seen[connection] = seen + len(request.positions)
+        for k, (positions, cell) in enumerate(zip(request.positions, request.cells, strict=True)):
             if not np.isfinite(positions).all():
                 return  # the evaluation says which atom
             try:
@@ -116,7 +84,7 @@ class ServingGuard:
             self._expected.check_order(positions, cell, component)
         self._wrapping(positions, cell, component)
 
-    def __call__(
+    def after(
         self, positions: Floats, cells: Floats, result: CompositeEvaluation
     ) -> Sequence[Trust]:
         """Look at results before they are sent; return how far each can be trusted.

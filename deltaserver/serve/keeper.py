@@ -48,14 +48,14 @@ class Keeper:
     def hold(self, sock: socket.socket) -> int:
         """Have the other process hold ``sock`` too; return what to let go of later."""
         self._next += 1
-        self._tell(self._next, [sock.fileno()])
+        self._send(self._next, [sock.fileno()])
         return self._next
 
     def let_go(self, number: int) -> None:
         """Have it close its handle."""
-        self._tell(number, [])
+        self._send(number, [])
 
-    def _tell(self, number: int, handles: list[int]) -> None:
+    def _send(self, number: int, handles: list[int]) -> None:
         with contextlib.suppress(OSError):  # it is gone: then it is as it was without it
             socket.send_fds(self._socket, [NUMBER.pack(number)], handles)
 

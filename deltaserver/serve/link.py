@@ -1,8 +1,8 @@
 """One of i-PI's addresses: waiting for a server, connecting, connected, and back again.
 
-A link owns its socket and what of it the selector watches. It never blocks, and it holds no more
-than one request and the replies that are not yet sent: a server that asks without reading is not
-read from until it does.
+A link owns its socket, what of it the selector watches, and the request that waits for its answer.
+It never blocks, and it holds no more than that request and the replies that are not yet sent: a
+server that asks without reading is not read from until it does.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from deltaserver.errors import NoServerError
-from deltaserver.serve.answer import Answer
+from deltaserver.serve.answer import Answer, Request
 from deltaserver.serve.keeper import Keeper
-from deltaserver.serve.protocol import ClientProtocol, ForceRequest
+from deltaserver.serve.protocol import ClientProtocol, Event, ForceRequest
 from deltaserver.serve.transport import Address, Connector, close_quietly, delays
 
 RECEIVE_BYTES = 1 << 18
@@ -83,7 +83,7 @@ class Link:
         self.protocol = ClientProtocol(self._n_atoms)
         self.introduced = False
         self.request_began: float | None = None
-        self.request: ForceRequest | None = None
+        self.request: Request | None = None
         self.received = 0.0
         self.unlogged: Unlogged | None = None
 
@@ -158,6 +158,28 @@ class Link:
             return True
         self.protocol.receive(data)
         return bool(data)
+
+    def take(self) -> Event | None:
+        """Return what the peer wants next; a request is kept until :meth:`send` answers it.
+
+        Raises:
+            ProtocolError: see :meth:`ClientProtocol.next_event`.
+        """
+        event = self.protocol.next_event()
+        if isinstance(event, ForceRequest):
+            self.request, self.received = Request.of(event.data), time.perf_counter()
+            if event.step_by_step:  # of such an end i-PI makes less than of a reset
+                self.unkeep()
+        return event
+
+    def send(self, answer: Answer, evaluated: float) -> None:
+        """Answer the request, which was evaluated at that time; see :meth:`flush`."""
+        self.request = None
+        self.protocol.answer(answer.reply)
+        began = self.request_began or self.received
+        self.unlogged = Unlogged(answer, began, self.received, evaluated)
+        self.request_began = None
+        self.flush()
 
     def flush(self) -> None:
         """Send what is queued: at once as a rule, the rest when the socket takes more.

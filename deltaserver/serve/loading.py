@@ -42,7 +42,7 @@ def load_model(
     with _stoppable(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         # Files of our own types are read with compiled loops already.
-        with jit.tell_of_compilation(_quiet if quiet else _tell_of_compilation):
+        with jit.before_compilation(_quiet if quiet else _say_compiling):
             model = CompositeModel.load(
                 models, backend, device, precision, threads or default_threads()
             )
@@ -62,11 +62,12 @@ def load_model(
     return model, [str(warning.message) for warning in caught]
 
 
-def _tell_of_compilation() -> None:
+def _say_compiling() -> None:
     print(
         "deltaserver: compiling for this processor, some 20 s; later starts find it done",
-        file=sys.stderr, flush=True,
-    )  # fmt: skip
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _quiet() -> None:

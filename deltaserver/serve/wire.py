@@ -17,11 +17,9 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats
 from deltaserver.errors import ProtocolError
-
-Floats = NDArray[np.float64]
 
 HEADER_LENGTH = 12
 MAX_INIT_LENGTH = 1 << 16

@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import GuardError
 from deltaserver.model.descriptor import nearest_images
 from deltaserver.molecules.bonds import bond_reach, bonded_pairs
 from deltaserver.molecules.elements import COVALENT_RADIUS_ANG, SYMBOLS
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 SQUEEZE = 0.5  # of the covalent radii's sum: closer than this, nuclei would have met
 SEPARATION_EVERY = 10  # structures; a fragment needs many steps to leave
 
@@ -106,8 +104,9 @@ class GeometryWatch:
             names = "–".join(f"{SYMBOLS[self.numbers[a]]}{a}" for a in self._bonds[k])
             raise BlowUpError(
                 f"the bond {names} is {length[k]:.2f} Å long "
-                f"({length[k] / self._sums[k]:.2f} covalent radii)", positions,
-            )  # fmt: skip
+                f"({length[k] / self._sums[k]:.2f} covalent radii)",
+                positions,
+            )
 
     def _check_separation(self, positions: Floats, cell: Floats | None) -> None:
         if len(self.fragments) < 2:

@@ -7,15 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats
 from deltaserver.model.composite import CompositeModel
-from deltaserver.serve.answer import count_padding
+from deltaserver.serve.answer import Request
 from deltaserver.simulate.blowup import DriftWatch, GeometryWatch, Limits
 from deltaserver.simulate.ipi.input import IpiInput
 from deltaserver.simulate.progress import UPDATE_EVERY_S, Progress, ProgressLine, PropertiesTail
 
-Floats = NDArray[np.float64]
 SAME_PLACE_ANG = 1e-9  # contracted ring polymers differ by rounding
 
 
@@ -53,15 +52,15 @@ class Monitor:
         self.n_seen = 0  # requests
         self._looked_at = 0.0
 
-    def __call__(self, positions_ang: Floats, cells_ang: Floats) -> None:
+    def __call__(self, request: Request) -> None:
         """Take in a request's structures; raise BlowUpError where the run has blown up."""
-        self.last_positions, self.last_cell = positions_ang[-1], cells_ang[-1]
+        positions, cells = request.positions, request.cells
+        self.last_positions, self.last_cell = positions[-1], cells[-1]
         self.n_seen += 1
         if self.first_round:
-            padding = count_padding(positions_ang, cells_ang)
-            self.first_round.add(positions_ang, len(positions_ang) - padding)
+            self.first_round.add(positions, len(positions) - request.n_padding)
         if self.geometry:
-            self.geometry.check(positions_ang, cells_ang)
+            self.geometry.check(positions, cells)
         if time.monotonic() - self._looked_at >= UPDATE_EVERY_S:
             self.look()
 
@@ -88,12 +87,12 @@ class FirstRound:
     """Counts the structures of the first evaluation, where beads may all be at the same place.
 
     Equal structures at the end of a batch are served, and counted, as one: the first round then
-    has fewer structures than a step. ``tell`` hears how many fewer, if any.
+    has fewer structures than a step. ``on_missing`` hears how many fewer, if any.
     """
 
-    def __init__(self, per_step: int, tell: Callable[[int], None]) -> None:
+    def __init__(self, per_step: int, on_missing: Callable[[int], None]) -> None:
         self.per_step = per_step
-        self.tell = tell
+        self.on_missing = on_missing
         self._first: Floats | None = None
         self._n_sent = self._n_counted = 0
         self._over = False
@@ -110,4 +109,4 @@ class FirstRound:
             return
         self._over = True
         if self._n_counted < self.per_step <= self._n_sent:
-            self.tell(self.per_step - self._n_counted)
+            self.on_missing(self.per_step - self._n_counted)

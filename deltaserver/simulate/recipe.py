@@ -12,13 +12,12 @@ from typing import Literal
 from xml.sax.saxutils import escape
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats
 from deltaserver.errors import InputError
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.textio.species import parse_species
 
-Floats = NDArray[np.float64]
 Kind = Literal["nvt", "nve", "pimd", "remd", "mts", "ramp"]
 KINDS: tuple[Kind, ...] = ("nvt", "nve", "pimd", "remd", "mts", "ramp")
 Thermostat = Literal["langevin", "svr", "none"]

@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Ints
 from deltaserver.errors import DeltaserverError, InputError, StructureError
 from deltaserver.model.composite import CompositeModel
 from deltaserver.molecules.matching import Reference, match_order
 from deltaserver.simulate.structure import STRUCTURE_NAME, read_structure
 from deltaserver.textio.structures import read_structures
-from deltaserver.textio.xyz_frames import BadFrame, Frame
-
-Ints = NDArray[np.int64]
+from deltaserver.textio.xyz_frames import BadFrame, Frame, xyz_text
 
 
 def reorder_file(path: Path, models: Path, output: Path) -> tuple[int, int]:
@@ -39,7 +37,9 @@ def reorder_file(path: Path, models: Path, output: Path) -> tuple[int, int]:
         order = _order_of(frame, order, model, reference, f"{path}: frame {index}")
         if index == 0:
             moved = int((order != np.arange(len(order))).sum())
-        texts.append(_xyz(frame, order, f"frame {index} of {path.name}, atoms as {model.name}"))
+        symbols = [frame.symbols[k] for k in order.tolist()]
+        comment = f"frame {index} of {path.name}, atoms as {model.name}"
+        texts.append(xyz_text(symbols, frame.positions[order], comment))
     output.write_text("".join(texts), encoding="utf-8")
     return moved, len(frames)
 
@@ -78,11 +78,3 @@ def _fits(frame: Frame, order: Ints, model: CompositeModel) -> bool:
     except DeltaserverError:
         return False
     return True
-
-
-def _xyz(frame: Frame, order: Ints, title: str) -> str:
-    rows = [
-        f"{frame.symbols[k]:<2} " + " ".join(f"{value:16.8f}" for value in frame.positions[k])
-        for k in order.tolist()
-    ]
-    return "\n".join([str(len(order)), title, *rows]) + "\n"

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 import deltaserver
+from deltaserver.arrays import Floats
 from deltaserver.compute.blas import blas_threads
 from deltaserver.errors import (
     ConnectionLostError,
@@ -22,14 +21,14 @@ from deltaserver.errors import (
     GuardError,
 )
 from deltaserver.model.composite import CompositeModel
+from deltaserver.model.engines import Backend
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.serve import telemetry
-from deltaserver.serve.answer import EXTRAS, Extras
-from deltaserver.serve.daemon import Daemon, ServeSettings
-from deltaserver.serve.guard import GuardSettings
+from deltaserver.serve.daemon import Daemon
 from deltaserver.serve.loading import announce
+from deltaserver.serve.settings import EXTRAS, Extras, ServeSettings, frame_beside
 from deltaserver.serve.signals import stoppable_once
-from deltaserver.simulate.blowup import BlowUpError, Limits
+from deltaserver.simulate.blowup import BlowUpError
 from deltaserver.simulate.directory import (
     FRAME_NAME,
     INPUT_NAME,
@@ -52,6 +51,7 @@ from deltaserver.simulate.record import (
     write_record,
     write_whole,
 )
+from deltaserver.simulate.request import RunOptions
 from deltaserver.simulate.restart import (
     CONTINUED_INPUT,
     RestartState,
@@ -61,8 +61,8 @@ from deltaserver.simulate.restart import (
     find_restart,
     next_seq,
 )
+from deltaserver.textio.xyz_frames import xyz_text
 
-Floats = NDArray[np.float64]
 LONG_RUN_STEPS = 10_000
 LONG_RUN_LOG_EVERY = 10
 
@@ -76,21 +76,19 @@ class RunPlan:
         record: what ``run.json`` is to say at the start.
         directory: where it runs.
         resume: continue what is there.
-        log_every: structures between two lines of the daemon's log; None: every one in short
-            runs, every tenth in long ones.
-        limits: beyond which the run has blown up.
-        guard: what the daemon refuses.
-        backend: the model's.
+        options: what else the run was told.
     """
 
     ipi_input: IpiInput
     record: RunRecord
     directory: Path
     resume: bool
-    log_every: int | None
-    limits: Limits
-    guard: GuardSettings
-    backend: str = "numpy"
+    options: RunOptions
+
+    @property
+    def backend(self) -> Backend:
+        """Return what evaluates the model: torch, where a device is named."""
+        return "torch" if self.record.device else "numpy"
 
 
 @dataclass(frozen=True)
@@ -120,8 +118,8 @@ def run(plan: RunPlan, model: CompositeModel, notes: list[str], quiet: bool) -> 
         line = None if quiet else ProgressLine()
         telemetry.configure(plan.directory / LOG_NAME, quiet=quiet, other_status=line)
         announce(model, Path(plan.record.models), plan.backend, notes)
-        _tell_resumed(plan, start)
-        monitor = Monitor(plan.ipi_input, plan.directory, model, plan.limits, line)
+        _log_resumed(plan, start)
+        monitor = Monitor(plan.ipi_input, plan.directory, model, plan.options.limits, line)
         if state is None:
             per_step = plan.ipi_input.structures_per_step
             monitor.first_round = FirstRound(per_step, partial(_note_missing, plan, record))
@@ -171,14 +169,18 @@ def _serve(
     """Serve i-PI to its end; ``held`` is the lock's descriptor, and what silences signals."""
     ipi_input, record = plan.ipi_input, plan.record
     total = ipi_input.last_step * ipi_input.structures_per_step
-    log_every = plan.log_every or (LONG_RUN_LOG_EVERY if total > LONG_RUN_STEPS else 1)
+    log_every = plan.options.log_every or (LONG_RUN_LOG_EVERY if total > LONG_RUN_STEPS else 1)
     # What is continued was compared with the model's molecule when it began.
-    check = plan.guard.structure_check and start.state is None
+    check = plan.options.guard.structure_check and start.state is None
     settings = ServeSettings(
         ipi_input.addresses,
         record.component,
         extras=_extras(record.extras),
-        guard=replace(plan.guard, structure_check=check),
+        guard=replace(
+            plan.options.guard,
+            structure_check=check,
+            frame_file=frame_beside(plan.directory / LOG_NAME),
+        ),
     )
     steps = telemetry.StepLog(log_every, None, start.first_seq)
     daemon = Daemon(model, settings, steps, inspect=monitor)
@@ -229,8 +231,14 @@ def _prepare(plan: RunPlan, start: Start) -> RunRecord:
         write_whole(directory / CONTINUED_INPUT, text)
         old = read_record(directory)
         restarts = (*(old.restarts if old else ()), Restart(state.step, state.path.name))
-        record = replace(record, step=state.step, restarts=restarts, reason=None, frame=None,
-                         first_missing=old.first_missing if old else 0)  # fmt: skip
+        record = replace(
+            record,
+            step=state.step,
+            restarts=restarts,
+            reason=None,
+            frame=None,
+            first_missing=old.first_missing if old else 0,
+        )
     write_record(record, directory)  # first: what else is here is a run's from now on
     if state is None or plan.ipi_input.path.resolve() != (directory / INPUT_NAME).resolve():
         keep_old_input(directory, plan.ipi_input.text)
@@ -244,7 +252,7 @@ def _note_missing(plan: RunPlan, record: RunRecord, missing: int) -> None:
     write_record(replace(record, first_missing=missing), plan.directory)
 
 
-def _tell_resumed(plan: RunPlan, start: Start) -> None:
+def _log_resumed(plan: RunPlan, start: Start) -> None:
     log, state = structlog.get_logger(), start.state
     if state is not None:
         log.info("resumed", step=state.step, state=state.path.name, seq=start.first_seq)
@@ -284,7 +292,7 @@ def _blown_up(
     if positions is not None:
         frame = FRAME_NAME
         cell = monitor.last_cell if model.periodic else None
-        text = extended_xyz(model, positions, monitor.step, reason, cell)
+        text = _blow_up_frame(model, positions, monitor.step, reason, cell)
         (plan.directory / frame).write_text(text, encoding="utf-8")
     done = replace(record, status="blown up", step=monitor.step, reason=reason, frame=frame)
     write_record(done, plan.directory)
@@ -292,22 +300,13 @@ def _blown_up(
     return GuardError(f"{plan.directory}: blown up after step {monitor.step}: {reason}{where}")
 
 
-def extended_xyz(
-    model: CompositeModel,
-    positions: Floats,
-    step: int,
-    reason: str,
-    cell: Floats | None = None,
+def _blow_up_frame(
+    model: CompositeModel, positions: Floats, step: int, reason: str, cell: Floats | None
 ) -> str:
-    """Format a structure as one extended-XYZ frame, Å; ``cell`` has its vectors in columns."""
+    """Format the structure as extended XYZ, Å; ``cell`` has its vectors in columns."""
     quoted = reason.replace('"', "'")
     box = 'pbc="F F F"'
     if cell is not None:
         box = f'Lattice="{" ".join(f"{x:.8f}" for x in cell.T.ravel())}" pbc="T T T"'
-    lines = [
-        str(model.n_atoms),
-        f'{box} Properties=species:S:1:pos:R:3 step={step} reason="{quoted}"',
-    ]
-    for number, (x, y, z) in zip(model.numbers, positions, strict=True):
-        lines.append(f"{SYMBOLS[number]:<2} {x:16.8f} {y:16.8f} {z:16.8f}")
-    return "\n".join(lines) + "\n"
+    comment = f'{box} Properties=species:S:1:pos:R:3 step={step} reason="{quoted}"'
+    return xyz_text([SYMBOLS[number] for number in model.numbers], positions, comment)

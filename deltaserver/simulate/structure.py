@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats
 from deltaserver.errors import GeometryError, InputError, StructureError
 from deltaserver.model.composite import CompositeModel
 from deltaserver.molecules.elements import SYMBOLS
@@ -19,7 +19,6 @@ from deltaserver.molecules.whole import Repeats, make_whole
 from deltaserver.textio.structures import read_structures
 from deltaserver.textio.xyz_frames import BadFrame
 
-Floats = NDArray[np.float64]
 STRUCTURE_NAME = "structure.xyz"
 
 

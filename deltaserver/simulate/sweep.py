@@ -29,12 +29,14 @@ from deltaserver.serve.signals import stoppable_once
 from deltaserver.simulate.ipi.process import end_with_parent
 from deltaserver.simulate.progress import Progress, ProgressLine, PropertiesTail
 from deltaserver.simulate.record import RunRecord, make_directory, read_record, write_whole
+from deltaserver.simulate.request import RunRequest, write_request
 
 POLL_S = 0.25
 PATIENCE_S = 30.0  # for runs that were asked to stop
 OUTPUT_NAME = "simulate.err"
+REQUEST_NAME = "request.json"
 SWEEP_FILE = "sweep.json"
-FORMAT = "deltaserver-sweep/1"
+FORMAT = "deltaserver-sweep/2"
 PASSED_OVER = ("finished", "blown up")
 
 
@@ -45,36 +47,38 @@ class SweepRun:
     Attributes:
         name: of the run, and of its directory in the sweep's.
         directory: where it runs.
-        options: of ``deltaserver simulate``, but for ``--directory``, ``--resume``, ``--quiet``.
-        total_steps: how many it is to have.
+        request: what it is.
         properties: name of i-PI's properties file.
     """
 
     name: str
     directory: Path
-    options: tuple[str, ...]
-    total_steps: int
+    request: RunRequest
     properties: str
+
+    @property
+    def total_steps(self) -> int:
+        """How many steps it is to have."""
+        return self.request.recipe.steps
 
     def with_total_steps(self, steps: int) -> SweepRun:
         """Return the same run with another number of steps."""
-        kept = [word for word in self.options if not word.startswith("--steps=")]
-        return replace(self, total_steps=steps, options=(*kept, f"--steps={steps}"))
+        return replace(self, request=self.request.with_total_steps(steps))
 
     def command(self, resume: bool) -> list[str]:
-        """Return the command that runs it."""
-        words = [sys.executable, "-m", "deltaserver", "simulate", *self.options, "--quiet"]
+        """Return the command that runs it, once its request is written."""
+        words = [sys.executable, "-m", "deltaserver", "simulate", "--quiet"]
         words += ["--resume"] if resume else []
-        return [*words, f"--directory={self.directory}"]
+        request = self.directory / REQUEST_NAME
+        return [*words, f"--request={request}", f"--directory={self.directory}"]
 
 
 def write_sweep(directory: Path, runs: Sequence[SweepRun]) -> None:
     """Write ``sweep.json``, from which the set is resumed."""
     entries = [
-        {"name": run.name, "options": run.options, "total_steps": run.total_steps,
-         "properties": run.properties}
+        {"name": run.name, "properties": run.properties, "request": run.request.record()}
         for run in runs
-    ]  # fmt: skip
+    ]
     text = json.dumps({"format": FORMAT, "runs": entries}, indent=2, ensure_ascii=False)
     write_whole(directory / SWEEP_FILE, text + "\n")
 
@@ -94,8 +98,7 @@ def read_sweep(directory: Path) -> list[SweepRun] | None:
             SweepRun(
                 str(run["name"]),
                 directory / Path(str(run["name"])).name,
-                tuple(str(word) for word in run["options"]),
-                int(run["total_steps"]),
+                RunRequest.from_record(run["request"]),
                 str(run["properties"]),
             )
             for run in data["runs"]
@@ -159,6 +162,7 @@ def _is_over(run: SweepRun) -> bool:
 
 def _start(run: SweepRun, resume: bool) -> Child:
     make_directory(run.directory)
+    write_request(run.directory / REQUEST_NAME, run.request)
     with (run.directory / OUTPUT_NAME).open("wb") as errors:
         process = subprocess.Popen(
             run.command(resume),

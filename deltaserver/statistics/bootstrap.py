@@ -14,13 +14,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError
 from deltaserver.statistics.correlation import MIN_BLOCKS, inefficiency
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 N_RESAMPLES = 2000
 CONFIDENCE = 0.95

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from deltaserver.arrays import Floats, Ints
 
 MIN_BLOCKS = 5  # fewer say nothing about the spread
 MAX_BLOCKS = 100
@@ -70,8 +69,9 @@ def mean_of(series: Floats) -> Mean:
 def _mean_with(series: Floats, g: float) -> Mean:
     n_independent = len(series) / g
     error = series.std(ddof=1) / np.sqrt(n_independent) if len(series) > 1 else np.nan
-    return Mean(float(series.mean()), float(error if n_independent >= 4.0 else np.nan),
-                float(n_independent))  # fmt: skip
+    return Mean(
+        float(series.mean()), float(error if n_independent >= 4.0 else np.nan), float(n_independent)
+    )
 
 
 def circular_mean(values: Floats, period: float) -> float:

@@ -14,12 +14,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats
 from deltaserver.errors import DataError, UnitError
 from deltaserver.units import from_ipi, length_in_ang
-
-Floats = NDArray[np.float64]
 
 # No time step (``timestep=0.5``, ``time step: 1``) is a step's number, and no ``0.5`` is one.
 STEPS = (

@@ -51,7 +51,7 @@ def is_xyz(path: Path) -> bool:
 
 
 def is_pdb(path: Path) -> bool:
-    """Tell the same of a PDB file."""
+    """Tell whether the name is a PDB file's, a backup's or a compressed one's."""
     return plain_name(path).endswith(PDB_ENDINGS)
 
 

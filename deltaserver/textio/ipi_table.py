@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from deltaserver.arrays import Floats, Ints
+
 Bytes = NDArray[np.uint8]
 
 LINE_BYTES = 48  # "%8s %12.5e %12.5e %12.5e\n"

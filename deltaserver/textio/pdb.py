@@ -88,12 +88,12 @@ class PdbText:
     Args:
         file: what to read from, decompressed.
         name: of the file, for messages.
-        tell: called with one line for whatever had to be left out.
+        note: called with one line for whatever had to be left out.
     """
 
-    def __init__(self, file: BinaryIO, name: str, tell: Callable[[str], None]) -> None:
+    def __init__(self, file: BinaryIO, name: str, note: Callable[[str], None]) -> None:
         self.name = name
-        self.tell = tell
+        self.note = note
         self._frames = iterate(file)
         try:
             first = next(self._frames, None)
@@ -123,7 +123,7 @@ class PdbText:
                 if len(found) == BLOCK:
                     break
         except BadFrame as error:
-            self.tell(f"{self.name}: frame {error.index} is left out ({error.reason})")
+            self.note(f"{self.name}: frame {error.index} is left out ({error.reason})")
         return found
 
     def _check(self, frame: Frame, index: int) -> None:

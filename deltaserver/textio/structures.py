@@ -11,15 +11,15 @@ from deltaserver.errors import DataError, MissingExtraError
 from deltaserver.textio import pdb
 from deltaserver.textio.compressed import is_pdb, is_xyz, open_file
 from deltaserver.textio.species import parse_species
-from deltaserver.textio.xyz_frames import Frame, Tell, read_frames
+from deltaserver.textio.xyz_frames import Frame, Note, read_frames
 
 
-def read_structures(path: Path, tell: Tell, extra: str, first_only: bool = False) -> list[Frame]:
+def read_structures(path: Path, note: Note, extra: str, first_only: bool = False) -> list[Frame]:
     """Read the structures of a file, lengths in Å.
 
     Args:
         path: the file; its name's ending tells XYZ and PDB from what ASE is asked for.
-        tell: called with one line for what was passed over.
+        note: called with one line for what was passed over.
         extra: the extra that brings ASE, named where it is not installed.
         first_only: read no more than the first.
 
@@ -29,7 +29,7 @@ def read_structures(path: Path, tell: Tell, extra: str, first_only: bool = False
         MissingExtraError: another format, and no ASE.
     """
     if is_xyz(path):
-        return read_frames(path, tell, first_only)
+        return read_frames(path, note, first_only)
     if is_pdb(path):
         with open_file(path) as file:
             frames = pdb.iterate(file)

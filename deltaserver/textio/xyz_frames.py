@@ -6,7 +6,7 @@ its frame and line. Long trajectories are streamed by :mod:`deltaserver.textio.x
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,14 +14,13 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError
 from deltaserver.textio import comment as comments
 from deltaserver.textio.compressed import decoded, is_damage, open_file
 from deltaserver.textio.species import ISOTOPES, parse_species
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Tell = Callable[[str], None]
+Note = Callable[[str], None]
 
 MAX_ATOMS = 1_000_000
 BOM = b"\xef\xbb\xbf"
@@ -88,12 +87,21 @@ class _Lines:
         return line.rstrip(b"\r\n") if line else None
 
 
-def read_frames(path: Path, tell: Tell, first_only: bool = False) -> list[Frame]:
+def xyz_text(symbols: Sequence[str], positions: Floats, comment: str, width: int = 16) -> str:
+    """Return one frame, (N, 3) in Å, as XYZ; a comment of ``key=value`` pairs makes it extended."""
+    rows = [
+        f"{symbol:<2} " + " ".join(f"{value:{width}.8f}" for value in position)
+        for symbol, position in zip(symbols, positions, strict=True)
+    ]
+    return "\n".join([str(len(symbols)), comment, *rows]) + "\n"
+
+
+def read_frames(path: Path, note: Note, first_only: bool = False) -> list[Frame]:
     """Read all frames of an XYZ file, plain, extended or i-PI's, compressed or not.
 
     Args:
         path: the file.
-        tell: called with one line for what was passed over: blank lines between frames.
+        note: called with one line for what was passed over: blank lines between frames.
         first_only: stop after the first frame.
 
     Raises:
@@ -103,7 +111,7 @@ def read_frames(path: Path, tell: Tell, first_only: bool = False) -> list[Frame]
     frames: list[Frame] = []
     with open_file(path) as file:
         try:
-            for frame in iterate(file, str(path), tell):
+            for frame in iterate(file, str(path), note):
                 frames.append(frame)
                 if first_only:
                     break
@@ -115,7 +123,7 @@ def read_frames(path: Path, tell: Tell, first_only: bool = False) -> list[Frame]
     return frames
 
 
-def iterate(file: BinaryIO, name: str, tell: Tell) -> Iterator[Frame]:
+def iterate(file: BinaryIO, name: str, note: Note) -> Iterator[Frame]:
     """Yield the frames of an open file; see :func:`read_frames`."""
     lines, index, n_blank, waiting = _Lines(file), 0, 0, 0
     while (line := lines.next()) is not None:
@@ -130,7 +138,7 @@ def iterate(file: BinaryIO, name: str, tell: Tell) -> Iterator[Frame]:
             raise BadFrame(index, f"line {begins}: {error}") from None
         index += 1
     if n_blank:
-        tell(f"{name}: {n_blank} blank lines between frames were passed over")
+        note(f"{name}: {n_blank} blank lines between frames were passed over")
 
 
 def _frame(count: bytes, lines: _Lines) -> Frame:

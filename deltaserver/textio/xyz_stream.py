@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.textio import comment as comments
@@ -27,9 +27,6 @@ from deltaserver.textio.ipi_table import (
 )
 from deltaserver.textio.species import ISOTOPES, parse_species
 from deltaserver.textio.xyz_frames import BOM, numbers_of
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 CHUNK_BYTES = 1 << 22
 PART_BYTES = 1 << 16
@@ -98,13 +95,13 @@ class XyzText:
     Args:
         file: what to read from, decompressed.
         name: of the file, for messages.
-        tell: called with one line for whatever had to be left out.
+        note: called with one line for whatever had to be left out.
     """
 
-    def __init__(self, file: BinaryIO, name: str, tell: Callable[[str], None]) -> None:
+    def __init__(self, file: BinaryIO, name: str, note: Callable[[str], None]) -> None:
         self.file = file
         self.name = name
-        self.tell = tell
+        self.note = note
         self.symbols: tuple[str, ...] = ()
         self.has_steps = False
         self._data = b""
@@ -153,7 +150,7 @@ class XyzText:
                 self._n_read += len(frames.steps)
                 yield frames
         if self._n_blank:
-            self.tell(f"{self.name}: {self._n_blank} blank lines between frames were passed over")
+            self.note(f"{self.name}: {self._n_blank} blank lines between frames were passed over")
 
     def _available(self) -> bool:
         """Tell whether there is another frame's text; let go of what has been read."""
@@ -195,8 +192,10 @@ class XyzText:
                 if not is_damage(error):
                     raise
                 reason = " ".join(str(error).split())
-                self.tell(f"{self.name}: the file is cut short or damaged ({reason}); "
-                          "what is there is used")  # fmt: skip
+                self.note(
+                    f"{self.name}: the file is cut short or damaged ({reason}); "
+                    "what is there is used"
+                )
                 part = b""
             self._ended = not part
             parts.append(part)
@@ -351,7 +350,7 @@ class XyzText:
                 break
             self._fill(len(self._data) - self._at + CHUNK_BYTES)
         what = "a frame in the middle" if found else "the last frame"
-        self.tell(f"{self.name}: {what} is left out ({why}, at {place})")
+        self.note(f"{self.name}: {what} is left out ({why}, at {place})")
         if not found:
             self._at = len(self._data)
         else:

@@ -11,15 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
 from deltaserver.errors import ComponentError, DataError
 from deltaserver.model.prior import PairPrior
 from deltaserver.training import symmetry
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 BINDING, FULL = "binding", "full"
 

@@ -16,6 +16,7 @@ from deltaserver.model.trust.stored_frame import CHECK_NAME, store
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.textio.journal import changed, write_atomically
 from deltaserver.textio.strict_yaml import dump_yaml
+from deltaserver.textio.xyz_frames import xyz_text
 from deltaserver.training.components import BINDING, FULL, Component, lone_atom_energy
 from deltaserver.training.selection import Split
 
@@ -112,10 +113,9 @@ def write_served(
 def _start_structure(frames: LabelledFrames, split: Split) -> str:
     """Format the training frame of the lowest energy as XYZ, Å."""
     lowest = int(split.train[np.argmin(frames.energy[split.train])])
-    lines = [str(len(frames.numbers)), f"frame {lowest} of {frames.name}, in Å"]
-    for number, (x, y, z) in zip(frames.numbers, frames.positions[lowest], strict=True):
-        lines.append(f"{SYMBOLS[number]:<2} {x:14.8f} {y:14.8f} {z:14.8f}")
-    return "\n".join(lines) + "\n"
+    symbols = [SYMBOLS[number] for number in frames.numbers]
+    comment = f"frame {lowest} of {frames.name}, in Å"
+    return xyz_text(symbols, frames.positions[lowest], comment, width=14)
 
 
 def _manifest(

@@ -15,12 +15,8 @@ ours.
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
+from deltaserver.arrays import Floats
 from deltaserver.training.iterative.product import join, split
-
-Floats = NDArray[np.float64]
 
 
 def labels(forces: Floats, energy: Floats, weight: float) -> Floats:
@@ -28,9 +24,7 @@ def labels(forces: Floats, energy: Floats, weight: float) -> Floats:
     return join(forces, -weight * (energy - energy.mean())) if weight else forces.ravel()
 
 
-def coefficients(
-    v: Floats, shape: tuple[int, ...], weight: float
-) -> tuple[Floats, Floats | None]:  # fmt: skip
+def coefficients(v: Floats, shape: tuple[int, ...], weight: float) -> tuple[Floats, Floats | None]:
     """Return α_F (3NM,) and α_E (M,), or None, of a solution for points of ``shape`` (M, N, 3)."""
     if not weight:
         return -v, None

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Ints
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.datasets.labelling import LOCAL
 from deltaserver.errors import DataError
@@ -62,7 +62,6 @@ from deltaserver.training.warm_start import WarmStart, read_warm_start
 
 CHECKPOINTS = ".training"
 Report = Callable[[str], None]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -171,9 +170,12 @@ class _Job:
 
 
 def _job(
-    frames: LabelledFrames, available: tuple[Component, ...], component: Component,
-    split: Split, plan: TrainingPlan,
-) -> _Job:  # fmt: skip
+    frames: LabelledFrames,
+    available: tuple[Component, ...],
+    component: Component,
+    split: Split,
+    plan: TrainingPlan,
+) -> _Job:
     data = labelled_set(frames, component)
     candidates = np.flatnonzero(np.isin(data.frame, split.train))
     validation = np.flatnonzero(np.isin(data.frame, split.valid))
@@ -186,9 +188,12 @@ def _job(
         return resolve(plan.symmetry, frames, available, component, data, points, plan.cap)
 
     compared = Candidates(
-        data, candidates, frames.trajectory[data.frame[candidates]],
-        lambda: symmetry(candidates).perms, None if weights[0] is None else weights[0].by_pair,
-    )  # fmt: skip
+        data,
+        candidates,
+        frames.trajectory[data.frame[candidates]],
+        lambda: symmetry(candidates).perms,
+        None if weights[0] is None else weights[0].by_pair,
+    )
     known = _known(data, candidates, frames, plan, warm)
     points = compared.draw(plan.selection, plan.n_train, plan.seed, known)
     # Fewer validation frames than asked for are no reason to refuse.
@@ -207,18 +212,30 @@ def _job(
         entries = np.setdiff1d(candidates, valid)
         fit = linear_fit(frames, available, component, data, entries, valid, plan.cap)
     request = TrainingRequest(
-        data, found.perms, points, valid, plan.lambdas[0], plan.threads, plan.device,
-        plan.max_bytes, plan.solver, Bounds(plan.tolerance, plan.max_products), warm,
-        weights[0], prior is not None or (fit is not None and component.name == BINDING),
+        data,
+        found.perms,
+        points,
+        valid,
+        plan.lambdas[0],
+        plan.threads,
+        plan.device,
+        plan.max_bytes,
+        plan.solver,
+        Bounds(plan.tolerance, plan.max_products),
+        warm,
+        weights[0],
+        prior is not None or (fit is not None and component.name == BINDING),
         "" if fit is None else f"{plan.linear}, {len(fit.train)} frames",
-        energies=plan.energies, scheduler=plan.scheduler, workers=plan.workers,
-    )  # fmt: skip
+        energies=plan.energies,
+        scheduler=plan.scheduler,
+        workers=plan.workers,
+    )
     return _Job(component, request, found, prior, weights, fit)
 
 
 def _weights(
     frames: LabelledFrames, intra: tuple[float, ...], *, native: bool
-) -> tuple[FragmentBlocks | None, ...]:  # fmt: skip
+) -> tuple[FragmentBlocks | None, ...]:
     """Return the descriptor's blocks for weights within fragments.
 
     1 is sGDML's own descriptor, which is None where the model can be ``native``.
@@ -267,9 +284,13 @@ def _identity(request: TrainingRequest, plan: TrainingPlan) -> dict[str, Any]:
 
 
 def _train_component(
-    output: Path, report: dict[str, Any], job: _Job, plan: TrainingPlan, say: Report,
+    output: Path,
+    report: dict[str, Any],
+    job: _Job,
+    plan: TrainingPlan,
+    say: Report,
     progress: Progress,
-) -> None:  # fmt: skip
+) -> None:
     """Train one component unless it is there already; enter it into ``report`` and save that."""
     name, identity = job.component.name, _identity(job.request, plan)
     path = output / f"{name}.npz"

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.files.archive import read_arrays
@@ -24,9 +24,6 @@ from deltaserver.model.files.parameters import LINEAR, NATIVE, WEIGHTED
 from deltaserver.model.fragment_blocks import FragmentBlocks
 from deltaserver.model.linear.expansion import Expansion
 from deltaserver.textio.journal import write_atomically
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 CODE_VERSION = "1.0.3"  # of sgdml, whose format this is
 RECORD = "deltaserver"

@@ -18,14 +18,12 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.trust.novelty import CHUNK_ROWS, OrbitFeatures
 from deltaserver.training.components import LabelledSet
 from deltaserver.training.selection import allocate, draw_stratified
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 Selection = Literal["random", "strata", "farthest"]
 SELECTIONS: tuple[str, ...] = get_args(Selection)

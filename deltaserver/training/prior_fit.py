@@ -18,8 +18,8 @@ from itertools import combinations
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.datasets.coverage import shortest_distances
 from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
 from deltaserver.errors import DataError
@@ -28,8 +28,6 @@ from deltaserver.model.prior import AtomClass, Attraction, PairPrior, PairTerms,
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.training.components import Component, fragment_symmetry
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Asymptote = Literal["zero", "fitted"]
 
 DECAYS = (3.0, 3.6, 4.2)  # 1/Å
@@ -89,9 +87,11 @@ class Classes:
 
     @classmethod
     def _of(
-        cls, frames: LabelledFrames, available: Sequence[Component],
+        cls,
+        frames: LabelledFrames,
+        available: Sequence[Component],
         labels: Callable[[Ints, FragmentSpec], Ints],
-    ) -> Classes:  # fmt: skip
+    ) -> Classes:
         classes, kind = [], []
         for component in available:
             for member, atoms in zip(component.members, component.atoms, strict=False):
@@ -158,9 +158,13 @@ def say_what_is_far_apart(frames: LabelledFrames, points: Ints, say: Callable[[s
 
 
 def choose_prior(
-    frames: LabelledFrames, available: Sequence[Component], train: Ints, valid: Ints, cap: int,
+    frames: LabelledFrames,
+    available: Sequence[Component],
+    train: Ints,
+    valid: Ints,
+    cap: int,
     asymptote: Asymptote = "zero",
-) -> PairPrior:  # fmt: skip
+) -> PairPrior:
     """Return the better of two priors on validation frames: by elements, or by orbits."""
     by_element = Classes.by_element(frames, available)
     by_orbit = Classes.by_orbit(frames, available, cap)
@@ -189,9 +193,12 @@ class _Fit:
     """
 
     def __init__(
-        self, frames: LabelledFrames, points: Ints, grouped: Classes,
+        self,
+        frames: LabelledFrames,
+        points: Ints,
+        grouped: Classes,
         passed: tuple[float, ...] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.frames, self.classes, self.kind = frames, grouped.classes, grouped.kind
         classes = self.classes
         self.has_limit = passed is not None

@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.datasets.labelling import LOCAL
 from deltaserver.datasets.native import dataset_md5
 from deltaserver.model.fragment_blocks import FragmentBlocks
@@ -21,9 +21,6 @@ from deltaserver.training.linear.site_fit import SiteFit
 from deltaserver.training.matrix.memory import Size
 from deltaserver.training.warm_start import WarmStart
 from deltaserver.units import KCAL_PER_MOL_EV
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 LAMBDA = 1e-10
 

@@ -10,12 +10,9 @@ from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 TRAIN_FRACTION = 0.8  # of a trajectory; the rest is held out
 VALID_SHARE = 0.2  # of that, at its end

@@ -18,15 +18,11 @@ from math import factorial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Bools, Floats, Ints
 from deltaserver.errors import DataError, MissingExtraError
 from deltaserver.molecules.bonds import bonds_between
 from deltaserver.molecules.elements import SYMBOLS
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 MAX_BOND_FRAMES = 200  # frames looked at: enough for a majority
 DEFAULT_CAP = 1000

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Ints
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.errors import DataError, InputError, MissingExtraError
 from deltaserver.model.files.archive import read_arrays
@@ -34,8 +34,6 @@ from deltaserver.model.files.parameters import UNREADABLE
 from deltaserver.training import symmetry
 from deltaserver.training.components import Component, LabelledSet, fragment_symmetry
 from deltaserver.training.symmetry import DEFAULT_CAP, Symmetry
-
-Ints = NDArray[np.int64]
 
 MODES = ("none", "fragment", "product", "sgdml")
 SGDML_POINTS = 1000  # sgdml's own limit for its search

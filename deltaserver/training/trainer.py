@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.files.parameters import ModelParameters
@@ -35,9 +35,6 @@ from deltaserver.training.matrix.assembly import Progress, assemble, quiet
 from deltaserver.training.matrix.solver import UnsolvableError, solve_in_place
 from deltaserver.training.request import TrainingRequest, data_md5
 from deltaserver.units import KCAL_PER_MOL_EV
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 AUTO_START, AUTO_RANGE = 20.0, (1.25, 1280.0)
 NOTHING_KCAL = 0.02  # of binding energy besides the prior, kcal/mol
@@ -81,17 +78,28 @@ def train_one(
         v, timings = _solve_exactly(request, sigma, std, progress)
     else:
         resources = Resources(
-            choice.points, request.threads, request.device, unfinished, request.scheduler,
+            choice.points,
+            request.threads,
+            request.device,
+            unfinished,
+            request.scheduler,
             request.workers,
-        )  # fmt: skip
+        )
         system = _system(request, sigma, std)
         v, timings = solve_iteratively(system, request.bounds, resources, progress)
     alphas, alphas_energy = coefficients(v, positions.shape, request.energies)
     x, a = _descriptor_coefficients(positions, alphas)
     draft = ModelParameters(
-        data.numbers, x, a, request.perms, sigma, c=0.0, std=std, alphas_energy=alphas_energy,
+        data.numbers,
+        x,
+        a,
+        request.perms,
+        sigma,
+        c=0.0,
+        std=std,
+        alphas_energy=alphas_energy,
         blocks=request.blocks,
-    )  # fmt: skip
+    )
     energy, left = (some.energy[train] / KCAL_PER_MOL_EV for some in (data, rest))
     offset, notes = _integration_constant(draft, positions, left, energy - left)
     if request.blocks is not None and request.fades:
@@ -114,11 +122,25 @@ def train_one(
     }
     return TrainedModel(
         native.NativeModel(
-            data.name, data.reference, data.numbers, train, request.valid, data_md5(data),
-            x, a, alphas, request.perms, offset, std, sigma, request.lam, record,
-            _own(draft, positions), alphas_energy,
+            data.name,
+            data.reference,
+            data.numbers,
+            train,
+            request.valid,
+            data_md5(data),
+            x,
+            a,
+            alphas,
+            request.perms,
+            offset,
+            std,
+            sigma,
+            request.lam,
+            record,
+            _own(draft, positions),
+            alphas_energy,
         )
-    )  # fmt: skip
+    )
 
 
 def _own(draft: ModelParameters, positions: Floats) -> native.Own | None:
@@ -143,9 +165,14 @@ def _solve_exactly(
     positions = request.data.positions[request.train]
     began = time.perf_counter()
     matrix = assemble(
-        positions, request.perms, sigma, request.threads, progress, weights=request.by_atoms,
+        positions,
+        request.perms,
+        sigma,
+        request.threads,
+        progress,
+        weights=request.by_atoms,
         energy=request.energies,
-    )  # fmt: skip
+    )
     assembled = time.perf_counter()
     y = _labels(request, std)
     v = solve_in_place(matrix, y, request.lam, request.threads, request.device, progress)
@@ -161,11 +188,17 @@ def _system(request: TrainingRequest, sigma: float, std: float) -> System:
     data, valid = request.rest, request.valid
     warm = request.warm_start
     return System(
-        data.positions[request.train], _labels(request, std), request.perms, sigma, request.lam,
-        data.positions[valid], data.forces[valid] / KCAL_PER_MOL_EV / std,
+        data.positions[request.train],
+        _labels(request, std),
+        request.perms,
+        sigma,
+        request.lam,
+        data.positions[valid],
+        data.forces[valid] / KCAL_PER_MOL_EV / std,
         None if warm is None else warm.vector(request.train, std, request.energies),
-        request.blocks, request.energies,
-    )  # fmt: skip
+        request.blocks,
+        request.energies,
+    )
 
 
 def _convergence(record: dict[str, Any]) -> list[str]:

@@ -10,16 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.files.archive import read_arrays
 from deltaserver.model.files.parameters import KEYS, parse_parameters
 from deltaserver.training.components import LabelledSet
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 SAME = 1e-9  # of descriptor entries, 1/Å: further apart are two geometries
 

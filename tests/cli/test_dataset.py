@@ -3,19 +3,19 @@
 import shutil
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
 
-from deltaserver.cli.dataset import register_dataset
+from deltaserver.cli.dataset import dataset
 from deltaserver.datasets.calculators import calculator_factory, evaluate, nominal_charges
 from deltaserver.datasets.files import read_dataset
 from deltaserver.datasets.frames import FragmentSpec
 from deltaserver.datasets.sampling.dynamics import read_frames
 from deltaserver.errors import EXIT_INPUT, DeltaserverError
 from deltaserver.textio.journal import read_journal
+from deltaserver.textio.xyz_frames import read_frames as read_xyz
 
 pytest.importorskip("ase")
 pytest.importorskip("rich")
@@ -27,10 +27,7 @@ SHORT = ["-c", "cheap_calculators:SlowEMT", "-n", "4", "--trajectories", "2", "-
 
 def run(*arguments):
     """Run ``deltaserver dataset ARGUMENTS``; return what it prints, raise what it raises."""
-    app = click.Group()
-    register_dataset(app)
-    runner = CliRunner()
-    result = runner.invoke(app, ["dataset", *map(str, arguments)], catch_exceptions=True)
+    result = CliRunner().invoke(dataset, [*map(str, arguments)], catch_exceptions=True)
     if isinstance(result.exception, DeltaserverError):
         raise result.exception
     assert result.exception is None, result.output
@@ -56,6 +53,27 @@ def built_once(cheap, cluster, tmp_path_factory):
 def built(built_once, tmp_path):
     """A copy of a dataset: every test may change its own."""
     return shutil.copytree(built_once, tmp_path / "set")
+
+
+def test_frames_in_which_a_molecule_is_torn_are_left_out_and_counted(cheap, tmp_path):
+    water = ((0.0, 0.0, 0.0), (0.96, 0.0, 0.0), (-0.24, 0.93, 0.0))
+    atoms = [("O", "H", "H")[k] + " {} {} {}".format(*water[k]) for k in range(3)]
+    neon = "Ne 0.0 0.0 -4.0"
+    start = tmp_path / "start.xyz"
+    start.write_text("\n".join(["4", "", neon, *atoms]) + "\n")
+    short = ["-n", "20", "--trajectories", "1", "--interval", "1", "--equilibrate", "0", "-w", "1"]
+    output = run("build", start, "-f", "neon:0", "-f", "water:1-3", "-c", "cheap_calculators:Torn",
+                 "-t", "1", *short, "--time-step", "2", "--no-relax",
+                 "-o", tmp_path / "set")  # fmt: skip
+    # Not by read_dataset: such forces are no molecule's, and it would say so.
+    frames = read_xyz(tmp_path / "set" / "frames.xyz.gz", lambda text: None)
+    lengths = np.array([np.linalg.norm(f.positions[3] - f.positions[1]) for f in frames])
+    left_out = 20 - len(frames)
+    assert 0 < left_out < 20
+    assert lengths.max() < 1.4 * 1.3 * (0.66 + 0.31) < lengths.max() + 0.5
+    assert f"{left_out} frames left out: a molecule has reacted or is torn" in output
+    provenance = yaml.safe_load((tmp_path / "set" / "dataset.yaml").read_text())["provenance"]
+    assert provenance["reacted"] == left_out
 
 
 @pytest.mark.parametrize("option", ["-c", "--label-calculator", "--prepare-calculator"])

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from deltaserver.cli import app
-from deltaserver.cli.evaluate import register_evaluate
 from deltaserver.datasets.files import read_dataset, write_dataset
 from deltaserver.errors import DataError, MissingExtraError
 from deltaserver.evaluation.figures.held_out import save
@@ -18,9 +17,6 @@ from deltaserver.evaluation.figures.held_out import save
 HERE = Path(__file__).parents[2]
 MODELS = HERE / "models" / "benzene_dimer"
 DATA = HERE / "data" / "benzene_dimer_gfn2_150K.xyz.gz"
-
-if "evaluate" not in app.app.commands:
-    register_evaluate(app.app)
 
 
 def run(*arguments):

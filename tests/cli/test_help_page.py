@@ -1,7 +1,11 @@
 """The help of the program itself: headings, and short lines for every command."""
 
+import subprocess
+import sys
+
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from deltaserver.cli.app import app, main
@@ -25,6 +29,40 @@ def test_every_option_stands_under_one_heading():
         text.index("What to serve, and where:") < text.index("-m, --models") < text.index("\nLog:")
     )
     assert text.index("Other options:") < text.index("--version") < text.index("\nCommands:\n")
+
+
+def test_the_help_says_of_a_command_what_its_own_help_says():
+    for name, stand_in in app.commands.items():
+        command = stand_in.load()
+        assert command.name == name
+        told = stand_in.get_short_help_str(limit=1000)
+        assert told == command.get_short_help_str(limit=1000)
+        assert told.endswith(".")
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_imports_no_command_and_nothing_that_computes(option):
+    code = (
+        "import sys; from deltaserver.cli.app import main; main([sys.argv[1]]);"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, option], capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stderr.split())
+    assert not loaded & {"numpy", "yaml", "structlog", "deltaserver.model.composite"}
+    assert not loaded & {command.module for command in app.commands.values()}
+
+
+def test_a_shell_completes_commands_without_importing_them_and_options_of_a_command():
+    def complete(*words):
+        completion = ShellComplete(app, {}, "deltaserver", "_DELTASERVER_COMPLETE")
+        return [item.value for item in completion.get_completions([*words[:-1]], words[-1])]
+
+    assert complete("") == sorted(app.commands)
+    assert complete("tr") == ["train"]
+    assert "--n-train" in complete("train", "--n")
+    assert complete("dataset", "bu") == ["build"]
 
 
 def test_what_has_no_heading_comes_last_and_empty_headings_do_not_show():

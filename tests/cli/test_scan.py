@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from deltaserver.cli import app
-from deltaserver.cli.evaluate import register_evaluate
 from deltaserver.datasets import labelling
 from deltaserver.datasets.files import read_dataset
 from deltaserver.evaluation.scans.errors import WALL_EV, scan_errors
@@ -22,9 +21,6 @@ DATA = Path(__file__).parents[2] / "data" / "benzene_dimer_gfn2_150K.xyz.gz"
 EMT = "ase.calculators.emt:EMT"
 FRAGMENTS = ("--fragment", "copper:0-2", "--fragment", "gold:3-4:0")
 FEW = ("--orientations", 2, "--rotations", 1, "--displacements", "-0.5,0,0.5,1,4,20")
-
-if "evaluate" not in app.app.commands:
-    register_evaluate(app.app)
 
 
 def run(*arguments):

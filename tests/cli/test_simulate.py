@@ -7,8 +7,13 @@ import pytest
 from ase import Atoms
 
 from deltaserver.cli import app
+from deltaserver.errors import InputError
+from deltaserver.serve.settings import GuardSettings
 from deltaserver.simulate import sweep
+from deltaserver.simulate.blowup import Limits
+from deltaserver.simulate.recipe import Recipe
 from deltaserver.simulate.record import RunRecord, write_record
+from deltaserver.simulate.request import RunOptions, RunRequest, read_request, write_request
 from deltaserver.simulate.sweep import SweepRun, read_sweep, write_sweep
 from tests.builders import COMPLEX, geometry
 
@@ -107,9 +112,14 @@ def test_a_run_begun_with_other_options_is_not_resumed(capsys, model_directory, 
 
 def runs_in(directory: Path) -> list[SweepRun]:
     return [
-        SweepRun(f"{t}K", directory / f"{t}K", ("--kind=nvt", f"--temperature={t}", "--steps=10"),
-                 10, "x.out") for t in (10, 300)
-    ]  # fmt: skip
+        SweepRun(
+            f"{t:g}K",
+            directory / f"{t:g}K",
+            RunRequest(Path("nowhere"), Recipe("nvt", (t,), steps=10), Path("start.xyz")),
+            "x.out",
+        )
+        for t in (10.0, 300.0)
+    ]
 
 
 def test_a_sweep_is_read_as_it_was_written(tmp_path):
@@ -121,11 +131,21 @@ def test_a_sweep_is_read_as_it_was_written(tmp_path):
 def test_another_number_of_steps():
     run = runs_in(Path())[0].with_total_steps(50)
     assert run.total_steps == 50
-    assert run.options == ("--kind=nvt", "--temperature=10", "--steps=50")
+    assert run.request.recipe == Recipe("nvt", (10.0,), steps=50)
+
+
+def test_a_request_is_read_as_it_was_written(tmp_path):
+    options = RunOptions(5, Limits(2.0), GuardSettings(extrapolation="stop"), "cpu", 2, "full")
+    request = replace(runs_in(tmp_path)[0].request, options=options).absolute()
+    write_request(tmp_path / "request.json", request)
+    assert read_request(tmp_path / "request.json") == request
+    (tmp_path / "request.json").write_text("{}")
+    with pytest.raises(InputError, match="not a request of ours"):
+        read_request(tmp_path / "request.json")
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"format": "x"}', '{"format": "deltaserver-sweep/1"}']
+    "text", ["{", "[]", '{"format": "x"}', '{"format": "deltaserver-sweep/2"}']
 )
 def test_files_that_are_no_sweep(capsys, tmp_path, text):
     (tmp_path / "sweep.json").write_text(text)
@@ -149,8 +169,7 @@ def test_what_is_over_is_passed_over(capsys, tmp_path, monkeypatch):
 
 
 def test_a_run_that_cannot_start_fails_by_itself(capsys, tmp_path):
-    runs = [replace(run, options=("--kind=nvt", "--models=nowhere")) for run in runs_in(tmp_path)]
-    write_sweep(tmp_path, runs)
+    write_sweep(tmp_path, runs_in(tmp_path))
     line = refused(capsys, "simulate", "--resume", "--quiet", "--directory", tmp_path)
     assert "10K: failed: nowhere: no such file" in line
     assert "300K: failed: nowhere" in line

@@ -7,7 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -23,9 +22,8 @@ ROOT = Path(__file__).parents[2]
 
 SLOWLY = """
 import os, sys, time
-import click
 from deltaserver.training import trainer
-from deltaserver.cli.train import register_train
+from deltaserver.cli.train import train
 train_one = trainer.train_one
 delays = [float(seconds) for seconds in os.environ["DELAYS"].split(",")]
 def slow(*arguments):
@@ -33,9 +31,7 @@ def slow(*arguments):
     time.sleep(delays.pop(0) if delays else 0.0)
     return result
 trainer.train_one = slow
-app = click.Group()
-register_train(app)
-app.main(sys.argv[1:], standalone_mode=False)
+train.main(sys.argv[2:], standalone_mode=False)
 """
 
 
@@ -48,11 +44,8 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture
 def run():
-    app = click.Group()
-    train.register_train(app)
-
     def invoke(*arguments):
-        return CliRunner().invoke(app, ["train", *map(str, arguments)])
+        return CliRunner().invoke(train.train, [*map(str, arguments)])
 
     return invoke
 

@@ -44,3 +44,15 @@ class NoForces(Calculator):
     def calculate(self, atoms=None, *args, **kwargs):
         super().calculate(atoms, *args, **kwargs)
         self.results = {"energy": 0.0, "forces": np.zeros((len(atoms), 3))}
+
+
+class Torn(Calculator):
+    """Pulls the last atom away, ever farther."""
+
+    implemented_properties = ["energy", "forces"]
+
+    def calculate(self, atoms=None, *args, **kwargs):
+        super().calculate(atoms, *args, **kwargs)
+        forces = np.zeros((len(atoms), 3))
+        forces[-1, 0] = 1.0
+        self.results = {"energy": -float(atoms.positions[-1, 0]), "forces": forces}

@@ -9,6 +9,7 @@ import pytest
 from deltaserver.datasets.files import read_dataset, write_dataset
 from deltaserver.datasets.plausibility import (
     _check_contacts,
+    _check_forces,
     bond_stiffness,
     check_plausible,
     work_ratio,
@@ -148,6 +149,17 @@ def with_frame(frames, k, **arrays):
         changed[name] = getattr(frames, name).copy()
         changed[name][k] = value
     return replace(frames, **changed)
+
+
+def test_forces_of_a_complex_that_is_pressed_together_are_a_wall(real):
+    pressed = real.positions[17].copy()
+    apart = pressed[None, :5] - pressed[5:, None]
+    near = np.unravel_index(np.linalg.norm(apart, axis=-1).argmin(), apart.shape[:2])
+    pressed[5:] += 0.85 * apart[near]  # the nearest hydrogens, nearer than in H2
+    wall = with_frame(real, 17, forces=1e3 * real.forces[17], positions=pressed)
+    _check_forces(wall, "here")
+    with pytest.raises(DataError, match="frame 17 has forces up to"):
+        _check_forces(with_frame(wall, 17, positions=real.positions[17]), "here")
 
 
 @pytest.mark.parametrize("k", [0, 17])

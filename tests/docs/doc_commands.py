@@ -59,12 +59,11 @@ def check(command: str) -> None:
     while isinstance(group, click.Group) and words and words[0].isidentifier():
         if words[0].isupper():  # COMMAND in a sentence
             return
-        found = group.get_command(context, words[0])
-        if found is None and "all" in group.commands:  # `analyze DIR` is `analyze all DIR`
-            found, words = group.commands["all"], ["all", *words]
-        if found is None:
-            raise click.UsageError(f"no command {words[0]!r}")
-        group, words = found, words[1:]
+        if words[0] not in group.commands and "all" in group.commands:
+            words = ["all", *words]  # `analyze DIR` is `analyze all DIR`
+        _, found, words = group.resolve_command(context, words)
+        assert found is not None
+        group = found
     if any(PLACEHOLDER.search(word) for word in words):
         known = {opt for param in group.get_params(context) for opt in param.opts}
         known |= {opt for param in group.get_params(context) for opt in param.secondary_opts}
@@ -88,5 +87,7 @@ def every_command(
     """Yield every command with the names that lead to it, the program itself first."""
     yield names, command
     if isinstance(command, click.Group):
-        for name, sub in command.commands.items():
+        for name in command.commands:
+            _, sub, _ = command.resolve_command(click.Context(command), [name])
+            assert sub is not None
             yield from every_command(sub, (*names, name))

@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).parents[2] / "deltaserver"
 ANY = "…"  # what stands for a value, in templates and in the documentation
 # Raised for us alone (a bug shows as "internal error"), or caught before a user sees it.
 NOT_FOR_USERS = {"AssertionError", "RuntimeError", "TypeError", "KeyError", "NotImplementedError"}
+NOT_FOR_USERS |= {"AttributeError"}
 OTHERS = {"fail", "BadParameter", "UsageError", "ClickException", "BadZipFile"}
 # Modules whose functions and constants word what another one raises, and what that is.
 SPEAKERS = {

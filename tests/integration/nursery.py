@@ -164,7 +164,7 @@ def tell_of_the_end(pid: int, told: int) -> NoReturn:
 
 def prepare() -> None:
     """Import what is imported late too: by a model's first evaluation, and by i-PI's start."""
-    from deltaserver.cli import app  # noqa: F401
+    from deltaserver.cli import app, serve, simulate  # noqa: F401
     from deltaserver.serve.loading import load_model
     from tests import builders
 

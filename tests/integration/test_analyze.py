@@ -74,7 +74,7 @@ def test_a_killed_and_restarted_run_is_joined_without_counting_twice(restarted):
     assert len(written) > len(set(written))  # i-PI has written frames twice
     told = []
     (run,) = find_runs([restarted])
-    analysis = analyse([run], Options(models=DIMER), tell=told.append)
+    analysis = analyse([run], Options(models=DIMER), note=told.append)
     (found,) = analysis.runs
     steps = found.surveyed.steps
     assert np.all(np.diff(steps) > 0)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 
-from deltaserver.errors import ModelFileError
+from deltaserver import CompositeModel
+from deltaserver.errors import ManifestError, ModelFileError
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.files.parameters import WEIGHTED, ModelParameters, parse_parameters
 from deltaserver.model.fragment_blocks import FragmentBlocks, Reach
 from deltaserver.model.sgdml import NativeUnits, SGDMLModel
+from tests.shipped import MODELS
 from tests.tolerances import rounding
 
 N, M = 6, 9
@@ -214,3 +218,15 @@ def test_sgdml_refuses_it() -> None:
     predict = pytest.importorskip("sgdml.predict")
     with pytest.raises((SystemExit, AssertionError, KeyError)):
         predict.GDMLPredict(arrays(), max_processes=1)
+
+
+def test_a_binding_without_the_prior_that_it_was_trained_on_is_refused(tmp_path):
+    """Served alone, it is off by the whole of the wall: 0.4 eV of H2O@benzene."""
+    directory = shutil.copytree(MODELS / "methane_dimer", tmp_path / "m")
+    manifest = directory / "model.yaml"
+    content = yaml.safe_load(manifest.read_text())
+    del content["prior"]
+    manifest.write_text(yaml.safe_dump(content))
+    with pytest.raises(ManifestError, match="trained on what a prior leaves") as caught:
+        CompositeModel.load(directory)
+    assert str(caught.value).startswith(str(manifest))

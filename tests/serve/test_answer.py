@@ -9,7 +9,7 @@ from deltaserver import CompositeModel, SGDMLModel
 from deltaserver.model.composite import Fragment
 from deltaserver.model.files.parameters import parse_parameters
 from deltaserver.model.sgdml import NativeUnits
-from deltaserver.serve.answer import answer
+from deltaserver.serve.answer import Request, answer
 from deltaserver.serve.wire import MessageReader
 from tests.builders import (
     AMMONIA_ATOMS,
@@ -26,14 +26,14 @@ from tests.serve.server_double import BOHR_ANG, CELL_BOHR, batch_posdata, posdat
 def single(positions, cell=CELL_BOHR):
     reader = MessageReader(7)
     reader.feed(posdata(positions, cell))
-    return reader.next_message()
+    return Request.of(reader.next_message())
 
 
 def batched(positions, cells=None):
     reader = MessageReader(7)
     reader.batch_size = len(positions)
     reader.feed(batch_posdata(positions, cells))
-    return reader.next_message()
+    return Request.of(reader.next_message())
 
 
 def test_energy_forces_and_virial_in_atomic_units(composite, positions):

@@ -10,7 +10,7 @@ import structlog
 from ase.io import read
 
 from deltaserver import CompositeModel
-from deltaserver.cli import app
+from deltaserver.cli import serve
 from deltaserver.cli.app import main
 from tests import shipped
 from tests.integration.conftest import ROOT
@@ -28,7 +28,7 @@ def _loaded_once():
     """A shipped model is the same in every test of this file, and takes seconds to load."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CompositeModel, "load", shipped.load)  # in other files' tests too
-        patch.setattr(app, "load_model", functools.cache(app.load_model))
+        patch.setattr(serve, "load_model", functools.cache(serve.load_model))
         yield
 
 

@@ -104,7 +104,7 @@ def test_where_nothing_can_be_written_it_is_compiled_all_the_same(monkeypatch):
     with pytest.raises(RuntimeError, match="cannot cache function"):
         numba.njit(cache=True)(twice)
     told = []
-    with jit.tell_of_compilation(lambda: told.append("compiling")):
+    with jit.before_compilation(lambda: told.append("compiling")):
         assert jit.compiled(twice)(1.5) == 3.0
         assert jit.compiled(twice)(2) == 4.0
     assert told == ["compiling"]

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.analysis.measure.survey import Surveyed
-
-Floats = NDArray[np.float64]
+from deltaserver.arrays import Floats
 
 BROKEN_STRETCH = 1.75  # of a bond's first length
 CALM = 0.75  # of the frames before the end: what the last ones are compared with
@@ -24,7 +23,7 @@ MAD_TO_SIGMA = 1.4826  # of a normal distribution
 def sound_frames(surveyed: Surveyed, blew_up: bool) -> int:
     """Return how many frames, from the first on, are a sample; ``blew_up``: the run is known to.
 
-    Frames whose positions are no numbers have an infinite stretch.
+    Frames whose positions are NaN have an infinite stretch.
     """
     apart = np.flatnonzero(surveyed.stretch > BROKEN_STRETCH)
     end = int(apart[0]) if len(apart) else len(surveyed.steps)

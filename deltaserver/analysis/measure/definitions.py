@@ -108,9 +108,12 @@ def default_definitions(fragments: Fragments) -> Definitions:
         for a, b in pairs
     )
     return Definitions(
-        variables, default_surfaces(variables), default_rotations(fragments),
-        default_pairs(fragments), fragments,
-    )  # fmt: skip
+        variables,
+        default_surfaces(variables),
+        default_rotations(fragments),
+        default_pairs(fragments),
+        fragments,
+    )
 
 
 def default_surfaces(variables: tuple[Variable, ...]) -> tuple[SurfaceSpec, ...]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deltaserver.analysis.measure.definitions import PairsSpec
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 N_BLOCKS = 10
 
 

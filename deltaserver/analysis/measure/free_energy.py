@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats
 from deltaserver.errors import DataError
 from deltaserver.statistics import correlation
 from deltaserver.units import KB_EV_PER_K
 
-Floats = NDArray[np.float64]
 Jacobian = Literal["keep", "remove"]
 JACOBIANS: tuple[Jacobian, ...] = ("keep", "remove")
 N_RESAMPLES = 200

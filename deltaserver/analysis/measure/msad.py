@@ -24,13 +24,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError
 from deltaserver.units import PS_FS
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 AXIS = 3  # numbers of an axis; a quaternion has four
 LAGS_A_DECADE = 20
@@ -113,11 +110,6 @@ def increments(orientations: Floats) -> Floats:
         return np.asarray(normal * (angle / np.where(sine > 0.0, sine, 1.0))[:, None])
     rotations = Rotation.from_quat(orientations)
     return np.asarray((rotations[:-1].inv() * rotations[1:]).as_rotvec())
-
-
-def integrated_angle(quaternions: Floats) -> Floats:
-    """Return φ, (T, 3) in rad, zero at the first frame."""
-    return np.concatenate([np.zeros((1, 3)), np.cumsum(increments(quaternions), axis=0)])
 
 
 def lags(n_frames: int, longest: int | None = None) -> Ints:

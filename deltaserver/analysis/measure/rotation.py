@@ -7,9 +7,9 @@ spherical top whose axes are degenerate, and any other symmetric molecule's jump
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from deltaserver.arrays import Floats
+
 # A linear molecule bends, so that no single frame is straight: it is slender, and its width goes
 # through zero in two dimensions (a Rayleigh distribution, whose mean is 1.9 standard deviations;
 # of several bends up to 4), where a bent one's keeps its value.

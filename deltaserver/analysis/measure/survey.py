@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from deltaserver.analysis.measure import rotation
 from deltaserver.analysis.measure.definitions import PairsSpec, RotationSpec
 from deltaserver.analysis.measure.variables import Variable
+from deltaserver.arrays import Floats, Ints
 from deltaserver.molecules.bonds import bond_reach, bonded_pairs
 from deltaserver.statistics import correlation
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Number = TypeVar("Number", np.float64, np.int64)
 
 MAX_SAMPLED = 1000

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats
 from deltaserver.errors import DataError
 from deltaserver.statistics.correlation import Mean, inefficiency, mean_of
 
-Floats = NDArray[np.float64]
 CANONICAL = ("nvt", "npt")
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from deltaserver.arrays import Floats
+
 Kind = Literal["distance", "angle", "dihedral", "plane_angle", "plane_distance"]
 Centre = Literal["mass", "geometry"]
 CENTRES: tuple[Centre, ...] = ("mass", "geometry")

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver import plots
+from deltaserver.arrays import Floats
 from deltaserver.errors import DataError
 from deltaserver.model.manifest import WHOLE_MODEL_PARTS
 
-Floats = NDArray[np.float64]
 TOTAL = "total"
 
 

@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError, UnitError
 from deltaserver.statistics.correlation import later_wins
 from deltaserver.textio.columns import Column, columns_by_name
 from deltaserver.textio.compressed import open_file
 from deltaserver.units import PS_FS
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ class Properties:
             raise DataError(str(error)) from None
 
 
-def read_properties(pieces: Sequence[Path], tell: Callable[[str], None]) -> Properties:
+def read_properties(pieces: Sequence[Path], note: Callable[[str], None]) -> Properties:
     """Read the pieces of a property file in the order of writing.
 
     Rows that a kill cut short are left out, which is told.
@@ -71,7 +68,7 @@ def read_properties(pieces: Sequence[Path], tell: Callable[[str], None]) -> Prop
     columns: dict[str, Column] = {}
     tables = []
     for path in pieces:
-        header, rows = _read(path, tell)
+        header, rows = _read(path, note)
         columns = columns or header
         if header and header != columns:
             raise DataError(f"{path}: its columns differ from those of {pieces[0]}")
@@ -85,7 +82,7 @@ def read_properties(pieces: Sequence[Path], tell: Callable[[str], None]) -> Prop
     return Properties(columns, rows[kept], int((~kept).sum()))
 
 
-def _read(path: Path, tell: Callable[[str], None]) -> tuple[dict[str, Column], Floats]:
+def _read(path: Path, note: Callable[[str], None]) -> tuple[dict[str, Column], Floats]:
     with open_file(path) as file:
         try:
             lines = file.read().decode("utf-8", "replace").splitlines()
@@ -98,11 +95,11 @@ def _read(path: Path, tell: Callable[[str], None]) -> tuple[dict[str, Column], F
     try:
         rows = np.loadtxt(body, ndmin=2)
     except ValueError:
-        rows = _by_line(path, body, tell)
+        rows = _by_line(path, body, note)
     return columns, rows
 
 
-def _by_line(path: Path, body: list[str], tell: Callable[[str], None]) -> Floats:
+def _by_line(path: Path, body: list[str], note: Callable[[str], None]) -> Floats:
     """Read the rows that have as many numbers as most, and say how many have not."""
     rows = []
     for line in body:
@@ -115,5 +112,5 @@ def _by_line(path: Path, body: list[str], tell: Callable[[str], None]) -> Floats
         raise DataError(f"{path}: no rows of numbers; expected an i-PI property file")
     width = max(set(widths), key=widths.count)
     good = [row for row in rows if len(row) == width]
-    tell(f"{path}: {len(body) - len(good)} cut or damaged row(s) left out")
+    note(f"{path}: {len(body) - len(good)} cut or damaged row(s) left out")
     return np.array(good)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError, GeometryError, MissingExtraError
 from deltaserver.molecules.whole import Repeats, make_whole
 from deltaserver.textio.compressed import is_pdb, is_xyz, open_file
@@ -21,9 +21,7 @@ from deltaserver.textio.pdb import PdbText
 from deltaserver.textio.species import parse_species
 from deltaserver.textio.xyz_stream import Frames, XyzText
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Tell = Callable[[str], None]
+Note = Callable[[str], None]
 
 ASE_BLOCK = 128
 
@@ -36,8 +34,8 @@ class Block:
     positions: Floats
 
 
-def _text(path: Path, file: BinaryIO, tell: Tell) -> XyzText | PdbText:
-    return PdbText(file, str(path), tell) if is_pdb(path) else XyzText(file, str(path), tell)
+def _text(path: Path, file: BinaryIO, note: Note) -> XyzText | PdbText:
+    return PdbText(file, str(path), note) if is_pdb(path) else XyzText(file, str(path), note)
 
 
 def _is_text(path: Path) -> bool:
@@ -49,17 +47,17 @@ class Trajectory:
 
     Args:
         beads: for every bead, its pieces in the order of writing.
-        tell: called with one line for whatever had to be left out.
+        note: called with one line for whatever had to be left out.
 
     Raises:
         DataError: no file, not a trajectory, or beads and pieces of different atoms.
     """
 
-    def __init__(self, beads: Sequence[Sequence[Path]], tell: Tell) -> None:
+    def __init__(self, beads: Sequence[Sequence[Path]], note: Note) -> None:
         if not beads or not all(beads):
             raise DataError("no trajectory given")
         self.beads = beads
-        self.tell = tell
+        self.note = note
         self.symbols: tuple[str, ...] = ()
         self.has_steps = True
         self._first_steps: dict[Path, int] = {}
@@ -117,16 +115,16 @@ class Trajectory:
 
     def _piece(self, path: Path) -> Iterator[Frames]:
         if not _is_text(path):
-            yield from _ase_frames(path, self.tell)
+            yield from _ase_frames(path, self.note)
             return
         with open_file(path) as file:
             n_changed = 0
-            for frames in _text(path, file, self.tell):
+            for frames in _text(path, file, self.note):
                 whole, n = self._whole(frames, path)
                 n_changed += n
                 yield whole
             if n_changed:
-                self.tell(
+                self.note(
                     f"{path}: molecules that the cell had cut were made whole in {n_changed} frames"
                 )
 
@@ -195,7 +193,7 @@ def _ase_symbols(path: Path) -> tuple[str, ...]:
         raise DataError(f"{path}: not a trajectory that ASE can read ({reason})") from None
 
 
-def _ase_frames(path: Path, tell: Tell) -> Iterator[Frames]:
+def _ase_frames(path: Path, note: Note) -> Iterator[Frames]:
     from ase.io import iread
 
     waiting: list[Floats] = []
@@ -204,7 +202,7 @@ def _ase_frames(path: Path, tell: Tell) -> Iterator[Frames]:
         try:
             atoms = next(frames, None)
         except Exception as error:  # ASE's readers raise whatever they stumble over
-            tell(f"{path}: damaged ({type(error).__name__}); what is before is used")
+            note(f"{path}: damaged ({type(error).__name__}); what is before is used")
             atoms = None
         if atoms is not None:
             waiting.append(atoms.get_positions())

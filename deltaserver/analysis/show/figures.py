@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deltaserver.analysis.measure.definitions import SurfaceSpec
 from deltaserver.analysis.measure.free_energy import Surface
 from deltaserver.analysis.results import RunAnalysis
+from deltaserver.arrays import Floats
 from deltaserver.plots import GREY, colours_of, save
 from deltaserver.units import energy_in_ev
 
-Floats = NDArray[np.float64]
 CONTOURS = 12
 DENSE = 0.15  # of the bins visited, from where contour lines mean something
 PANEL_IN = 1.95
@@ -41,7 +40,7 @@ class EnergyUnit:
 
     @property
     def text(self) -> str:
-        """As an axis shows it."""
+        """Return the unit as an axis shows it."""
         return MATHS_UNIT.get(self.name.lower(), self.name)
 
 
@@ -170,8 +169,9 @@ def _plane(panel: Any, surface: Surface, unit: EnergyUnit, levels: Floats) -> An
     )
     centres = surface.centres
     if np.isfinite(values).mean() > DENSE and surface.n_samples > 20 * values.size:
-        panel.contour(*centres, values, levels=levels[1::2], colors="white", linewidths=0.35,
-                      alpha=0.7)  # fmt: skip
+        panel.contour(
+            *centres, values, levels=levels[1::2], colors="white", linewidths=0.35, alpha=0.7
+        )
     panel.tick_params(labelsize=8)
     return image
 

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deltaserver.analysis.measure.msad import RANDOM_PLATEAU, Curve, Msad
 from deltaserver.analysis.results import RunAnalysis
 from deltaserver.analysis.show.figures import labels_of
+from deltaserver.arrays import Floats
 from deltaserver.plots import GREY, PALETTE, colours_of, save
 
-Floats = NDArray[np.float64]
 MAX_POINTS = 4000  # of a line along time: more cannot be seen, and make files large
 DASH_DOT = (0, (4, 2, 1, 2))
 ENERGY_COLOURS = {"total": "black"}
@@ -42,8 +41,15 @@ def draw_variables(runs: Sequence[RunAnalysis], stem: Path) -> Path:
                 values = found.values_of(variable.name)
                 time, shown = thin(found.time_ps, values.mean(axis=1))
                 left.plot(time, shown, color=colour, linewidth=0.7, label=label)
-                right.hist(values.ravel(), bins=60, orientation="horizontal", color=colour,
-                           density=True, histtype="step", linewidth=1.1)  # fmt: skip
+                right.hist(
+                    values.ravel(),
+                    bins=60,
+                    orientation="horizontal",
+                    color=colour,
+                    density=True,
+                    histtype="step",
+                    linewidth=1.1,
+                )
             left.set_ylabel(variable.label)
             right.set_xticks([])
             right.spines["bottom"].set_visible(False)
@@ -95,17 +101,25 @@ def draw_msad(runs: Sequence[RunAnalysis], guest: str, stem: Path) -> Path:
         plateau = RANDOM_PLATEAU[n_dof]
         if top > 0.05 * plateau:
             left.axhline(plateau, color=GREY, linewidth=0.6, linestyle=(0, (1, 2)))
-            left.annotate("net angle of random turns", (0.01, 1.1 * plateau), fontsize=6.5,
-                          xycoords=("axes fraction", "data"), color=GREY)  # fmt: skip
-        left.set(xscale="log", yscale="log", xlabel="lag / ps",
-                 ylabel=f"angular displacement of {guest} / rad$^2$")  # fmt: skip
+            left.annotate(
+                "net angle of random turns",
+                (0.01, 1.1 * plateau),
+                fontsize=6.5,
+                xycoords=("axes fraction", "data"),
+                color=GREY,
+            )
+        left.set(
+            xscale="log",
+            yscale="log",
+            xlabel="lag / ps",
+            ylabel=f"angular displacement of {guest} / rad$^2$",
+        )
         right.set(xscale="log", xlabel="lag / ps", ylabel="reorientation")
         right.set_ylim(top=1.02)
         if len(known) > 1:
             _legend(figure, left)
         fitted = f"${2 * n_dof}Dt+c$ fitted"
-        _key(left, (("integrated", "-"), ("net angle", "--"), (fitted, DASH_DOT)),
-             "lower right")  # fmt: skip
+        _key(left, (("integrated", "-"), ("net angle", "--"), (fitted, DASH_DOT)), "lower right")
         _key(right, (("$C_1$", "-"), ("$C_2$", ":")), "lower left")
 
     return save(draw, stem, (6.8, 3.2))
@@ -129,8 +143,7 @@ def _fit(panel: Any, result: Msad, colour: Any) -> None:
     line = fit.slope_rad2_per_ps * lag
     line += (result.integrated.value[inside] - line).mean()
     shown = line > 0
-    panel.plot(lag[shown], 1.35 * line[shown], color=colour, linewidth=0.9,
-               linestyle=DASH_DOT)  # fmt: skip
+    panel.plot(lag[shown], 1.35 * line[shown], color=colour, linewidth=0.9, linestyle=DASH_DOT)
 
 
 def _key(panel: Any, entries: Sequence[tuple[str, Any]], place: str) -> None:
@@ -153,14 +166,21 @@ def draw_thermo(runs: Sequence[RunAnalysis], stem: Path) -> Path:
             assert thermo is not None
             if thermo.conserved_ev is not None:
                 change = 1e3 * (thermo.conserved_ev - thermo.conserved_ev[0]) / len(found.symbols)
-                above.plot(*thin(thermo.time_ps, change), color=colour, linewidth=0.7,
-                           label=label)  # fmt: skip
+                above.plot(*thin(thermo.time_ps, change), color=colour, linewidth=0.7, label=label)
             if thermo.temperature_k is not None:
-                below.plot(*thin(thermo.time_ps, thermo.temperature_k), color=colour,
-                           linewidth=0.5, alpha=0.85)  # fmt: skip
+                below.plot(
+                    *thin(thermo.time_ps, thermo.temperature_k),
+                    color=colour,
+                    linewidth=0.5,
+                    alpha=0.85,
+                )
                 if thermo.temperature and thermo.temperature.target_k:
-                    below.axhline(thermo.temperature.target_k, color=GREY, linewidth=0.6,
-                                  linestyle=(0, (4, 2)))  # fmt: skip
+                    below.axhline(
+                        thermo.temperature.target_k,
+                        color=GREY,
+                        linewidth=0.6,
+                        linestyle=(0, (4, 2)),
+                    )
         above.set_ylabel("conserved quantity\n− start / meV atom$^{-1}$")
         below.set_ylabel("temperature / K")
         below.set_xlabel("time / ps")
@@ -179,11 +199,15 @@ def draw_pairs(runs: Sequence[RunAnalysis], name: str, stem: Path) -> Path:
         left, right = figure.subplots(1, 2)
         labels = labels_of([found for found, _ in known])
         for (_, pair), colour, label in zip(known, colours, labels, strict=True):
-            left.plot(pair.r_ang, 1e3 * pair.density, color=colour, linewidth=1.3,
-                      label=label)  # fmt: skip
-            left.fill_between(pair.r_ang, 1e3 * (pair.density - pair.density_error),
-                              1e3 * (pair.density + pair.density_error), color=colour,
-                              alpha=0.2, linewidth=0)  # fmt: skip
+            left.plot(pair.r_ang, 1e3 * pair.density, color=colour, linewidth=1.3, label=label)
+            left.fill_between(
+                pair.r_ang,
+                1e3 * (pair.density - pair.density_error),
+                1e3 * (pair.density + pair.density_error),
+                color=colour,
+                alpha=0.2,
+                linewidth=0,
+            )
             right.plot(pair.edges_ang[1:], pair.neighbours, color=colour, linewidth=1.3)
         begin = min(float(p.r_ang[p.density > 0.0].min()) for _, p in known) - 0.5
         for panel in (left, right):
@@ -212,8 +236,14 @@ def draw_contributions(found: RunAnalysis, stem: Path) -> Path:
             x, energy, force = thin(part.seq.astype(np.float64), part.energy, part.force_rms)
             mean = float(part.energy.mean())
             label = f"{name.replace('_', ' ')} ({mean:.3f} eV)"
-            above.plot(x, energy - mean, color=colour, linewidth=0.8, label=label,
-                       zorder=1 if name == "total" else 2)  # fmt: skip
+            above.plot(
+                x,
+                energy - mean,
+                color=colour,
+                linewidth=0.8,
+                label=label,
+                zorder=1 if name == "total" else 2,
+            )
             if not np.isnan(part.force_rms).all():
                 below.plot(x, force, color=colour, linewidth=0.8)
         above.set_ylabel("energy − mean / eV")

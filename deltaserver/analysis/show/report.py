@@ -22,10 +22,10 @@ from deltaserver.analysis.results import Analysis, RunAnalysis
 from deltaserver.analysis.show.figures import EnergyUnit, label_of
 from deltaserver.analysis.show.report_page import PAGE, VIEWER, with_error
 from deltaserver.analysis.show.tables import motion, summary_of
+from deltaserver.arrays import Floats
 from deltaserver.errors import DataError, MissingExtraError
 from deltaserver.plots import DPI
 
-Floats = NDArray[np.float64]
 MAX_STRUCTURES = 300
 SCREEN_DPI = 115  # pixels of the page an inch of a figure
 MAX_COORDINATES = 300_000  # of all structures together: some 3 MB

@@ -155,8 +155,9 @@ def write_summary(analysis: Analysis, unit: EnergyUnit, path: Path) -> dict[str,
         "problems": list(analysis.problems),
     }
     try:
-        path.write_text(json.dumps(_plain(data), indent=2, ensure_ascii=False) + "\n",
-                        encoding="utf-8")  # fmt: skip
+        path.write_text(
+            json.dumps(_plain(data), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror})") from error
     return data

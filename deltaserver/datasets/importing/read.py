@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.datasets.files import stated_steps
-from deltaserver.datasets.frames import Floats, FragmentSpec, Ints, LabelledFrames
+from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
 from deltaserver.datasets.given import read_structures
 from deltaserver.datasets.importing.label_units import LabelUnits, parse_units
 from deltaserver.errors import DataError
 from deltaserver.textio.species import parse_species
-from deltaserver.textio.xyz_frames import Frame, Tell
+from deltaserver.textio.xyz_frames import Frame, Note
 
 ENERGY_KEYS = ("energy_full", "energy", "REF_energy", "Energy", "dft_energy", "total_energy")
 FORCES_KEYS = ("forces_full", "forces", "REF_forces", "force", "dft_forces")
@@ -52,10 +53,14 @@ class Imported:
         """Return the frames at ``index``."""
         energies, forces = self.fragment_energies, self.fragment_forces
         return Imported(
-            self.numbers, self.positions[index], self.energy[index], self.forces[index],
-            self.steps[index], None if energies is None else energies[index],
+            self.numbers,
+            self.positions[index],
+            self.energy[index],
+            self.forces[index],
+            self.steps[index],
+            None if energies is None else energies[index],
             None if forces is None else forces[index],
-        )  # fmt: skip
+        )
 
     def labelled(
         self, fragments: tuple[FragmentSpec, ...], name: str, reference: str
@@ -70,15 +75,22 @@ class Imported:
         if energies is None or forces is None:
             return None
         return LabelledFrames(
-            name=name, reference=reference, numbers=self.numbers, fragments=fragments,
-            positions=self.positions, energy=self.energy, forces=self.forces,
-            fragment_energies=energies, fragment_forces=forces,
-            trajectory=self.steps[:, 0], step=self.steps[:, 1],
-        )  # fmt: skip
+            name=name,
+            reference=reference,
+            numbers=self.numbers,
+            fragments=fragments,
+            positions=self.positions,
+            energy=self.energy,
+            forces=self.forces,
+            fragment_energies=energies,
+            fragment_forces=forces,
+            trajectory=self.steps[:, 0],
+            step=self.steps[:, 1],
+        )
 
 
 def read_labelled(
-    path: Path, fragments: Sequence[FragmentSpec], keys: Keys, units: str | None, tell: Tell
+    path: Path, fragments: Sequence[FragmentSpec], keys: Keys, units: str | None, note: Note
 ) -> Imported:
     """Read the frames of a file and their labels.
 
@@ -89,9 +101,9 @@ def read_labelled(
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected an .npz or extended XYZ file with labels")
     if path.suffix == ".npz":
-        found = _from_npz(path, keys, units, tell)
+        found = _from_npz(path, keys, units, note)
     else:
-        found = _from_xyz(path, fragments, keys, parse_units(units or "eV,Ang"), tell)
+        found = _from_xyz(path, fragments, keys, parse_units(units or "eV,Ang"), note)
     shape = found.positions.shape
     if found.forces.shape != shape or found.energy.shape != shape[:1]:
         raise DataError(
@@ -105,7 +117,7 @@ def read_labelled(
     return found
 
 
-def _from_npz(path: Path, keys: Keys, units: str | None, tell: Tell) -> Imported:
+def _from_npz(path: Path, keys: Keys, units: str | None, note: Note) -> Imported:
     try:
         with np.load(path, allow_pickle=False) as file:
             data = {key: file[key] for key in file.files if file[key].dtype.kind in "biufUS"}
@@ -124,7 +136,7 @@ def _from_npz(path: Path, keys: Keys, units: str | None, tell: Tell) -> Imported
         units = f"{data['e_unit']},{data['r_unit']}"
     if units is None:
         units = NPZ_UNITS
-        tell(f"{path}: states no units; taken for {units}; --units says otherwise")
+        note(f"{path}: states no units; taken for {units}; --units says otherwise")
     factor = parse_units(units)
     n_frames = len(positions)
     steps = [data.get("trajectory", np.zeros(n_frames)), data.get("step", np.arange(n_frames))]
@@ -138,9 +150,9 @@ def _from_npz(path: Path, keys: Keys, units: str | None, tell: Tell) -> Imported
 
 
 def _from_xyz(
-    path: Path, fragments: Sequence[FragmentSpec], keys: Keys, factor: LabelUnits, tell: Tell
+    path: Path, fragments: Sequence[FragmentSpec], keys: Keys, factor: LabelUnits, note: Note
 ) -> Imported:
-    frames = read_structures(path, tell)
+    frames = read_structures(path, note)
     numbers = frames[0].numbers
     for index, frame in enumerate(frames):
         if not np.array_equal(frame.numbers, numbers):
@@ -160,7 +172,7 @@ def _from_xyz(
         fragment_forces=(
             _forces(path, frames, "forces_frag") * factor.force_ev_per_ang if has_alone else None
         ),
-    )  # fmt: skip
+    )
 
 
 def _key(path: Path, what: str, asked: str | None, usual: Sequence[str], there: Any) -> str:

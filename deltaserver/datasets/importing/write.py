@@ -18,7 +18,7 @@ from deltaserver.datasets.sampling.dynamics import POSITION_DECIMALS, Start
 from deltaserver.datasets.workspace import Workspace, command_line, open_frames, unique_steps
 from deltaserver.errors import DataError
 from deltaserver.textio.journal import write_atomically
-from deltaserver.textio.xyz_frames import Tell
+from deltaserver.textio.xyz_frames import Note
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Request:
     reference: str | None
 
 
-def import_dataset(request: Request, tell: Tell) -> tuple[LabelledFrames | None, Workspace | None]:
+def import_dataset(request: Request, note: Note) -> tuple[LabelledFrames | None, Workspace | None]:
     """Write the dataset, or set up the labelling of its fragments.
 
     Returns:
@@ -47,7 +47,7 @@ def import_dataset(request: Request, tell: Tell) -> tuple[LabelledFrames | None,
             dataset that is there already.
     """
     where = str(request.source)
-    found = read_labelled(request.source, request.fragments, request.keys, request.units, tell)
+    found = read_labelled(request.source, request.fragments, request.keys, request.units, note)
     elements_known(found.numbers, where)
     check_partition(request.fragments, len(found.numbers), where)
     found = _thinned(found, request.n_frames)
@@ -63,7 +63,7 @@ def import_dataset(request: Request, tell: Tell) -> tuple[LabelledFrames | None,
             "method that the file's labels are of"
         )
     check_complex_plausible(_as_if_labelled(request, found), where)
-    tell(
+    note(
         f"the complex keeps its labels of {where}; {request.calculator} labels the fragments: "
         "both must be one method"
     )

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.datasets.calculators import (
     calculator_factory,
     fitting_threads,
@@ -25,7 +26,7 @@ from deltaserver.datasets.calculators import (
     nominal_spins,
     reason_of,
 )
-from deltaserver.datasets.frames import Floats, FragmentSpec, Ints
+from deltaserver.datasets.frames import FragmentSpec
 from deltaserver.datasets.sampling.restraints import CentreRestraint, FragmentWall
 from deltaserver.datasets.sampling.separations import (
     SeparationPlan,

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from deltaserver.datasets.frames import Floats, FragmentSpec
+from deltaserver.arrays import Floats
+from deltaserver.datasets.frames import FragmentSpec
 
 
 class CentreRestraint:

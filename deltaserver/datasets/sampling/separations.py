@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deltaserver.arrays import Floats
 from deltaserver.datasets.complexes import random_rotation, shortest_distance
-from deltaserver.datasets.frames import Floats, FragmentSpec
+from deltaserver.datasets.frames import FragmentSpec
 from deltaserver.errors import InputError
 
 # A dataset is refused in which a few frames are 5 Å apart from all others: see plausibility.py.

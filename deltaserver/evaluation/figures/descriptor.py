@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.evaluation.descriptor import DescriptorAnalysis, PairBlocks, cm_matrix
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.plots import BLOCK_COLOURS, INTER_COLOUR, pretty
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 DECADES = 4.0  # of ΔD² that the map shows
 
@@ -23,8 +20,14 @@ def draw_blocks(figure: Any, frames: LabelledFrames) -> None:
     """Draw the matrix 1/|r_i − r_j| of the first frame, fragments set apart (Fig. 2)."""
     figure.set_size_inches(5.2, 4.4)
     axes = figure.subplots()
-    _matrix(figure, axes, frames, cm_matrix(frames.positions[0], frames.fragments),
-            "$1/r_{ij}$ / Å$^{-1}$", cmap="YlOrRd")  # fmt: skip
+    _matrix(
+        figure,
+        axes,
+        frames,
+        cm_matrix(frames.positions[0], frames.fragments),
+        "$1/r_{ij}$ / Å$^{-1}$",
+        cmap="YlOrRd",
+    )
 
 
 def _matrix(
@@ -128,9 +131,13 @@ def _draw_sigma(axes: Any, analysis: DescriptorAnalysis, *, squared: bool) -> No
     entries = analysis.entry_sigma_squared if squared else analysis.entry_sigma
     there = [k for k in range(len(blocks.labels)) if (blocks.of_pair == k).any()]
     drawn = axes.boxplot(
-        [entries[blocks.of_pair == k] for k in there], widths=0.5, whis=(5, 95),
-        showfliers=False, patch_artist=True, medianprops={"color": "black"},
-    )  # fmt: skip
+        [entries[blocks.of_pair == k] for k in there],
+        widths=0.5,
+        whis=(5, 95),
+        showfliers=False,
+        patch_artist=True,
+        medianprops={"color": "black"},
+    )
     colours = _colours(blocks)
     for box, k in zip(drawn["boxes"], there, strict=True):
         box.set(facecolor=colours[k], edgecolor="#33404a", linewidth=0.8)

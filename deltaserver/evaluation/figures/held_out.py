@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deltaserver import plots
+from deltaserver.arrays import Floats
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.evaluation.figures import descriptor
 from deltaserver.evaluation.figures.scan import draw_scan
@@ -30,7 +30,6 @@ from deltaserver.plots import BLOCK_COLOURS, INTER_COLOUR, pretty
 from deltaserver.statistics.bootstrap import BlockBootstrap, Estimate
 from deltaserver.units import KCAL_PER_MOL_EV
 
-Floats = NDArray[np.float64]
 SCAN_FIGURE = "scan"
 FORMATS = ("png", "svg")
 COLOUR = {FULL: "#9aa5b1", TOTAL: INTER_COLOUR}
@@ -116,10 +115,16 @@ def _boxes(
     axes: Any, values: Sequence[Floats], labels: Sequence[str], colours: Sequence[str]
 ) -> None:
     drawn = axes.boxplot(
-        list(values), widths=0.55, whis=(5, 95), showfliers=False, showmeans=True, meanline=True,
-        patch_artist=True, medianprops={"color": "black", "linewidth": 1.2},
+        list(values),
+        widths=0.55,
+        whis=(5, 95),
+        showfliers=False,
+        showmeans=True,
+        meanline=True,
+        patch_artist=True,
+        medianprops={"color": "black", "linewidth": 1.2},
         meanprops={"color": "black", "linestyle": (0, (2, 1.5)), "linewidth": 1.0},
-    )  # fmt: skip
+    )
     for box, colour in zip(drawn["boxes"], colours, strict=True):
         box.set(facecolor=colour, edgecolor="#33404a", linewidth=0.8)
     axes.set_xticks(range(1, len(labels) + 1), labels)
@@ -171,18 +176,28 @@ def _bars(axes: Any, found: Evaluated, where: str | int | None) -> None:
             labels.append(which.upper())
         if len(deltas) > 1:
             axes.text(
-                position * 2.4, -0.14, pretty(delta.model), ha="center", va="top",
-                transform=axes.get_xaxis_transform(), fontsize="small",
-            )  # fmt: skip
+                position * 2.4,
+                -0.14,
+                pretty(delta.model),
+                ha="center",
+                va="top",
+                transform=axes.get_xaxis_transform(),
+                fontsize="small",
+            )
     axes.set_xticks(ticks, labels)
     axes.margins(y=0.16)
     axes.set_ylim(bottom=0.0)
 
 
 def _pair(
-    axes: Any, x: float, delta: ComponentErrors, full: ComponentErrors | None,
-    where: str | int | None, which: str, bootstrap: BlockBootstrap,
-) -> None:  # fmt: skip
+    axes: Any,
+    x: float,
+    delta: ComponentErrors,
+    full: ComponentErrors | None,
+    where: str | int | None,
+    which: str,
+    bootstrap: BlockBootstrap,
+) -> None:
     """Draw one error of full and Δ side by side, and the improvement above them."""
     top = 0.0
     for shift, result in ((-0.2, full), (0.2, delta)):
@@ -192,18 +207,30 @@ def _pair(
         kcal = estimate.scaled(1.0 / KCAL_PER_MOL_EV)
         error = [[max(kcal.value - kcal.low, 0.0)], [max(kcal.high - kcal.value, 0.0)]]
         axes.bar(
-            x + shift, kcal.value, 0.38, yerr=error, capsize=2.5,
-            color=COLOUR[result.component], label=TITLE[result.component],
+            x + shift,
+            kcal.value,
+            0.38,
+            yerr=error,
+            capsize=2.5,
+            color=COLOUR[result.component],
+            label=TITLE[result.component],
             error_kw={"elinewidth": 0.9, "ecolor": "#33404a"},
-        )  # fmt: skip
+        )
         top = max(top, kcal.high)
     if full is not None:
         better = improvement(_errors(delta, where), _errors(full, where), bootstrap)
         value = getattr(better, f"{which}_percent").value
         axes.annotate(
-            f"{-value:+.0f} %".replace("-", "−"), (x, top), (0, 4), textcoords="offset points",
-            ha="center", va="bottom", fontweight="bold", fontsize="small", color=COLOUR[TOTAL],
-        )  # fmt: skip
+            f"{-value:+.0f} %".replace("-", "−"),
+            (x, top),
+            (0, 4),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontweight="bold",
+            fontsize="small",
+            color=COLOUR[TOTAL],
+        )
 
 
 def _errors(result: ComponentErrors, where: str | int | None) -> FrameErrors:
@@ -235,12 +262,15 @@ def draw_learning_curves(figure: Any, curves: Sequence[LearningCurve]) -> None:
                 getattr(point, quantity).mae.scaled(1.0 / KCAL_PER_MOL_EV) for point in curve.points
             ]
             axes.errorbar(
-                n_train, [e.value for e in estimates],
+                n_train,
+                [e.value for e in estimates],
                 [[e.value - e.low for e in estimates], [e.high - e.value for e in estimates]],
-                color=COLOUR[curve.component], marker=markers[rank % len(markers)], capsize=2.5,
+                color=COLOUR[curve.component],
+                marker=markers[rank % len(markers)],
+                capsize=2.5,
                 linestyle="-" if rank == 0 else "--",
                 label=f"{TITLE[curve.component]} (S: {curve.permutations})",
-            )  # fmt: skip
+            )
     for axes, title, unit in zip(
         panels, ("energy", "forces"), ("kcal mol$^{-1}$", "kcal mol$^{-1}$ Å$^{-1}$"), strict=True
     ):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from deltaserver.datasets.frames import Floats
+from deltaserver.arrays import Floats
 from deltaserver.evaluation.scans.curves import ANGLES_DEG, DISSOCIATION, ROTATION, Curve
 from deltaserver.evaluation.scans.errors import WALL_EV, ScanErrors
 from deltaserver.plots import BLOCK_COLOURS, INTER_COLOUR, pretty
@@ -30,11 +30,20 @@ def draw_scan(figure: Any, found: ScanErrors) -> None:
     for k, (axes, shown) in enumerate(zip(panels, curves, strict=False)):
         for number, model in enumerate(found.models):
             axes.plot(
-                *_broken(shown.curve, model.curves[k].predicted), "-", linewidth=1.4,
-                color=colours[number % len(colours)], label=pretty(model.model),
-            )  # fmt: skip
-        axes.plot(shown.curve.values, shown.label, "o", markersize=2.8, color="black",
-                  label=found.scan.frames.reference)  # fmt: skip
+                *_broken(shown.curve, model.curves[k].predicted),
+                "-",
+                linewidth=1.4,
+                color=colours[number % len(colours)],
+                label=pretty(model.model),
+            )
+        axes.plot(
+            shown.curve.values,
+            shown.label,
+            "o",
+            markersize=2.8,
+            color="black",
+            label=found.scan.frames.reference,
+        )
         axes.set_title(shown.curve.name)
         _frame(axes, shown.curve.kind == DISSOCIATION, shown.label)
         if k % COLUMNS == 0:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from deltaserver.datasets.frames import Floats
+from deltaserver.arrays import Floats
 
 COARSEST_ANG = 0.25
 FINEST_ANG = 1e-6  # a kink, of the force's slope, is missed by no more than a tenth of this

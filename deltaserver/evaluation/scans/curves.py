@@ -18,8 +18,9 @@ from typing import Final, Literal
 
 import numpy as np
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.datasets.complexes import random_rotation, shortest_distance
-from deltaserver.datasets.frames import Floats, FragmentSpec, Ints
+from deltaserver.datasets.frames import FragmentSpec
 from deltaserver.datasets.sampling.separations import approach
 from deltaserver.errors import DataError, InputError
 from deltaserver.molecules.elements import ATOMIC_WEIGHT_U

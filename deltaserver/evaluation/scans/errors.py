@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deltaserver.datasets.frames import Floats, LabelledFrames
+from deltaserver.arrays import Floats
+from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.errors import DataError
 from deltaserver.evaluation.held_out_errors import BINDING, EvaluatedModel, evaluate_batches
 from deltaserver.evaluation.scans.continuity import largest_jump

@@ -79,9 +79,13 @@ def label_scan(
     open_frames(directory, starts, fragments, steps)
     run_labelling(workspace, calculator, LOCAL, workers, on_progress)
     labelled = labelling.assemble(
-        frames_of(workspace), workspace.numbers, fragments, workspace.labels,
-        f"scan of {fragments[0].name} and {fragments[1].name}", calculator,
-    )  # fmt: skip
+        frames_of(workspace),
+        workspace.numbers,
+        fragments,
+        workspace.labels,
+        f"scan of {fragments[0].name} and {fragments[1].name}",
+        calculator,
+    )
     provenance = provenance_of(workspace, labelled, calculator)
     provenance[RECORD] = {"seed": plan.seed, "curves": [_entry(curve) for curve in curves]}
     write_frames(rounded(labelled), directory, provenance)
@@ -128,8 +132,10 @@ def read_scan(directory: Path) -> LabelledScan:
     scan = LabelledScan(directory, read_dataset(path, plausible=False), curves)
     for trajectory, step in zip(scan.frames.trajectory, scan.frames.step, strict=True):
         if not (0 <= trajectory < len(curves) and 0 <= step < len(curves[trajectory].values)):
-            raise DataError(f"{directory}: a frame is of curve {trajectory}, point {step}, which "
-                            "its record has not")  # fmt: skip
+            raise DataError(
+                f"{directory}: a frame is of curve {trajectory}, point {step}, which "
+                "its record has not"
+            )
     return scan
 
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from deltaserver.arrays import Floats
 
-Floats = NDArray[np.float64]
 Evaluated = tuple[Floats, Floats, Floats]
-Precision = Literal["float64", "float32"]
 
 
 class Engine(ABC):

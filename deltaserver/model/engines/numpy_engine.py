@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats
 from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.model.descriptor import Geometry, PairDescriptor, as_batch, compiled_cell
 from deltaserver.model.engines.base import Engine, Evaluated
@@ -14,8 +14,6 @@ from deltaserver.model.files.parameters import ModelParameters
 from deltaserver.model.kernel.training_sum import Task
 from deltaserver.model.kernel.weighted import WeightedSum, sum_of
 from deltaserver.model.linear.expansion import Expansion
-
-Floats = NDArray[np.float64]
 
 
 class NumpyEngine(Engine):

@@ -7,15 +7,13 @@ virials nor a cell other than the one it was trained in.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from sgdml.predict import GDMLPredict
 
+from deltaserver.arrays import Floats
 from deltaserver.errors import ModelFileError
 from deltaserver.model.descriptor import PairDescriptor, as_batch
 from deltaserver.model.engines.base import Engine, Evaluated
 from deltaserver.model.files.parameters import ModelParameters
-
-Floats = NDArray[np.float64]
 
 
 class ReferenceEngine(Engine):

@@ -1,4 +1,4 @@
-"""The same sums on torch tensors: ``--backend torch --device cuda``.
+"""The sums of an sGDML model on torch tensors: ``--backend torch --device cuda``.
 
 Needs the extra ``[gpu]``. float64 by default; float32 is faster on most GPUs and its error, which
 depends on the model, is measured when the model is loaded (:meth:`TorchEngine.precision_loss`).
@@ -13,14 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats
 from deltaserver.errors import GeometryError, InputError
 from deltaserver.model.descriptor import PairDescriptor, as_batch
-from deltaserver.model.engines.base import Engine, Evaluated, Precision
+from deltaserver.model.engines import Precision
+from deltaserver.model.engines.base import Engine, Evaluated
 from deltaserver.model.engines.torch_sum import on_device
 from deltaserver.model.files.parameters import ModelParameters
 from deltaserver.model.kernel.weighted import WeightedSum, sum_of
 
-Floats = NDArray[np.float64]
 CHUNK_ELEMENTS = 1 << 26  # in the largest temporary array; fewer where the device runs out
 
 
@@ -42,7 +43,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 class TorchEngine(Engine):
-    """The same sums on a torch device.
+    """Evaluates a model with torch, on the processor or a GPU.
 
     Args:
         parameters: what the model file holds.

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Ints
 from deltaserver.errors import ModelFileError
 from deltaserver.model.files.arrays import expect_shape, floats, integers
 from deltaserver.model.linear.embedding import Densities, Embedding
@@ -15,9 +15,6 @@ from deltaserver.model.linear.expansion import Expansion, Together
 from deltaserver.model.linear.radials import Radials
 from deltaserver.model.linear.sites import SitePairs, Sites
 from deltaserver.model.linear.valence import Valence
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 VALENCE_KEYS = (
     "valence_pairs", "valence_mean", "valence_width", "valence_powers", "valence_couplings",
@@ -121,14 +118,20 @@ def parse_embedding(arrays: Mapping[str, Any], fragment: Ints, source: str) -> E
     if (stretches[:, 1] == stretches[:, 2]).any():
         raise ModelFileError(f"{source}: embedding_stretches holds an atom's distance to itself")
     return Embedding(
-        densities, stretches[:, :3], stretches[:, 3], mean, linear,
-        products[:, :2], products[:, 2], quadratic,
-    )  # fmt: skip
+        densities,
+        stretches[:, :3],
+        stretches[:, 3],
+        mean,
+        linear,
+        products[:, :2],
+        products[:, 2],
+        quadratic,
+    )
 
 
 def _terms(
     arrays: Mapping[str, Any], key: str, n_atoms: int, fragment: Ints, n_classes: int, source: str
-) -> Ints:  # fmt: skip
+) -> Ints:
     """Return rows of atoms of one fragment each, and their class."""
     rows = integers(arrays, key, source)
     expect_shape(source, key, rows, (len(rows), n_atoms + 1))

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import GeometryError, ModelFileError
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.files.archive import ArchiveLimitError, NoArchiveError, read_arrays
@@ -35,9 +35,6 @@ from deltaserver.model.files.uncertainty import (
 from deltaserver.model.fragment_blocks import FragmentBlocks, Reach
 from deltaserver.model.linear.expansion import Expansion
 from deltaserver.molecules.elements import SYMBOLS
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 # A table of all permutations of all pairs has so many entries, of eight bytes: 2 GiB. A file can
 # hold millions of permutations in some kilobytes.

@@ -9,12 +9,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats
 from deltaserver.compute.thread_pool import ThreadPool
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 SQRT5 = np.sqrt(5.0)
 CHUNK_ELEMENTS = 1 << 22  # numbers in the largest temporary array: 32 MiB of float64

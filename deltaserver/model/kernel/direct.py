@@ -6,16 +6,13 @@ from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.compute import jit
 from deltaserver.compute.alignment import aligned, lasting, round_up
 from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.model import loops
 from deltaserver.model.kernel.base import Evaluator, Task, TrainingSum, Weights, row_products
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 COLUMNS = 296  # descriptor entries of eight queries at a time in compiled loops
 
@@ -84,9 +81,13 @@ class DirectSum(TrainingSum):
     def _evaluate_one(self, points: slice, task: Task) -> float:
         m = self.n_train
         total: float = loops.load("evaluate").direct(
-            self._row_centre, self._rows[:m][points], self._rows[m:][points],
-            self._alphas[points], self.weights.sigma, tuple(task),
-        )  # fmt: skip
+            self._row_centre,
+            self._rows[:m][points],
+            self._rows[m:][points],
+            self._alphas[points],
+            self.weights.sigma,
+            tuple(task),
+        )
         return total
 
     def _evaluate_eights(self, task: Task) -> float:

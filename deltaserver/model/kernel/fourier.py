@@ -22,16 +22,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.model.kernel.representations import (
     Group,
     irreducible_representations,
     permutation_group,
 )
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 MAX_ORDER = 1500  # the eigenvectors of a larger regular representation take too long to find
 

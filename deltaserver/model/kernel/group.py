@@ -6,17 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.compute import jit
 from deltaserver.compute.alignment import LINE, aligned, lasting, round_up
 from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.model import loops
 from deltaserver.model.kernel.base import Evaluator, Task, TrainingSum, Weights, row_products
 from deltaserver.model.kernel.fourier import GroupFourier
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 FEW_ELEMENTS = 1 << 6  # S × matrix elements up to which they are gone through one by one
 
@@ -85,9 +82,14 @@ class FourierSum(TrainingSum):
             layout = self._layout
             points = slice(4 * (groups.start or 0), 4 * (groups.stop or len(layout.xa)))
             self._kept[key] = (
-                self.centre, self._sparse_basis, layout.xa[groups], layout.known[:, points],
-                layout.components, self._values, self.weights.sigma,
-            )  # fmt: skip
+                self.centre,
+                self._sparse_basis,
+                layout.xa[groups],
+                layout.known[:, points],
+                layout.components,
+                self._values,
+                self.weights.sigma,
+            )
         return self._kept[key]
 
     @cached_property
@@ -149,9 +151,15 @@ class FourierSum(TrainingSum):
         n_cosets = len(fourier.sectors[0].values)
         sectors = (layout.values, layout.transposed, fourier.signs, n_cosets)
         loops.load("evaluate").group_sum(
-            queries, layout.xa[groups], layout.known[:, points], layout.components, sectors,
-            self.weights.sigma, slopes, sums,
-        )  # fmt: skip
+            queries,
+            layout.xa[groups],
+            layout.known[:, points],
+            layout.components,
+            sectors,
+            self.weights.sigma,
+            slopes,
+            sums,
+        )
         return slopes, sums[0], sums[1]
 
     def _correlate(self, y: Floats) -> Floats:
@@ -238,6 +246,13 @@ class _Layout:
         gather, present = np.zeros(width, dtype=np.int64), np.zeros(width)
         gather[place], present[place] = fourier.gather, 1.0
         return cls(
-            xa, known, place, gather, present, place[fourier.gather_back],
-            np.array(components), values, transposed,
-        )  # fmt: skip
+            xa,
+            known,
+            place,
+            gather,
+            present,
+            place[fourier.gather_back],
+            np.array(components),
+            values,
+            transposed,
+        )

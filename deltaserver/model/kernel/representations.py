@@ -16,10 +16,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from deltaserver.arrays import Floats, Ints
 
 GAP = 1e-7  # eigenvalues closer than this, relative to the largest, are one
 TOLERANCE = 1e-10  # of the identities that representations obey

@@ -26,9 +26,7 @@ x and a stand in one array of 2M rows, so that both products of a pass are one c
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
+from deltaserver.arrays import Floats, Ints
 from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.model.kernel.base import Task, TrainingSum, Weights
 from deltaserver.model.kernel.direct import DirectSum
@@ -36,9 +34,6 @@ from deltaserver.model.kernel.fourier import GroupFourier
 from deltaserver.model.kernel.group import FourierSum
 
 __all__ = ["DirectSum", "FourierSum", "Task", "TrainingSum", "Weights", "training_sum"]
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 def training_sum(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
+from deltaserver.arrays import Floats
 from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.errors import ModelFileError
 from deltaserver.model.descriptor import PairDescriptor
@@ -12,8 +10,6 @@ from deltaserver.model.files.parameters import ModelParameters
 from deltaserver.model.fragment_blocks import FragmentBlocks
 from deltaserver.model.kernel.base import Evaluator
 from deltaserver.model.kernel.training_sum import TrainingSum, training_sum
-
-Floats = NDArray[np.float64]
 
 
 class WeightedSum:

@@ -20,14 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.compute import jit
 from deltaserver.model import loops
 from deltaserver.model.descriptor import compiled_cell
 from deltaserver.model.linear.expansion import Evaluated, chunks, distances, join, summed
 from deltaserver.model.linear.radials import Radials
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.model.descriptor import nearest_images
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Evaluated = tuple[Floats, Floats, Floats]
 
 CHUNK_NUMBERS = 1 << 21  # in the largest temporary array

@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.model import loops
 from deltaserver.model.descriptor import compiled_cell
 from deltaserver.model.linear.expansion import Evaluated, chunks, distances, join, summed
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Pairs = tuple[Ints, Ints, Floats]
 
 

@@ -19,13 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.compute import jit
 from deltaserver.model.descriptor import nearest_images
 from deltaserver.model.linear.expansion import Evaluated
 from deltaserver.model.linear.radials import Radials
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

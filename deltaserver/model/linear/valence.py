@@ -18,12 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.compute import jit
 from deltaserver.model import loops
 from deltaserver.model.linear.expansion import Evaluated, chunks, distances, join
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 LIMIT = 6.0  # spreads; a distance strays so far in no run that stays near the training frames
 

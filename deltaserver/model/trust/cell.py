@@ -10,15 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats
 from deltaserver.errors import StructureError
 from deltaserver.molecules.bonds import FragmentBonds
 
 if TYPE_CHECKING:
     from deltaserver.model.composite import CompositeModel
 
-Floats = NDArray[np.float64]
 
 TRAINED = 0.98  # of the training cell's heights: what a barostat may do without a question
 

@@ -7,14 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Bools, Floats, Ints
 from deltaserver.molecules.bonds import FragmentBonds
 from deltaserver.units import BOHR_ANG
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 UNIT_TOLERANCE = 0.08  # relative: how well a factor must be Bohr's to be called so
 UNIFORM = 0.10  # spread of length/typical, relative, of bonds that were scaled together

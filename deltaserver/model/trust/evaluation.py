@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Bools, Floats
 from deltaserver.compute import jit
 from deltaserver.errors import GuardError
 from deltaserver.model import loops
@@ -26,9 +26,6 @@ from deltaserver.model import loops
 if TYPE_CHECKING:
     from deltaserver.model.composite import CompositeEvaluation
 
-Floats = NDArray[np.float64]
-
-Bools = NDArray[np.bool_]
 
 NOT_FINITE = (
     "energy, forces or virial of {} are not finite; nothing was sent. Check the structure and the "
@@ -87,7 +84,7 @@ def check_evaluation(
     parts = [result, *result.contributions.values()]
     energies = np.array([part.energy for part in parts])  # [K, B]
     forces = np.array([part.forces for part in parts])  # [K, B, N, 3]
-    left_over, allowed, rest = _inspect(energies, forces, positions, tolerances)
+    left_over, allowed, rest = _balance(energies, forces, positions, tolerances)
     if periodic:
         allowed[3] = np.inf
     # Not finite: every comparison with NaN is false, and no sum of something infinite is finite.
@@ -100,16 +97,22 @@ def check_evaluation(
         _refuse(bad, names, first, what)
 
 
-def _inspect(
+def _balance(
     energies: Floats, forces: Floats, positions: Floats, tolerances: Tolerances
 ) -> tuple[Floats, Floats, float]:
     """Return what should vanish, its limits, and a number that is finite where all forces are."""
     if jit.AVAILABLE:
         left_over, allowed = np.empty((2, 4, *energies.shape))
-        finite: float = loops.load("guards").inspect(
-            energies, forces, np.ascontiguousarray(positions), SUM_RELATIVE, tolerances.relative,
-            tolerances.floor_ev_per_ang, left_over, allowed,
-        )  # fmt: skip
+        finite: float = loops.load("balance").balance(
+            energies,
+            forces,
+            np.ascontiguousarray(positions),
+            SUM_RELATIVE,
+            tolerances.relative,
+            tolerances.floor_ev_per_ang,
+            left_over,
+            allowed,
+        )
         return left_over, allowed, finite
     left_over = _left_over(energies, forces, positions)
     allowed = _allowed(energies, forces, left_over, tolerances)

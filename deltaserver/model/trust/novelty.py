@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints, Singles
 from deltaserver.compute import jit
 from deltaserver.model import loops
 from deltaserver.model.descriptor import PairDescriptor, spread
@@ -35,9 +35,6 @@ from deltaserver.model.files.parameters import ModelParameters
 if TYPE_CHECKING:
     from deltaserver.model.composite import CompositeModel
 
-Floats = NDArray[np.float64]
-Singles = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 QUANTILE = 0.99  # of the training points' own distances that novelty 1 stands for
 MIN_TRAINING_POINTS = 20  # fewer tell nothing about such a quantile
@@ -159,9 +156,14 @@ class TrainingDistance:
 
     def _compiled(self, positions: Floats) -> float:
         squared: float = loops.load("novelty").nearest_squared(
-            np.ascontiguousarray(positions), self.first, self.second,
-            self.features.starts, self.features.size, self.centre, self.points,
-        )  # fmt: skip
+            np.ascontiguousarray(positions),
+            self.first,
+            self.second,
+            self.features.starts,
+            self.features.size,
+            self.centre,
+            self.points,
+        )
         return float(np.sqrt(squared)) / self.scale
 
 

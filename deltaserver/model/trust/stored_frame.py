@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats
 from deltaserver.errors import GuardError, InputError
 from deltaserver.model.trust.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from deltaserver.model.composite import CompositeModel
 
-Floats = NDArray[np.float64]
 
 CHECK_NAME = "check.json"
 FORMAT = "deltaserver-check/1"

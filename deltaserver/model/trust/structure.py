@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Bools, Floats, Ints
 from deltaserver.errors import StructureError
 from deltaserver.model.descriptor import nearest_images
 from deltaserver.model.fragment_blocks import owner_of
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from deltaserver.model.composite import CompositeModel
     from deltaserver.model.sgdml import SGDMLModel
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 # Two atoms that no bond connects may come this much closer than any two of their elements do in
 # training, inside a fragment or between fragments, …
@@ -87,9 +84,7 @@ class ExpectedStructure:
         closest = _closest_by_elements(shortest, model.numbers, owner, bonds)
         fragment_names = tuple(fragment.name for fragment in model.fragments)
         names = Names(tuple(SYMBOLS[z] for z in model.numbers), tuple(owner), fragment_names)
-        return cls(
-            names, tuple(bonds), closest, owner, contacts, _images(model, owner)
-        )  # fmt: skip
+        return cls(names, tuple(bonds), closest, owner, contacts, _images(model, owner))
 
     @property
     def unchecked(self) -> tuple[str, ...]:
@@ -220,7 +215,7 @@ def lies_in_cell(fractional: Floats) -> bool:
 
 
 def _images(model: CompositeModel, owner: Ints) -> dict[str, Bools]:
-    """Return which pairs are seen as nearest images by every part, by component; see above."""
+    """Return which pairs are seen as nearest images by every part, by component."""
     same = owner[:, None] == owner
     periodic = {part.name: part.periodic for part in model.parts}
     by_fragment = np.array([fragment.periodic for fragment in model.fragments])

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import StructureError
 from deltaserver.model.trust.structure import (
     WITH_BINDING,
@@ -20,9 +20,6 @@ from deltaserver.model.trust.structure import (
     lies_in_cell,
     spans_a_cell,
 )
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 # Of a bond's or contact's length in training: what its nearest image may have, being whole, and
 # what it itself has at least, being cut. A cell as small as that cuts nothing.

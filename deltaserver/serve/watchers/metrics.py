@@ -59,9 +59,10 @@ class Metrics:
             f"{name}_energy_ev", "Energy of the last structure.", ["component"], registry=registry
         )
         self._last_step = prometheus.Gauge(
-            f"{name}_last_step_timestamp_seconds", "When it was served, Unix time.",
+            f"{name}_last_step_timestamp_seconds",
+            "When it was served, Unix time.",
             registry=registry,
-        )  # fmt: skip
+        )
         self._novelty = prometheus.Gauge(
             f"{name}_novelty", "Novelty of the last structure.", ["component"], registry=registry
         )
@@ -72,9 +73,11 @@ class Metrics:
             registry=registry,
         )
         self._condition = prometheus.Enum(
-            f"{name}_state", "What the daemon is doing.",
-            states=[condition.value for condition in Condition], registry=registry,
-        )  # fmt: skip
+            f"{name}_state",
+            "What the daemon is doing.",
+            states=[condition.value for condition in Condition],
+            registry=registry,
+        )
         self._n_reconnects = self._n_lost = 0
         try:
             self._server, self._thread = prometheus.start_http_server(port, host, registry)

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from deltaserver.arrays import Floats
+
 Apply = Callable[[Floats], Floats]
 
 CHECK = 10  # products from one validation to the next
@@ -88,12 +88,15 @@ class State:
         """
         scalars = json.loads(str(arrays["scalars"]))
         return cls(
-            arrays["v"], arrays["residual"], arrays["direction"],
-            float.fromhex(scalars["descent"]), int(scalars["products"]),
+            arrays["v"],
+            arrays["residual"],
+            arrays["direction"],
+            float.fromhex(scalars["descent"]),
+            int(scalars["products"]),
             (float(scalars["best"][0]), int(scalars["best"][1])),
             [(int(n), float(r), float(e)) for n, r, e in scalars["checks"]],
             bool(scalars["converged"]),
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,13 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats
 from deltaserver.datasets.labelling import LOCAL, cluster
 from deltaserver.errors import MissingExtraError
 from deltaserver.training.iterative.conjugate import Apply
 from deltaserver.training.iterative.product import BLOCK, KernelProduct
 
-Floats = NDArray[np.float64]
 Arguments = tuple[Any, ...]  # of KernelProduct
 
 PATIENCE_S = 60.0  # without any worker, after which this process goes on alone

@@ -46,9 +46,7 @@ class Choice:
         return f"{self.solver} solver, about {duration} for each σ{columns}"
 
 
-def decide(
-    size: Size, n_train: int, solver: str, max_bytes: float | None, what: str
-) -> Choice:  # fmt: skip
+def decide(size: Size, n_train: int, solver: str, max_bytes: float | None, what: str) -> Choice:
     """Choose between the solvers, or check the one that is asked for.
 
     Args:

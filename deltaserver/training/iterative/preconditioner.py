@@ -30,16 +30,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from types import ModuleType
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.compute.blas import one_blas_thread
 from deltaserver.training.iterative.product import EnergyColumns
 from deltaserver.training.matrix.assembly import _FASTEST, Progress, quiet
 from deltaserver.training.matrix.blocks import PairFields, PermutationGroup
 from deltaserver.training.matrix.solver import NotPositiveDefiniteError
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 FLOOR = 1e-2  # of the mean of what the columns leave of K's diagonal
 ROWS = 4096  # rows solved for at once: bounds what is held besides B
@@ -65,10 +62,16 @@ class Preconditioner:
     """
 
     def __init__(
-        self, fields: PairFields, perms: Ints, sigma: float, points: Ints, lam: float,
-        threads: int = 1, progress: Progress = quiet,
+        self,
+        fields: PairFields,
+        perms: Ints,
+        sigma: float,
+        points: Ints,
+        lam: float,
+        threads: int = 1,
+        progress: Progress = quiet,
         energies: EnergyColumns | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         from scipy.linalg.blas import dsyrk
         from scipy.linalg.lapack import dpotrf
 
@@ -159,9 +162,15 @@ def _inverse_factors(blocks: Floats, floor: Floats) -> Floats:
 
 
 def _columns(
-    fields: PairFields, group: PermutationGroup, sigma: float, points: Ints, threads: int,
-    progress: Progress, more: int = 0, backend: ModuleType = _FASTEST,
-) -> Floats:  # fmt: skip
+    fields: PairFields,
+    group: PermutationGroup,
+    sigma: float,
+    points: Ints,
+    threads: int,
+    progress: Progress,
+    more: int = 0,
+    backend: ModuleType = _FASTEST,
+) -> Floats:
     """Return K_nr, Fortran order, shape (3NM, 3N·len(points) + more): the last are to be filled."""
     dim = fields.n_rows
     result = np.empty((len(fields) * dim, len(points) * dim + more), order="F")

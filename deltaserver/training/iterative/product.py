@@ -16,14 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.compute.thread_pool import ThreadPool
 from deltaserver.model.descriptor import Geometry, PairDescriptor
 from deltaserver.model.fragment_blocks import FragmentBlocks
 from deltaserver.model.kernel.fourier import GroupFourier
 from deltaserver.model.kernel.training_sum import DirectSum, FourierSum, TrainingSum, Weights
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 BLOCK = 16  # geometries that compiled loops evaluate at once
 TORCH_NUMBERS = 1 << 26  # in the largest temporary array on a device
@@ -46,9 +44,15 @@ class KernelProduct:
     """
 
     def __init__(
-        self, positions: Floats, perms: Ints, sigma: float, threads: int = 1,
-        device: str = "cpu", blocks: FragmentBlocks | None = None, energy: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        positions: Floats,
+        perms: Ints,
+        sigma: float,
+        threads: int = 1,
+        device: str = "cpu",
+        blocks: FragmentBlocks | None = None,
+        energy: float = 0.0,
+    ) -> None:
         self._pairs = PairDescriptor(positions.shape[1])
         self._geometry = self._pairs.geometry(positions)
         self._shape = positions.shape

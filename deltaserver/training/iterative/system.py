@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.compute.blas import blas_threads
 from deltaserver.datasets.labelling import LOCAL
 from deltaserver.model.fragment_blocks import FragmentBlocks
@@ -23,9 +23,6 @@ from deltaserver.training.iterative.product import EnergyColumns, KernelProduct
 from deltaserver.training.matrix.assembly import Progress, quiet
 from deltaserver.training.matrix.blocks import PairFields
 from deltaserver.training.matrix.solver import UnsolvableError
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 class DivergedError(UnsolvableError):
@@ -129,9 +126,15 @@ def solve_iteratively(
         # Of points whose energies are labels and whose columns are there, these are already.
         others = np.setdiff1d(np.arange(len(system.positions)), points if system.energy else [])
         precondition = Preconditioner(
-            system.fields(), system.perms, system.sigma, points, system.lam, resources.threads,
-            progress, EnergyColumns(alone, others, resources.threads),
-        )  # fmt: skip
+            system.fields(),
+            system.perms,
+            system.sigma,
+            points,
+            system.lam,
+            resources.threads,
+            progress,
+            EnergyColumns(alone, others, resources.threads),
+        )
     prepared = time.perf_counter()
     with over_workers(alone, arguments, resources.scheduler, resources.workers) as product:
         problem = _problem(system, precondition, product, alone)

@@ -14,15 +14,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from types import ModuleType
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.compute.blas import one_blas_thread
 from deltaserver.errors import InputError
 from deltaserver.training.matrix import blocks
 from deltaserver.training.matrix.blocks import PairFields, PermutationGroup
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Progress = Callable[[str, float], None]  # what is being done, and how much of it (0 to 1)
 
 try:

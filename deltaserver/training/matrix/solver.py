@@ -14,13 +14,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats
 from deltaserver.compute.blas import blas_threads
 from deltaserver.errors import InputError, MissingExtraError
 from deltaserver.training.matrix.assembly import Progress, quiet
-
-Floats = NDArray[np.float64]
 
 PANEL = 768  # columns factorised at once
 ROWS = 4096  # rows updated at once: bounds what is held besides the matrix to 25 MB

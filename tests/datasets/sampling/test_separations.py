@@ -236,10 +236,7 @@ def test_killed_and_repeated_it_gives_the_same_frames(built, cluster, tmp_path):
     directory, _ = built
     output = tmp_path / "killed"
     arguments = ["build", str(cluster), *FRAGMENTS, *APART, "-o", str(output)]
-    code = (
-        "import sys, click; from deltaserver.cli.dataset import register_dataset;"
-        "app = click.Group(); register_dataset(app); app(['dataset', *sys.argv[1:]])"
-    )
+    code = "import sys; from deltaserver.cli.dataset import dataset;dataset(sys.argv[1:])"
     journal = output / "journal" / "sampling.jsonl"
     for records in (2, 9):
         process = subprocess.Popen(

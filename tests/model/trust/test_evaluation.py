@@ -7,7 +7,7 @@ import pytest
 
 from deltaserver.compute import jit
 from deltaserver.errors import GuardError
-from deltaserver.model.trust.evaluation import DOUBLE, SINGLE, _inspect, check_evaluation
+from deltaserver.model.trust.evaluation import DOUBLE, SINGLE, _balance, check_evaluation
 from tests.builders import WATER_ATOMS, rotation
 
 needs_numba = pytest.mark.skipif(not jit.AVAILABLE, reason="numba is not installed")
@@ -140,7 +140,7 @@ def test_compiled_and_numpy_see_the_same(monkeypatch, n_parts, n_batch):
     found = []
     for available in (True, False):
         monkeypatch.setattr(jit, "AVAILABLE", available)
-        left_over, allowed, rest = _inspect(energies, forces, positions, DOUBLE)
+        left_over, allowed, rest = _balance(energies, forces, positions, DOUBLE)
         assert np.isfinite(rest)
         found.append((left_over, allowed))
     for compiled, plain in zip(*found, strict=True):

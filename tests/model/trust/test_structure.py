@@ -2,11 +2,14 @@
 
 import functools
 import re
+import shutil
 
 import numpy as np
 import pytest
 from ase.io import read
 
+from deltaserver import CompositeModel
+from deltaserver.cli.app import main
 from deltaserver.datasets.files import read_dataset
 from deltaserver.errors import StructureError
 from deltaserver.model.trust.structure import ExpectedStructure
@@ -143,16 +146,28 @@ def test_one_stretched_bond():
     assert partner >= 60
 
 
-def test_fragments_pulled_apart_are_refused_where_binding_is_served():
-    x = read(
-        ROOT / "models" / "methane_dimer" / "structure.xyz"
-    ).positions  # whose binding knows nothing but the well
-    side = np.sign(x[5:].mean(axis=0) - x[:5].mean(axis=0))
-    x[5:] += 6.0 * side
-    said = refusal("methane_dimer", x)
-    assert said.startswith("methane1 is ")
-    assert "the complex is pulled apart" in said
-    expected_of("methane_dimer").check(x, component="fragments")
+def knows_only_the_well(directory):
+    """Train a binding model without a prior on frames of the well."""
+    shutil.copytree(ROOT / "models" / "methane_dimer", directory)
+    for name in ("binding.npz", "model.yaml", "training.json", "check.json"):
+        (directory / name).unlink()
+    data = str(ROOT / "data" / "methane_dimer")
+    options = "--component binding --symmetry none --n-train 20 --n-valid 10 --sigma 20 --quiet"
+    assert main(["train", data, "--output", str(directory), *options.split()]) == 0
+    return CompositeModel.load(directory)
+
+
+def test_fragments_pulled_apart_are_refused_where_binding_is_served(tmp_path):
+    model = knows_only_the_well(tmp_path / "well")
+    x = read(ROOT / "models" / "methane_dimer" / "structure.xyz").positions
+    ExpectedStructure.of(model).check(x)
+    x[5:] += 6.0 * np.sign(x[5:].mean(axis=0) - x[:5].mean(axis=0))
+    with pytest.raises(StructureError, match="the complex is pulled apart") as caught:
+        ExpectedStructure.of(model).check(x)
+    assert str(caught.value).startswith("methane1 is ")
+    assert caught.value.exit_code == 4
+    ExpectedStructure.of(model).check(x, component="fragments")
+    expected_of("methane_dimer").check(x)  # whose binding is right at any separation
     known = structure("benzene_dimer")
     known[12:] += 6.0 * np.sign(known[12:].mean(axis=0) - known[:12].mean(axis=0))
     expected_of("benzene_dimer").check(known)

@@ -5,9 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from deltaserver.serve.answer import answer, answer_together
-from deltaserver.serve.wire import PosData
-from deltaserver.units import BOHR_ANG
+from deltaserver.serve.answer import Request, answer, answer_together
 from tests.serve.running.test_daemon import assert_same, named, serve
 from tests.serve.server_double import ServerDouble, message, posdata
 from tests.tolerances import assert_same_sum, terms_of_kernel
@@ -31,8 +29,8 @@ class Counting:
 
 
 def request(positions, repeat=1):
-    x = np.repeat(positions[None] / BOHR_ANG, repeat, axis=0)
-    return PosData(np.broadcast_to(40.0 * np.eye(3), (repeat, 3, 3)), x)
+    cells = np.broadcast_to(21.0 * np.eye(3), (repeat, 3, 3))
+    return Request(np.repeat(positions[None], repeat, axis=0), cells, repeat - 1)
 
 
 def numbers(reply, n_atoms):

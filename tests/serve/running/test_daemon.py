@@ -27,7 +27,8 @@ from deltaserver.errors import (
     ProtocolError,
 )
 from deltaserver.serve import transport
-from deltaserver.serve.daemon import Daemon, ServeSettings
+from deltaserver.serve.daemon import Daemon
+from deltaserver.serve.settings import ServeSettings
 from deltaserver.serve.telemetry import StepLog
 from deltaserver.serve.transport import parse_address
 from tests.serve.server_double import (

@@ -20,7 +20,8 @@ import structlog
 
 from deltaserver.errors import ProtocolError
 from deltaserver.serve import link as link_module
-from deltaserver.serve.daemon import Daemon, ServeSettings
+from deltaserver.serve.daemon import Daemon
+from deltaserver.serve.settings import ServeSettings
 from deltaserver.serve.telemetry import StepLog
 from deltaserver.serve.transport import (
     Connector,

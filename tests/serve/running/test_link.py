@@ -12,8 +12,9 @@ import structlog
 
 from deltaserver.errors import NoServerError, ProtocolError
 from deltaserver.serve import link as link_module
-from deltaserver.serve.daemon import Daemon, ServeSettings
+from deltaserver.serve.daemon import Daemon
 from deltaserver.serve.link import Link, Patience
+from deltaserver.serve.settings import ServeSettings
 from deltaserver.serve.telemetry import StepLog
 from deltaserver.serve.transport import delays, parse_address
 from tests.serve.running.test_daemon import assert_same, named, serve

@@ -11,7 +11,8 @@ import structlog
 
 from deltaserver.errors import NoServerError, ProtocolError
 from deltaserver.serve import telemetry
-from deltaserver.serve.daemon import Daemon, ServeSettings
+from deltaserver.serve.daemon import Daemon
+from deltaserver.serve.settings import ServeSettings
 from deltaserver.serve.telemetry import StepLog
 from deltaserver.serve.transport import parse_address
 from deltaserver.serve.watchers.health import HealthFile

@@ -1,4 +1,6 @@
-"""The guards' sums over forces in one compiled pass; see :mod:`deltaserver.model.trust.evaluation`.
+"""What should vanish of energies and forces, in one compiled pass.
+
+See :mod:`deltaserver.model.trust.evaluation`, which judges it.
 
 Optional, behind :mod:`deltaserver.compute.jit`: in NumPy the calls cost more than the arithmetic.
 """
@@ -16,7 +18,7 @@ Floats = NDArray[np.float64]
 
 
 @compiled
-def inspect(
+def balance(
     energies: Floats,
     forces: Floats,
     positions: Floats,

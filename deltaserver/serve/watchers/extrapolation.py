@@ -6,15 +6,12 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.serve.answer import Novelty
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from deltaserver.textio.xyz_frames import xyz_text
 
 NOVELTY = "novelty"
 
@@ -73,12 +70,10 @@ def write_frame(
 ) -> None:
     """Write one structure, Å, as extended XYZ; a disk that is full must not hide the refusal."""
     component, value = beyond
-    lines = [
-        f"{len(numbers)}",
+    comment = (
         f"Properties=species:S:1:pos:R:3 component={component} {quantity}={value} "
-        f'structure={structure} pbc="F F F"',
-    ]
-    for number, (x, y, z) in zip(numbers, positions, strict=True):
-        lines.append(f"{SYMBOLS[number]:<2} {x:16.8f} {y:16.8f} {z:16.8f}")
+        f'structure={structure} pbc="F F F"'
+    )
+    text = xyz_text([SYMBOLS[number] for number in numbers], positions, comment)
     with contextlib.suppress(OSError):
-        path.write_text("\n".join(lines) + "\n", encoding="ascii")
+        path.write_text(text, encoding="ascii")

@@ -2,7 +2,11 @@ import numpy as np
 import structlog
 from ase.io import read
 
-from deltaserver.serve.extrapolation import ExtrapolationWatch, is_power_of_ten, write_frame
+from deltaserver.serve.watchers.extrapolation import (
+    ExtrapolationWatch,
+    is_power_of_ten,
+    write_frame,
+)
 
 
 def test_powers_of_ten():

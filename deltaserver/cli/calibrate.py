@@ -1,0 +1,30 @@
+"""``deltaserver calibrate``: what models that are there know of their own errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from deltaserver.cli.options.common import DEBUG, PATH, QUIET
+
+
+@click.command()
+@click.argument("models", type=PATH)
+@click.option("--dataset", type=PATH, required=True, help="What the models were trained on.")
+@QUIET
+@DEBUG
+def calibrate(models: Path, dataset: Path, quiet: bool) -> None:
+    """Calibrate how wrong the forces of MODELS may be.
+
+    \b
+    deltaserver calibrate models/water_benzene --dataset data/water_benzene
+
+    That is done on validation frames of their dataset. `deltaserver train` does so by itself: this
+    is for models of before. Forces stay as they are.
+    """
+    from deltaserver.datasets.files import read_dataset
+    from deltaserver.training.uncertainty.directory import calibrate_directory
+
+    say = (lambda line: None) if quiet else click.echo
+    calibrate_directory(models, read_dataset(dataset, say), say)

@@ -1,0 +1,49 @@
+"""Types of options, and the options that nearly every command has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Request = TypeVar("Request")
+Decorator = Callable[[Command], Command]
+
+PATH = click.Path(path_type=Path)
+POSITIVE = click.FloatRange(min=0.0, min_open=True)
+AT_LEAST_0 = click.IntRange(min=0)
+AT_LEAST_1 = click.IntRange(min=1)
+
+MODELS = click.option("-m", "--models", type=PATH, required=True, help="Model directory.")
+DEVICE = click.option(
+    "--device",
+    metavar="DEVICE",
+    help="Evaluate with torch on cpu, cuda, cuda:1, …, or auto: a GPU if there is one.",
+)
+QUIET = click.option("--quiet", is_flag=True, help="Nothing on the terminal but errors.")
+# Read by deltaserver.cli.app.main, which is there before a command's options are and after.
+DEBUG = click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
+
+
+def together(*options: Decorator[Any]) -> Decorator[Any]:
+    """Return one decorator for several options, in this order."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def take(kind: type[Request], options: dict[str, Any]) -> Request:
+    """Make a frozen request of those of a command's options that are its fields.
+
+    They are taken out of ``options``: what is left is another request's.
+    """
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: options.pop(name) for name in names if name in options})

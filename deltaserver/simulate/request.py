@@ -1,0 +1,117 @@
+"""What was asked of a run, as one file: what a sweep hands to each of its processes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from deltaserver.errors import InputError
+from deltaserver.serve.settings import GuardSettings
+from deltaserver.simulate.blowup import Limits
+from deltaserver.simulate.recipe import Recipe
+from deltaserver.simulate.record import write_whole
+
+FORMAT = "deltaserver-request/1"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run is told, whatever its input is.
+
+    Attributes:
+        log_every: structures between two lines of the daemon's log; None: every one in short
+            runs, every tenth in long ones.
+        limits: beyond which the run has blown up.
+        guard: what the daemon refuses.
+        device, threads, extras: what the daemon is told; None: as the record says.
+    """
+
+    log_every: int | None = None
+    limits: Limits = field(default_factory=Limits)
+    guard: GuardSettings = field(default_factory=GuardSettings)
+    device: str | None = None
+    threads: int | None = None
+    extras: str | None = None
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A run whose input is made of a recipe.
+
+    Attributes:
+        models: the model directory.
+        recipe: what the input is made of.
+        structure: where the run starts; None takes the model's own structure.
+        component: what is served.
+        options: what else the run is told.
+    """
+
+    models: Path
+    recipe: Recipe
+    structure: Path | None = None
+    component: str = "total"
+    options: RunOptions = field(default_factory=RunOptions)
+
+    def with_total_steps(self, steps: int) -> RunRequest:
+        """Return the same run with another number of steps."""
+        return replace(self, recipe=replace(self.recipe, steps=steps))
+
+    def with_seed(self, seed: int) -> RunRequest:
+        """Return the same run with other random numbers."""
+        return replace(self, recipe=replace(self.recipe, seed=seed))
+
+    def absolute(self) -> RunRequest:
+        """Return the same run, as it is asked from any directory."""
+        structure = self.structure and self.structure.resolve()
+        return replace(self, models=self.models.resolve(), structure=structure)
+
+    def record(self) -> dict[str, Any]:
+        """Return what :meth:`from_record` reads, fit for JSON."""
+        record: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
+        return record
+
+    @staticmethod
+    def from_record(record: dict[str, Any]) -> RunRequest:
+        """Return the request that a record is of.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is no record of a request.
+        """
+        recipe, options = record["recipe"], record["options"]
+        guard = options["guard"]
+        return RunRequest(
+            models=Path(record["models"]),
+            recipe=Recipe(**{**recipe, "temperatures_k": tuple(recipe["temperatures_k"])}),
+            structure=Path(record["structure"]) if record["structure"] else None,
+            component=str(record["component"]),
+            options=RunOptions(
+                **{
+                    **options,
+                    "limits": Limits(**options["limits"]),
+                    "guard": GuardSettings(**{**guard, "frame_file": Path(guard["frame_file"])}),
+                }
+            ),
+        )
+
+
+def write_request(path: Path, request: RunRequest) -> None:
+    """Write a request; see :func:`deltaserver.simulate.record.write_whole`."""
+    text = json.dumps({"format": FORMAT, **request.record()}, indent=2, ensure_ascii=False)
+    write_whole(path, text + "\n")
+
+
+def read_request(path: Path) -> RunRequest:
+    """Read a request.
+
+    Raises:
+        InputError: it is not ours, or of a version that is not known.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["format"] != FORMAT:
+            raise ValueError(record["format"])
+        return RunRequest.from_record(record)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a request of ours ({error!r})") from error
