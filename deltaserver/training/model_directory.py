@@ -108,10 +108,8 @@ def train_directory(
     Raises:
         InputError: anything wrong with data, settings, symmetry or memory; see the modules.
     """
-    split = split_in_time(
-        frames.trajectory, frames.step, plan.train_fraction, plan.held_out_trajectories,
-        plan.trained_trajectories,
-    )  # fmt: skip
+    held_out, trained = plan.held_out_trajectories, plan.trained_trajectories
+    split = split_in_time(frames.trajectory, frames.step, plan.train_fraction, held_out, trained)
     available = components(frames)
     wanted = [c for c in choose(available, plan.component) if not c.is_lone_atom]
     report = read_report(output)
