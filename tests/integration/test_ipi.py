@@ -15,6 +15,7 @@ from ase.io import read
 
 from deltaserver import CompositeModel
 from deltaserver.model.files.parameters import read_parameters
+from deltaserver.model.files.uncertainty import UNCERTAINTY_KEYS
 from deltaserver.model.manifest import read_manifest
 from deltaserver.serve.wire import MessageReader, PosData
 from deltaserver.units import BOHR_ANG, HARTREE_EV
@@ -74,6 +75,8 @@ def thinned(models: Path, directory: Path, n_train: int) -> Path:
             raw |= {"type": "m", "R_desc": known.x.T, "R_d_desc_alpha": known.a}
             for key in ("R", "fragments", "block_weights", "reach"):
                 raw.pop(key, None)
+        for key in UNCERTAINTY_KEYS:  # of points that are no longer there
+            raw.pop(key, None)
         raw["R_desc"] = raw["R_desc"][:, :n_train]
         raw["R_d_desc_alpha"] = raw["R_d_desc_alpha"][:n_train]
         np.savez(path, **raw)
