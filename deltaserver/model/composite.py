@@ -50,8 +50,8 @@ class CompositeEvaluation(Evaluation):
 
     contributions: Mapping[str, Evaluation]
 
-    def __getitem__(self, index: int) -> CompositeEvaluation:
-        """Return one geometry of the batch."""
+    def __getitem__(self, index: int | slice) -> CompositeEvaluation:
+        """Return one geometry of the batch, or a part of it."""
         return CompositeEvaluation(
             self.energy[index],
             self.forces[index],

@@ -39,8 +39,8 @@ class Evaluation:
     forces: Floats
     virial: Floats
 
-    def __getitem__(self, index: int) -> Evaluation:
-        """Return one geometry of the batch."""
+    def __getitem__(self, index: int | slice) -> Evaluation:
+        """Return one geometry of the batch, or a part of it."""
         return Evaluation(self.energy[index], self.forces[index], self.virial[index])
 
 

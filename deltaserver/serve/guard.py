@@ -11,7 +11,6 @@ import numpy as np
 from deltaserver.arrays import Floats
 from deltaserver.errors import NoveltyError, StructureError
 from deltaserver.model.composite import CompositeEvaluation, CompositeModel
-from deltaserver.model.sgdml import Evaluation
 from deltaserver.model.trust.cell import check_cell
 from deltaserver.model.trust.evaluation import DOUBLE, SINGLE, check_evaluation
 from deltaserver.model.trust.novelty import NoveltyMeasure
@@ -104,8 +103,8 @@ class ServingGuard:
         )
         trusts = self._measure(positions, cells, result)
         for k, trust in enumerate(trusts):
-            for watch, values in zip(self._watches, (trust.novelty, trust.uncertainty_ev_per_ang),
-                                     strict=True):  # fmt: skip
+            measured = (trust.novelty, trust.uncertainty_ev_per_ang)
+            for watch, values in zip(self._watches, measured, strict=True):
                 beyond = watch.look(values, first + k)
                 if beyond and self.settings.extrapolation == "stop":
                     self._stop(watch.quantity, beyond, positions[k], first + k)
@@ -134,24 +133,14 @@ class ServingGuard:
     ) -> list[Trust]:
         if self._novelty is None or self._uncertainty is None:
             return [UNKNOWN] * len(positions)
-        names = result.contributions
-        batches: list[tuple[Floats, Mapping[str, Evaluation], Floats]]
-        if not self.model.periodic or (cells == cells[0]).all():
-            batches = [(positions, names, cells[0])]
-        else:
-            batches = [(positions[k : k + 1], _one(names, k), cell) for k, cell in enumerate(cells)]
+        alike = not self.model.periodic or bool((cells == cells[0]).all())
+        size = len(positions) if alike else 1
         found = []
-        for x, parts, cell in batches:
-            found += _each(len(x), self._novelty(x, parts, cell), self._uncertainty(x, parts, cell))
+        for k in range(0, len(positions), size):
+            x, parts = positions[k : k + size], result[k : k + size].contributions
+            novelty = self._novelty(x, parts, cells[k])
+            found += _each(len(x), novelty, self._uncertainty(x, parts, cells[k]))
         return found
-
-
-def _one(parts: Mapping[str, Evaluation], k: int) -> Mapping[str, Evaluation]:
-    """Return the contributions of structure k alone, as a batch of one."""
-    return {
-        name: Evaluation(part.energy[k : k + 1], part.forces[k : k + 1], part.virial[k : k + 1])
-        for name, part in parts.items()
-    }
 
 
 def _each(n: int, novelty: Mapping[str, Floats], uncertainty: Mapping[str, Floats]) -> list[Trust]:
