@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from deltaserver.errors import DataError
 
@@ -74,17 +74,24 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
         raise
 
 
+def hold(file: IO[Any]) -> bool:
+    """Lock an open file, if no other process has it; the lock goes with the process."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 class Journal:
     """Appends records to ``path``; each one is on the disk when :meth:`append` returns."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+b")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process
-        except BlockingIOError:
+        if not hold(self._file):
             self._file.close()
-            raise DataError(f"{path}: another process is writing it; wait or stop it") from None
+            raise DataError(f"{path}: another process is writing it; wait or stop it")
         self._cut_off_unfinished()
 
     def append(self, record: Record) -> None:
