@@ -6,7 +6,7 @@ for Å, a molecule that the cell has cut, two hydrogens exchanged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -61,11 +61,8 @@ def check_lengths(
         if len(atoms) < 2:
             continue
         _check_scale(numbers, positions, fragment, where)
-        suspects, some_whole = _suspects(numbers, positions, atoms)
-        for index in suspects:
-            pieces = _in_pieces(numbers, positions[index], atoms)
-            if pieces is not None and (some_whole or _is_torn(numbers, pieces)):
-                _refuse(numbers, positions[index], pieces, f"{where}: frame {index}", fragment.name)
+        for index, pieces in _torn(numbers, positions, atoms):
+            _refuse(numbers, positions[index], pieces, f"{where}: frame {index}", fragment.name)
 
 
 def unreacted(
@@ -73,16 +70,33 @@ def unreacted(
 ) -> Bools:
     """Tell which frames (M, N, 3) have every fragment in one piece, as ``start`` (N, 3) has it.
 
-    Fragments that are in pieces at the start, clusters, are not looked at.
+    None of these is squeezed either. Fragments that are in pieces at the start, clusters, may stay
+    so.
     """
     whole = np.ones(len(positions), bool)
     for fragment in fragments:
         atoms = np.array(fragment.atoms)
-        if len(atoms) < 2 or not len(positions) or _in_pieces(numbers, start, atoms) is not None:
+        if len(atoms) < 2:
             continue
-        for index in _suspects(numbers, positions, atoms)[0]:
-            whole[index] &= _in_pieces(numbers, positions[index], atoms) is None
+        ratios = _bond_ratios(numbers, positions, atoms)
+        whole &= np.fromiter((ratio.min() >= SQUEEZED for ratio in ratios), bool, len(positions))
+        was_whole = _in_pieces(numbers, start, atoms) is None
+        whole[[index for index, _ in _torn(numbers, positions, atoms, was_whole)]] = False
     return whole
+
+
+def _torn(
+    numbers: Ints, positions: Floats, atoms: Ints, some_whole: bool = False
+) -> Iterator[tuple[int, list[Ints]]]:
+    """Yield every frame, and the pieces, in which a fragment is in pieces but should not be.
+
+    It should not where any frame, or one that is known, has it whole, nor ever lose a hydrogen.
+    """
+    suspects, others_whole = _suspects(numbers, positions, atoms)
+    for index in suspects:
+        pieces = _in_pieces(numbers, positions[index], atoms)
+        if pieces and (some_whole or others_whole or _is_torn(numbers, pieces)):
+            yield int(index), pieces
 
 
 def _suspects(numbers: Ints, positions: Floats, atoms: Ints) -> tuple[Ints, bool]:
@@ -108,23 +122,29 @@ def _bonds(numbers: Ints, positions: Floats) -> tuple[Ints, Ints]:
     return i[bonded], j[bonded]
 
 
+def _bond_ratios(numbers: Ints, positions: Floats, atoms: Ints) -> Iterator[Floats]:
+    """Yield distances over the covalent radii's sum of every frame (n, n), infinite to itself."""
+    radii = np.array(COVALENT_RADIUS_ANG)[numbers[atoms]]
+    sums = radii[:, None] + radii
+    for frame in positions[:, atoms]:
+        ratio: Floats = np.linalg.norm(frame[:, None] - frame, axis=-1) / sums
+        np.fill_diagonal(ratio, np.inf)
+        yield ratio
+
+
 def _check_scale(numbers: Ints, positions: Floats, fragment: FragmentSpec, where: str) -> None:
     """Refuse lengths that no molecule has, but would have in another unit."""
     atoms = np.array(fragment.atoms)
-    radii = np.array(COVALENT_RADIUS_ANG)[numbers[atoms]]
-    sums = radii[:, None] + radii
-    for index, frame in enumerate(positions[:, atoms]):
-        ratio = np.linalg.norm(frame[:, None] - frame, axis=-1) / sums
-        np.fill_diagonal(ratio, np.inf)
+    for index, ratio in enumerate(_bond_ratios(numbers, positions, atoms)):
         nearest = ratio.min(axis=1)
         here = f"{where}: frame {index}"
         if nearest.min() < SQUEEZED:
             a = int(nearest.argmin())
             i, j = sorted((a, int(ratio[a].argmin())))
+            apart = np.linalg.norm(positions[index, atoms[i]] - positions[index, atoms[j]])
             raise DataError(
                 f"{here}: atoms {atoms[i]} ({SYMBOLS[numbers[atoms[i]]]}) and {atoms[j]} "
-                f"({SYMBOLS[numbers[atoms[j]]]}) are {ratio[i, j] * sums[i, j]:.3f} Å apart; are "
-                "the lengths in nm?"
+                f"({SYMBOLS[numbers[atoms[j]]]}) are {apart:.3f} Å apart; are the lengths in nm?"
             )
         low, high = IN_BOHR
         if low < np.median(nearest) < high and np.isin(numbers[atoms], NONMETALS).all():

@@ -14,6 +14,7 @@ from deltaserver.datasets.complexes import shortest_distance
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.datasets.geometries import check_lengths
 from deltaserver.errors import DataError, MissingExtraError
+from deltaserver.model.fragment_blocks import owner_of
 from deltaserver.molecules.bonds import NONMETALS
 
 # No bond is shorter than this in Å. Covalent bonds are as long as their radii's sum; 1.9 times
@@ -115,9 +116,7 @@ def _check_forces(frames: LabelledFrames, where: str) -> None:
 
 def _pressed(frames: LabelledFrames) -> Bools:
     """Tell in which frames two atoms of different fragments are nearer than a bond would be."""
-    fragment = np.zeros(len(frames.numbers), int)
-    for number, one in enumerate(frames.fragments):
-        fragment[list(one.atoms)] = number
+    fragment = owner_of([one.atoms for one in frames.fragments])
     between = fragment[:, None] != fragment
     sums = _radii_sums(frames)
     return np.array(

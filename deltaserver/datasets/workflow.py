@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from deltaserver.arrays import Bools
 from deltaserver.datasets import labelling
 from deltaserver.datasets.calculators import calculator_factory, check_spins, program_versions
 from deltaserver.datasets.coverage import coverage
@@ -28,6 +27,7 @@ from deltaserver.errors import DataError
 from deltaserver.textio.journal import read_journal, write_atomically
 
 CALCULATOR_NAME = "calculator.txt"
+REACTED_KEY = "reacted"  # sampled frames that were left out
 COVERAGE_KEY = "frames_by_shortest_distance"  # between fragments, in Å
 DEFAULT_NAMES = ("fragment1", "fragment2")
 
@@ -50,8 +50,7 @@ def run_sampling(workspace: Workspace, on_frame: Callable[[Frame], None]) -> lis
 def frames_of(workspace: Workspace) -> list[Frame]:
     """Return the frames to label: those sampled in which nothing reacted, or those given."""
     if workspace.plan is not None:
-        frames = read_frames(workspace.sampling)
-        return [frame for frame, kept in zip(frames, _kept(workspace, frames), strict=True) if kept]
+        return _sampled(workspace)[0]
     settings = json.loads((workspace.directory / JOURNAL / SETTINGS_NAME).read_text())
     return [
         Frame(trajectory, step, start.positions, 0.0)
@@ -59,22 +58,18 @@ def frames_of(workspace: Workspace) -> list[Frame]:
     ]
 
 
-def n_reacted(workspace: Workspace) -> int:
-    """Return how many sampled frames are left out because a molecule is no longer whole in them.
+def _sampled(workspace: Workspace) -> tuple[list[Frame], int]:
+    """Return the sampled frames, and how many are left out for a molecule that is not whole.
 
     What is pressed together hard, or too hot, reacts; no force field of ours describes that.
     """
-    if workspace.plan is None:
-        return 0
-    return int((~_kept(workspace, read_frames(workspace.sampling))).sum())
-
-
-def _kept(workspace: Workspace, frames: list[Frame]) -> Bools:
-    if not frames:
-        return np.zeros(0, bool)
-    positions = np.array([frame.positions for frame in frames])
+    frames = read_frames(workspace.sampling)
+    positions = np.array([frame.positions for frame in frames]).reshape(
+        -1, len(workspace.numbers), 3
+    )
     start = workspace.starts[0].positions
-    return unreacted(workspace.numbers, positions, workspace.fragments, start)
+    kept = unreacted(workspace.numbers, positions, workspace.fragments, start)
+    return [frame for frame, whole in zip(frames, kept, strict=True) if whole], int((~kept).sum())
 
 
 def run_labelling(
@@ -212,7 +207,7 @@ def provenance_of(workspace: Workspace, frames: LabelledFrames, calculator: str)
     if plan is None:
         provenance["frames"] = workspace.starts[0].source
         return provenance
-    provenance["reacted"] = n_reacted(workspace)
+    provenance[REACTED_KEY] = _sampled(workspace)[1]
     provenance["sampling"] = {**plan.describe(), "programs": program_versions(plan.calculator)}
     provenance["trajectories"] = [
         {

@@ -18,17 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from deltaserver.datasets.frames import FragmentSpec
-from deltaserver.datasets.geometries import check_lengths
-from deltaserver.errors import DataError
+from deltaserver.arrays import Floats, Ints
 from deltaserver.improve.doubt import Doubt
-from deltaserver.model.trust.uncertainty import JITTER, LEAST_SQUARED
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+from deltaserver.model.trust.uncertainty import JITTER, LEAST_SQUARED, squared_distances
+from deltaserver.training.uncertainty.directory import spread_evenly
 
 MOST_CANDIDATES = 1500  # a matrix of their number is made
 ALIKE = 0.1  # of the distance that is novelty 1
@@ -48,22 +42,6 @@ class Choice:
     distance: Floats
 
 
-def whole(numbers: Ints, positions: Floats, fragments: Sequence[FragmentSpec]) -> Bools:
-    """Tell which frames (K, N, 3) are molecules still: neither torn, reacted nor squeezed."""
-    fine = np.ones(len(positions), dtype=np.bool_)
-    for k, frame in enumerate(positions):
-        try:
-            check_lengths(numbers, frame[None], fragments, "frame")
-        except DataError:
-            fine[k] = False
-    return fine
-
-
-def thinned(count: int, most: int = MOST_CANDIDATES) -> Ints:
-    """Return up to ``most`` of ``count`` places, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
-
-
 def choose(doubt: Doubt, positions: Floats, uncertainty: Floats, count: int) -> Choice:
     """Choose up to ``count`` of candidates (K, N, 3), Å, with uncertainties (K,); NaN is alike.
 
@@ -73,7 +51,7 @@ def choose(doubt: Doubt, positions: Floats, uncertainty: Floats, count: int) -> 
         return Choice(np.zeros(0, dtype=np.int64), np.zeros(0))
     spread, distance = doubt.spread, doubt.distance
     if spread is None or distance is None:
-        some = thinned(len(positions), count)
+        some = spread_evenly(len(positions), count)
         return Choice(some, np.full(len(some), np.nan))
     f = doubt.features(positions)
     c = spread.covariance(f)
@@ -105,10 +83,5 @@ def choose_at_random(count: int, of: int, seed: Sequence[int]) -> Choice:
 
 def _nearest(f: Floats, points: Floats) -> Floats:
     """Return the distance of every row of ``f`` (K, F) from the nearest of ``points``."""
-    squared = (
-        np.einsum("kf,kf->k", f, f)[:, None]
-        + np.einsum("pf,pf->p", points, points)
-        - 2.0 * (f @ points.T)
-    )
-    result: Floats = np.sqrt(np.maximum(squared.min(axis=1), 0.0))
+    result: Floats = np.sqrt(squared_distances(f, points).min(axis=1))
     return result

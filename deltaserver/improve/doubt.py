@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats
 from deltaserver.model.composite import CompositeEvaluation, CompositeModel
 from deltaserver.model.trust.novelty import NoveltyMeasure, TrainingDistance
 from deltaserver.model.trust.uncertainty import TOTAL, PosteriorSpread, UncertaintyMeasure
-
-Floats = NDArray[np.float64]
 
 SURE_NOVELTY = 1.5  # the daemon's --novelty-limit
 LENGTHS = 10.0  # without a calibrated length: of the distance that is novelty 1

@@ -16,15 +16,13 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from deltaserver.arrays import Bools, Floats
 from deltaserver.datasets.sampling.dynamics import POSITION_DECIMALS
 from deltaserver.errors import GeometryError
 from deltaserver.improve.doubt import Doubt, Look
 from deltaserver.improve.settings import Dynamics
 from deltaserver.molecules.elements import ATOMIC_WEIGHT_U
 from deltaserver.units import KB_EV_PER_K, from_ipi
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 WALL_EV_PER_ANG2 = 1.0  # the spring that brings fragments back, as in sampling
 MOST_RETURNS = 5  # of one run, before it is given up
@@ -93,9 +91,13 @@ class Runs:
     """
 
     def __init__(
-        self, doubt: Doubt, plan: Dynamics, limits: Limits, seed: tuple[int, ...],
+        self,
+        doubt: Doubt,
+        plan: Dynamics,
+        limits: Limits,
+        seed: tuple[int, ...],
         returning: bool = True,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.doubt, self.model, self.plan, self.limits = doubt, doubt.model, plan, limits
         self.returning = returning
         self._rng = [np.random.default_rng([*seed, b]) for b in range(plan.runs)]

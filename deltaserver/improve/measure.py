@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.evaluation.held_out_errors import evaluate_batches
 from deltaserver.improve.doubt import Doubt
 from deltaserver.model.composite import CompositeModel
 from deltaserver.model.manifest import BOUND_PARTS
 from deltaserver.units import KCAL_PER_MOL_EV
-
-Floats = NDArray[np.float64]
 
 
 def errors_by_part(model: CompositeModel, frames: LabelledFrames) -> dict[str, Any]:

@@ -15,11 +15,10 @@ from deltaserver.errors import DataError
 from deltaserver.model.files.parameters import ModelParameters, read_parameters
 from deltaserver.textio.journal import write_atomically
 from deltaserver.training.components import BINDING, FULL, Component, components
-from deltaserver.training.directory_files import read_report
+from deltaserver.training.directory_files import read_report, split_settings
 from deltaserver.training.iterative.conjugate import Bounds
 from deltaserver.training.model_directory import TrainingPlan, train_directory
 from deltaserver.training.request import LAMBDA
-from deltaserver.training.selection import TRAIN_FRACTION
 from deltaserver.training.symmetry import DEFAULT_CAP
 
 SYMMETRY_NAME = "symmetry.npz"
@@ -64,16 +63,6 @@ def trained_parts(directory: Path, frames: LabelledFrames) -> tuple[Component, .
     return parts
 
 
-def split_settings(directory: Path, name: str) -> dict[str, Any]:
-    """Return ``train_fraction`` and ``held_out_trajectories`` of a component's training."""
-    report = read_report(directory)
-    told = {**report, **report["components"].get(name, {})}
-    return {
-        "train_fraction": float(told.get("train_fraction", TRAIN_FRACTION)),
-        "held_out_trajectories": tuple(told.get("held_out_trajectories", ())),
-    }
-
-
 def plan_of(first: Path, before: Path, part: Component, n_added: int, threads: int) -> TrainingPlan:
     """Return how a part is trained: as the model of ``first``, beginning with that of ``before``.
 
@@ -103,7 +92,7 @@ def plan_of(first: Path, before: Path, part: Component, n_added: int, threads: i
         intra_weights=(_weight(model),),
         linear="distances" if identity.get("linear") else "none",
         energies=float(identity.get("energies", 0.0)),
-        **split_settings(first, part.name),
+        **split_settings(report, part.name),
     )
 
 
@@ -128,9 +117,15 @@ def write_symmetry(first: Path, parts: tuple[Component, ...], output: Path) -> P
 
 
 def retrain(
-    first: Path, before: Path, output: Path, frames: LabelledFrames, n_added: int,
-    symmetry: Path, threads: int, say: Say = lambda line: None,
-) -> None:  # fmt: skip
+    first: Path,
+    before: Path,
+    output: Path,
+    frames: LabelledFrames,
+    n_added: int,
+    symmetry: Path,
+    threads: int,
+    say: Say = lambda line: None,
+) -> None:
     """Train every part of ``first`` on ``frames``, the last ``n_added`` new, into ``output``.
 
     What was chosen for training is trained on as a whole. Killed, it goes on where it was.
@@ -139,5 +134,6 @@ def retrain(
     for part in trained_parts(first, frames):
         plan = plan_of(first, before, part, n_added, threads)
         # The directory is ours: a model that a kill has kept from the report is not refused.
-        plan = replace(plan, symmetry=str(symmetry), trained_trajectories=new, overwrite=True)
+        trained = (*plan.trained_trajectories, *new)
+        plan = replace(plan, symmetry=str(symmetry), trained_trajectories=trained, overwrite=True)
         train_directory(frames, plan, output, say)

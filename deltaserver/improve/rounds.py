@@ -15,24 +15,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Bools, Floats
 from deltaserver.datasets.files import read_dataset, write_frames
 from deltaserver.datasets.frames import LabelledFrames
+from deltaserver.datasets.geometries import unreacted
 from deltaserver.datasets.labelling import LabelProgress, assemble
 from deltaserver.datasets.plausibility import FORCES_EV_PER_ANG
 from deltaserver.datasets.sampling.dynamics import Start
 from deltaserver.datasets.workflow import frames_of, run_labelling
 from deltaserver.datasets.workspace import Workspace, open_frames
 from deltaserver.errors import DataError
-from deltaserver.improve.choose import choose, choose_at_random, thinned, whole
+from deltaserver.improve.choose import MOST_CANDIDATES, choose, choose_at_random
 from deltaserver.improve.doubt import SURE_NOVELTY, Doubt
 from deltaserver.improve.dynamics import Limits, Runs
 from deltaserver.improve.measure import errors_by_part
 from deltaserver.improve.retrain import (
     joined,
     retrain,
-    split_settings,
     trained_parts,
     write_symmetry,
 )
@@ -41,11 +41,11 @@ from deltaserver.improve.starts import draw_starts, longest_centre_distance
 from deltaserver.model.composite import CompositeModel
 from deltaserver.model.files.archive import read_arrays
 from deltaserver.textio.journal import write_atomically
+from deltaserver.training.directory_files import read_report, split_settings
 from deltaserver.training.selection import split_in_time
-from deltaserver.training.uncertainty.directory import calibrate_directory
+from deltaserver.training.uncertainty.directory import calibrate_directory, spread_evenly
 from deltaserver.units import KCAL_PER_MOL_EV
 
-Floats = NDArray[np.float64]
 Say = Callable[[str], None]
 
 LEARN, TEST, RANDOM = 0, 1, 2  # what a seed is for
@@ -72,7 +72,7 @@ class Improvement:
         self.settings, self.target, self.say = settings, target, say
         self.base = read_dataset(settings.dataset, say)
         self.parts = trained_parts(settings.models, self.base)
-        split = split_settings(settings.models, self.parts[-1].name)
+        split = split_settings(read_report(settings.models), self.parts[-1].name)
         self.train = split_in_time(self.base.trajectory, self.base.step, **split).train
         self._copy_first()
         self.symmetry = write_symmetry(self.first, self.parts, settings.output)
@@ -139,9 +139,15 @@ class Improvement:
         n_added = sum(len(part) for part in added)
         self.say(f"round {number}: training on {n_added} frames more than the first model")
         retrain(
-            self.first, before, paths.models, frames, n_added, self.symmetry,
-            self.settings.threads, self.say,
-        )  # fmt: skip
+            self.first,
+            before,
+            paths.models,
+            frames,
+            n_added,
+            self.symmetry,
+            self.settings.threads,
+            self.say,
+        )
         provenance = {"improved": self.settings.deciding(), "rounds": number}
         write_frames(frames, self.settings.output / DATASET_NAME, provenance)
         return {**read_json(paths.chosen), "n_added": n_added, "n_labelled": len(added[-1])}
@@ -158,14 +164,14 @@ class Improvement:
         if not paths.dynamics.exists():
             self._dynamics(paths.dynamics, doubt, (settings.seed, number, LEARN), returning=True)
         seen = read_arrays(paths.dynamics)
-        fine = whole(self.base.numbers, seen["positions"], self.base.fragments)
+        fine = self._unreacted(seen["positions"])
         count = min(settings.labels_per_round, max_labels or settings.labels_per_round)
         if settings.selection == "random":
             usable = np.flatnonzero(fine & seen["sure"])
             found = choose_at_random(count, len(usable), (settings.seed, number, RANDOM))
         else:
             usable = np.flatnonzero(fine)
-            usable = usable[thinned(len(usable))]
+            usable = usable[spread_evenly(len(usable), MOST_CANDIDATES)]
             u = seen["uncertainty"][usable]
             found = choose(doubt, seen["positions"][usable], u, count)
         if not len(found.places):
@@ -181,6 +187,10 @@ class Improvement:
             "returns": seen["returns"].tolist(),
         }
         write_json(paths.chosen, told)
+
+    def _unreacted(self, positions: Floats) -> Bools:
+        base = self.base
+        return unreacted(base.numbers, positions, base.fragments, base.positions[0])
 
     def _dynamics(
         self, path: Path, doubt: Doubt, seed: tuple[int, ...], *, returning: bool
@@ -208,13 +218,13 @@ class Improvement:
             seed = (settings.seed, number, TEST)
             self._dynamics(paths.test_dynamics, doubt, seed, returning=False)
         seen = read_arrays(paths.test_dynamics)
-        fine = np.flatnonzero(whole(self.base.numbers, seen["positions"], self.base.fragments))
+        fine = np.flatnonzero(self._unreacted(seen["positions"]))
         if not len(fine):
             raise DataError(
                 f"{paths.test_dynamics}: every run of the model is torn at once; begin with a "
                 "better model, or at a lower --temperature"
             )
-        places = fine[thinned(len(fine), settings.test_frames)]
+        places = fine[spread_evenly(len(fine), settings.test_frames)]
         frames = self._label(paths.test_labels, seen["positions"][places], number)
         found = errors_by_part(doubt.model, frames)
         mae = found["parts"]["total"]["force_mae_kcal_mol_ang"]
@@ -234,9 +244,13 @@ class Improvement:
         workspace = open_frames(directory, starts, base.fragments, steps)
         self._run_labels(workspace)
         frames = assemble(
-            frames_of(workspace), base.numbers, base.fragments, workspace.labels, base.name,
+            frames_of(workspace),
+            base.numbers,
+            base.fragments,
+            workspace.labels,
+            base.name,
             base.reference,
-        )  # fmt: skip
+        )
         # Forces that no molecule has, of a frame that has reacted, would spoil the training.
         sound = np.abs(frames.forces).max(axis=(1, 2)) < FORCES_EV_PER_ANG
         return frames.select(np.flatnonzero(sound))

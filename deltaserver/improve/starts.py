@@ -5,13 +5,10 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.molecules.elements import ATOMIC_WEIGHT_U
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 APART_EVERY = 4  # one run in four starts apart
 APART_ANG = (0.3, 1.5)  # moved out by so much, along the line of the centres of mass

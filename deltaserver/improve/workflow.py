@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ from deltaserver.errors import DataError, EndedEarlyError
 from deltaserver.improve.report import write_report
 from deltaserver.improve.rounds import Improvement
 from deltaserver.improve.settings import Settings, Stop, keep_settings, round_paths
+from deltaserver.textio.journal import hold
 
 Record = dict[str, Any]
 Say = Callable[[str], None]
@@ -30,7 +29,11 @@ def improve(settings: Settings, stop: Stop, say: Say = lambda line: None) -> Pat
         EndedEarlyError: no progress, or a budget is spent, and the error is still larger.
     """
     keep_settings(settings)
-    with _alone(settings.output):
+    with (settings.output / LOCK_NAME).open("w") as lock:
+        if not hold(lock):
+            raise DataError(
+                f"{settings.output}: another process is improving there; wait, or stop it"
+            )
         work = Improvement(settings, stop.force_mae, say)
         records: list[Record] = []
         while True:
@@ -45,19 +48,6 @@ def improve(settings: Settings, stop: Stop, say: Say = lambda line: None) -> Pat
                     f"{settings.output}: {why}; the best force MAE is "
                     f"{min(map(error_of, records)):.4f} kcal/mol/Å, of {best(settings, records)}"
                 )
-
-
-@contextmanager
-def _alone(output: Path) -> Iterator[None]:
-    """Keep a second process from the same work; the lock goes with the process."""
-    with (output / LOCK_NAME).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(
-                f"{output}: another process is improving there; wait, or stop it"
-            ) from None
-        yield
 
 
 def error_of(record: Record) -> float:

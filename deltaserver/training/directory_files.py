@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from deltaserver.textio.journal import changed, write_atomically
 from deltaserver.textio.strict_yaml import dump_yaml
 from deltaserver.textio.xyz_frames import xyz_text
 from deltaserver.training.components import BINDING, FULL, Component, lone_atom_energy
-from deltaserver.training.selection import Split
+from deltaserver.training.selection import TRAIN_FRACTION, Split
 
 REPORT_NAME = "training.json"
 STRUCTURE_NAME = "structure.xyz"  # where simulations start from unless told otherwise
@@ -43,6 +44,16 @@ def read_report(output: Path) -> dict[str, Any]:
         ) from None
     known: dict[str, Any] = report
     return known
+
+
+def split_settings(report: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return how a component's frames were split: what :func:`split_in_time` is called with."""
+    told = {**report, **report["components"].get(name, {})}
+    return {
+        "train_fraction": float(told.get("train_fraction", TRAIN_FRACTION)),
+        "held_out_trajectories": tuple(told.get("held_out_trajectories", ())),
+        "trained_trajectories": tuple(told.get("trained_trajectories", ())),
+    }
 
 
 def write_report(output: Path, report: dict[str, Any]) -> None:

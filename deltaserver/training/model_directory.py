@@ -298,7 +298,7 @@ def _train_component(
         return
     ranked = _ranked(output / CHECKPOINTS / name, job, plan, progress)
     known = Checked(job.request.data, job.request.valid, job.prior)
-    write_atomically(path, with_uncertainty(ranked[0].path, known))
+    write_atomically(path, with_uncertainty(ranked[0].path, known)[0])
     report["components"][name] = _entry(job, ranked, identity)
     write_report(output, report)
     best = ranked[0]

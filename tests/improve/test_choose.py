@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from deltaserver import CompositeModel
-from deltaserver.improve.choose import ALIKE, choose, choose_at_random, thinned, whole
+from deltaserver.datasets.geometries import unreacted
+from deltaserver.improve.choose import ALIKE, choose, choose_at_random
 from deltaserver.improve.doubt import Doubt
 from deltaserver.improve.starts import APART_EVERY, draw_starts, longest_centre_distance
 from tests.training.labelled import water_dimer
@@ -70,12 +71,8 @@ def test_torn_frames_are_found():
     x = known.positions[:4].copy()
     x[1, 1] += 9.0  # a hydrogen gone
     x[2, 1] = x[2, 0] + [0.0, 0.0, 0.2]  # squeezed
-    assert whole(known.numbers, x, known.fragments).tolist() == [True, False, False, True]
-
-
-def test_thinned():
-    assert thinned(3, 10).tolist() == [0, 1, 2]
-    assert thinned(11, 3).tolist() == [0, 5, 10]
+    found = unreacted(known.numbers, x, known.fragments, known.positions[0])
+    assert found.tolist() == [True, False, False, True]
 
 
 def test_every_fourth_run_begins_apart():

@@ -56,8 +56,9 @@ def sample(workspace: Workspace, progress: Progress | TaskLines) -> None:
 
 def label(workspace: Workspace, progress: Progress | TaskLines, asked: LabellingRequest) -> None:
     """Label what is not labelled yet, write the dataset, and tell what is in it."""
+    from deltaserver.datasets.files import MANIFEST_NAME, read_manifest
     from deltaserver.datasets.labelling import LabelProgress, default_workers
-    from deltaserver.datasets.workflow import finish, n_reacted, run_labelling
+    from deltaserver.datasets.workflow import REACTED_KEY, finish, run_labelling
 
     assert asked.calculator is not None
     task = progress.add_task("labels", total=None)
@@ -80,7 +81,8 @@ def label(workspace: Workspace, progress: Progress | TaskLines, asked: Labelling
     name = asked.name or workspace.directory.resolve().name
     progress.stop()
     report(finish(workspace, name, asked.reference), workspace.directory)
-    if reacted := n_reacted(workspace):
+    told = read_manifest(workspace.directory / MANIFEST_NAME)["provenance"]
+    if reacted := told.get(REACTED_KEY):
         click.echo(f"{reacted} frames left out: a molecule has reacted or is torn", err=True)
     if set_aside:
         click.echo(

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Ints
 from deltaserver.errors import ModelFileError
 from deltaserver.model.files.arrays import expect_shape, floats, integers
-
-Ints = NDArray[np.int64]
 
 POINTS_KEY, NUMBERS_KEY = "uncertainty_points", "uncertainty"
 UNCERTAINTY_KEYS = (POINTS_KEY, NUMBERS_KEY)
@@ -47,8 +45,12 @@ class UncertaintyBlock:
     def arrays(self) -> dict[str, Any]:
         """Return the block by the file's keys."""
         numbers = [
-            self.length, self.scale, self.spread_exponent, self.force_exponent, self.floor,
-        ]  # fmt: skip
+            self.length,
+            self.scale,
+            self.spread_exponent,
+            self.force_exponent,
+            self.floor,
+        ]
         return {POINTS_KEY: self.points, NUMBERS_KEY: np.array(numbers)}
 
 

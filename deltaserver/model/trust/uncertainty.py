@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.model.files.uncertainty import UncertaintyBlock
 from deltaserver.model.manifest import BOUND_PARTS
 from deltaserver.model.trust.novelty import NoveltyMeasure, TrainingDistance
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from deltaserver.model.composite import CompositeModel
     from deltaserver.model.sgdml import Evaluation
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 TOTAL = "total"
 JITTER = 1e-6  # on the diagonal of K: neighbouring frames are nearly the same
@@ -47,31 +45,37 @@ class PosteriorSpread:
         self._points = distance.points[points].astype(np.float64)  # [r, F]
         self._squared = np.einsum("rf,rf->r", self._points, self._points)
         self._length = length
-        squared = self._squared_distances(self._points)
+        squared = squared_distances(self._points, self._points, self._squared)
         kernel = matern(squared, length) + JITTER * np.eye(len(points))
         # s² = 1 − |L⁻¹k|² with K = LLᵀ: one product of r² numbers a structure.
         self._whiten = np.linalg.inv(np.linalg.cholesky(kernel))
 
     def __call__(self, f: Floats) -> Floats:
         """Return s of features less their centre, (B, F): shape (B,)."""
-        k = matern(self._squared_distances(f), self._length)
-        white = k @ self._whiten.T
+        white = self._white(f)
         squared = 1.0 - np.einsum("br,br->b", white, white)
         result: Floats = np.sqrt(np.maximum(squared, LEAST_SQUARED))
         return result
 
     def covariance(self, f: Floats) -> Floats:
         """Return k(f, f′) − k(f)ᵀ K⁻¹ k(f′) of every two of the features (B, F): shape (B, B)."""
-        white = matern(self._squared_distances(f), self._length) @ self._whiten.T
-        own = np.einsum("bf,bf->b", f, f)
-        squared = np.maximum(own[:, None] + own - 2.0 * (f @ f.T), 0.0)
-        result: Floats = matern(squared, self._length) - white @ white.T
+        white = self._white(f)
+        result: Floats = matern(squared_distances(f, f), self._length) - white @ white.T
         return result
 
-    def _squared_distances(self, f: Floats) -> Floats:
-        own = np.einsum("bf,bf->b", f, f)
-        result: Floats = np.maximum(own[:, None] + self._squared - 2.0 * (f @ self._points.T), 0.0)
+    def _white(self, f: Floats) -> Floats:
+        """Return L⁻¹k(f) of features (B, F): shape (B, r)."""
+        k = matern(squared_distances(f, self._points, self._squared), self._length)
+        result: Floats = k @ self._whiten.T
         return result
+
+
+def squared_distances(f: Floats, points: Floats, norms: Floats | None = None) -> Floats:
+    """Return |f_i − p_j|² of rows (B, F) and (P, F), shape (B, P); ``norms`` are |p_j|²."""
+    own = np.einsum("bf,bf->b", f, f)
+    norms = np.einsum("pf,pf->p", points, points) if norms is None else norms
+    result: Floats = np.maximum(own[:, None] + norms - 2.0 * (f @ points.T), 0.0)
+    return result
 
 
 def matern(squared: Floats, length: float) -> Floats:
@@ -144,9 +148,14 @@ class UncertaintyMeasure:
             if id(parameters) not in known:
                 known[id(parameters)] = PosteriorSpread(distance, block.points, block.length)
             self._parts[part.name] = _Part(
-                part.atoms, native.length_ang, native.energy_ev, parameters.lattice, distance,
-                known[id(parameters)], block,
-            )  # fmt: skip
+                part.atoms,
+                native.length_ang,
+                native.energy_ev,
+                parameters.lattice,
+                distance,
+                known[id(parameters)],
+                block,
+            )
 
     @property
     def components(self) -> tuple[str, ...]:

@@ -14,16 +14,13 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.model.files.parameters import ModelParameters
 from deltaserver.model.files.uncertainty import MAX_EXPONENT, MAX_POINTS, UncertaintyBlock
 from deltaserver.model.trust.novelty import TrainingDistance
-from deltaserver.model.trust.uncertainty import PosteriorSpread, rms, uncertainty
+from deltaserver.model.trust.uncertainty import PosteriorSpread, rms, squared_distances, uncertainty
 from deltaserver.training.points import draw_farthest
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 LENGTHS = (1.0, 3.0, 10.0, 30.0)  # of the median distance of nearest neighbours
 ONE_SIGMA = 0.6827  # of a normal distribution, within its standard deviation
@@ -86,10 +83,9 @@ def _subset(distance: TrainingDistance) -> Ints:
 def _neighbours(distance: TrainingDistance) -> float:
     """Return the median distance of a training point's features from their nearest neighbour."""
     points = distance.points.astype(np.float64)
-    squared = distance.squared[:, None] + distance.squared - 2.0 * (points @ points.T)
+    squared = squared_distances(points, points)
     np.fill_diagonal(squared, np.inf)
-    nearest = np.sqrt(np.maximum(squared.min(axis=1), 0.0))
-    return float(np.median(nearest)) or distance.scale
+    return float(np.median(np.sqrt(squared.min(axis=1)))) or distance.scale
 
 
 def _exponents(spread: Floats, force: Floats, error: Floats) -> tuple[float, float]:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltaserver.arrays import Ints
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.errors import DataError
 from deltaserver.model.composite import CompositeModel
@@ -20,7 +20,6 @@ from deltaserver.model.files.parameters import ModelParameters, parse_parameters
 from deltaserver.model.files.uncertainty import (
     UNCERTAINTY_KEYS,
     UncertaintyBlock,
-    parse_uncertainty,
 )
 from deltaserver.model.prior import PairPrior
 from deltaserver.model.sgdml import SGDMLModel, resolve_units
@@ -33,12 +32,10 @@ from deltaserver.training.components import (
     labelled_set,
     without_prior,
 )
-from deltaserver.training.directory_files import read_report
-from deltaserver.training.selection import TRAIN_FRACTION, split_in_time
+from deltaserver.training.directory_files import read_report, split_settings
+from deltaserver.training.selection import split_in_time
 from deltaserver.training.uncertainty.calibrate import Residuals, calibrate
 from deltaserver.training.warm_start import read_warm_start
-
-Ints = NDArray[np.int64]
 
 MAX_FRAMES = 200  # more tell little more, and each is evaluated
 BATCH = 16  # frames evaluated at once
@@ -59,8 +56,8 @@ class Checked:
     prior: PairPrior | None = None
 
 
-def with_uncertainty(path: Path, known: Checked) -> bytes:
-    """Return a model file's content, calibrated; as it is where that cannot be done.
+def with_uncertainty(path: Path, known: Checked) -> tuple[bytes, UncertaintyBlock | None]:
+    """Return a model file's content, calibrated, and the block; as it is where that cannot be done.
 
     Raises:
         ModelFileError: the file is no model.
@@ -70,11 +67,11 @@ def with_uncertainty(path: Path, known: Checked) -> bytes:
     some = known.valid[spread_evenly(len(known.valid), MAX_FRAMES)]
     block = calibrate(parameters, _residuals(parameters, known, some)) if len(some) else None
     if block is None:
-        return path.read_bytes()
+        return path.read_bytes(), None
     kept = {key: array for key, array in arrays.items() if key not in UNCERTAINTY_KEYS}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **cast("dict[str, Any]", kept | block.arrays()))
-    return buffer.getvalue()
+    return buffer.getvalue(), block
 
 
 def spread_evenly(count: int, most: int) -> Ints:
@@ -116,8 +113,7 @@ def calibrate_directory(
         if component.is_lone_atom or not path.exists():
             continue
         known = _known(path, component, frames, report, model.prior)
-        content = with_uncertainty(path, known)
-        block = parse_uncertainty_of(content)
+        content, block = with_uncertainty(path, known)
         if block is None:
             say(f"{component.name}: too few validation frames or points to calibrate on")
             continue
@@ -130,13 +126,6 @@ def calibrate_directory(
     return done
 
 
-def parse_uncertainty_of(content: bytes) -> UncertaintyBlock | None:
-    """Return the block of a model file's content."""
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        there = {key: arrays[key] for key in UNCERTAINTY_KEYS if key in arrays}
-        return parse_uncertainty(there, np.iinfo(np.int64).max, "model")
-
-
 def _known(
     path: Path,
     component: Component,
@@ -145,12 +134,7 @@ def _known(
     prior: PairPrior | None,
 ) -> Checked:
     """Return a component's labels and which of them validate, by what its training tells."""
-    told = {**report, **report["components"].get(component.name, {})}
-    split = split_in_time(
-        frames.trajectory, frames.step, told.get("train_fraction", TRAIN_FRACTION),
-        tuple(told.get("held_out_trajectories", ())),
-        tuple(told.get("trained_trajectories", ())),
-    )  # fmt: skip
+    split = split_in_time(frames.trajectory, frames.step, **split_settings(report, component.name))
     data = labelled_set(frames, component)
     valid = np.flatnonzero(np.isin(data.frame, split.valid))
     with contextlib.suppress(DataError):  # of other data: none of its points is here

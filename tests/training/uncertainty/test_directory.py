@@ -72,3 +72,5 @@ def test_another_molecules_dataset_is_refused(trained):
 def test_spread_evenly():
     assert spread_evenly(5, 10).tolist() == [0, 1, 2, 3, 4]
     assert spread_evenly(101, 3).tolist() == [0, 50, 100]
+    assert spread_evenly(3, 10).tolist() == [0, 1, 2]
+    assert spread_evenly(11, 3).tolist() == [0, 5, 10]
