@@ -38,6 +38,20 @@ system() { # NAME DATASET OPTIONS…
 	EOF
 }
 
+# Enter a part that was trained in another directory into the report of what is shipped.
+report() { # NAME PART DIRECTORY
+    python3 - "$2" "models/$1/training.json" "$3/training.json" <<-'EOF'
+	import json, sys
+
+	part, shipped = sys.argv[1], json.load(open(sys.argv[2]))
+	own = json.load(open(sys.argv[3]))
+	shipped["components"][part] = own["components"][part] | {
+	    key: own[key] for key in ("dataset", "n_frames", "held_out_trajectories")
+	}
+	open(sys.argv[2], "w").write(json.dumps(shipped, indent=1) + "\n")
+	EOF
+}
+
 # The binding model of the well and of all separations, on a prior: into models/NAME, with the
 # manifest that says so. The fragments there are kept.
 binding() { # NAME DATASETS OPTIONS…
@@ -53,15 +67,7 @@ binding() { # NAME DATASETS OPTIONS…
     title=$(grep '^name:' "models/$name/model.yaml") # stays what it was
     sed "s|^name:.*|$title|" "$output/model.yaml" >"models/$name/model.yaml"
     cp "$output/binding.npz" "models/$name/"
-    python3 - "models/$name/training.json" "$output/training.json" <<-'EOF'
-	import json, sys
-
-	shipped, trained = (json.load(open(path)) for path in sys.argv[1:])
-	shipped["components"]["binding"] = trained["components"]["binding"] | {
-	    key: trained[key] for key in ("dataset", "n_frames", "held_out_trajectories")
-	}
-	open(sys.argv[1], "w").write(json.dumps(shipped, indent=1) + "\n")
-	EOF
+    report "$name" binding "$output"
     echo "$(date +%H:%M:%S) trained the binding of $name"
 }
 
@@ -120,16 +126,7 @@ fragment() { # NAME PART DATASET OPTIONS…
     shift 3
     train "$data" "$output" --symmetry fragment --component "$part" "$@"
     cp "$output/$part.npz" "models/$name/"
-    python3 - "$part" "models/$name/training.json" "$output/training.json" <<-'EOF'
-	import json, sys
-
-	part, shipped = sys.argv[1], json.load(open(sys.argv[2]))
-	own = json.load(open(sys.argv[3]))
-	shipped["components"][part] = own["components"][part] | {
-	    key: own[key] for key in ("dataset", "n_frames", "held_out_trajectories")
-	}
-	open(sys.argv[2], "w").write(json.dumps(shipped, indent=1) + "\n")
-	EOF
+    report "$name" "$part" "$output"
 }
 
 fragments() { # NAME
