@@ -208,7 +208,8 @@ def _job(
     fit: LinearFit | None = None
     if plan.linear != "none":
         entries = np.setdiff1d(candidates, valid)
-        fit = linear_fit(frames, available, component, data, entries, valid, plan.cap)
+        limit = plan.prior == "pairs-limit"
+        fit = linear_fit(frames, available, component, data, entries, valid, plan.cap, limit=limit)
     request = TrainingRequest(
         data,
         found.perms,

@@ -79,11 +79,23 @@ def parse_between(arrays: Mapping[str, Any], fragment: Ints, source: str) -> Exp
     Raises:
         ModelFileError: it is not sound.
     """
-    found = (parse_sites(arrays, fragment, source), parse_embedding(arrays, fragment, source))
+    found = (
+        parse_sites(arrays, fragment, source),
+        parse_embedding(arrays, fragment, source),
+        _parse_limit(arrays, fragment, source),
+    )
     parts = tuple(part for part in found if part is not None)
     if len(parts) < 2:
         return parts[0] if parts else None
     return Together(parts)
+
+
+def _parse_limit(arrays: Mapping[str, Any], fragment: Ints, source: str) -> Valence | None:
+    """Return what fragments feel however far apart, None where the file has nothing of it."""
+    found = parse_valence(arrays, len(fragment), source)
+    if found is not None and (fragment[found.pairs[:, 0]] != fragment[found.pairs[:, 1]]).any():
+        raise ModelFileError(f"{source}: valence_pairs holds atoms of two fragments together")
+    return found
 
 
 def parse_embedding(arrays: Mapping[str, Any], fragment: Ints, source: str) -> Embedding | None:

@@ -18,12 +18,15 @@ from deltaserver.training.components import (
     fragment_symmetry,
 )
 from deltaserver.training.linear.embedding_terms import EmbeddingTerms
+from deltaserver.training.linear.limit_terms import LimitTerms
 from deltaserver.training.linear.site_fit import SiteFit, sites_of
 from deltaserver.training.linear.topology import (
     FragmentTopology,
     MoleculeSites,
     MoleculeTerms,
     bonds_apart,
+    classes,
+    moved_distances,
 )
 from deltaserver.training.linear.valence_fit import ValenceFit
 from deltaserver.training.matrix.assembly import Progress
@@ -49,7 +52,7 @@ class LinearFit(Protocol):
 
 def linear_fit(
     frames: LabelledFrames, available: Sequence[Component], component: Component,
-    data: LabelledSet, train: Ints, valid: Ints, cap: int,
+    data: LabelledSet, train: Ints, valid: Ints, cap: int, *, limit: bool = False,
 ) -> LinearFit | None:  # fmt: skip
     """Return the problem of a component; None where it has none (full, a lone atom).
 
@@ -61,13 +64,15 @@ def linear_fit(
         train: entries of ``data`` to fit to.
         valid: entries that decide.
         cap: permutations of a fragment at most.
+        limit: the binding does not vanish at infinity: bonds feel it there too.
     """
     if component.name == BINDING:
         fragments = _fragments(frames, available, cap)
         sites = sites_of(fragments, len(frames.numbers))
         some = data.positions[train[:: max(1, len(train) // N_MEAN)]]
         terms = EmbeddingTerms.of(frames.numbers, fragments, some)
-        return SiteFit(data, train, valid, sites, terms)
+        far = LimitTerms.of(fragments, some) if limit else None
+        return SiteFit(data, train, valid, sites, terms, far)
     if not component.is_fragment or component.is_lone_atom:
         return None
     first = frames.fragments[component.members[0]]
@@ -89,9 +94,13 @@ def _fragments(
 
 def _molecule(
     frames: LabelledFrames, fragment: FragmentSpec, cap: int
-) -> tuple[MoleculeSites, MoleculeTerms]:
+) -> tuple[MoleculeSites, MoleculeTerms, Ints, Ints]:
     if len(fragment.atoms) == 1:
-        nothing = np.zeros((1, 1), dtype=np.int64)
-        return MoleculeSites(((0,),), nothing[0]), MoleculeTerms.of(nothing, nothing)
-    graph, perms = fragment_graph(frames, fragment), fragment_symmetry(frames, fragment, cap).perms
-    return MoleculeSites.of(graph, perms), MoleculeTerms.of(bonds_apart(graph), perms)
+        apart = perms = np.zeros((1, 1), dtype=np.int64)
+        sites = MoleculeSites(((0,),), perms[0])
+    else:
+        graph = fragment_graph(frames, fragment)
+        perms = fragment_symmetry(frames, fragment, cap).perms
+        apart, sites = bonds_apart(graph), MoleculeSites.of(graph, perms)
+    pairs, moved = moved_distances(apart, perms)
+    return sites, MoleculeTerms.of(apart, perms), pairs, classes(moved.min(axis=0))[0]

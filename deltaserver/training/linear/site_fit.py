@@ -28,6 +28,7 @@ from deltaserver.training.components import LabelledSet
 from deltaserver.training.linear.contacts import contacts
 from deltaserver.training.linear.embedding_terms import DECAYS, EmbeddingTerms
 from deltaserver.training.linear.least_squares import LeastSquares
+from deltaserver.training.linear.limit_terms import LimitTerms
 from deltaserver.training.linear.topology import FragmentTopology
 from deltaserver.training.matrix.assembly import Progress, quiet
 from deltaserver.units import KCAL_PER_MOL_EV
@@ -72,6 +73,7 @@ class SiteFit:
         valid: entries that decide.
         sites: of all fragments.
         embedding: what is fitted with them, beyond pairs.
+        limit: what is fitted with them, of fragments however far apart.
         n_contacts: geometries in contact, without labels, that ask for nothing.
     """
 
@@ -80,6 +82,7 @@ class SiteFit:
     valid: Ints
     sites: Sites
     embedding: EmbeddingTerms | None = None
+    limit: LimitTerms | None = None
     radials: Radials = RADIALS
     n_contacts: int = N_CONTACTS
 
@@ -107,6 +110,7 @@ class SiteFit:
         for x in contacts(some, first, self.n_contacts):
             energy, forces = self._rows(x)
             rows = CONTACT_WEIGHT * np.concatenate([ENERGY_WEIGHT * energy[None], forces])
+            rows[:, self._n_between :] = 0.0  # the limit is no less there than anywhere
             problem.add(rows, np.zeros(len(rows)))
 
     def parse(self, arrays: Mapping[str, Any], source: str) -> Expansion:
@@ -123,10 +127,20 @@ class SiteFit:
     @cached_property
     def _family(self) -> Ints:
         """Return which columns share their scale: those of one function, or of like densities."""
-        k = np.repeat(np.arange(len(self.radials)), self._column_of[1])
-        return (
-            k if self.embedding is None else np.append(k, len(self.radials) + self.embedding.family)
-        )
+        found = np.repeat(np.arange(len(self.radials)), self._column_of[1])
+        for terms in self._more:
+            found = np.append(found, int(found.max(initial=-1)) + 1 + terms.family)
+        return found
+
+    @property
+    def _more(self) -> list[EmbeddingTerms | LimitTerms]:
+        """Return what there is beside sites, in the order of the columns."""
+        return [terms for terms in (self.embedding, self.limit) if terms is not None]
+
+    @property
+    def _n_between(self) -> int:
+        """Return the number of columns that vanish where fragments are far apart."""
+        return self.n_columns - (0 if self.limit is None else len(self.limit))
 
     @cached_property
     def _column_of(self) -> tuple[Ints, int]:
@@ -151,11 +165,9 @@ class SiteFit:
 
     def _rows(self, x: Floats) -> tuple[Floats, Floats]:
         """Return energies (n_columns,) and forces (3N, n_columns) of unit coefficients."""
-        energy, forces = self._of_sites(x)
-        if self.embedding is None:
-            return energy, forces
-        more, others = self.embedding.rows(x)
-        return np.append(energy, more), np.append(forces, others, axis=1)
+        found = [self._of_sites(x), *(terms.rows(x) for terms in self._more)]
+        energies, forces = zip(*found, strict=True)
+        return np.concatenate(energies), np.concatenate(forces, axis=1)
 
     def _of_sites(self, x: Floats) -> tuple[Floats, Floats]:
         from scipy.sparse import csr_matrix
@@ -181,10 +193,14 @@ class SiteFit:
     def _expansion(self, c: Floats) -> Expansion:
         (table, n), k = self._column_of, len(self.radials)
         by_kind = np.append(c[: k * n].reshape(k, n), np.zeros((k, 1)), 1)
-        sites = SitePairs(self.sites, self.radials, np.ascontiguousarray(by_kind[:, table]))
-        if self.embedding is None:
-            return sites
-        return Together((sites, self.embedding.expansion(c[k * n :])))
+        sites: Expansion = SitePairs(
+            self.sites, self.radials, np.ascontiguousarray(by_kind[:, table])
+        )
+        parts, start = [sites], k * n
+        for terms in self._more:
+            parts.append(terms.expansion(c[start : start + len(terms)]))
+            start += len(terms)
+        return parts[0] if len(parts) == 1 else Together(tuple(parts))
 
     def _error(self, expansion: Expansion) -> float:
         """Return the sum of squares that was made least, of validation frames: outliers count."""

@@ -73,10 +73,7 @@ class Distances:
     def of(cls, graph: Any, perms: Ints) -> Distances:
         """Find them in a bonded graph (networkx); ``perms`` (S, N) tell what is equivalent."""
         apart = bonds_apart(graph)
-        pairs = np.argwhere(np.tril((apart >= 1) & (apart <= BONDS_APART)))
-        place = np.full(apart.shape, -1)
-        place[pairs[:, 0], pairs[:, 1]] = place[pairs[:, 1], pairs[:, 0]] = np.arange(len(pairs))
-        moved = place[perms[:, pairs[:, 0]], perms[:, pairs[:, 1]]]  # [S, P]
+        pairs, moved = moved_distances(apart, perms)
         near = _bonds_between(apart, pairs)
         triples = _triples(near == 0)
         tight = (apart[pairs[triples, 0], pairs[triples, 1]] < BONDS_APART).all(axis=1)
@@ -86,6 +83,22 @@ class Distances:
             Products.by_level([_couplings(near == 0), _couplings(near == 1)], moved),
             Products.by_level([triples[tight], triples[~tight]], moved),
         )
+
+
+def moved_distances(apart: Ints, perms: Ints) -> tuple[Ints, Ints]:
+    """Return the pairs of atoms one to three bonds apart, and where symmetries take each.
+
+    Args:
+        apart: bonds between every two atoms, shape (N, N).
+        perms: the symmetries, shape (S, N).
+
+    Returns:
+        Atoms (P, 2), and the number of the pair that each becomes, shape (S, P).
+    """
+    pairs = np.argwhere(np.tril((apart >= 1) & (apart <= BONDS_APART)))
+    place = np.full(apart.shape, -1)
+    place[pairs[:, 0], pairs[:, 1]] = place[pairs[:, 1], pairs[:, 0]] = np.arange(len(pairs))
+    return pairs, place[perms[:, pairs[:, 0]], perms[:, pairs[:, 1]]]
 
 
 def bonds_apart(graph: Any) -> Ints:
@@ -234,9 +247,13 @@ class FragmentTopology:
         atoms: its atoms in the complex, in the order of the molecule's.
         sites: of its molecule.
         terms: of its molecule, beyond pairs.
+        distances: atoms of its molecule that are one to three bonds apart, shape (P, 2).
+        of_distance: class of each, shape (P,).
     """
 
     species: int
     atoms: tuple[int, ...]
     sites: MoleculeSites
     terms: MoleculeTerms
+    distances: Ints
+    of_distance: Ints

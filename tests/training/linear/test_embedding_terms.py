@@ -15,6 +15,7 @@ WATER = MoleculeTerms.of(
     np.array([[0, 1, 1], [1, 0, 2], [1, 2, 0]]), np.array([[0, 1, 2], [0, 2, 1]])
 )
 LONE_ATOM = MoleculeTerms.of(np.zeros((1, 1), dtype=np.int64), np.zeros((1, 1), dtype=np.int64))
+NO_DISTANCES = np.zeros((0, 2), dtype=np.int64), np.zeros(0, dtype=np.int64)
 NUMBERS = np.array([8, 1, 1, 8, 1, 1, 11])
 
 
@@ -29,7 +30,7 @@ def terms() -> EmbeddingTerms:
     """Two waters, which are alike, and an ion."""
     nowhere = MoleculeSites((), np.zeros(0, dtype=np.int64))  # not looked at here
     fragments = [
-        FragmentTopology(species, atoms, nowhere, molecule)
+        FragmentTopology(species, atoms, nowhere, molecule, *NO_DISTANCES)
         for species, atoms, molecule in (
             (0, (0, 1, 2), WATER), (0, (3, 4, 5), WATER), (1, (6,), LONE_ATOM)
         )
