@@ -21,22 +21,26 @@ class MinuteLines:
 
     write: Callable[[str], None]
     clock: Callable[[], float] = time.monotonic
-    _what: str = ""
-    _began: float = 0.0
+    _of_what: str = ""
+    _began: tuple[float, float] = (0.0, 0.0)  # when, and at what fraction
+    _fraction: float = 0.0
     _told: float = 0.0
 
     def progress(self, what: str, fraction: float) -> None:
         """Take in that ``fraction`` of ``what`` is done; tell it if the last line is old."""
-        now = self.clock()
-        if what != self._what:
-            self._what, self._began = what, now
+        now, of_what = self.clock(), what.split(maxsplit=1)[0]
+        # The words change as work goes on; it is other work whose fraction falls.
+        if of_what != self._of_what or fraction < self._fraction:
+            self._of_what, self._began = of_what, (now, fraction)
             self._told = self._told or now
+        self._fraction = fraction
         if now - self._told < EVERY_S:
             return
         self._told = now
+        began, first = self._began
         left = ""
-        if 0.0 < fraction < 1.0:
-            left = f", {(now - self._began) * (1.0 - fraction) / fraction / 60.0:.0f} min left"
+        if first < fraction < 1.0:
+            left = f", {(now - began) * (1.0 - fraction) / (fraction - first) / 60.0:.0f} min left"
         self.write(f"{what}: {100.0 * fraction:.0f} %{left}")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, PATH, QUIET
+from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, PATH, QUIET, integers
 from deltaserver.cli.options.sizes import as_bytes
 from deltaserver.cli.terminal import MinuteLines
 
@@ -34,13 +34,6 @@ def _weights(_context: click.Context, _option: click.Parameter, text: str) -> tu
     if not all(0.0 <= value < float("inf") for value in values):
         raise click.BadParameter(f"{text!r}; expected numbers from 0 on, such as 0,0.1,1")
     return values
-
-
-def _integers(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        raise click.BadParameter(f"{text!r}; expected numbers such as 3,4") from None
 
 
 @click.command()
@@ -143,7 +136,7 @@ def _integers(_context: click.Context, _option: click.Parameter, text: str) -> t
 @click.option(
     "--hold-out",
     "held_out_trajectories",
-    callback=_integers,
+    callback=integers,
     default="",
     metavar="LIST",
     help="Trajectories held out as a whole, as 3,4.",

@@ -19,6 +19,11 @@ class FragmentSpec:
     charge: int = 0
     spin: int = 0
 
+    def as_option(self, atoms: str) -> str:
+        """Return ``NAME:ATOMS[:CHARGE[:SPIN]]``, as ``--fragment`` takes it."""
+        extra = f":{self.charge:+d}" if self.charge or self.spin else ""
+        return f"{self.name}:{atoms}{extra}" + (f":{self.spin}" if self.spin else "")
+
 
 @dataclass(frozen=True)
 class LabelledFrames:

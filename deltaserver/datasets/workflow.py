@@ -16,6 +16,7 @@ from deltaserver.datasets.files import MANIFEST_NAME, read_dataset, read_manifes
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.datasets.geometries import unreacted
 from deltaserver.datasets.sampling.dynamics import Frame, read_frames, runs_of, sample
+from deltaserver.datasets.sampling.placements import PlacementPlan, placements
 from deltaserver.datasets.workspace import (
     JOURNAL,
     SETTINGS_NAME,
@@ -24,7 +25,10 @@ from deltaserver.datasets.workspace import (
     command_line,
 )
 from deltaserver.errors import DataError
+from deltaserver.model.manifest import format_atoms
+from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.textio.journal import read_journal, write_atomically
+from deltaserver.textio.xyz_frames import xyz_text
 
 CALCULATOR_NAME = "calculator.txt"
 REACTED_KEY = "reacted"  # sampled frames that were left out
@@ -45,6 +49,27 @@ def run_sampling(workspace: Workspace, on_frame: Callable[[Frame], None]) -> lis
         on_frame,
         workspace.spin,
     )
+
+
+def place_anew(
+    source: Path, held_out: tuple[int, ...], plan: PlacementPlan, output: Path
+) -> list[str]:
+    """Write geometries of a dataset's two molecules in other places; return their fragments.
+
+    Raises:
+        DataError: no such dataset.
+        InputError: it has no frames but those held out, or other than two fragments.
+    """
+    frames = read_dataset(source)
+    some = np.flatnonzero(~np.isin(frames.trajectory, held_out))
+    symbols = [SYMBOLS[number] for number in frames.numbers]
+    texts = [
+        xyz_text(symbols, x, f"source={source.name} seed={plan.seed} place={k}")
+        for k, x in enumerate(placements(frames, some, plan))
+    ]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(output, "".join(texts).encode())
+    return [fragment.as_option(format_atoms(fragment.atoms)) for fragment in frames.fragments]
 
 
 def frames_of(workspace: Workspace) -> list[Frame]:

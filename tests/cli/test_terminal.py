@@ -33,7 +33,19 @@ def test_tasks_as_with_a_bar():
         now[0] = 300.0
         progress.update(labels, total=30, completed=3, description="labels (1 set aside)")
     assert told == [
-        "frames of 10: 50 %, 1 min left",
-        "frames of 10: 60 %, 1 min left",
-        "labels (1 set aside) of 30: 10 %, 0 min left",
+        "frames of 10: 50 %, 3 min left",  # a fifth since it began, at 30 %
+        "frames of 10: 60 %, 3 min left",
+        "labels (1 set aside) of 30: 10 %",
     ]
+
+
+def test_words_that_change_begin_nothing_anew():
+    now, told = [0.0], []
+    lines = MinuteLines(told.append, lambda: now[0])
+    for minute in range(6):
+        now[0] = 60.0 * minute
+        lines.progress(f"labels ({minute} set aside) of 100", minute / 10)
+    assert told[-1] == "labels (5 set aside) of 100: 50 %, 5 min left"
+    now[0] = 360.0
+    lines.progress("labels, again", 0.1)  # less than before: other work
+    assert told[-1] == "labels, again: 10 %"

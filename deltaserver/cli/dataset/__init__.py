@@ -18,6 +18,7 @@ from deltaserver.cli.dataset.importing import import_command
         commands.export_command,
         commands.check_command,
         commands.complex_command,
+        commands.place_command,
         import_command,
     ]
 )

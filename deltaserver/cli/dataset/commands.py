@@ -27,7 +27,7 @@ from deltaserver.cli.dataset.steps import (
     report,
     sample,
 )
-from deltaserver.cli.options.common import AT_LEAST_0, DEBUG, PATH, take
+from deltaserver.cli.options.common import AT_LEAST_0, AT_LEAST_1, DEBUG, PATH, integers, take
 
 if TYPE_CHECKING:
     from deltaserver.datasets.workspace import Workspace
@@ -215,6 +215,52 @@ def complex_command(molecules: tuple[Path, ...], gap: float, seed: int, output: 
     click.echo(
         " ".join(f"--fragment {text}" for text in place_molecules(molecules, gap, seed, output))
     )
+
+
+@click.command("place")
+@click.argument("source", type=PATH, metavar="DATASET")
+@click.option(
+    "--gaps",
+    default="1.5:12",
+    show_default=True,
+    metavar="NEAREST:FARTHEST",
+    help="Shortest distances between atoms of the two molecules, Å; dense at contact.",
+)
+@click.option(
+    "-n",
+    "--frames",
+    "count",
+    type=AT_LEAST_1,
+    default=500,
+    show_default=True,
+    help="Geometries.",
+)
+@click.option(
+    "--hold-out",
+    "held_out",
+    callback=integers,
+    default="",
+    metavar="LIST",
+    help="Trajectories that no molecule is taken from, as 4,5: those to test on.",
+)
+@click.option("--seed", type=AT_LEAST_0, default=2025, show_default=True, help="Of everything.")
+@click.option("-o", "--output", type=PATH, required=True, help="Structures, .xyz.")
+@DEBUG
+def place_command(
+    source: Path, gaps: str, count: int, held_out: tuple[int, ...], seed: int, output: Path
+) -> None:
+    """Put the two molecules of DATASET together anew, in places that no dynamics goes to.
+
+    The smaller one is turned at random and comes from any direction, or lies anywhere within the
+    larger one where there is room. The command that labels them is printed.
+    """
+    from deltaserver.datasets.sampling.placements import PlacementPlan
+    from deltaserver.datasets.sampling.separations import parse_separations
+    from deltaserver.datasets.workflow import place_anew
+
+    plan = PlacementPlan(*parse_separations(gaps, "--gaps"), count, seed)
+    words = " ".join(f"--fragment {text}" for text in place_anew(source, held_out, plan, output))
+    click.echo(f"deltaserver dataset label {output} {words} --output DATASET")
 
 
 def _open_sampling(asked: SamplingRequest) -> Workspace:

@@ -29,6 +29,14 @@ QUIET = click.option("--quiet", is_flag=True, help="Nothing on the terminal but 
 DEBUG = click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
 
 
+def integers(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, ...]:
+    """Return the numbers of an option's list."""
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise click.BadParameter(f"{text!r}; expected numbers such as 3,4") from None
+
+
 def together(*options: Decorator[Any]) -> Decorator[Any]:
     """Return one decorator for several options, in this order."""
 

@@ -100,14 +100,12 @@ class Window:
         }
 
 
-def parse_separations(text: str) -> tuple[float, float]:
+def parse_separations(text: str, option: str = "--separations") -> tuple[float, float]:
     """Turn ``2.5:12`` into the nearest and the farthest separation in Å; InputError if not."""
     try:
         nearest, farthest = (float(part) for part in text.split(":"))
     except ValueError:
-        raise InputError(
-            f"--separations {text}: expected NEAREST:FARTHEST in Å, as in 2.5:12"
-        ) from None
+        raise InputError(f"{option} {text}: expected NEAREST:FARTHEST in Å, as in 2.5:12") from None
     return nearest, farthest
 
 
