@@ -88,7 +88,8 @@ def _within(host: Floats, molecule: Floats, gap: float, rng: np.random.Generator
 def _towards(host: Floats, molecule: Floats, gap: float, rng: np.random.Generator) -> Floats:
     """Return where the molecule stops that comes from afar towards an atom of the larger one."""
     aim, direction = host[rng.integers(len(host))], _direction(rng)
-    return aim + approach(host - aim, molecule, direction, gap) * direction
+    place: Floats = aim + approach(host - aim, molecule, direction, gap) * direction
+    return place
 
 
 def _direction(rng: np.random.Generator) -> Floats:
