@@ -38,6 +38,9 @@ from deltaserver.units import KCAL_PER_MOL_EV
 
 AUTO_START, AUTO_RANGE = 20.0, (1.25, 1280.0)
 NOTHING_KCAL = 0.02  # of binding energy besides the prior, kcal/mol
+# The same where an expansion takes what a kernel leaves: forces so small fix no energy, and C60's
+# kernel, which went on to 10 Å, left its energies there off by 0.35 kcal/mol, in place of 0.02.
+NOTHING_KCAL_BESIDE = 0.3
 NEARER = (0.85, 0.97)  # of the shortest separation: the model fades between
 FADE_ANG = 2.0  # over which it fades out at long separations
 VALIDATION_BATCH = 16  # frames evaluated at once
@@ -103,7 +106,8 @@ def train_one(
     energy, left = (some.energy[train] / KCAL_PER_MOL_EV for some in (data, rest))
     offset, notes = _integration_constant(draft, positions, left, energy - left)
     if request.blocks is not None and request.fades:
-        reach = reach_of(request.blocks, x, energy)
+        nothing = NOTHING_KCAL if request.again is None else NOTHING_KCAL_BESIDE
+        reach = reach_of(request.blocks, x, energy, nothing)
         draft = replace(draft, blocks=replace(request.blocks, reach=reach))
     linear = request.linear
     if request.again is not None:
@@ -219,7 +223,9 @@ def _descriptor_coefficients(positions: Floats, alphas: Floats) -> tuple[Floats,
     return geometry.descriptor, pairs.project(geometry, alphas.reshape(positions.shape))
 
 
-def reach_of(blocks: FragmentBlocks, x: Floats, energy: Floats) -> Reach:
+def reach_of(
+    blocks: FragmentBlocks, x: Floats, energy: Floats, nothing: float = NOTHING_KCAL
+) -> Reach:
     """Return where a model of training descriptors (M, D) counts.
 
     It ends where the longest separation is, or where what is left to learn (kcal/mol) is nothing
@@ -227,7 +233,7 @@ def reach_of(blocks: FragmentBlocks, x: Floats, energy: Floats) -> Reach:
     """
     rho = blocks.shortest(x)
     order = np.argsort(rho)
-    matters = np.flatnonzero(np.abs(energy[order]) > NOTHING_KCAL)
+    matters = np.flatnonzero(np.abs(energy[order]) > nothing)
     last = rho[order[matters[-1]]] if len(matters) else rho.min()
     end, start = float(max(last, np.median(rho))), float(rho.min())
     return Reach((NEARER[0] * start, NEARER[1] * start), (end, end + FADE_ANG))

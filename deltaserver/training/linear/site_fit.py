@@ -14,13 +14,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations, combinations_with_replacement
+from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.datasets.complexes import shortest_distance
 from deltaserver.model.files.expansions import parse_between
 from deltaserver.model.linear.expansion import Expansion, Together
 from deltaserver.model.linear.radials import Radials
@@ -40,8 +39,6 @@ Ints = NDArray[np.int64]
 RADIALS = Radials(DECAYS, ((6, 2.5), (8, 3.0)))
 RIDGES = (1e-9, 1e-8, 1e-7, 1e-6)
 ENERGY_WEIGHT = 5.0  # 1/Å, as of the prior
-# Farther apart energies are smaller, and wanted more precisely: there the tail is fixed.
-PRECISE_FROM_ANG, PRECISE_POWER, MOST_PRECISE = 5.0, 4, 40.0
 N_CONTACTS, CONTACT_WEIGHT = 200, 0.1
 
 
@@ -93,10 +90,11 @@ class SiteFit:
         """Return the expansion that predicts the validation frames best."""
         problem = LeastSquares(self.n_columns)
         for k, frame in enumerate(self.train):
-            x, weight = self.data.positions[frame], self._energy_weight(frame)
-            energy, forces = self._rows(x)
-            label = np.append(weight * self.data.energy[frame], self.data.forces[frame])
-            problem.add(np.concatenate([weight * energy[None], forces]), label / KCAL_PER_MOL_EV)
+            energy, forces = self._rows(self.data.positions[frame])
+            label = np.append(ENERGY_WEIGHT * self.data.energy[frame], self.data.forces[frame])
+            problem.add(
+                np.concatenate([ENERGY_WEIGHT * energy[None], forces]), label / KCAL_PER_MOL_EV
+            )
             progress("fitting sites", 0.9 * (k + 1) / len(self.train))
         self._add_contacts(problem)
         largest = np.zeros(int(self._family.max()) + 1)
@@ -104,17 +102,6 @@ class SiteFit:
         scale = largest[self._family]
         candidates = [self._expansion(problem.solve(ridge, None, scale)) for ridge in RIDGES]
         return min(candidates, key=self._error) if len(self.valid) else candidates[-1]
-
-    def _energy_weight(self, frame: int | np.int64) -> float:
-        """Return how many force components (1/Å) the energy of a frame counts as."""
-        x, fragment = self.data.positions[frame], self.sites.fragment
-        gap = min(
-            shortest_distance(x[fragment == a], x[fragment == b])
-            for a, b in combinations(np.unique(fragment), 2)
-        )
-        return ENERGY_WEIGHT * float(
-            np.clip((gap / PRECISE_FROM_ANG) ** PRECISE_POWER, 1.0, MOST_PRECISE)
-        )
 
     def _add_contacts(self, problem: LeastSquares) -> None:
         """Ask for nothing where fragments touch in ways that no frame knows."""
@@ -217,7 +204,6 @@ class SiteFit:
     def _error(self, expansion: Expansion) -> float:
         """Return the sum of squares that was made least, of validation frames: outliers count."""
         energy, forces, _ = expansion.evaluate(self.data.positions[self.valid])
-        weight = np.array([self._energy_weight(frame) for frame in self.valid])
-        energy = weight * (energy - self.data.energy[self.valid] / KCAL_PER_MOL_EV)
+        energy = energy - self.data.energy[self.valid] / KCAL_PER_MOL_EV
         forces = forces - self.data.forces[self.valid] / KCAL_PER_MOL_EV
-        return float((energy**2).sum() + (forces**2).sum())
+        return float((ENERGY_WEIGHT**2 * energy**2).sum() + (forces**2).sum())
