@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from deltaserver.cli.options.common import DEBUG, PATH, POSITIVE, QUIET
+from deltaserver.cli.options.directories import MODEL_DIRECTORY
 from deltaserver.errors import DataError
 from deltaserver.status_line import StatusLine
 
@@ -67,7 +68,8 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
             click.option(
                 "-m",
                 "--models",
-                type=PATH,
+                type=MODEL_DIRECTORY,
+                metavar="DIR",
                 help="Model directory, for the fragments; "
                 "by default the one that the run's record or log names.",
             ),

@@ -12,10 +12,11 @@ from typing import Any
 import click
 
 import deltaserver
-from deltaserver.cli.help_page import LazyCommand, ServeGroup
 from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, DEVICE, PATH, QUIET, take
+from deltaserver.cli.options.directories import MODEL_DIRECTORY
 from deltaserver.cli.options.guards import GUARD_OPTIONS
 from deltaserver.cli.options.watching import OPERATIONS_OPTIONS
+from deltaserver.cli.shell.help_page import LazyCommand, ServeGroup
 from deltaserver.errors import (
     EXIT_INPUT,
     EXIT_INTERNAL,
@@ -34,10 +35,12 @@ COMMANDS = [
         ("analyze", "analyze", "Analyse runs: numbers, figures and a report."),
         ("calibrate", "calibrate", "Calibrate how wrong the forces of MODELS may be."),
         ("check", "check", "Verify a model directory and print its fingerprint."),
+        ("completion", "completion", "Print a script that makes SHELL complete our commands."),
         ("dataset", "dataset", "Sample a complex, label it and its fragments, write datasets."),
         ("evaluate", "evaluate", "Test models on held-out frames of DATASET: full against Δ."),
         ("improve", "improve", "Let MODELS learn from their own dynamics."),
         ("input", "input_command", "Write an i-PI input for a model directory."),
+        ("models", "models", "List the shipped models, or copy one."),
         ("reorder", "reorder", "Write the structures of FILE with their atoms in a model's order."),
         ("simulate", "simulate", "Run i-PI and serve it, both from this one command."),
         ("train", "train", "Train fragments, binding and full on DATASET."),
@@ -51,7 +54,13 @@ COMMANDS = [
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.option("-m", "--models", type=PATH, help="Model directory with a model.yaml.")
+@click.option(
+    "-m",
+    "--models",
+    type=MODEL_DIRECTORY,
+    metavar="DIR",
+    help="Model directory, with a model.yaml, or the name of a shipped model.",
+)
 @click.option(
     "-s",
     "--socket",

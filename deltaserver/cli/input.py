@@ -13,11 +13,11 @@ from deltaserver.cli.options.common import (
     AT_LEAST_0,
     AT_LEAST_1,
     DEBUG,
-    MODELS,
     PATH,
     POSITIVE,
     together,
 )
+from deltaserver.cli.options.directories import MODELS
 from deltaserver.errors import InputError
 from deltaserver.simulate.recipe import KINDS, THERMOSTATS, Kind, Recipe, Subject, Thermostat
 
@@ -68,7 +68,7 @@ RECIPE_OPTIONS = together(
         type=AT_LEAST_1,
         default=Recipe.n_beads,
         show_default=True,
-        help="Of pimRecipe.",
+        help="Of pimd.",
     ),
     click.option(
         "--inner-steps",
@@ -84,7 +84,7 @@ RECIPE_OPTIONS = together(
         default=Recipe.swap_every,
         show_default=True,
         metavar="STEPS",
-        help="Between attempts to exchange, on average, of remRecipe.",
+        help="Between attempts to exchange, on average, of remd.",
     ),
     click.option(
         "--positions-every",

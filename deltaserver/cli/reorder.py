@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from deltaserver.cli.options.common import DEBUG, MODELS, PATH
+from deltaserver.cli.options.common import DEBUG, PATH
+from deltaserver.cli.options.directories import MODELS
 
 
 @click.command()

@@ -11,6 +11,7 @@ import click
 
 from deltaserver.cli.input import RECIPE_OPTIONS, RecipeRequest, subject_of
 from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, DEVICE, PATH, POSITIVE, QUIET, take
+from deltaserver.cli.options.directories import MODEL_DIRECTORY
 from deltaserver.cli.options.guards import GUARD_OPTIONS
 from deltaserver.errors import InputError
 from deltaserver.serve.settings import EXTRAS, GuardSettings
@@ -65,7 +66,13 @@ class SimulateRequest:
 
 @click.command()
 @click.argument("ipi_input", type=PATH, metavar="[INPUT.xml]", required=False)
-@click.option("-m", "--models", type=PATH, help="Model directory.")
+@click.option(
+    "-m",
+    "--models",
+    type=MODEL_DIRECTORY,
+    metavar="DIR",
+    help="Model directory, or the name of a shipped model.",
+)
 @click.option("--kind", type=click.Choice(KINDS), help="Make the input too; see deltaserver input.")
 @click.option(
     "-d",

@@ -18,7 +18,6 @@ POSITIVE = click.FloatRange(min=0.0, min_open=True)
 AT_LEAST_0 = click.IntRange(min=0)
 AT_LEAST_1 = click.IntRange(min=1)
 
-MODELS = click.option("-m", "--models", type=PATH, required=True, help="Model directory.")
 DEVICE = click.option(
     "--device",
     metavar="DEVICE",
