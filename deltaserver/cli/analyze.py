@@ -294,11 +294,12 @@ class FramesLine(StatusLine):
 def contributions(log: Path, figure: Path | None, csv_file: Path | None) -> None:
     """Tell what fragments and binding contributed, from LOG."""
     from deltaserver.analysis.read import contributions as analysis
+    from deltaserver.analysis.show.figures_contributions import draw_contributions
 
     series = analysis.read_log(log)
     click.echo(analysis.table(series))
     if figure:
-        analysis.plot(series, figure)
+        draw_contributions(series, [figure])
         click.echo(f"figure: {figure}")
     if csv_file:
         analysis.write_csv(series, csv_file)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from deltaserver.arrays import Floats
 from deltaserver.model.composite import CompositeEvaluation, CompositeModel
+from deltaserver.model.manifest import BOUND_PARTS
 from deltaserver.model.trust.uncertainty import TOTAL
 from deltaserver.serve.settings import Extras
 from deltaserver.serve.wire import PosData, force_ready
@@ -82,6 +83,12 @@ class Structure:
     contributions: dict[str, Contribution]
     novelty: Novelty = field(default_factory=dict)
     uncertainty_ev_per_ang: Novelty = field(default_factory=dict)
+
+    @property
+    def binding_energy_ev(self) -> float | None:
+        """Prior and binding together, as far as they are served; None where neither is."""
+        bound = [self.contributions[name] for name in BOUND_PARTS if name in self.contributions]
+        return sum(part.energy_ev for part in bound) if bound else None
 
 
 @dataclass(frozen=True)

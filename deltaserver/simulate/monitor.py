@@ -10,7 +10,8 @@ import numpy as np
 
 from deltaserver.arrays import Floats
 from deltaserver.model.composite import CompositeModel
-from deltaserver.serve.answer import Request
+from deltaserver.serve.answer import Request, Structure
+from deltaserver.serve.telemetry import StepTimes, words_of
 from deltaserver.simulate.blowup import DriftWatch, GeometryWatch, Limits
 from deltaserver.simulate.ipi.input import IpiInput
 from deltaserver.simulate.progress import UPDATE_EVERY_S, Progress, ProgressLine, PropertiesTail
@@ -63,6 +64,10 @@ class Monitor:
             self.geometry.check(positions, cells)
         if time.monotonic() - self._looked_at >= UPDATE_EVERY_S:
             self.look()
+
+    def update(self, n_structures: int, last: Structure, times: StepTimes) -> None:
+        """Take in the newest structure's result: binding energy, novelty, uncertainty."""
+        self.progress.words = words_of(last)
 
     def look(self, final: bool = False) -> None:
         """Read what i-PI has written since the last look, and show it."""

@@ -182,7 +182,7 @@ def _serve(
             frame_file=frame_beside(plan.directory / LOG_NAME),
         ),
     )
-    steps = telemetry.StepLog(log_every, None, start.first_seq)
+    steps = telemetry.StepLog(log_every, monitor, start.first_seq)
     daemon = Daemon(model, settings, steps, inspect=monitor)
     name = INPUT_NAME if start.state is None else CONTINUED_INPUT
     lock_fd, ending = held

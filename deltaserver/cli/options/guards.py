@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from deltaserver.cli.options.common import POSITIVE, together
+from deltaserver.model.trust import NOVELTY_LIMIT
 from deltaserver.serve.settings import (
-    NOVELTY_LIMIT,
     ON_EXTRAPOLATION,
 )
 

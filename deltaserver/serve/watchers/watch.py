@@ -40,6 +40,7 @@ class Vitals:
     novelty: dict[str, float] = field(default_factory=dict)  # of the last structure, by component
     uncertainty_ev_per_ang: dict[str, float] = field(default_factory=dict)  # likewise
     error: str | None = None
+    last_binding_energy_ev: float | None = None
 
 
 class Watcher(Protocol):
@@ -73,6 +74,7 @@ class Watch:
         last = structures[-1]
         self.vitals.n_structures += len(structures)
         self.vitals.last_energy_ev = last.energy_ev
+        self.vitals.last_binding_energy_ev = last.binding_energy_ev
         self.vitals.last_step_unix_s = time.time()
         self.vitals.novelty = dict(last.novelty)
         self.vitals.uncertainty_ev_per_ang = dict(last.uncertainty_ev_per_ang)
