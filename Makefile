@@ -83,7 +83,8 @@ dist: $(VENV)/.test
 	$(BIN)/python -m build --wheel --outdir dist models
 
 docs: $(VENV)/.test
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "the site is in build/site: open build/site/index.html"
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
