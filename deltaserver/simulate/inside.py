@@ -102,13 +102,20 @@ class Watched:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 ipi.wait(UPDATE_EVERY_S)
                 break
-            monitor.look()
+            self._look(monitor)
         for event in self._events():
             if event["event"] == REFUSED:
                 monitor.n_seen = event["structures"] - self.first_seq + 1
                 monitor.last_positions = np.array(event["positions_ang"])
                 monitor.last_cell = np.array(event["cell_ang"])
                 raise _error(event)
+
+    def _look(self, monitor: Monitor) -> None:
+        try:
+            monitor.look()
+        except BlowUpError:
+            monitor.n_seen = monitor.step + 1  # that it ran is known by what it has written
+            raise
 
     def _events(self) -> Iterator[dict[str, Any]]:
         with self.log.open("rb") as file:
