@@ -56,7 +56,7 @@ def test_the_run_is_that_through_a_socket(tmp_path, kind):
     for name in names:
         found, expected = (np.loadtxt(tmp_path / way / name) for way in ("plugin", "socket"))
         scale = np.abs(expected).max(axis=0)
-        np.testing.assert_array_less(np.abs(found - expected), 1e-6 * scale + 1e-12)
+        assert (np.abs(found - expected) <= 1e-6 * scale).all()
     per_step = {"pimd": 4, "mts": 3, "remd": 2}.get(kind, 1)
     assert len(steps(tmp_path / "plugin")) == pytest.approx(10 * per_step, abs=per_step)
     assert {step["connection"] for step in steps(tmp_path / "plugin")} == {"plug-in"}
@@ -105,8 +105,8 @@ def test_a_wrong_structure_ends_i_pi_with_the_daemon_s_code(tmp_path):
     said = (tmp_path / "i-pi.log").read_text()
     assert "deltaserver: structure 0 refused: " in said
     assert "Traceback" not in said
-    rows = [] if not (tmp_path / "run.out").exists() else np.loadtxt(tmp_path / "run.out")
-    assert len(rows) == 0
+    written = (tmp_path / "run.out").read_text().splitlines()
+    assert [line for line in written if not line.lstrip().startswith("#")] == []
 
 
 @pytest.mark.parametrize("batched", [[], ["--kind", "pimd", "--beads", 4]])
