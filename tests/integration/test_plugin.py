@@ -35,7 +35,6 @@ KINDS = {
     "nvt": [],
     "pimd": ["--beads", 4],
     "mts": ["--inner-steps", 2],
-    "remd": ["--temperature", 120, "--swap-every", 2],
 }
 
 
@@ -43,8 +42,6 @@ KINDS = {
 def test_the_run_is_that_through_a_socket(tmp_path, kind):
     """i-PI's properties, its files of contributions and our log, but for the 9 digits of i-PI."""
     options = ["--kind", kind, "--temperature", 100, "--steps", 10, *KINDS[kind]]
-    if kind == "remd":  # systems step in threads that share one random generator
-        options += ["--thermostat", "none"]
     simulate(*options, "--directory", tmp_path / "socket")
     simulate(*options, "--plugin", "--directory", tmp_path / "plugin")
     record = read_record(tmp_path / "plugin")
@@ -57,7 +54,7 @@ def test_the_run_is_that_through_a_socket(tmp_path, kind):
         found, expected = (np.loadtxt(tmp_path / way / name) for way in ("plugin", "socket"))
         scale = np.abs(expected).max(axis=0)
         assert (np.abs(found - expected) <= 1e-6 * scale).all()
-    per_step = {"pimd": 4, "mts": 3, "remd": 2}.get(kind, 1)
+    per_step = {"pimd": 4, "mts": 3}.get(kind, 1)
     assert len(steps(tmp_path / "plugin")) == pytest.approx(10 * per_step, abs=per_step)
     assert {step["connection"] for step in steps(tmp_path / "plugin")} == {"plug-in"}
 
