@@ -30,8 +30,8 @@ from deltaserver.serve.transport import DEFAULT_PREFIX
 
 # Each with the first sentence of its own help, so that ours imports none of them.
 COMMANDS = [
-    LazyCommand(name, f"deltaserver.cli.{name}", attribute, short_help)
-    for name, attribute, short_help in (
+    LazyCommand(name, f"deltaserver.cli.{module[0] if module else name}", attribute, short_help)
+    for name, attribute, short_help, *module in (
         ("analyze", "analyze", "Analyse runs: numbers, figures and a report."),
         ("calibrate", "calibrate", "Calibrate how wrong the forces of MODELS may be."),
         ("check", "check", "Verify a model directory and print its fingerprint."),
@@ -41,6 +41,7 @@ COMMANDS = [
         ("improve", "improve", "Let MODELS learn from their own dynamics."),
         ("input", "input_command", "Write an i-PI input for a model directory."),
         ("models", "models", "List the shipped models, or copy one."),
+        ("pes-path", "pes_path", "Print the file that i-PI's <pes_path> takes.", "input"),
         ("reorder", "reorder", "Write the structures of FILE with their atoms in a model's order."),
         ("simulate", "simulate", "Run i-PI and serve it, both from this one command."),
         ("train", "train", "Train fragments, binding and full on DATASET."),

@@ -108,6 +108,11 @@ RECIPE_OPTIONS = together(
         show_default=True,
         metavar="STEPS",
     ),
+    click.option(
+        "--plugin",
+        is_flag=True,
+        help="i-PI evaluates the model in its own process: no socket, no daemon.",
+    ),
 )
 
 
@@ -126,6 +131,7 @@ class RecipeRequest:
     positions_every_fs: float
     energies_every: int | None
     checkpoint_every: int
+    plugin: bool
 
     def recipe(self, kind: Kind, temperatures_k: tuple[float, ...]) -> Recipe:
         """Make the recipe; raise InputError where something does not fit."""
@@ -203,4 +209,21 @@ def subject_of(
         start.positions_ang,
         tuple(parts),
         start.symbols,
+        {"models": str(directory.resolve())}
+        | ({} if component == "total" else {"component": component}),
     )
+
+
+@click.command("pes-path")
+@DEBUG
+def pes_path() -> None:
+    """Print the file that i-PI's <pes_path> takes to evaluate models in its own process.
+
+    \b
+    In i-PI's input:
+        <ffdirect name="delta"> <pes>custom</pes> <pes_path>…/ipi_pes.py</pes_path>
+          <parameters>{models:/path/of/models/c60}</parameters> </ffdirect>
+    """
+    from deltaserver.simulate.ipi.plugin import PES_PATH
+
+    click.echo(str(PES_PATH))

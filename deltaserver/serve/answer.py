@@ -123,40 +123,67 @@ def answer_together(
     pairs = list(zip(requests, n_real, strict=True))
     positions = np.concatenate([request.positions[:n] for request, n in pairs])
     cells = np.concatenate([request.cells[:n] for request, n in pairs])
-    result = _evaluate(model, positions, cells, component)
-    trust = guard(positions, cells, result) if guard else [UNKNOWN] * len(positions)
+    found = examine(model, positions, cells, component, extras, guard)
     starts = np.cumsum([0, *n_real])
     return [
-        _reply(model, result, trust, range(start, start + n), len(request.positions), extras)
+        _reply(found, range(start, start + n), len(request.positions))
         for start, n, request in zip(starts[:-1], n_real, requests, strict=True)
     ]
 
 
-def _reply(
+@dataclass(frozen=True)
+class Examined:
+    """Structures evaluated together: in atomic units, and what is told of each.
+
+    Attributes:
+        energies: Hartree, shape (B,).
+        forces: Hartree/Bohr, shape (B, N, 3).
+        virials: Hartree, shape (B, 3, 3).
+        structures: what is logged.
+        extras: JSON objects.
+    """
+
+    energies: Floats
+    forces: Floats
+    virials: Floats
+    structures: tuple[Structure, ...]
+    extras: tuple[str, ...]
+
+
+def examine(
     model: CompositeModel,
-    result: CompositeEvaluation,
-    trust: Sequence[Trust],
-    rows: range,
-    n_batch: int,
-    extras: Extras,
-) -> Answer:
-    """Serialise the structures at ``rows``, the last one as often as fills ``n_batch``."""
+    positions: Floats,
+    cells: Floats,
+    component: str = "total",
+    extras: Extras = "summary",
+    guard: Guard | None = None,
+) -> Examined:
+    """Evaluate positions (B, N, 3) in cells (B, 3, 3), Å; ``guard`` may refuse the result."""
+    result = _evaluate(model, positions, cells, component)
+    trust = guard(positions, cells, result) if guard else [UNKNOWN] * len(positions)
     atoms = {fragment.name: fragment.atoms for fragment in model.fragments}
-    structures, texts = [], []
-    for row in rows:
-        one = result[row]
-        structure = summarise(one, atoms, trust[row])
-        structures.append(structure)
-        texts.append(_encode_extras(structure, one, extras))
-    padding = [len(rows) - 1] * (n_batch - len(rows))
-    at = [*rows, *(rows[k] for k in padding)] if padding else slice(rows.start, rows.stop)
-    reply = force_ready(
-        result.energy[at] / HARTREE_EV,
-        result.forces[at] * (BOHR_ANG / HARTREE_EV),
-        result.virial[at] / HARTREE_EV,
-        texts + [texts[k] for k in padding],
+    each = [result[row] for row in range(len(positions))]
+    structures = [summarise(one, atoms, t) for one, t in zip(each, trust, strict=True)]
+    return Examined(
+        result.energy / HARTREE_EV,
+        result.forces * (BOHR_ANG / HARTREE_EV),
+        result.virial / HARTREE_EV,
+        tuple(structures),
+        tuple(_extras(s, one, extras) for s, one in zip(structures, each, strict=True)),
     )
-    return Answer(reply, tuple(structures))
+
+
+def _reply(found: Examined, rows: range, n_batch: int) -> Answer:
+    """Serialise the structures at ``rows``, the last one as often as fills ``n_batch``."""
+    padding = [rows[-1]] * (n_batch - len(rows))
+    at = [*rows, *padding] if padding else slice(rows.start, rows.stop)
+    reply = force_ready(
+        found.energies[at],
+        found.forces[at],
+        found.virials[at],
+        [found.extras[k].encode("ascii") for k in (*rows, *padding)],
+    )
+    return Answer(reply, found.structures[rows.start : rows.stop])
 
 
 def summarise(
@@ -205,8 +232,8 @@ def _evaluate(
     return CompositeEvaluation.join(one_by_one)
 
 
-def _encode_extras(structure: Structure, result: CompositeEvaluation, extras: Extras) -> bytes:
-    """Encode the extras as a JSON object: i-PI's poll thread dies of anything else."""
+def _extras(structure: Structure, result: CompositeEvaluation, extras: Extras) -> str:
+    """Write the extras as a JSON object: i-PI's poll thread dies of anything else."""
     fields: dict[str, Any] = {"energy_ev": structure.energy_ev}
     for name, part in structure.contributions.items():
         fields[f"{name}_energy_ev"] = part.energy_ev
@@ -219,4 +246,4 @@ def _encode_extras(structure: Structure, result: CompositeEvaluation, extras: Ex
             fields[f"{name}_forces_ev_per_ang"] = result.contributions[name].forces.tolist()
     if TOTAL in structure.uncertainty_ev_per_ang:
         fields[UNCERTAINTY] = structure.uncertainty_ev_per_ang[TOTAL]
-    return json.dumps(fields).encode("ascii")
+    return json.dumps(fields)

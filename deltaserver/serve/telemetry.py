@@ -194,16 +194,18 @@ def configure(
     terminal: TextIO | None = None,
     rotation: Rotation | None = None,
     other_status: StatusLine | None = None,
+    status_line: bool = True,
 ) -> StepLine | None:
     """Set up structlog for a run; return the status line to update, None when ``quiet``.
 
-    Where another status line is shown instead, it is cleared before every event.
+    Where another status line is shown instead, it is cleared before every event; without
+    ``status_line`` there is none.
 
     Raises:
         InputError: the log file cannot be written.
     """
     terminal = terminal or sys.stderr
-    status = None if quiet or other_status else StepLine(terminal)
+    status = StepLine(terminal) if status_line and not (quiet or other_status) else None
     file = LogFile(log_file, rotation) if log_file else None
     writer = EventWriter(file, None if quiet else terminal, other_status or status)
     structlog.configure(processors=[writer], cache_logger_on_first_use=False)
