@@ -77,7 +77,7 @@ def _use_wide_vectors() -> None:
     The compiler takes half of them on Intel's, where older ones ran slower with whole ones. Whoever
     sets NUMBA_CPU_NAME or NUMBA_CPU_FEATURES is left alone.
     """
-    config = importlib.import_module("numba.core.config")
+    config: Any = importlib.import_module("numba.core.config")
     if config.CPU_NAME is not None or config.CPU_FEATURES is not None:
         return
     binding = importlib.import_module("llvmlite.binding")

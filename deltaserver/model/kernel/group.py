@@ -60,12 +60,7 @@ class FourierSum(TrainingSum):
         self.per_query = max(3 * len(xa) * fourier.order, len(self.centre))
 
     def single(self) -> FourierSum:
-        """Return the same sum of training points that are stored in single precision.
-
-        They are rounded in Fourier space, and everything that is known of them follows from the
-        rounded ones: it is another model, a little beside this one, whose forces are its energy's
-        derivatives as exactly as before.
-        """
+        """See :class:`TrainingSum`; they are rounded in Fourier space."""
         found = copy.copy(self)
         for cached in ("_layout", "_sparse_basis"):
             found.__dict__.pop(cached, None)

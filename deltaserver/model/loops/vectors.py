@@ -108,7 +108,7 @@ class _Sums:
 def _products(n: int) -> Callable[..., None]:
     """Write the products of sixteen rows with n columns: see :func:`products`."""
 
-    @_intrinsic  # type: ignore[misc]
+    @_intrinsic
     def tile(  # type: ignore[no-untyped-def]
         _context, x, x_start, x_step, x_half, y, y_start, y_step, count, out, out_start, out_step,
         out_half,
@@ -221,16 +221,15 @@ def _totals(builder: Any, vectors: list[Any]) -> Any:
 
     # pairs[k] holds (v2k, v2k+1) four times over: two more rounds leave each of them once.
     low = [0, 1, 8, 9, 4, 5, 12, 13]
-    fours = [
-        merged(pairs[k], pairs[k + 1], low, [n + 2 for n in low]) for k in (0, 2)
-    ]  # (v0 v1 v2 v3) twice
-    return merged(*fours, [0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15])
+    one, other = (merged(pairs[k], pairs[k + 1], low, [n + 2 for n in low]) for k in (0, 2))
+    # They are (v0 v1 v2 v3) and (v4 v5 v6 v7), twice over.
+    return merged(one, other, [0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15])
 
 
 def _pulls(n: int) -> Callable[..., None]:
     """Write the adjoint of :func:`products` for n columns: see :func:`pulls`."""
 
-    @_intrinsic  # type: ignore[misc]
+    @_intrinsic
     def tile(_context, x, x_start, dim, copies, w, w_start, g, g_start):  # type: ignore[no-untyped-def]
         def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
             rows = _Flat(context, builder, x, arguments[0])
