@@ -3,8 +3,9 @@
 Random but valid models of the shapes that matter, one thread each, medians of repeated calls in
 one process: ours, sgdml's GDMLPredict at its best chunk size, and its torch predictor. Then the
 shipped C60@buckycatcher, and goals beside figures. Rooflines of one evaluation: the training
-arrays' bytes over the measured memory bandwidth, and the arithmetic of the sum written out over the measured DGEMM rate; sums over
-a group need less arithmetic than that, so they may lie below the second.
+arrays' bytes over the measured memory bandwidth, and the arithmetic of the sum written out over the
+measured DGEMM rate; sums over a group need less arithmetic than that, so they may lie below the
+second.
 """
 
 from __future__ import annotations
