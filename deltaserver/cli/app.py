@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 import deltaserver
-from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, DEVICE, PATH, QUIET, take
+from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, DEVICE, PATH, QUIET, STORAGE, take
 from deltaserver.cli.options.directories import MODEL_DIRECTORY
 from deltaserver.cli.options.guards import GUARD_OPTIONS
 from deltaserver.cli.options.watching import OPERATIONS_OPTIONS
@@ -103,8 +103,9 @@ COMMANDS = [
     type=AT_LEAST_1,
     default=None,
     help="Threads of the evaluation; small models use one.  "
-    "[$OMP_NUM_THREADS, else 2 if two cores may be used]",
+    "[$OMP_NUM_THREADS, else up to 4, as measured at the start]",
 )
+@STORAGE
 @click.option(
     "--connect-timeout",
     type=click.FloatRange(min=0),

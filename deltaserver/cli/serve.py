@@ -8,7 +8,7 @@ from pathlib import Path
 from deltaserver.cli.options.watching import make_watchers
 from deltaserver.compute.blas import blas_threads
 from deltaserver.errors import InputError
-from deltaserver.model.engines import Backend, Precision
+from deltaserver.model.engines import Backend, Precision, Storage
 from deltaserver.serve import telemetry
 from deltaserver.serve.daemon import Daemon
 from deltaserver.serve.loading import announce, load_model
@@ -35,6 +35,7 @@ class ServeRequest:
     device: str | None
     precision: Precision
     threads: int | None
+    storage: Storage
     connect_timeout: float
     reconnect: bool
     reconnect_limit: float | None
@@ -71,6 +72,7 @@ def serve(asked: ServeRequest) -> None:
         asked.precision,
         asked.threads,
         asked.quiet,
+        asked.storage,
     )
     rotation = Rotation(asked.log_max_size, asked.log_keep) if asked.log_max_size else None
     status = telemetry.configure(asked.log_file, quiet=asked.quiet, rotation=rotation)

@@ -14,6 +14,7 @@ from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, DEVICE, PATH, POSI
 from deltaserver.cli.options.directories import MODEL_DIRECTORY
 from deltaserver.cli.options.guards import GUARD_OPTIONS
 from deltaserver.errors import InputError
+from deltaserver.model.engines import STORAGES
 from deltaserver.serve.settings import EXTRAS, GuardSettings
 from deltaserver.simulate.blowup import Limits
 from deltaserver.simulate.recipe import KINDS, Kind, Subject
@@ -95,6 +96,12 @@ class SimulateRequest:
     "--threads",
     type=AT_LEAST_1,
     help="Threads of the evaluation; see deltaserver --help.",
+)
+@click.option(
+    "--storage",
+    type=click.Choice(STORAGES),
+    envvar="DELTASERVER_STORAGE",
+    help="Of training points; see deltaserver --help.  [auto]",
 )
 @click.option(
     "--extras",
@@ -244,6 +251,7 @@ def _run(ipi_input: IpiInput, record: RunRecord, options: RunOptions, place: Pla
         device=options.device or record.device,
         threads=options.threads or record.threads,
         extras=options.extras or record.extras,
+        storage=options.storage or record.storage,
     )
     plan = RunPlan(ipi_input, record, place.directory, place.resume, options)
     try:
@@ -254,6 +262,7 @@ def _run(ipi_input: IpiInput, record: RunRecord, options: RunOptions, place: Pla
             record.device or "auto",
             threads=record.threads,
             quiet=place.quiet,
+            storage=record.storage,
         )
     except SystemExit:  # a signal: for the daemon a clean end, for a run no end at all
         raise KeyboardInterrupt from None
@@ -304,7 +313,13 @@ def _run_recipe(request: RunRequest, place: Place, serve: tuple[str, ...] = ()) 
     old = read_record(place.directory) if place.resume else None
     if old is not None:
         _check_same(place.directory, old, record)
-        record = replace(record, device=old.device, threads=old.threads, extras=old.extras)
+        record = replace(
+            record,
+            device=old.device,
+            threads=old.threads,
+            extras=old.extras,
+            storage=old.storage,
+        )
     if serve:
         raise InputError("--serve: only with INPUT.xml; all sockets of an input made here are ours")
     text = render(recipe, subject, _unique_address(place.directory))

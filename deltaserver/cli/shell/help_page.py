@@ -10,7 +10,7 @@ import click
 HEADINGS = {
     "What to serve, and where": ("models", "sockets", "sockets_prefix", "component", "extras"),
     "Connection": ("connect_timeout", "reconnect", "reconnect_limit"),
-    "Evaluation": ("backend", "device", "precision", "threads", "batch_window"),
+    "Evaluation": ("backend", "device", "precision", "threads", "storage", "batch_window"),
     "Guards": ("structure_check", "extrapolation", "novelty_limit", "uncertainty_limit"),
     "Log": ("log_file", "log_every", "log_max_size", "log_keep", "quiet"),
     "Monitoring": ("metrics_port", "metrics_host", "health_file"),
