@@ -5,9 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from deltaserver.cli.options.learning import (
+    LearningOptions,
+    learning_beside,
+    make_production,
+    taught,
+)
 from deltaserver.cli.options.watching import make_watchers
 from deltaserver.compute.blas import blas_threads
 from deltaserver.errors import InputError
+from deltaserver.model.composite import CompositeModel
 from deltaserver.model.engines import Backend, Precision
 from deltaserver.serve import telemetry
 from deltaserver.serve.daemon import Daemon
@@ -20,7 +27,8 @@ from deltaserver.serve.settings import (
     ServeSettings,
     frame_beside,
 )
-from deltaserver.serve.transport import parse_address
+from deltaserver.serve.telemetry import StepLine
+from deltaserver.serve.transport import Address, parse_address
 
 
 @dataclass(frozen=True)
@@ -49,10 +57,15 @@ class ServeRequest:
     metrics_port: int | None
     metrics_host: str
     quiet: bool
+    learning: LearningOptions
 
 
 def serve(asked: ServeRequest) -> None:
-    """Load the models, then connect and serve until i-PI is done."""
+    """Load the models, then connect and serve until i-PI is done.
+
+    Raises:
+        InputError: what was asked for cannot be served, or does not go together.
+    """
     if asked.models is None:
         raise InputError("--models is missing; expected a directory with a model.yaml")
     if not asked.sockets:
@@ -63,8 +76,33 @@ def serve(asked: ServeRequest) -> None:
     backend = asked.backend
     if backend == "numpy" and (asked.device or asked.precision != "float64"):
         backend = "torch"  # what only torch can do was asked for
-    model, notes = load_model(
-        asked.models,
+    rotation = Rotation(asked.log_max_size, asked.log_keep) if asked.log_max_size else None
+    learning = asked.learning.checked(asked.guard)
+    if learning is None:
+        model, notes = _load(asked, asked.models, backend)
+        status = telemetry.configure(asked.log_file, quiet=asked.quiet, rotation=rotation)
+        announce(model, asked.models, backend, notes)
+        _serve(asked, model, addresses, status, asked.guard)
+        return
+    directory = learning_beside(asked.log_file)
+    production = make_production(
+        learning, asked.guard, asked.models, directory, asked.threads, asked.quiet
+    )
+    status = telemetry.configure(asked.log_file, quiet=asked.quiet, rotation=rotation)
+
+    def serve_again(models: Path) -> None:
+        model, notes = _load(asked, models, backend)
+        announce(model, models, backend, notes)
+        # What i-PI waits for after that is what was not known, not the start of a run.
+        check = asked.guard.structure_check and not production.n_done
+        _serve(asked, model, addresses, status, replace(asked.guard, structure_check=check))
+
+    taught(production, serve_again)
+
+
+def _load(asked: ServeRequest, models: Path, backend: Backend) -> tuple[CompositeModel, list[str]]:
+    return load_model(
+        models,
         asked.component,
         backend,
         asked.device or "auto",
@@ -72,14 +110,20 @@ def serve(asked: ServeRequest) -> None:
         asked.threads,
         asked.quiet,
     )
-    rotation = Rotation(asked.log_max_size, asked.log_keep) if asked.log_max_size else None
-    status = telemetry.configure(asked.log_file, quiet=asked.quiet, rotation=rotation)
-    announce(model, asked.models, backend, notes)
+
+
+def _serve(
+    asked: ServeRequest,
+    model: CompositeModel,
+    addresses: tuple[Address, ...],
+    status: StepLine | None,
+    guard: GuardSettings,
+) -> None:
     reconnect_limit = asked.reconnect_limit
     if asked.reconnect and reconnect_limit is None:
         reconnect_limit = RECONNECT_LIMIT_S
     guard = replace(
-        asked.guard,
+        guard,
         frame_file=frame_beside(asked.log_file),
         single_precision=asked.precision == "float32",
     )

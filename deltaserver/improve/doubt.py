@@ -11,7 +11,6 @@ from deltaserver.model.composite import CompositeEvaluation, CompositeModel
 from deltaserver.model.trust.novelty import NoveltyMeasure, TrainingDistance
 from deltaserver.model.trust.uncertainty import TOTAL, PosteriorSpread, UncertaintyMeasure
 
-SURE_NOVELTY = 1.5  # the daemon's --novelty-limit
 LENGTHS = 10.0  # without a calibrated length: of the distance that is novelty 1
 
 

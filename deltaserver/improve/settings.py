@@ -107,6 +107,11 @@ class RoundPaths:
     directory: Path
 
     @property
+    def way(self) -> Path:
+        """Of a long run: what led to the structure that it did not know."""
+        return self.directory / "way.npz"
+
+    @property
     def dynamics(self) -> Path:
         """Frames that the dynamics of the present model has seen."""
         return self.directory / "dynamics.npz"
