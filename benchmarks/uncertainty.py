@@ -28,7 +28,7 @@ from deltaserver.model.trust.uncertainty import (
     rms,
 )
 from deltaserver.training.selection import split_in_time
-from deltaserver.training.uncertainty.calibrate import LENGTHS, ONE_SIGMA, _neighbours, _subset
+from deltaserver.training.uncertainty.calibrate import LENGTHS, ONE_SIGMA, neighbours, subset
 from deltaserver.training.uncertainty.directory import spread_evenly
 
 
@@ -49,7 +49,7 @@ def predictors(model, part, frames, parts, measure):
     nearest = np.sqrt(((f[:, None, :] - distance.points) ** 2).sum(-1).min(1)) / distance.scale
     found = {"novelty": nearest}
     for multiple in LENGTHS:
-        spread = PosteriorSpread(distance, _subset(distance), multiple * _neighbours(distance))
+        spread = PosteriorSpread(distance, subset(distance), multiple * neighbours(distance))
         found[f"spread, ℓ = {multiple:g} d"] = spread(f)
     found["force"] = rms(forces_of(part, parts)[:, atoms])
     return {name: np.log(values) for name, values in found.items()}

@@ -413,8 +413,8 @@ def _sweep(request: SimulateRequest, kind: Kind, place: Place) -> None:
 
     if request.learning is not None:
         raise InputError(
-            "--on-extrapolation label: one run at a time, each would be taught another model; teach "
-            "the model first, with `deltaserver improve` at all temperatures"
+            "--on-extrapolation label: one run at a time, each would be taught another model; "
+            "teach the model first, with `deltaserver improve` at all temperatures"
         )
     if len(set(request.temperatures_k)) < len(request.temperatures_k):
         raise InputError("--temperature: one stands there twice")

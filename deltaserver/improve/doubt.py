@@ -65,7 +65,8 @@ class Doubt:
     def __call__(self, positions: Floats, result: CompositeEvaluation) -> Look:
         """Look at frames (B, N, 3), Å, and what the model says of them."""
         parts = result.contributions
-        known = list(self._novelty(positions, parts).values())
+        features = self._novelty.features(positions, parts)
+        known = list(self._novelty.of_features(features).values())
         novelty = np.max(known, axis=0) if known else np.zeros(len(positions))
-        found = self._uncertainty(positions, parts)
+        found = self._uncertainty.of_features(features, parts)
         return Look(novelty, found.get(TOTAL, np.full(len(positions), np.nan)))

@@ -28,7 +28,7 @@ from deltaserver.improve.learner import Learner, read_json, write_json
 from deltaserver.improve.measure import errors_by_part
 from deltaserver.improve.report import write_learned
 from deltaserver.improve.seen import Seen, read_seen, told_of, write_seen
-from deltaserver.improve.settings import RoundPaths, Settings, keep_settings, round_paths
+from deltaserver.improve.settings import RoundPaths, Settings, alone, keep_settings, round_paths
 from deltaserver.model.composite import CompositeModel
 from deltaserver.model.files.archive import read_arrays
 from deltaserver.textio.journal import write_atomically
@@ -101,18 +101,21 @@ class Production:
         Raises:
             EndedEarlyError: the budget of labels is spent, or teaching does not help.
         """
-        number = self.n_done + 1
-        paths = self._paths(number)
-        if paths.way.exists():
-            self._refuse_more(number)
-            began = time.monotonic()
-            record = {"round": number, **self._teach(paths, number)}
-            record["hours"] = (time.monotonic() - began) / 3600.0
-            write_json(paths.record, record)
-            records = [read_json(self._paths(k).record) for k in range(1, number + 1)]
-            write_learned(self._settings, records)
-            self._say(f"goes on with {paths.models}")
-        return self.models
+        with alone(self._settings.output):
+            number = self.n_done + 1
+            if self._paths(number).way.exists():
+                self._refuse_more(number)
+                self._round(number)
+            return self.models
+
+    def _round(self, number: int) -> None:
+        paths, began = self._paths(number), time.monotonic()
+        record = {"round": number, **self._teach(paths, number)}
+        record["hours"] = (time.monotonic() - began) / 3600.0
+        write_json(paths.record, record)
+        records = [read_json(self._paths(k).record) for k in range(1, number + 1)]
+        write_learned(self._settings, records)
+        self._say(f"goes on with {paths.models}")
 
     def _paths(self, number: int) -> RoundPaths:
         return round_paths(self._settings.output, number)

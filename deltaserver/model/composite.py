@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from deltaserver.arrays import Floats
+from deltaserver.arrays import Floats, Ints
 from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.errors import ComponentError, MissingExtraError
 from deltaserver.model.descriptor import as_batch, as_cell, spread
@@ -50,7 +50,7 @@ class CompositeEvaluation(Evaluation):
 
     contributions: Mapping[str, Evaluation]
 
-    def __getitem__(self, index: int | slice) -> CompositeEvaluation:
+    def __getitem__(self, index: int | slice | Ints) -> CompositeEvaluation:
         """Return one geometry of the batch, or a part of it."""
         return CompositeEvaluation(
             self.energy[index],

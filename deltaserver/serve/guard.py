@@ -39,7 +39,9 @@ class ServingGuard:
         self._wrapping = WrappingCheck(self._expected)
         self._seen: WeakKeyDictionary[object, int] = WeakKeyDictionary()
         self._novelty = None if settings.extrapolation == "ignore" else NoveltyMeasure(model)
-        self._uncertainty = self._novelty and UncertaintyMeasure(model, self._novelty)
+        self._uncertainty = (
+            None if self._novelty is None else UncertaintyMeasure(model, self._novelty)
+        )
         self._watches = (
             ExtrapolationWatch(settings.novelty_limit),
             ExtrapolationWatch(settings.uncertainty_limit or math.inf, UNCERTAINTY),
@@ -148,8 +150,9 @@ class ServingGuard:
         found = []
         for k in range(0, len(positions), size):
             x, parts = positions[k : k + size], result[k : k + size].contributions
-            novelty = self._novelty(x, parts, cells[k])
-            found += _each(len(x), novelty, self._uncertainty(x, parts, cells[k]))
+            features = self._novelty.features(x, parts, cells[k])
+            novelty = self._novelty.of_features(features)
+            found += _each(len(x), novelty, self._uncertainty.of_features(features, parts))
         return found
 
 

@@ -120,6 +120,8 @@ def run(plan: RunPlan, model: CompositeModel, notes: list[str], quiet: bool) -> 
     make_directory(plan.directory)
     with stoppable_once() as ending, lock(plan.directory) as lock_fd:
         state = find_restart(plan.directory, plan.ipi_input) if plan.resume else None
+        if state is not None and state.step >= plan.ipi_input.last_step:
+            return _finished_before(plan, state)
         start = Start(state, _first_seq(plan, state))
         if plan.ipi_input.has_plugin:
             plan = _told(plan, start)
@@ -151,6 +153,14 @@ def run(plan: RunPlan, model: CompositeModel, notes: list[str], quiet: bool) -> 
             _conclude(plan, record, monitor, "failed", " ".join(str(error).split()))
             raise
         return _part(plan, record, monitor, farewell)
+
+
+def _finished_before(plan: RunPlan, state: RestartState) -> RunRecord:
+    """Conclude a run that was killed when i-PI had done its last step, and nobody said so."""
+    record = read_record(plan.directory) or plan.record
+    done = replace(record, status="finished", step=state.step, reason=None)
+    write_record(done, plan.directory)
+    return done
 
 
 def _part(plan: RunPlan, record: RunRecord, monitor: Monitor, farewell: Farewell) -> RunRecord:
