@@ -64,6 +64,14 @@ COMMANDS = [
     help="Model directory, with a model.yaml, or the name of a shipped model.",
 )
 @click.option(
+    "--committee",
+    type=PATH,
+    multiple=True,
+    metavar="DIR",
+    help="Another model of the same molecule; may be repeated. The mean is served, and what each "
+    "says is in the extras, as i-PI's ffcommittee reads it.",
+)
+@click.option(
     "-s",
     "--socket",
     "sockets",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from deltaserver.cli.options.learning import (
     LearningOptions,
@@ -58,6 +61,7 @@ class ServeRequest:
     metrics_host: str
     quiet: bool
     learning: LearningOptions
+    committee: tuple[Path, ...] = ()
 
 
 def serve(asked: ServeRequest) -> None:
@@ -82,8 +86,13 @@ def serve(asked: ServeRequest) -> None:
         model, notes = _load(asked, asked.models, backend)
         status = telemetry.configure(asked.log_file, quiet=asked.quiet, rotation=rotation)
         announce(model, asked.models, backend, notes)
-        _serve(asked, model, addresses, status, asked.guard)
+        others = [_load_member(asked, path, backend, model) for path in asked.committee]
+        _serve(asked, model, addresses, status, asked.guard, others)
         return
+    if asked.committee:
+        raise InputError(
+            "--committee and --on-extrapolation label: only one model can be taught; leave one out"
+        )
     directory = learning_beside(asked.log_file)
     production = make_production(
         learning, asked.guard, asked.models, directory, asked.threads, asked.quiet
@@ -98,6 +107,22 @@ def serve(asked: ServeRequest) -> None:
         _serve(asked, model, addresses, status, replace(asked.guard, structure_check=check))
 
     taught(production, serve_again)
+
+
+def _load_member(
+    asked: ServeRequest, models: Path, backend: Backend, first: CompositeModel
+) -> CompositeModel:
+    """Load another member of a committee, of the same atoms and parts as the first."""
+    model, notes = _load(asked, models, backend)
+    parts = [[part.name for part in one.parts] for one in (model, first)]
+    if not np.array_equal(model.numbers, first.numbers) or parts[0] != parts[1]:
+        raise InputError(
+            f"--committee {models}: its atoms or parts ({', '.join(parts[0])}) are not those of "
+            f"{asked.models} ({', '.join(parts[1])}); all members are models of one molecule, "
+            "made of the same parts"
+        )
+    announce(model, models, backend, notes)
+    return model
 
 
 def _load(asked: ServeRequest, models: Path, backend: Backend) -> tuple[CompositeModel, list[str]]:
@@ -118,6 +143,7 @@ def _serve(
     addresses: tuple[Address, ...],
     status: StepLine | None,
     guard: GuardSettings,
+    others: Sequence[CompositeModel] = (),
 ) -> None:
     reconnect_limit = asked.reconnect_limit
     if asked.reconnect and reconnect_limit is None:
@@ -139,4 +165,5 @@ def _serve(
     )
     watchers = make_watchers(asked.health_file, asked.metrics_port, asked.metrics_host)
     with blas_threads(1 if model.compiled else asked.threads or 1):
-        Daemon(model, settings, telemetry.StepLog(asked.log_every, status), watchers).run()
+        steps = telemetry.StepLog(asked.log_every, status)
+        Daemon(model, settings, steps, watchers, others=others).run()

@@ -60,6 +60,16 @@ class CompositeEvaluation(Evaluation):
         )
 
     @staticmethod
+    def mean(members: Sequence[CompositeEvaluation]) -> CompositeEvaluation:
+        """Return the mean of several models' evaluations, of parts of the same names."""
+        parts = {
+            name: _mean([member.contributions[name] for member in members])
+            for name in members[0].contributions
+        }
+        total = _mean(members)
+        return CompositeEvaluation(total.energy, total.forces, total.virial, parts)
+
+    @staticmethod
     def join(batches: Sequence[CompositeEvaluation]) -> CompositeEvaluation:
         """Concatenate batches of the same component into one."""
         names = batches[0].contributions
@@ -332,6 +342,14 @@ class _ModelLoader:
 
             return ReferenceEngine(parameters)
         return NumpyEngine(parameters, self.pool)
+
+
+def _mean(members: Sequence[Evaluation]) -> Evaluation:
+    return Evaluation(
+        np.mean([member.energy for member in members], axis=0),
+        np.mean([member.forces for member in members], axis=0),
+        np.mean([member.virial for member in members], axis=0),
+    )
 
 
 def _sum(parts: list[Floats]) -> Floats:
