@@ -8,18 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from deltaserver.improve.settings import Settings, Stop
+from deltaserver.pages import STYLE
 from deltaserver.textio.journal import write_atomically
 
 Record = dict[str, Any]
 
 FORMAT = "deltaserver-improvement/1"
 LEARNED = "deltaserver-learned/1"
-STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;color:#22303a;max-width:1080px;margin:2rem auto;"
-    "padding:0 1.25rem}table{border-collapse:collapse;font-size:.88rem;margin:1rem 0}"
-    "th,td{padding:.3rem .7rem;text-align:right;border-bottom:1px solid #dfe4e8}"
-    "th{color:#5f6b76}td:first-child,th:first-child{text-align:left}"
-)
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
@@ -76,9 +71,9 @@ def _page(title: str, body: Sequence[str]) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f"<title>{title}</title><style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n"
+        f"<title>{title}</title><style>{STYLE}</style></head><body><main>\n<h1>{title}</h1>\n"
         + "\n".join(body)
-        + "\n</body></html>\n"
+        + "\n</main></body></html>\n"
     )
 
 
@@ -154,4 +149,5 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     lines = [
         "<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in row) + "</tr>" for row in rows
     ]
-    return f"<table><tr>{cells}</tr>\n" + "\n".join(lines) + "</table>"
+    rows_text = "\n".join(lines)
+    return f'<div class="wide"><table><tr>{cells}</tr>\n{rows_text}</table></div>'
