@@ -23,10 +23,14 @@ from deltaserver.improve.dynamics import Limits
 from deltaserver.improve.production import AT_ONCE, PATIENCE, Production
 from deltaserver.improve.settings import Dynamics, round_paths
 from deltaserver.model.files.archive import read_arrays
+from deltaserver.serve.guard import ServingGuard
+from deltaserver.serve.settings import GuardSettings
+from deltaserver.serve.watchers.watch import Watch
 from deltaserver.simulate.record import read_record
 from tests.improve.conftest import CALCULATOR
 from tests.improve.test_workflow import labels_of, progress
 from tests.integration.conftest import ROOT, start_daemon, start_ipi
+from tests.serve.watchers.test_watch import Noting
 from tests.training.labelled import water_dimer
 
 LIMIT = 0.55  # of the novelty, which a run at 300 K meets within some fifty steps
@@ -221,6 +225,26 @@ def test_a_daemon_must_be_told_a_temperature(first, tmp_path, capsys):
              str(first / "data"), "--calculator", CALCULATOR]  # fmt: skip
     assert main(words) == 2
     assert "the temperature is not known here" in capsys.readouterr().err
+
+
+def test_the_way_ends_at_what_is_not_known(first, tmp_path):
+    """Of a batch too: what stands behind it there is not on the way."""
+    settings = GuardSettings(
+        extrapolation="label", novelty_limit=LIMIT, frame_file=tmp_path / "frame.xyz"
+    )
+    model = CompositeModel.load(first / "models")
+    guard, cell = ServingGuard(model, settings), np.eye(3)[None]
+    trained = read_arrays(first / "models" / "binding.npz")["idxs_train"][:4]
+    x = water_dimer(160).positions[trained]
+    guard.after(x[:2], cell.repeat(2, axis=0), model.evaluate(x[:2]))
+    batch = np.stack([x[2], way()[-1], x[3]])
+    with pytest.raises(NoveltyError) as caught:
+        guard.after(batch, cell.repeat(3, axis=0), model.evaluate(batch))
+    np.testing.assert_array_equal(caught.value.way, [*x[:3], batch[1]])
+    noting = Noting()
+    with pytest.raises(NoveltyError), Watch([noting]):
+        raise caught.value
+    assert noting.conditions == ["learning"]
 
 
 def test_an_error_without_a_way_is_passed_on():
