@@ -80,24 +80,34 @@ def serve(asked: ServeRequest) -> None:
     backend = asked.backend
     if backend == "numpy" and (asked.device or asked.precision != "float64"):
         backend = "torch"  # what only torch can do was asked for
-    rotation = Rotation(asked.log_max_size, asked.log_keep) if asked.log_max_size else None
     learning = asked.learning.checked(asked.guard)
     if learning is None:
         model, notes = _load(asked, asked.models, backend)
-        status = telemetry.configure(asked.log_file, quiet=asked.quiet, rotation=rotation)
+        status = _configure(asked)
         announce(model, asked.models, backend, notes)
         others = [_load_member(asked, path, backend, model) for path in asked.committee]
         _serve(asked, model, addresses, status, asked.guard, others)
         return
+    _serve_taught(asked, asked.models, addresses, backend, learning)
+
+
+def _serve_taught(
+    asked: ServeRequest,
+    first: Path,
+    addresses: tuple[Address, ...],
+    backend: Backend,
+    learning: LearningOptions,
+) -> None:
+    """Serve, and wherever i-PI leaves what is known have the model taught, and go on."""
     if asked.committee:
         raise InputError(
             "--committee and --on-extrapolation label: only one model can be taught; leave one out"
         )
     directory = learning_beside(asked.log_file)
     production = make_production(
-        learning, asked.guard, asked.models, directory, asked.threads, asked.quiet
+        learning, asked.guard, first, directory, asked.threads, asked.quiet
     )
-    status = telemetry.configure(asked.log_file, quiet=asked.quiet, rotation=rotation)
+    status = _configure(asked)
 
     def serve_again(models: Path) -> None:
         model, notes = _load(asked, models, backend)
@@ -107,6 +117,11 @@ def serve(asked: ServeRequest) -> None:
         _serve(asked, model, addresses, status, replace(asked.guard, structure_check=check))
 
     taught(production, serve_again)
+
+
+def _configure(asked: ServeRequest) -> StepLine | None:
+    rotation = Rotation(asked.log_max_size, asked.log_keep) if asked.log_max_size else None
+    return telemetry.configure(asked.log_file, quiet=asked.quiet, rotation=rotation)
 
 
 def _load_member(
