@@ -15,7 +15,7 @@ HEADINGS = {
         "sockets_prefix",
         "component",
         "extras",
-    ),  # fmt: skip
+    ),
     "Connection": ("connect_timeout", "reconnect", "reconnect_limit"),
     "Evaluation": ("backend", "device", "precision", "threads", "batch_window"),
     "Guards": ("structure_check", "extrapolation", "novelty_limit", "uncertainty_limit"),
@@ -26,7 +26,7 @@ HEADINGS = {
         "max_labels",
         "label_workers",
         "kelvin",
-    ),  # fmt: skip
+    ),
     "Log": ("log_file", "log_every", "log_max_size", "log_keep", "quiet"),
     "Monitoring": ("metrics_port", "metrics_host", "health_file"),
 }
