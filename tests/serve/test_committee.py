@@ -14,10 +14,9 @@ from deltaserver.serve.answer import Request, answer_together
 from deltaserver.textio.xyz_frames import xyz_text
 from deltaserver.training.model_directory import TrainingPlan, train_directory
 from deltaserver.units import BOHR_ANG, HARTREE_EV
+from tests.integration.conftest import start_daemon, start_ipi
 from tests.serve.server_double import split_reply
 from tests.training.labelled import water_and_ion, water_dimer
-
-from .conftest import start_daemon, start_ipi
 
 INPUT = """<simulation verbosity="medium">
   <output prefix="run">
@@ -55,6 +54,7 @@ def members(tmp_path_factory):
     return [directory / str(seed) for seed in range(3)]
 
 
+@pytest.mark.ipi
 def test_i_pi_reads_the_members(members, tmp_path):
     """Potential and forces are the members' mean; i-PI's own uncertainty is their spread."""
     name, x = f"committee{os.getpid()}", water_dimer(1, seed=4).positions
