@@ -15,6 +15,7 @@ import deltaserver
 from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, DEVICE, PATH, QUIET, STORAGE, take
 from deltaserver.cli.options.directories import MODEL_DIRECTORY
 from deltaserver.cli.options.guards import GUARD_OPTIONS
+from deltaserver.cli.options.learning import LEARNING_OPTIONS, LearningOptions
 from deltaserver.cli.options.watching import OPERATIONS_OPTIONS
 from deltaserver.cli.shell.help_page import LazyCommand, ServeGroup
 from deltaserver.errors import (
@@ -61,6 +62,14 @@ COMMANDS = [
     type=MODEL_DIRECTORY,
     metavar="DIR",
     help="Model directory, with a model.yaml, or the name of a shipped model.",
+)
+@click.option(
+    "--committee",
+    type=PATH,
+    multiple=True,
+    metavar="DIR",
+    help="Another model of the same molecule; may be repeated. The mean is served, and what each "
+    "says is in the extras, as i-PI's ffcommittee reads it.",
 )
 @click.option(
     "-s",
@@ -142,6 +151,7 @@ COMMANDS = [
     help="What i-PI gets beside forces: a summary, or every contribution's forces too.",
 )
 @GUARD_OPTIONS
+@LEARNING_OPTIONS
 @click.option("-l", "--log-file", type=PATH, help="Append JSON lines to this file.")
 @click.option(
     "--log-every",
@@ -177,7 +187,8 @@ def app(context: click.Context, /, **options: Any) -> None:
         from deltaserver.cli.serve import ServeRequest, serve
 
         guard = take(GuardSettings, options)
-        serve(ServeRequest(guard=guard, **options))
+        learning = take(LearningOptions, options)
+        serve(ServeRequest(guard=guard, learning=learning, **options))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -18,7 +18,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import ArrayLike
 
-from deltaserver.arrays import Floats
+from deltaserver.arrays import Floats, Ints
 from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.errors import ComponentError, MissingExtraError
 from deltaserver.model.descriptor import as_batch, as_cell, spread
@@ -57,7 +57,7 @@ class CompositeEvaluation(Evaluation):
 
     contributions: Mapping[str, Evaluation]
 
-    def __getitem__(self, index: int | slice) -> CompositeEvaluation:
+    def __getitem__(self, index: int | slice | Ints) -> CompositeEvaluation:
         """Return one geometry of the batch, or a part of it."""
         of_lone: dict[int, tuple[Floats, Floats]] = {}  # they share their zeros: one view of them
         parts = {}
@@ -69,6 +69,16 @@ class CompositeEvaluation(Evaluation):
         return CompositeEvaluation(
             self.energy[index], self.forces[index], self.virial[index], parts
         )
+
+    @staticmethod
+    def mean(members: Sequence[CompositeEvaluation]) -> CompositeEvaluation:
+        """Return the mean of several models' evaluations, of parts of the same names."""
+        parts = {
+            name: _mean([member.contributions[name] for member in members])
+            for name in members[0].contributions
+        }
+        total = _mean(members)
+        return CompositeEvaluation(total.energy, total.forces, total.virial, parts)
 
     @staticmethod
     def join(batches: Sequence[CompositeEvaluation]) -> CompositeEvaluation:
@@ -405,6 +415,14 @@ class _ModelLoader:
         engine, stored = choose(NumpyEngine(parameters, self.pool), parameters, self.storage)
         self.stored[Path(parameters.source).name] = stored
         return engine
+
+
+def _mean(members: Sequence[Evaluation]) -> Evaluation:
+    return Evaluation(
+        np.mean([member.energy for member in members], axis=0),
+        np.mean([member.forces for member in members], axis=0),
+        np.mean([member.virial for member in members], axis=0),
+    )
 
 
 def _sum(parts: list[Floats]) -> Floats:

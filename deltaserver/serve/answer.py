@@ -112,10 +112,12 @@ def answer_together(
     component: str = "total",
     extras: Extras = "summary",
     guard: Guard | None = None,
+    others: Sequence[CompositeModel] = (),
 ) -> list[Answer]:
     """Evaluate requests of several connections as one batch; serialise a FORCEREADY for each.
 
-    ``guard`` sees every result first, and may refuse it.
+    ``guard`` sees every result first, and may refuse it. With ``others``, ``model`` is the first
+    of a committee: the mean is served, and what each says goes into the extras.
 
     Padding is computed once, answered each, and not counted as structures.
     """
@@ -123,7 +125,7 @@ def answer_together(
     pairs = list(zip(requests, n_real, strict=True))
     positions = np.concatenate([request.positions[:n] for request, n in pairs])
     cells = np.concatenate([request.cells[:n] for request, n in pairs])
-    found = examine(model, positions, cells, component, extras, guard)
+    found = examine(model, positions, cells, component, extras, guard, others)
     starts = np.cumsum([0, *n_real])
     return [
         _reply(found, range(start, start + n), len(request.positions))
@@ -157,9 +159,17 @@ def examine(
     component: str = "total",
     extras: Extras = "summary",
     guard: Guard | None = None,
+    others: Sequence[CompositeModel] = (),
 ) -> Examined:
-    """Evaluate positions (B, N, 3) in cells (B, 3, 3), Å; ``guard`` may refuse the result."""
+    """Evaluate positions (B, N, 3) in cells (B, 3, 3), Å; ``guard`` may refuse the result.
+
+    Of a committee, ``model`` and ``others``, the mean.
+    """
     result = _evaluate(model, positions, cells, component)
+    members: tuple[CompositeEvaluation, ...] = ()
+    if others:
+        members = (result, *(_evaluate(one, positions, cells, component) for one in others))
+        result = CompositeEvaluation.mean(members)
     trust = guard(positions, cells, result) if guard else [UNKNOWN] * len(positions)
     atoms = {fragment.name: fragment.atoms for fragment in model.fragments}
     each = [result[row] for row in range(len(positions))]
@@ -169,7 +179,10 @@ def examine(
         result.forces * (BOHR_ANG / HARTREE_EV),
         result.virial / HARTREE_EV,
         tuple(structures),
-        tuple(_extras(s, one, extras) for s, one in zip(structures, each, strict=True)),
+        tuple(
+            _extras(structures[k], one, extras, [member[k] for member in members])
+            for k, one in enumerate(each)
+        ),
     )
 
 
@@ -232,7 +245,12 @@ def _evaluate(
     return CompositeEvaluation.join(one_by_one)
 
 
-def _extras(structure: Structure, result: CompositeEvaluation, extras: Extras) -> str:
+def _extras(
+    structure: Structure,
+    result: CompositeEvaluation,
+    extras: Extras,
+    members: Sequence[CompositeEvaluation],
+) -> str:
     """Write the extras as a JSON object: i-PI's poll thread dies of anything else."""
     fields: dict[str, Any] = {"energy_ev": structure.energy_ev}
     for name, part in structure.contributions.items():
@@ -246,4 +264,16 @@ def _extras(structure: Structure, result: CompositeEvaluation, extras: Extras) -
             fields[f"{name}_forces_ev_per_ang"] = result.contributions[name].forces.tolist()
     if TOTAL in structure.uncertainty_ev_per_ang:
         fields[UNCERTAINTY] = structure.uncertainty_ev_per_ang[TOTAL]
+    if members:
+        fields |= _committee(members)
     return json.dumps(fields)
+
+
+def _committee(members: Sequence[CompositeEvaluation]) -> dict[str, Any]:
+    """Return what i-PI's ffcommittee reads with ``<parse_json>``, in atomic units."""
+    unit = BOHR_ANG / HARTREE_EV
+    return {
+        "committee_pot": [float(one.energy) / HARTREE_EV for one in members],
+        "committee_force": [(unit * one.forces).ravel().tolist() for one in members],
+        "committee_virial": [(one.virial / HARTREE_EV).tolist() for one in members],
+    }

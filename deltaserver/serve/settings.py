@@ -11,8 +11,9 @@ from deltaserver.serve.transport import Address
 
 Extras = Literal["summary", "full"]
 EXTRAS: tuple[Extras, ...] = ("summary", "full")
-OnExtrapolation = Literal["warn", "stop", "ignore"]
-ON_EXTRAPOLATION: tuple[OnExtrapolation, ...] = ("warn", "stop", "ignore")
+OnExtrapolation = Literal["warn", "stop", "label", "ignore"]
+ON_EXTRAPOLATION: tuple[OnExtrapolation, ...] = ("warn", "stop", "label", "ignore")
+ENDING = ("stop", "label")  # of these, what ends the daemon
 # How long i-PI may be away where it is not said; a longer pause is somebody's decision.
 RECONNECT_LIMIT_S = 600.0
 

@@ -19,6 +19,7 @@ from deltaserver.errors import (
     EndedEarlyError,
     GeometryError,
     GuardError,
+    NoveltyError,
 )
 from deltaserver.model.composite import CompositeModel
 from deltaserver.model.engines import Backend
@@ -80,6 +81,7 @@ class RunPlan:
         directory: where it runs.
         resume: continue what is there.
         options: what else the run was told.
+        models: what is served, if not what the record says: learned from that on the way.
     """
 
     ipi_input: IpiInput
@@ -87,6 +89,7 @@ class RunPlan:
     directory: Path
     resume: bool
     options: RunOptions
+    models: Path | None = None
 
     @property
     def backend(self) -> Backend:
@@ -107,6 +110,7 @@ def run(plan: RunPlan, model: CompositeModel, notes: list[str], quiet: bool) -> 
 
     Raises:
         GuardError: the run has blown up; the frame is written and the record says so.
+        NoveltyError: the run has left what is known, and is to be continued when that is learned.
         EndedEarlyError: i-PI has ended in order, before the last step.
         KeyboardInterrupt: a signal has stopped it.
         InputError: the directory holds other files than a run's.
@@ -116,6 +120,8 @@ def run(plan: RunPlan, model: CompositeModel, notes: list[str], quiet: bool) -> 
     make_directory(plan.directory)
     with stoppable_once() as ending, lock(plan.directory) as lock_fd:
         state = find_restart(plan.directory, plan.ipi_input) if plan.resume else None
+        if state is not None and state.step >= plan.ipi_input.last_step:
+            return _finished_before(plan, state)
         start = Start(state, _first_seq(plan, state))
         if plan.ipi_input.has_plugin:
             plan = _told(plan, start)
@@ -123,7 +129,7 @@ def run(plan: RunPlan, model: CompositeModel, notes: list[str], quiet: bool) -> 
         line = None if quiet else ProgressLine()
         telemetry.configure(plan.directory / LOG_NAME, quiet=quiet, other_status=line)
         if not plan.ipi_input.has_plugin:  # which says so itself
-            announce(model, Path(plan.record.models), plan.backend, notes)
+            announce(model, plan.models or Path(plan.record.models), plan.backend, notes)
         _log_resumed(plan, start)
         monitor = Monitor(plan.ipi_input, plan.directory, model, plan.options.limits, line)
         if state is None and not plan.ipi_input.has_plugin:
@@ -133,6 +139,9 @@ def run(plan: RunPlan, model: CompositeModel, notes: list[str], quiet: bool) -> 
             serve = _follow if plan.ipi_input.has_plugin else _serve
             farewell = serve(plan, model, monitor, start, (lock_fd, ending))
         except (GuardError, GeometryError) as error:
+            if isinstance(error, NoveltyError) and error.way is not None:
+                _conclude(plan, record, monitor, "stopped", " ".join(str(error).split()))
+                raise  # to learn from it: nothing has blown up
             if monitor.n_seen <= 1:  # it never ran: the start structure is at fault
                 _conclude(plan, record, monitor, "failed", " ".join(str(error).split()))
                 raise
@@ -144,6 +153,14 @@ def run(plan: RunPlan, model: CompositeModel, notes: list[str], quiet: bool) -> 
             _conclude(plan, record, monitor, "failed", " ".join(str(error).split()))
             raise
         return _part(plan, record, monitor, farewell)
+
+
+def _finished_before(plan: RunPlan, state: RestartState) -> RunRecord:
+    """Conclude a run that was killed when i-PI had done its last step, and nobody said so."""
+    record = read_record(plan.directory) or plan.record
+    done = replace(record, status="finished", step=state.step, reason=None)
+    write_record(done, plan.directory)
+    return done
 
 
 def _part(plan: RunPlan, record: RunRecord, monitor: Monitor, farewell: Farewell) -> RunRecord:

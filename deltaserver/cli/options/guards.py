@@ -6,9 +6,7 @@ import click
 
 from deltaserver.cli.options.common import POSITIVE, together
 from deltaserver.model.trust import NOVELTY_LIMIT
-from deltaserver.serve.settings import (
-    ON_EXTRAPOLATION,
-)
+from deltaserver.serve.settings import ON_EXTRAPOLATION
 
 GUARD_OPTIONS = together(
     click.option(
@@ -23,8 +21,8 @@ GUARD_OPTIONS = together(
         type=click.Choice(ON_EXTRAPOLATION),
         default="warn",
         show_default=True,
-        help="What to do with structures beyond a limit; ignore "
-        "computes neither novelty nor uncertainty.",
+        help="What to do with structures beyond a limit; label ends, labels, trains and goes on; "
+        "ignore computes neither novelty nor uncertainty.",
     ),
     click.option(
         "--novelty-limit",

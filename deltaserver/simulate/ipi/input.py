@@ -112,6 +112,13 @@ class IpiInput:
         """The step at which it is done."""
         return DEFAULT_STEPS if self.total_steps is None else self.total_steps
 
+    @property
+    def temperatures_k(self) -> tuple[float, ...]:
+        """The temperatures of its ensembles, those that it gives in kelvin."""
+        nodes = ElementTree.fromstring(self.text).iterfind(".//ensemble/temperature")
+        kelvin = [float(n.text or 0.0) for n in nodes if n.get("units", "") == "kelvin"]
+        return tuple(dict.fromkeys(t for t in kelvin if t > 0.0))
+
     def outputs(self, name: str) -> tuple[str, ...]:
         """Return the file names of one output, a name for each system."""
         stem = f"{self.prefix}.{name}" if self.prefix else name
