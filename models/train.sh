@@ -133,13 +133,27 @@ fragment() { # NAME PART DATASET OPTIONS…
     report "$name" "$part" "$output"
 }
 
-fragments() { # NAME
+fragments() { # NAME DATASETS
     local name=$1 merged=run/merged/no3_corona_surrogate_host data=data/no3_corona_surrogate
     local held=(--hold-out "4,5")
     local benzene=(--n-train 640 --n-valid 160 --sigma "5,7,10" --solver iterative
         --tolerance 1e-5 --max-products 200 --max-memory 5GB)
     case $name in
-    benzene_water | na_benzene) fragment "$name" benzene "$name" "${benzene[@]}" "${held[@]}" ;;
+    na_benzene) fragment "$name" benzene "$name" "${benzene[@]}" "${held[@]}" ;;
+    benzene_dimer) # two trajectories at 150 K, and twenty wide ones, one of each temperature held out
+        merge "$name" "$2"
+        fragment "$name" benzene1 "run/merged/$name" --n-train 1000 --n-valid 160 --sigma 5 \
+            --solver iterative --tolerance 1e-5 --max-products 200 --max-memory 5GB \
+            --hold-out "9,12,15,21"
+        ;;
+    benzene_water) # six trajectories at 500 K, and twenty wide ones
+        merge "$name" "$2"
+        fragment "$name" benzene "run/merged/$name" --n-train 1400 --n-valid 160 --sigma 5 \
+            --solver iterative --tolerance 1e-5 --max-products 200 --max-memory 5GB \
+            --hold-out "4,5,11,16,25"
+        fragment "$name" water "run/merged/$name" --n-train 600 --n-valid 160 --sigma 5 \
+            --hold-out "4,5,11,16,25"
+        ;;
     no3_corona_surrogate) # the host on a linear expansion
         [ -f $merged/dataset.yaml ] || deltaserver dataset merge $data ${data}_apart \
             ${data}_around --output $merged --reference GFN2-xTB \
@@ -163,7 +177,7 @@ declare -A SYSTEMS=(
 declare -A BINDINGS=(
     [methane_dimer]="--n-train 176 --n-valid 50 --hold-out 3 --intra-weight 0.3 --sigma 6 --solver exact"
     [benzene_water]="--n-train 1000 --n-valid 160 --hold-out 4,5 --intra-weight 0.3 --sigma 12 --solver iterative --tolerance 1e-4 --max-products 200 --max-memory 5GB"
-    [benzene_dimer]="--n-train 300 --n-valid 100 --intra-weight 0.3 --sigma 6 --solver exact"
+    [benzene_dimer]="--n-train 1000 --n-valid 160 --hold-out 9,12,15,21 --intra-weight 0.3 --sigma 6 --solver iterative --tolerance 1e-2 --max-products 130 --max-memory 5GB"
     [no3_corona_surrogate]="--n-train 180 --n-valid 80 --hold-out 4,5 --intra-weight 0.3 --sigma 10 --solver exact --linear distances --prior pairs-limit"
     [na_benzene]="--n-train 900 --n-valid 200 --hold-out 4,5 --intra-weight 0.3 --sigma 6 --solver exact"
 )
@@ -185,7 +199,8 @@ for name in "${@:-na_benzene benzene_water benzene_dimer methane_dimer no3_coron
         else
             # shellcheck disable=SC2086  # the words are options
             system "$one" ${SYSTEMS[$one]}
-            fragments "$one"
+            # shellcheck disable=SC2086
+            fragments "$one" "$(separations "$one" ${SYSTEMS[$one]})"
             # shellcheck disable=SC2086
             [ -z "${BINDINGS[$one]:-}" ] || binding "$one" "$(separations "$one" ${SYSTEMS[$one]})" ${BINDINGS[$one]}
         fi
