@@ -217,7 +217,9 @@ def subject_of(
 @click.command("pes-path")
 @DEBUG
 def pes_path() -> None:
-    """Print the file that i-PI's <pes_path> takes to evaluate models in its own process.
+    """Print the file that i-PI's <pes_path> takes.
+
+    With it i-PI evaluates models in its own process.
 
     \b
     In i-PI's input:
