@@ -284,6 +284,11 @@ def _run(
     plan = RunPlan(ipi_input, record, place.directory, place.resume, options)
     if learning is None:
         _run_with(plan, Path(record.models), place.quiet)
+    elif ipi_input.has_plugin:
+        raise InputError(
+            "--on-extrapolation label: i-PI evaluates this input's model itself and cannot be "
+            "given a better one; leave out --plugin"
+        )
     else:
         _run_taught(plan, learning, place)
 

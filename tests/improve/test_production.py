@@ -210,6 +210,11 @@ def test_a_daemon_goes_on_with_the_structure_that_i_pi_waits_for(taught, first, 
              "--temperature", "100", "--temperature", "200"],
             "one run at a time",
         ),
+        (
+            ["--on-extrapolation", "label", "--dataset", "d", "--calculator", "EMT",
+             "--temperature", "100", "--plugin"],
+            "leave out --plugin",
+        ),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together(options, message, first, tmp_path, capsys):
