@@ -25,7 +25,8 @@ MANIFEST_NAME = "model.yaml"
 MAX_ATOM_INDEX = 1_000_000
 # Names become keys of JSON objects, i-PI output properties and file names.
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+\-]*\Z")
-BOUND_PARTS = ("prior", "binding")  # whose sum is the binding energy
+PRIOR, BINDING, TRIPLES = "prior", "binding", "triples"  # the last of three molecules alone
+BOUND_PARTS = (PRIOR, BINDING, TRIPLES)  # whose sum is the binding energy
 WHOLE_MODEL_PARTS = (*BOUND_PARTS, "full")  # contributions that are no fragment's
 RESERVED_NAMES = ("total", "fragments", *WHOLE_MODEL_PARTS)
 # What paths that are too long, hold NUL, loop or are forbidden raise.
@@ -108,6 +109,16 @@ def read_manifest(directory: str | Path) -> Manifest:
     Raises:
         ManifestError: no such directory or file, not YAML, or any entry that is wrong.
     """
+    parser = ManifestParser(manifest_path(directory), ManifestError)
+    return parser.parse(parser.read())
+
+
+def manifest_path(directory: str | Path) -> Path:
+    """Return where ``model.yaml`` of a model directory is, which may be given itself.
+
+    Raises:
+        ManifestError: no such directory or file.
+    """
     path = Path(directory)
     try:
         if path.is_dir():
@@ -118,17 +129,21 @@ def read_manifest(directory: str | Path) -> Manifest:
             )
     except UNUSABLE_PATH as error:
         raise ManifestError(f"{path}: cannot be read ({one_line(error)})") from error
-    parser = _ManifestParser(path, ManifestError)
-    return parser.parse(parser.read())
+    return path
 
 
-class _ManifestParser(Checker):
-    """Checks one manifest, entry by entry."""
+class ManifestParser(Checker):
+    """Checks one manifest, entry by entry; that of many molecules has a parser on top of it."""
 
     path: Path
     n_atoms = 0  # so far: a few lines of ranges could fill any memory
 
     def parse(self, data: Any) -> Manifest:
+        if isinstance(data, dict) and "species" in data:
+            raise self.error(
+                "it is of many molecules (species), where one complex (fragments) is expected; "
+                "give the directory of a complex"
+            )
         top = self.mapping(
             data,
             "the manifest",
@@ -143,9 +158,7 @@ class _ManifestParser(Checker):
             raise self.error("binding is missing; expected binding: {model: FILE.npz}")
         return Manifest(
             path=self.path,
-            name=" ".join(
-                self.text(top.get("name", self.path.resolve().parent.name), "name").split()
-            ),
+            name=self.title(top),
             reference=self.text(top.get("reference", "not stated"), "reference"),
             length_unit=length_unit,
             energy_unit=energy_unit,
@@ -154,6 +167,10 @@ class _ManifestParser(Checker):
             full=self.model_entry(top, "full"),
             prior=self.prior(top["prior"], fragments) if "prior" in top else None,
         )
+
+    def title(self, top: Mapping[str, Any]) -> str:
+        given = top.get("name", self.path.resolve().parent.name)
+        return " ".join(self.text(given, "name").split())
 
     def units(self, data: Any) -> tuple[str | None, str | None]:
         entry = self.mapping(data, "units", required=(), optional=("length", "energy"))

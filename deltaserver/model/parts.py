@@ -65,6 +65,13 @@ class Fragment(Part):
         return self.atoms
 
 
+def facts_of(n_atoms: int, model: SGDMLModel | None) -> tuple[str, str, str, str]:
+    """Return as text how many atoms, training points and permutations, and σ; "" for what is not."""
+    if model is None:
+        return str(n_atoms), "", "", ""
+    return str(n_atoms), str(model.n_train), str(model.n_perms), f"{model.parameters.sigma:g}"
+
+
 def check_fit(
     fragments: tuple[Fragment, ...],
     binding: SGDMLModel | None,

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.arrays import Floats
-from deltaserver.model.composite import CompositeEvaluation, CompositeModel
+from deltaserver.model.composite import CompositeEvaluation
+from deltaserver.model.force_field import ForceField
 from deltaserver.model.trust.uncertainty import TOTAL
 from deltaserver.serve.settings import Extras
 from deltaserver.serve.wire import PosData, force_ready
@@ -93,14 +94,14 @@ class Answer:
 
 
 def answer(
-    model: CompositeModel, request: Request, component: str = "total", extras: Extras = "summary"
+    model: ForceField, request: Request, component: str = "total", extras: Extras = "summary"
 ) -> Answer:
     """Evaluate one request and serialise FORCEREADY; see :func:`answer_together`."""
     return answer_together(model, [request], component, extras)[0]
 
 
 def answer_together(
-    model: CompositeModel,
+    model: ForceField,
     requests: Sequence[Request],
     component: str = "total",
     extras: Extras = "summary",
@@ -126,7 +127,7 @@ def answer_together(
 
 
 def _reply(
-    model: CompositeModel,
+    model: ForceField,
     result: CompositeEvaluation,
     trust: Sequence[Trust],
     rows: range,
@@ -134,7 +135,7 @@ def _reply(
     extras: Extras,
 ) -> Answer:
     """Serialise the structures at ``rows``, the last one as often as fills ``n_batch``."""
-    atoms = {fragment.name: fragment.atoms for fragment in model.fragments}
+    atoms = model.atoms_of
     structures, texts = [], []
     for row in rows:
         one = result[row]
@@ -153,7 +154,7 @@ def _reply(
 
 
 def summarise(
-    result: CompositeEvaluation, atoms: dict[str, NDArray[np.int64]], trust: Trust
+    result: CompositeEvaluation, atoms: Mapping[str, NDArray[np.int64]], trust: Trust
 ) -> Structure:
     """Reduce one structure's evaluation to the numbers that are logged."""
     return Structure(
@@ -187,7 +188,7 @@ def count_padding(positions: Floats, cells: Floats) -> int:
 
 
 def _evaluate(
-    model: CompositeModel, positions: Floats, cells: Floats, component: str
+    model: ForceField, positions: Floats, cells: Floats, component: str
 ) -> CompositeEvaluation:
     """Evaluate structures in Å, together unless the model is periodic and cells differ."""
     if not model.periodic or (cells == cells[0]).all():

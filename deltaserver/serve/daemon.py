@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from deltaserver.errors import InputError, NoServerError, ProtocolError
-from deltaserver.model.composite import CompositeModel
+from deltaserver.model.force_field import ForceField
 from deltaserver.serve import telemetry
 from deltaserver.serve.answer import Answer, Request, answer_together
 from deltaserver.serve.guard import ServingGuard
@@ -45,7 +45,7 @@ class Daemon:
 
     def __init__(
         self,
-        model: CompositeModel,
+        model: ForceField,
         settings: ServeSettings,
         steps: StepLog,
         watchers: Sequence[Watcher] = (),

@@ -16,7 +16,7 @@ import structlog
 import deltaserver
 from deltaserver.compute import jit
 from deltaserver.errors import EXIT_OK, GuardError, InputError
-from deltaserver.model.composite import CompositeModel
+from deltaserver.model.force_field import ForceField, load
 
 # Forces of exactly trained models are small sums of large terms: float32 may keep none of them.
 MAX_FORCE_LOSS = 0.05
@@ -30,22 +30,20 @@ def load_model(
     precision: Any = "float64",
     threads: int | None = None,
     quiet: bool = False,
-) -> tuple[CompositeModel, list[str]]:
+) -> tuple[ForceField, list[str]]:
     """Load a model directory; return it with the warnings that came up.
 
     ``quiet``: say nothing where loops must be compiled first, which takes many seconds once.
 
     Raises:
         GuardError: single precision would lose more of the forces than is left of them.
-        InputError: see :meth:`CompositeModel.load`.
+        InputError: see :func:`deltaserver.model.force_field.load`.
     """
     with _stoppable(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         # Files of our own types are read with compiled loops already.
         with jit.before_compilation(_quiet if quiet else _say_compiling):
-            model = CompositeModel.load(
-                models, backend, device, precision, threads or default_threads()
-            )
+            model = load(models, backend, device, precision, threads or default_threads())
             model.warm_up()
     model.check_component(component)
     loss = float(str(model.device_facts().get("relative_force_error", 0.0)))
@@ -94,7 +92,7 @@ def _stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def announce(model: CompositeModel, models: Path, backend: str, notes: list[str]) -> None:
+def announce(model: ForceField, models: Path, backend: str, notes: list[str]) -> None:
     """Log what was loaded."""
     log = structlog.get_logger()
     for note in notes:

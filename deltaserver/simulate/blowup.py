@@ -35,7 +35,8 @@ class Limits:
 
     Attributes:
         stretch: of a bond, in units of the covalent radii's sum.
-        separation_ang: from a fragment's nearest atom to the next fragment's, Å.
+        separation_ang: from a fragment's nearest atom to the next fragment's, Å; ∞ where
+            molecules may go where they like.
         drift_ev_per_atom: of the conserved quantity from its first value.
     """
 
@@ -109,7 +110,7 @@ class GeometryWatch:
             )
 
     def _check_separation(self, positions: Floats, cell: Floats | None) -> None:
-        if len(self.fragments) < 2:
+        if len(self.fragments) < 2 or self.limits.separation_ang == np.inf:
             return
         for k, atoms in enumerate(self.fragments):
             others = np.concatenate([o for n, o in enumerate(self.fragments) if n != k])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from deltaserver.arrays import Floats
-from deltaserver.model.composite import CompositeModel
+from deltaserver.model.force_field import ForceField
 from deltaserver.serve.answer import Request
 from deltaserver.simulate.blowup import DriftWatch, GeometryWatch, Limits
 from deltaserver.simulate.ipi.input import IpiInput
@@ -29,13 +31,14 @@ class Monitor:
         self,
         ipi_input: IpiInput,
         directory: Path,
-        model: CompositeModel,
+        model: ForceField,
         limits: Limits,
         line: ProgressLine | None,
     ) -> None:
-        fragments = [fragment.atoms for fragment in model.fragments]
+        if not model.one_complex:  # of many molecules one may evaporate
+            limits = replace(limits, separation_ang=math.inf)
         self.geometry = (
-            GeometryWatch(model.numbers, fragments, limits, model.periodic)
+            GeometryWatch(model.numbers, model.molecules, limits, model.periodic)
             if ipi_input.dynamics
             else None
         )

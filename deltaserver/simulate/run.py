@@ -20,7 +20,7 @@ from deltaserver.errors import (
     GeometryError,
     GuardError,
 )
-from deltaserver.model.composite import CompositeModel
+from deltaserver.model.force_field import ForceField
 from deltaserver.model.engines import Backend
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.serve import telemetry
@@ -99,7 +99,7 @@ class Start:
     first_seq: int
 
 
-def run(plan: RunPlan, model: CompositeModel, notes: list[str], quiet: bool) -> RunRecord:
+def run(plan: RunPlan, model: ForceField, notes: list[str], quiet: bool) -> RunRecord:
     """Run i-PI and the daemon to the end; return the record, which ``run.json`` holds too.
 
     Raises:
@@ -161,7 +161,7 @@ def _part(plan: RunPlan, record: RunRecord, monitor: Monitor, farewell: Farewell
 
 def _serve(
     plan: RunPlan,
-    model: CompositeModel,
+    model: ForceField,
     monitor: Monitor,
     start: Start,
     held: tuple[int, threading.Event],
@@ -277,7 +277,7 @@ def _restart_step(plan: RunPlan) -> int:
 
 def _blown_up(
     plan: RunPlan,
-    model: CompositeModel,
+    model: ForceField,
     record: RunRecord,
     monitor: Monitor,
     error: DeltaserverError,
@@ -301,7 +301,7 @@ def _blown_up(
 
 
 def _blow_up_frame(
-    model: CompositeModel, positions: Floats, step: int, reason: str, cell: Floats | None
+    model: ForceField, positions: Floats, step: int, reason: str, cell: Floats | None
 ) -> str:
     """Format the structure as extended XYZ, Å; ``cell`` has its vectors in columns."""
     quoted = reason.replace('"', "'")
