@@ -21,6 +21,8 @@ from deltaserver.model.many.pairs import PairBinding
 from deltaserver.model.many.switch import Switch
 from deltaserver.model.many.triples import TripleBinding, TriplePrior
 from deltaserver.model.parts import Fragment, check_fit, check_on_a_prior
+from deltaserver.model.prior import PairPrior
+from deltaserver.model.sgdml import SGDMLModel
 from deltaserver.textio.structures import read_structures
 from deltaserver.textio.xyz_frames import BadFrame
 
@@ -28,6 +30,7 @@ ForceField: TypeAlias = CompositeModel | ManyModel
 
 STRUCTURE_NAME = "structure.xyz"
 NEUTRAL_E = 1e-6  # what is left of a molecule's charge by rounding
+FAIR = 1e-9  # of energies, eV and relative
 
 
 def load(
@@ -70,6 +73,11 @@ def _load_many(manifest: ManyManifest, choice: Choice) -> ManyModel:
     for entry in manifest.bindings:
         if isinstance(entry.prior, TriplePrior):
             first, second, third = entry.between
+            if not entry.prior.is_fair(entry.between):
+                raise ManifestError(
+                    f"{manifest.path}: exchanging two molecules of one species changes the energy of "
+                    "three: give triples' coefficients for every order of their classes"
+                )
             triples.append(TripleBinding((first, second, third), entry.prior))
         else:
             pairs.append(_pair(manifest, entry, species, loader))
@@ -124,6 +132,11 @@ def _pair(
     check_fit(fragments, model, None, where)
     if entry.prior is None:
         check_on_a_prior(model, where)
+    if s == t and not _is_fair(model, entry.prior, sizes[0]):
+        raise ManifestError(
+            f"{where}: exchanging the two molecules changes their binding: train the model with "
+            "--symmetry product, and give both the same classes in the prior"
+        )
     if model is not None and entry.fade is None:
         blocks = model.parameters.blocks
         if blocks is None or blocks.reach is None:
@@ -142,6 +155,19 @@ def _pair(
                 )
     switch = Switch(*manifest.cutoff) if manifest.cutoff else None
     return PairBinding((s, t), sizes, model, entry.prior, switch, entry.fade)
+
+
+def _is_fair(model: SGDMLModel | None, prior: PairPrior | None, n: int) -> bool:
+    """Return whether two alike molecules, of n atoms each, may be exchanged."""
+    if model is not None and not (model.parameters.perms[:, :n] >= n).all(axis=1).any():
+        return False
+    if prior is None:
+        return True
+    x = np.random.default_rng(0).uniform(-2.0, 2.0, (2, 2 * n, 3))
+    x[:, n:, 2] += 5.0
+    energy = prior.evaluate(x).energy
+    other = prior.evaluate(np.concatenate([x[:, n:], x[:, :n]], axis=1)).energy
+    return bool(np.allclose(other, energy, rtol=FAIR, atol=FAIR))
 
 
 def _charge(entry: BindingEntry, atoms: range) -> float:

@@ -239,8 +239,7 @@ class ManyModel:
 
     @cached_property
     def _longest_bond(self) -> float:
-        bonds = [one.bonds for one in self.species]
-        return max((float(some.longest.max()) for some in bonds if some and len(some)), default=0.0)
+        return max((one.longest_step for one in self.species), default=0.0)
 
     def frame(self, positions: Floats, box: Floats | None) -> Assembled:
         """Return the molecules of positions (N, 3), Å; the last ones are kept for the guards."""

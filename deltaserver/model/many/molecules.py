@@ -61,6 +61,16 @@ class Species:
             return np.arange(1, n_atoms), np.zeros(max(0, n_atoms - 1), dtype=np.int64)
         return bond_tree(n_atoms, bonds.i, bonds.j)
 
+    @cached_property
+    def longest_step(self) -> float:
+        """How far an atom of the tree is from the one before it in training, at most, Å."""
+        if self.trained is None:
+            return 0.0
+        x, length = self.trained.parameters.x, self.trained.native.length_ang
+        later, earlier = np.maximum(*self.tree), np.minimum(*self.tree)
+        steps = training_distances(x[:, later * (later - 1) // 2 + earlier], length)
+        return float(steps.max(initial=0.0))
+
     def whole(self, positions: Floats, cell: Floats | None) -> Floats:
         """Return the molecules of positions (N, 3), Å, put together, shape (n, m, 3)."""
         x: Floats = positions[self.atoms]

@@ -11,7 +11,7 @@ atoms; atoms in no class do not take part. Å and eV throughout.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -74,6 +74,18 @@ class TriplePrior:
             rows = [[place[k][a] for a in atoms[name]] for k, name in enumerate(names)]
             table[np.ix_(*rows)] = value
         return table
+
+    def is_fair(self, species: Sequence[int]) -> bool:
+        """Return whether molecules of one species may be exchanged: C is symmetric in them."""
+        for k, m in ((0, 1), (1, 2)):
+            if species[k] != species[m]:
+                continue
+            axes = [m if axis == k else k if axis == m else axis for axis in range(3)]
+            if not np.array_equal(self.sites[k], self.sites[m]):
+                return False
+            if not np.allclose(self.table, self.table.transpose(axes), rtol=1e-9, atol=0.0):
+                return False
+        return True
 
     def evaluate(self, x: tuple[Floats, Floats, Floats]) -> Evaluation:
         """Evaluate triples of the atoms that take part, (T, n₁, 3), (T, n₂, 3), (T, n₃, 3).
