@@ -17,7 +17,9 @@ from functools import cached_property
 import numpy as np
 
 from deltaserver.arrays import Floats, Ints
+from deltaserver.compute import jit
 from deltaserver.compute.thread_pool import ThreadPool
+from deltaserver.model import loops
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.fragment_blocks import POWER, FragmentBlocks, Reach
 from deltaserver.model.many.molecules import Assembled, Total
@@ -155,6 +157,9 @@ class PairBinding:
 def shortest(x: Floats, n_first: int) -> Floats:
     """Return ρ of pairs (P, n, 3) of molecules, of which the first has ``n_first`` atoms, (P,)."""
     rho = np.empty(len(x))
+    if jit.AVAILABLE:
+        loops.load("molecules").shortest(np.ascontiguousarray(x), n_first, rho)
+        return rho
     step = max(1, NUMBERS // max(1, n_first * (x.shape[1] - n_first)))
     for k in range(0, len(x), step):
         some = slice(k, k + step)

@@ -96,7 +96,7 @@ class TriplePrior:
             joined = np.concatenate(x, axis=1)
             n = len(joined)
             energy, forces, virial = np.zeros(n), np.zeros(joined.shape), np.zeros((n, 3, 3))
-            loops.load("triples").add_triples(
+            loops.load("molecules").add_triples(
                 joined, self.table, self.radius**3, energy, forces, virial
             )
             return Evaluation(energy, forces, virial)

@@ -31,6 +31,13 @@ def x():
     return np.concatenate([dimer, dimer[:12] + [0.0, 0.0, 9.0]])
 
 
+class Connection:
+    """Something that a guard can tell from others."""
+
+
+HERE = Connection()
+
+
 def guard(model, **settings):
     return ServingGuard(model, GuardSettings(structure_check=True, **settings))
 
@@ -38,7 +45,7 @@ def guard(model, **settings):
 def look(model, x, cell=BOX, component="total", **settings):
     request = Request(x[None], cell[None])
     here = guard(model, **settings)
-    here.before("i-PI", request, component)
+    here.before(HERE, request, component)
     return answer_together(model, [request], component, guard=here.after)
 
 
@@ -77,9 +84,9 @@ def test_other_atoms_are_refused_by_their_molecule(model, x):
     with pytest.raises(StructureError, match="the benzene of atoms 24-35, numbered from its first"):
         look(model, swapped)
     here = guard(model)
-    here.before("i-PI", Request(x[None], BOX[None]), "total")
+    here.before(HERE, Request(x[None], BOX[None]), "total")
     with pytest.raises(StructureError, match="atoms 24-35"):
-        here.before("i-PI", Request(swapped[None], BOX[None]), "total")
+        here.before(HERE, Request(swapped[None], BOX[None]), "total")
 
 
 def test_a_cluster_that_the_cell_has_cut_is_refused(model, cluster, x):
@@ -88,9 +95,9 @@ def test_a_cluster_that_the_cell_has_cut_is_refused(model, cluster, x):
     assert np.ptp(cut, axis=0).max() > 12.0
     look(model, cut)
     here = guard(cluster)
-    here.before("i-PI", Request(x[None], BOX[None]), "total")
+    here.before(HERE, Request(x[None], BOX[None]), "total")
     with pytest.raises(StructureError, match="the cell's boundary has cut it"):
-        here.before("i-PI", Request(cut[None], BOX[None]), "total")
+        here.before(HERE, Request(cut[None], BOX[None]), "total")
     with pytest.raises(StructureError, match="cut at the cell's boundary"):
         look(cluster, cut)
 
