@@ -9,8 +9,8 @@ import click
 
 from deltaserver.cli.options.common import DEBUG, MODELS, PATH, POSITIVE, QUIET
 from deltaserver.errors import InputError
-from deltaserver.model.force_field import ForceField
 from deltaserver.model.engines import BACKENDS, PRECISIONS
+from deltaserver.model.force_field import ForceField
 
 
 @click.command()

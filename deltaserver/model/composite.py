@@ -189,7 +189,7 @@ class CompositeModel:
         return tuple(fragment.name for fragment in self.fragments)
 
     def facts(self) -> Mapping[str, tuple[str, str, str, str]]:
-        """Return of every part atoms, training points, permutations and σ, as far as it has such."""
+        """Return atoms, training points, permutations and σ of every part that has such."""
         return {part.name: facts_of(len(part.atoms), part.trained) for part in self.parts}
 
     @property
@@ -249,7 +249,7 @@ class CompositeModel:
         ExpectedStructure.of(self).check(x, box)
 
     def guards(self) -> ComplexGuards:
-        """Return what looks at structures and results: see :mod:`deltaserver.model.trust.guards`."""
+        """Return what looks at structures and results: :mod:`deltaserver.model.trust.guards`."""
         return ComplexGuards(self)
 
     def fingerprint(self) -> str:

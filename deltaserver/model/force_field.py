@@ -75,8 +75,8 @@ def _load_many(manifest: ManyManifest, choice: Choice) -> ManyModel:
             first, second, third = entry.between
             if not entry.prior.is_fair(entry.between):
                 raise ManifestError(
-                    f"{manifest.path}: exchanging two molecules of one species changes the energy of "
-                    "three: give triples' coefficients for every order of their classes"
+                    f"{manifest.path}: exchanging two molecules of one species changes the energy "
+                    "of three: give triples' coefficients for every order of their classes"
                 )
             triples.append(TripleBinding((first, second, third), entry.prior))
         else:
@@ -150,8 +150,8 @@ def _pair(
         ), strict=True):  # fmt: skip
             if abs(charge) > NEUTRAL_E:
                 raise ManifestError(
-                    f"{where}: prior gives {name} a charge of {charge:+.2g} e, which a cutoff would "
-                    "cut; only neutral molecules can have one"
+                    f"{where}: prior gives {name} a charge of {charge:+.2g} e, which a cutoff "
+                    "would cut; only neutral molecules can have one"
                 )
     switch = Switch(*manifest.cutoff) if manifest.cutoff else None
     return PairBinding((s, t), sizes, model, entry.prior, switch, entry.fade)

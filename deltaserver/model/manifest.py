@@ -139,6 +139,7 @@ class ManifestParser(Checker):
     n_atoms = 0  # so far: a few lines of ranges could fill any memory
 
     def parse(self, data: Any) -> Manifest:
+        """Return the manifest that the file holds."""
         if isinstance(data, dict) and "species" in data:
             raise self.error(
                 "it is of many molecules (species), where one complex (fragments) is expected; "
@@ -169,10 +170,12 @@ class ManifestParser(Checker):
         )
 
     def title(self, top: Mapping[str, Any]) -> str:
+        """Return the model's name: the directory's, if none is given."""
         given = top.get("name", self.path.resolve().parent.name)
         return " ".join(self.text(given, "name").split())
 
     def units(self, data: Any) -> tuple[str | None, str | None]:
+        """Return the units of length and energy, as far as they are given."""
         entry = self.mapping(data, "units", required=(), optional=("length", "energy"))
         for key, look_up in (("length", units.length_in_ang), ("energy", units.energy_in_ev)):
             if key in entry:
@@ -183,6 +186,7 @@ class ManifestParser(Checker):
         return entry.get("length"), entry.get("energy")
 
     def fragments(self, data: Any, energy_unit: str | None) -> tuple[FragmentEntry, ...]:
+        """Return all fragments."""
         if not isinstance(data, list) or not data:
             raise self.error(
                 f"fragments is {shown(data)}; expected a list of at least one fragment"
@@ -195,6 +199,7 @@ class ManifestParser(Checker):
         return entries
 
     def fragment(self, data: Any, index: int, energy_unit: str | None) -> FragmentEntry:
+        """Return one fragment."""
         what = f"fragments[{index}]"
         entry = self.mapping(
             data, what, ("name", "atoms"), ("model", "species", "energy", "energy_unit")
@@ -217,6 +222,7 @@ class ManifestParser(Checker):
         return FragmentEntry(name, atoms, self.isolated_atom(entry, name, atoms, energy_unit))
 
     def atoms(self, value: Any, name: str) -> tuple[int, ...]:
+        """Return the atoms that a text lists, each once."""
         if not isinstance(value, (str, int)) or isinstance(value, bool):
             raise self.error(
                 f"fragment {name!r}: atoms is {shown(value)}; expected text such as '0-4,9'"
@@ -236,6 +242,7 @@ class ManifestParser(Checker):
     def isolated_atom(
         self, entry: Mapping[str, Any], name: str, atoms: tuple[int, ...], default: str | None
     ) -> IsolatedAtom:
+        """Return what stands for the model of a lone atom."""
         if "species" not in entry or "energy" not in entry:
             raise self.error(
                 f"fragment {name!r} has no model; expected model: FILE.npz, "
@@ -262,6 +269,7 @@ class ManifestParser(Checker):
         return IsolatedAtom(NUMBER_OF[species[0]], energy * factor)
 
     def prior(self, data: Any, fragments: tuple[FragmentEntry, ...]) -> PairPrior:
+        """Return the pair potential between the fragments."""
         if len(fragments) < 2:
             raise self.error("prior: there is but one fragment, which it could bind to nothing")
         try:
@@ -270,11 +278,13 @@ class ManifestParser(Checker):
             raise self.error(str(error)) from None
 
     def model_entry(self, top: Mapping[str, Any], key: str) -> Path | None:
+        """Return the file of a part that has one."""
         if key not in top:
             return None
         return self.file(self.mapping(top[key], key, required=("model",))["model"], key)
 
     def file(self, value: Any, what: str) -> Path:
+        """Return the path of a file of the model directory."""
         directory = self.path.parent.resolve()
         name = self.text(value, f"{what}: model")
         try:

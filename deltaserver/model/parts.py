@@ -66,7 +66,7 @@ class Fragment(Part):
 
 
 def facts_of(n_atoms: int, model: SGDMLModel | None) -> tuple[str, str, str, str]:
-    """Return as text how many atoms, training points and permutations, and σ; "" for what is not."""
+    """Return atoms, training points, permutations and σ as text; "" where there are none."""
     if model is None:
         return str(n_atoms), "", "", ""
     return str(n_atoms), str(model.n_train), str(model.n_perms), f"{model.parameters.sigma:g}"

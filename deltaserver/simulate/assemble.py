@@ -178,7 +178,9 @@ def _take_many(found: Collected, source: Path) -> None:
     path = manifest_path(source)
     data = load_yaml(path.read_bytes())
     if found.species:
-        raise ManifestError(f"{path}: a directory of many molecules can only be given alone, or first")
+        raise ManifestError(
+            f"{path}: a directory of many molecules can only be given alone, or first"
+        )
     found.references.append(str(data.get("reference", "not stated")))
     found.units |= data.get("units", {})
     for entry in data["species"]:

@@ -20,8 +20,8 @@ from deltaserver.errors import (
     GeometryError,
     GuardError,
 )
-from deltaserver.model.force_field import ForceField
 from deltaserver.model.engines import Backend
+from deltaserver.model.force_field import ForceField
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.serve import telemetry
 from deltaserver.serve.daemon import Daemon

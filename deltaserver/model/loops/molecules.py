@@ -129,12 +129,8 @@ def _row(
         total += scale * angles
         twice = 2.0 * scale
         pull += twice * ((vw + uw - uv - product * inverse_p) * third + angles * slope_p)
-        along_b = twice * (
-            (uw + uv - vw - product * inverse_q) * third + angles * from_b[5, c]
-        )
-        along_a = twice * (
-            (vw + uv - uw - product * inverse_r) * third + angles * from_a[5, c]
-        )
+        along_b = twice * ((uw + uv - vw - product * inverse_q) * third + angles * from_b[5, c])
+        along_a = twice * ((vw + uv - uw - product * inverse_r) * third + angles * from_a[5, c])
         dx, dy, dz = from_a[0, c], from_a[1, c], from_a[2, c]
         ex, ey, ez = from_b[0, c], from_b[1, c], from_b[2, c]
         fx, fy, fz = along_a * dx, along_a * dy, along_a * dz

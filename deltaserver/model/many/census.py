@@ -65,15 +65,15 @@ def _read_off(
         else:
             names = ", ".join(entry.name for entry in entries)
             raise ManifestError(
-                f"{source}: from atom {at} ({SYMBOLS[found[at]]}) on, structure.xyz has the elements "
-                f"of none of {names}: give every molecule's atoms in its model's order, as "
-                "deltaserver assemble does"
+                f"{source}: from atom {at} ({SYMBOLS[found[at]]}) on, structure.xyz has the "
+                f"elements of none of {names}: give the molecules one after the other, the atoms "
+                "of each in its model's order"
             )
     for entry, some in zip(entries, starts, strict=True):
         if not some:
             raise ManifestError(
-                f"{source}: structure.xyz has no molecule of species {entry.name!r}; take it out of "
-                "model.yaml"
+                f"{source}: structure.xyz has no molecule of species {entry.name!r}; take it out "
+                "of model.yaml"
             )
     return [
         np.array(some)[:, None] + np.arange(len(own))

@@ -116,8 +116,8 @@ class ManyGuards:
                     one, other = model.molecules[i][a], model.molecules[j][b]
                     raise StructureError(
                         f"atoms {one} and {other} of two molecules are {d[a, b]:.2f} Å apart; no "
-                        f"such pair is closer than {closest[a, b]:.2f} Å in training: the molecules "
-                        "overlap, or the order of the atoms is not the model's"
+                        f"such pair is closer than {closest[a, b]:.2f} Å in training: the "
+                        "molecules overlap, or the order of the atoms is not the model's"
                     )
 
     def check_wrapping(self, positions: Floats, cell: Floats, component: str) -> None:

@@ -217,9 +217,7 @@ class _ManyParser(ManifestParser):
             )
         return int(value)
 
-    def bindings(
-        self, data: Any, species: tuple[SpeciesEntry, ...]
-    ) -> tuple[BindingEntry, ...]:
+    def bindings(self, data: Any, species: tuple[SpeciesEntry, ...]) -> tuple[BindingEntry, ...]:
         entries = tuple(
             self.binding(item, f"bindings[{k}]", species)
             for k, item in enumerate(self.sequence(data, "bindings"))
@@ -250,7 +248,9 @@ class _ManyParser(ManifestParser):
         if "model" not in entry and "prior" not in entry:
             raise self.error(f"{what} has neither model nor prior: it binds nothing")
         if len(between) == 3 and ("model" in entry or "fade" in entry):
-            raise self.error(f"{what}: three molecules are bound by a prior alone; drop model, fade")
+            raise self.error(
+                f"{what}: three molecules are bound by a prior alone; drop model, fade"
+            )
         model = self.file(entry["model"], what) if "model" in entry else None
         fade = self.interval(entry["fade"], f"{what}.fade") if "fade" in entry else None
         sizes = [species[k].n_atoms for k in between]

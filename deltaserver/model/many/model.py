@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,12 +21,12 @@ from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.errors import ComponentError, GeometryError
 from deltaserver.model.composite import CompositeEvaluation
 from deltaserver.model.descriptor import as_batch, as_cell
+from deltaserver.model.manifest import BINDING, PRIOR, TRIPLES
 from deltaserver.model.many.guards import ManyGuards
 from deltaserver.model.many.molecules import Assembled, Species, Total
 from deltaserver.model.many.neighbours import Neighbours
 from deltaserver.model.many.pairs import PairBinding
 from deltaserver.model.many.triples import TripleBinding
-from deltaserver.model.manifest import BINDING, PRIOR, TRIPLES
 from deltaserver.model.parts import facts_of
 from deltaserver.model.sgdml import Evaluation, SGDMLModel, concatenate
 from deltaserver.model.trust.fingerprint import fingerprint_of_many
@@ -118,7 +117,7 @@ class ManyModel:
         return tuple(one.name for one in self.species)
 
     def facts(self) -> Mapping[str, tuple[str, str, str, str]]:
-        """Return of every part atoms, training points, permutations and σ, as far as it has such."""
+        """Return atoms, training points, permutations and σ of every part that has such."""
         own = {one.name: facts_of(one.atoms.size, one.trained) for one in self.species}
         learned = [pair for pair in self.pairs if pair.model]
         if len(learned) == 1:  # of several none speaks for all
@@ -223,12 +222,13 @@ class ManyModel:
         """
         if not self.periodic:
             return None
-        if cell is None and self.cell is None:
+        given = self.cell if cell is None else cell
+        if given is None:
             raise GeometryError(
-                f"{self.name} is periodic and has no cell: give one, or put one into the comment of "
-                "structure.xyz"
+                f"{self.name} is periodic and has no cell: give one, or put one into the comment "
+                "of structure.xyz"
             )
-        box = as_cell(self.cell if cell is None else cell, self.name)
+        box = as_cell(given, self.name)
         height = float((1.0 / np.linalg.norm(np.linalg.inv(box), axis=1)).min())
         if height < HEIGHT_IN_BONDS * self._longest_bond:
             raise GeometryError(
@@ -244,9 +244,9 @@ class ManyModel:
     def frame(self, positions: Floats, box: Floats | None) -> Assembled:
         """Return the molecules of positions (N, 3), Å; the last ones are kept for the guards."""
         last = self._last
-        if last and np.array_equal(last[0], positions) and np.array_equal(last[1], box):
+        if last and np.array_equal(last[0], positions) and _same_cell(last[1], box):
             return last[2]
-        reaches = [binding.reach for binding in (*self.pairs, *self.triples)]
+        reaches = [pair.reach for pair in self.pairs] + [one.reach for one in self.triples]
         frame = Assembled.of(self.species, positions, box, reaches)
         self._last = (positions.copy(), box, frame)
         return frame
@@ -308,11 +308,17 @@ class ManyModel:
             cell: lattice vectors in columns, Å, of a periodic model.
         """
         x = as_batch(positions, self.n_atoms, self.name)[0]
-        self.guards().structure.check(x, None if cell is None else as_cell(cell, self.name))
+        self.guards().check(x, None if cell is None else as_cell(cell, self.name), "total")
 
     def guards(self) -> ManyGuards:
         """Return what looks at structures and results: see :mod:`deltaserver.model.many.guards`."""
         return ManyGuards(self)
+
+
+def _same_cell(one: Floats | None, other: Floats | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return np.array_equal(one, other)
 
 
 def _apart(n_atoms: int) -> Floats:

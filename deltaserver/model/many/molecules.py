@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from deltaserver.arrays import Floats, Ints
-from deltaserver.model.many.neighbours import Neighbours, find_neighbours
 from deltaserver.model.manifest import IsolatedAtom
+from deltaserver.model.many.neighbours import Neighbours, find_neighbours
 from deltaserver.model.sgdml import Evaluation, SGDMLModel
 from deltaserver.molecules.bonds import FragmentBonds, find_bonds, training_distances
 from deltaserver.molecules.whole import along_tree, bond_tree
@@ -47,9 +47,7 @@ class Species:
         """The bonds of one molecule in training, atoms numbered in it; None of lone atoms."""
         if self.trained is None:
             return None
-        distances = training_distances(
-            self.trained.parameters.x, self.trained.native.length_ang
-        )
+        distances = training_distances(self.trained.parameters.x, self.trained.native.length_ang)
         n_atoms = len(self.numbers)
         return find_bonds(self.name, self.numbers, np.arange(n_atoms), distances)
 

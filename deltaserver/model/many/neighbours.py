@@ -33,7 +33,9 @@ class Neighbours(NamedTuple):
 
     def some(self, kept: Ints | np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Neighbours:
         """Return some of the pairs."""
-        return Neighbours(*(array[kept] for array in self))
+        return Neighbours(
+            self.i[kept], self.j[kept], self.shift[kept], self.between[kept], self.distance[kept]
+        )
 
 
 def find_neighbours(centres: Floats, cutoff: float, cell: Floats | None = None) -> Neighbours:

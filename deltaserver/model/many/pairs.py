@@ -126,9 +126,7 @@ class PairBinding:
             found = faded(found, x, self.sizes, self.fade)
         self._add(frame, pairs, found, total)
 
-    def _add(
-        self, frame: Assembled, pairs: Neighbours, found: Evaluation, total: Total
-    ) -> None:
+    def _add(self, frame: Assembled, pairs: Neighbours, found: Evaluation, total: Total) -> None:
         n = self.sizes[0]
         forces = (found.forces[:, :n], found.forces[:, n:])
         parts = (found.energy, forces, found.virial)

@@ -28,7 +28,9 @@ CHECK = Checker(None, ManifestError)
 ParseAtoms = Callable[[str | int], tuple[int, ...]]
 
 
-def parse_triples(data: Any, molecules: Sequence[tuple[int, ...]], atoms: ParseAtoms) -> TriplePrior:
+def parse_triples(
+    data: Any, molecules: Sequence[tuple[int, ...]], atoms: ParseAtoms
+) -> TriplePrior:
     """Return the potential that a block describes.
 
     Args:
@@ -43,7 +45,9 @@ def parse_triples(data: Any, molecules: Sequence[tuple[int, ...]], atoms: ParseA
     radius = CHECK.number(top["radius"], "prior.radius")
     if radius < 0.0:
         raise ManifestError("prior.radius is negative; expected Å")
-    cutoff = [CHECK.number(v, "prior.cutoff") for v in CHECK.sequence(top["cutoff"], "prior.cutoff")]
+    cutoff = [
+        CHECK.number(v, "prior.cutoff") for v in CHECK.sequence(top["cutoff"], "prior.cutoff")
+    ]
     if len(cutoff) != 2 or not 0.0 < cutoff[0] < cutoff[1]:
         raise ManifestError("prior.cutoff: expected two rising lengths in Å, such as [7.0, 9.0]")
     owner = owner_of(molecules)
@@ -87,4 +91,6 @@ def _triple(entry: Any, what: str, home: dict[str, int]) -> tuple[tuple[str, str
         raise ManifestError(
             f"{what}: between is not a class of the first, the second and the third molecule"
         )
-    return (names[0], names[1], names[2]), CHECK.number(found["coefficient"], f"{what}: coefficient")
+    return (names[0], names[1], names[2]), CHECK.number(
+        found["coefficient"], f"{what}: coefficient"
+    )

@@ -5,8 +5,8 @@
 
 with the angles of the triangle of atoms [Axilrod and Teller, J. Chem. Phys. 11, 299 (1943), DOI
 10.1063/1.1723844], damped at short distances as the prior of two molecules is, and S of the
-distances of centres, as there. C_abc is the energy's coefficient of dispersion, eV Å⁹, of equivalent
-atoms; atoms in no class do not take part. Å and eV throughout.
+distances of centres, as there. C_abc is a coefficient of dispersion, eV Å⁹, of
+equivalent atoms; atoms in no class do not take part. Å and eV throughout.
 """
 
 from __future__ import annotations
@@ -122,7 +122,11 @@ class TriplePrior:
             for square, slope, whole in zip((p, q, r), slopes, damped, strict=True)
         ]  # fmt: skip
         ab, bc, ca = (pull[..., None] * side for pull, side in zip(pulls, sides, strict=True))
-        forces = [(ab - ca).sum(axis=(2, 3)), (bc - ab).sum(axis=(1, 3)), (ca - bc).sum(axis=(1, 2))]
+        forces = [
+            (ab - ca).sum(axis=(2, 3)),
+            (bc - ab).sum(axis=(1, 3)),
+            (ca - bc).sum(axis=(1, 2)),
+        ]
         virial = -sum(
             np.einsum("tabcx,tabcy->txy", pull, side)
             for pull, side in zip((ab, bc, ca), sides, strict=True)

@@ -61,7 +61,9 @@ def test_how_many_is_read_off_the_structure(tmp_path):
     assert neon == [[0], [7], [8]]
     assert np.array_equal(model.cell, np.array([[9.0, 1.0, 0.0], [0.0, 8.0, 0.0], [0.0, 0.0, 7.0]]))
     structure(path, ["Ne", *"OHO"])
-    with pytest.raises(ManifestError, match=r"from atom 1 \(O\) on, structure.xyz has the elements"):
+    with pytest.raises(
+        ManifestError, match=r"from atom 1 \(O\) on, structure.xyz has the elements"
+    ):
         force_field.load(path)
     structure(path, ["Ne", "Ne"])
     with pytest.raises(ManifestError, match="has no molecule of species 'water'"):
@@ -91,7 +93,10 @@ THREE_OF = {"between": ["water"] * 3}
         ({"species": [WATER | {"count": True}]}, "count is True|count is bool"),
         ({"species": [WATER | {"count": 2, "atoms": "0-5"}]}, "has count and atoms"),
         ({"species": [WATER | {"atoms": "0-4"}]}, "5 atoms, no multiple of the 3"),
-        ({"species": [WATER | {"atoms": "1-3"}], "bindings": []}, "do not hold each atom from 0 to 2"),
+        (
+            {"species": [WATER | {"atoms": "1-3"}], "bindings": []},
+            "do not hold each atom from 0 to 2",
+        ),
         ({"species": [WATER | {"name": "prior", "count": 1}]}, "none of total, fragments, prior"),
         ({"species": [{"name": "x", "count": 1}]}, "species 'x' has no model"),
         ({"species": [WATER | {"count": 1, "element": "Ne"}]}, "a model and an element"),

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from deltaserver.errors import ManifestError
-from deltaserver.model.many.triple_block import parse_triples
 from deltaserver.model.manifest import parse_atoms
+from deltaserver.model.many.triple_block import parse_triples
 from tests.many import THREE
 
 MOLECULES = [(0, 1, 2), (3, 4, 5), (6, 7, 8)]
@@ -25,7 +25,9 @@ def test_an_equilateral_triangle_of_three_atoms():
     r = 4.0
     corners = r * np.array([[0, 0, 0], [1, 0, 0], [0.5, np.sqrt(0.75), 0]])
     far = np.array([[0, 0, 1e4]])  # the hydrogens, where they say nothing
-    x = tuple(np.concatenate([corner[None], corner + far, corner - far])[None] for corner in corners)
+    x = tuple(
+        np.concatenate([corner[None], corner + far, corner - far])[None] for corner in corners
+    )
     expected = 900.0 * 11.0 / 8.0 / (r**3 + 1.5**3) ** 3
     assert PRIOR.evaluate(x).energy[0] == pytest.approx(expected, rel=1e-9)
 
