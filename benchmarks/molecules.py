@@ -28,10 +28,9 @@ def repeated(model: ManyModel, x: np.ndarray, n: tuple[int, int, int]) -> ManyMo
     """Return the model of so many of the structure's cells."""
     assert model.cell is not None
     copies = int(np.prod(n))
+    starts = len(x) * np.arange(copies)
     species = tuple(
-        Species(
-            one.name, one.model, np.concatenate([one.atoms + k * len(x) for k in range(copies)])
-        )
+        Species(one.name, one.model, np.concatenate([one.atoms + start for start in starts]))
         for one in model.species
     )
     return ManyModel(
@@ -51,9 +50,7 @@ def main() -> None:
     assert model.cell is not None
     x = read_frames(asked.models / "structure.xyz", print, True)[0].positions
     rng = np.random.default_rng(0)
-    print(
-        "molecules  atoms  touching pairs  triples  ms of a processor  ms  ms a molecule  novelty ms"
-    )
+    print("molecules  atoms  touching pairs  triples  processor ms      ms  each ms  novelty ms")
     for n in CELLS:
         steps = np.stack(np.meshgrid(*map(np.arange, n), indexing="ij"), -1).reshape(-1, 3)
         all_x = (x + (steps @ model.cell.T)[:, None]).reshape(-1, 3)
@@ -80,7 +77,7 @@ def main() -> None:
         )
         ms = 1e3 * float(np.median(cpu))
         print(
-            f"{len(many.molecules):9d}  {many.n_atoms:5d}  {touching:14d}  {triples:7d}  {ms:17.0f}  "
+            f"{len(many.molecules):9d}  {many.n_atoms:5d}  {touching:14d}  {triples:7d}  {ms:12.0f}  "
             f"{1e3 * float(np.median(wall)):6.0f}  {ms / len(many.molecules):13.2f}  "
             f"{1e3 * float(np.median(looked)):10.0f}"
         )

@@ -157,6 +157,11 @@ def _species(found: Collected, name: str, model: Path | IsolatedAtom) -> int:
     for k, known in enumerate(found.numbers):
         if np.array_equal(known, numbers):
             return k
+    if any(known["name"] == name for known in found.species):
+        raise ManifestError(
+            f"two directories have a {name} with its atoms in another order, or with other atoms: "
+            "train them on datasets that agree"
+        )
     entry: dict[str, Any] = {"name": name}
     if lone:
         assert isinstance(model, IsolatedAtom)

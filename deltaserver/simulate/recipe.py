@@ -122,9 +122,9 @@ class Subject:
         cell = self.cell_ang
         if cell is not None and np.abs(np.tril(cell, -1)).max() > CELL_ROUNDING_ANG:
             raise InputError(
-                "the cell's first vector is not along x, or its second not in the plane of x and y, "
-                "as i-PI wants them: turn the structure (in ASE: atoms.set_cell(atoms.cell."
-                "standard_form()[0], scale_atoms=True))"
+                "the cell's first vector is not along x, or its second not in the plane of x "
+                "and y, as i-PI wants them: turn the structure (in ASE: "
+                "atoms.set_cell(atoms.cell.standard_form()[0], scale_atoms=True))"
             )
 
 
