@@ -50,7 +50,7 @@ def main() -> None:
     assert model.cell is not None
     x = read_frames(asked.models / "structure.xyz", print, True)[0].positions
     rng = np.random.default_rng(0)
-    print("molecules  atoms  touching pairs  triples  processor ms      ms  each ms  novelty ms")
+    print("molecules  atoms  touching pairs  triples  processor ms  wall  each  novelty")
     for n in CELLS:
         steps = np.stack(np.meshgrid(*map(np.arange, n), indexing="ij"), -1).reshape(-1, 3)
         all_x = (x + (steps @ model.cell.T)[:, None]).reshape(-1, 3)
@@ -77,8 +77,8 @@ def main() -> None:
         )
         ms = 1e3 * float(np.median(cpu))
         print(
-            f"{len(many.molecules):9d}  {many.n_atoms:5d}  {touching:14d}  {triples:7d}  {ms:12.0f}  "
-            f"{1e3 * float(np.median(wall)):6.0f}  {ms / len(many.molecules):13.2f}  "
+            f"{len(many.molecules):9d}  {many.n_atoms:5d}  {touching:14d}  {triples:7d}  "
+            f"{ms:12.0f}  {1e3 * float(np.median(wall)):6.0f}  {ms / len(many.molecules):13.2f}  "
             f"{1e3 * float(np.median(looked)):10.0f}"
         )
 
