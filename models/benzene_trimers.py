@@ -48,9 +48,10 @@ def main() -> None:
         c = float(column @ label / (column @ column))
         rest = (c * e - energy)[~train] / KCAL_PER_MOL_EV
         pull = (c * f - forces)[~train].sum(axis=2) / KCAL_PER_MOL_EV  # on whole molecules
+        rmse, on_molecule = np.sqrt((rest**2).mean()), np.sqrt((pull**2).mean())
         print(
-            f"R {radius:.1f} Å  C {c:7.1f} eV Å⁹  energy RMSE {np.sqrt((rest**2).mean()):.4f}, "
-            f"mean {rest.mean():+.4f} kcal/mol, force on a molecule RMSE {np.sqrt((pull**2).mean()):.4f}"
+            f"R {radius:.1f} Å  C {c:7.1f} eV Å⁹  energy RMSE {rmse:.4f}, mean {rest.mean():+.4f} "
+            f"kcal/mol, force on a molecule RMSE {on_molecule:.4f} kcal/mol/Å"
         )
 
 
