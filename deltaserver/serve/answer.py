@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from deltaserver.arrays import Floats
 from deltaserver.model.composite import CompositeEvaluation
 from deltaserver.model.force_field import ForceField
+from deltaserver.model.many.model import ManyEvaluation
 from deltaserver.model.trust.uncertainty import TOTAL
 from deltaserver.serve.settings import Extras
 from deltaserver.serve.wire import PosData, force_ready
@@ -211,6 +212,9 @@ def _encode_extras(structure: Structure, result: CompositeEvaluation, extras: Ex
             fields[f"{name}_{UNCERTAINTY}"] = structure.uncertainty_ev_per_ang[name]
         if extras == "full":
             fields[f"{name}_forces_ev_per_ang"] = result.contributions[name].forces.tolist()
+    if extras == "full" and isinstance(result, ManyEvaluation):
+        for name, shares in result.molecules.items():
+            fields[f"{name}_molecule_energies_ev"] = shares.tolist()
     if TOTAL in structure.uncertainty_ev_per_ang:
         fields[UNCERTAINTY] = structure.uncertainty_ev_per_ang[TOTAL]
     return json.dumps(fields).encode("ascii")

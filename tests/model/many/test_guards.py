@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from deltaserver.ase import DeltaCalculator
 from deltaserver.errors import NoveltyError, StructureError
 from deltaserver.model import force_field
-from deltaserver.serve.answer import Request, answer_together
+from deltaserver.serve.answer import Request, answer, answer_together
 from deltaserver.serve.guard import ServingGuard
 from deltaserver.serve.settings import GuardSettings
 from tests.many import BENZENE_DIMER, benzenes
@@ -56,6 +58,17 @@ def test_a_good_structure_is_answered_with_its_novelty(model, x):
     assert set(structure.novelty) == {"benzene", "binding"}
     alone = model.guards().novelty(x[None], structure.contributions, BOX)
     assert structure.novelty["binding"] == pytest.approx(alone["binding"][0], abs=1e-4)
+
+
+def test_full_extras_have_each_molecules_share(model, x):
+    request = Request(x[None], BOX[None])
+    found = answer(model, request, extras="full")
+    (structure,) = found.structures
+    fields = json.loads(found.reply[found.reply.rindex(b'{"energy_ev"') :])
+    for name, part in structure.contributions.items():
+        shares = fields[f"{name}_molecule_energies_ev"]
+        assert len(shares) == 3
+        assert sum(shares) == pytest.approx(part.energy_ev, abs=1e-9)
 
 
 def test_the_newest_pair_decides(model, x):
