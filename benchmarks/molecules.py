@@ -21,7 +21,7 @@ from deltaserver.model.many.model import ManyModel
 from deltaserver.model.many.molecules import Species
 from deltaserver.textio.xyz_frames import read_frames
 
-CELLS = ((1, 1, 1), (2, 1, 1), (2, 2, 1), (2, 2, 2))
+CELLS = ((2, 2, 4), (4, 2, 4), (4, 4, 4), (4, 4, 8))  # of four molecules each
 
 
 def repeated(model: ManyModel, x: np.ndarray, n: tuple[int, int, int]) -> ManyModel:

@@ -32,7 +32,7 @@ COMMANDS = [
     LazyCommand(name, f"deltaserver.cli.{name}", attribute, short_help)
     for name, attribute, short_help in (
         ("analyze", "analyze", "Analyse runs: numbers, figures and a report."),
-        ("assemble", "assemble", "Make a model of many molecules of models of two."),
+        ("assemble", "assemble", "Make a model of many molecules of two."),
         ("calibrate", "calibrate", "Calibrate how wrong the forces of MODELS may be."),
         ("check", "check", "Verify a model directory and print its fingerprint."),
         ("dataset", "dataset", "Sample a complex, label it and its fragments, write datasets."),

@@ -28,7 +28,7 @@ def assemble(
     name: str | None,
     periodic: bool,
 ) -> None:
-    """Make a model of many molecules of models of two.
+    """Make a model of many molecules of two.
 
     \b
         deltaserver assemble models/benzene_dimer --structure box.xyz --periodic -o models/liquid

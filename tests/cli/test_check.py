@@ -9,6 +9,7 @@ from ase.data import chemical_symbols
 
 from deltaserver import CompositeModel
 from deltaserver.cli.app import main
+from deltaserver.model import force_field
 from tests.builders import COMPLEX, water_model, write_directory, write_model
 from tests.integration.conftest import ROOT
 
@@ -28,7 +29,7 @@ def test_the_shipped_models_are_what_they_were_stored_as(capsys, name):
     out, err = capsys.readouterr()
     assert (code, err) == (0, "")
     assert out.endswith("ok\n")
-    fingerprint = CompositeModel.load(ROOT / "models" / name).fingerprint()
+    fingerprint = force_field.load(ROOT / "models" / name).fingerprint()
     assert f"fingerprint  {fingerprint}\n" in out
     assert re.search(r"^total +\d+ +\de-\d+ +\de[-+]\d+ +\de[-+]\d+$", out, re.MULTILINE)
 

@@ -16,15 +16,10 @@ pytestmark = pytest.mark.ipi
 
 def test_the_crystal_at_constant_pressure(tmp_path):
     """One cell of four molecules, which meet their own images; wrapped atoms and all."""
-    crystal = read_frames(MODELS / "benzenes" / "structure.xyz", print, True)[0]
-    cell = crystal.cell / np.array([2, 2, 4])[:, None]
-    lattice = " ".join(map(str, cell.ravel()))
-    rows = zip(crystal.symbols[:48], crystal.positions[:48], strict=True)
-    text = "\n".join(f"{s} {x:.6f} {y:.6f} {z:.6f}" for s, (x, y, z) in rows)
-    comment = f'Lattice="{lattice}" pbc="T T T"'
-    (tmp_path / "cell.xyz").write_text(f"48\n{comment}\n{text}\n", encoding="ascii")
+    structure = MODELS / "benzenes" / "structure.xyz"
+    cell = read_frames(structure, print, True)[0].cell
     models = str(tmp_path / "models")
-    made = ["--structure", str(tmp_path / "cell.xyz"), "--periodic", "-o", models]
+    made = ["--structure", str(structure), "--periodic", "-o", models]
     assert app.main(["assemble", str(MODELS / "benzenes"), *made]) == 0
     run = tmp_path / "run"
     words = ["--kind", "npt", "--temperature", "100", "--steps", "3", "--directory", str(run)]
