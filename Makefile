@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 RUN_DIR ?= run
 
-.PHONY: run test coverage slow test-cluster fuzz bench lint format clean help
+.PHONY: run test coverage slow test-cluster fuzz bench dist docs lint format clean help
 
 help:
 	@echo "make run     i-PI drives C60@buckycatcher with the shipped models; a table and a plot"
@@ -15,6 +15,8 @@ help:
 	@echo "make slow    long physics: NVE drift and the like"
 	@echo "make fuzz    a million inputs to the wire parser, 50,000 to the loaders"
 	@echo "make bench   our evaluator against sgdml's, and steps a second under i-PI"
+	@echo "make dist    wheels of the program and of the shipped models, and a source archive, in dist/"
+	@echo "make docs    the documentation as a site, in build/site; any warning is an error"
 	@echo "make lint    ruff, mypy, import-linter, hadolint and shellcheck"
 	@echo "make test-cluster    containers and Slurm, really run: as root, on Debian 12"
 
@@ -75,6 +77,15 @@ test-cluster: $(VENV)/.test
 	tests/cluster/install.sh
 	DELTASERVER_TEST_CLUSTER=1 $(BIN)/python -m pytest -s tests/cluster
 
+dist: $(VENV)/.test
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m build --wheel --outdir dist models
+
+docs: $(VENV)/.test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "the site is in build/site: open build/site/index.html"
+
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -94,4 +105,4 @@ format: $(VENV)/.test
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(RUN_DIR) build *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(RUN_DIR) build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache

@@ -1,12 +1,14 @@
 """Which of three predicts a model's force error: measured on held-out frames. Prints Markdown.
 
     python benchmarks/uncertainty.py MODEL DATASET [--hold-out 4,5] [--frames 400]
+        [--committee OTHER]…
 
 Novelty, posterior spread and force, alone and together, are fitted to validation frames as
 u = u₀ s^p F^q (deltaserver/training/uncertainty) and looked at on frames that neither training
 nor validation has: rank correlation (Spearman) of u with the RMS force error of a frame, area
 under the ROC curve for the worst tenth, and how many force components differ by less than u,
-where 68.3 % should. A committee of models on halves of the points would cost another evaluation.
+where 68.3 % should. With other models of the same parts, of other points, also their spread with
+MODEL (standard deviation of a force component, RMS over the part), which costs their evaluations.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from deltaserver.model.trust.uncertainty import (
     rms,
 )
 from deltaserver.training.selection import split_in_time
-from deltaserver.training.uncertainty.calibrate import LENGTHS, ONE_SIGMA, _neighbours, _subset
+from deltaserver.training.uncertainty.calibrate import LENGTHS, ONE_SIGMA, neighbours, subset
 from deltaserver.training.uncertainty.directory import spread_evenly
 
 
@@ -41,16 +43,19 @@ def roc(score: np.ndarray, bad: np.ndarray) -> float:
     return float(above.mean() + 0.5 * (score[bad][:, None] == score[~bad]).mean())
 
 
-def predictors(model, part, frames, parts, measure):
-    """ln of novelty, of the spread at each length, and of the force; shape (B,) each."""
+def predictors(model, part, frames, parts, measure, others):
+    """ln of novelty, of the spread at each length, a committee's, and the force; (B,) each."""
     atoms = next(p.atoms for p in model.parts if p.name == part)
     distance = measure.distance_of(part)
     f = distance.features_of(frames.positions[:, atoms])
     nearest = np.sqrt(((f[:, None, :] - distance.points) ** 2).sum(-1).min(1)) / distance.scale
     found = {"novelty": nearest}
     for multiple in LENGTHS:
-        spread = PosteriorSpread(distance, _subset(distance), multiple * _neighbours(distance))
+        spread = PosteriorSpread(distance, subset(distance), multiple * neighbours(distance))
         found[f"spread, ℓ = {multiple:g} d"] = spread(f)
+    if others:
+        said = [forces_of(part, some)[:, atoms] for some in (parts, *others)]
+        found["committee"] = rms(np.std(said, axis=0, ddof=1))
     found["force"] = rms(forces_of(part, parts)[:, atoms])
     return {name: np.log(values) for name, values in found.items()}
 
@@ -99,8 +104,10 @@ def main() -> None:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--hold-out", default="")
     parser.add_argument("--frames", type=int, default=400)
+    parser.add_argument("--committee", type=Path, action="append", default=[])
     asked = parser.parse_args()
     model = CompositeModel.load(asked.model)
+    committee = [CompositeModel.load(path) for path in asked.committee]
     frames = read_dataset(asked.dataset)
     hold_out = tuple(int(k) for k in asked.hold_out.split(",") if k)
     split = split_in_time(frames.trajectory, frames.step, 0.8, hold_out)
@@ -108,7 +115,11 @@ def main() -> None:
     evaluated = {}
     for use, index in (("valid", split.valid), ("test", split.held_out)):
         some = frames.select(index[spread_evenly(len(index), asked.frames)])
-        evaluated[use] = (some, evaluate_batches(model, some.positions, "total").contributions)
+        said = [
+            evaluate_batches(one, some.positions, "total").contributions
+            for one in (model, *committee)
+        ]
+        evaluated[use] = (some, said[0], said[1:])
     print("| part | predicted by | Spearman | ROC of the worst tenth | within u |")
     print("|---|---|---|---|---|")
     done = set()
@@ -118,10 +129,10 @@ def main() -> None:
         done.add(id(part.model))
         known = {
             use: (
-                predictors(model, part.name, some, parts, measure),
+                predictors(model, part.name, some, parts, measure, others),
                 errors_of(model, part.name, some, parts),
             )
-            for use, (some, parts) in evaluated.items()
+            for use, (some, parts, others) in evaluated.items()
         }
         report(model, part.name, known)
     x = frames.positions[:1]

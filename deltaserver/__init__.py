@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from deltaserver.model.sgdml import Evaluation, SGDMLModel
 
 __all__ = ["CompositeEvaluation", "CompositeModel", "Evaluation", "SGDMLModel", "__version__"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 _HOMES = {
     "CompositeEvaluation": "deltaserver.model.composite",
     "CompositeModel": "deltaserver.model.composite",

@@ -23,6 +23,11 @@ Users see one line: what is wrong, where, what to do. Any other exception is our
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deltaserver.arrays import Floats
+
 EXIT_OK = 0
 EXIT_INPUT = 2
 EXIT_CONNECTION = 3
@@ -100,7 +105,15 @@ class StructureError(GuardError):
 
 
 class NoveltyError(GuardError):
-    """A structure is too far from what the model was trained on (``--on-extrapolation stop``)."""
+    """A structure is too far from what the model was trained on (``--on-extrapolation stop``).
+
+    With ``--on-extrapolation label`` it has the ``way`` there, (n, N, 3), Å: the structures that
+    were served, the one that is too far being the last.
+    """
+
+    def __init__(self, message: str, way: Floats | None = None) -> None:
+        super().__init__(message)
+        self.way = way
 
 
 class EndedEarlyError(DeltaserverError):

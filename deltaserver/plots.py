@@ -13,7 +13,9 @@ from deltaserver.errors import DataError, MissingExtraError
 FORMATS = ("png", "svg", "pdf")
 DPI = 200
 GREY = "#5f6b76"
-PALETTE = ("#1f6f8b", "#c8553d", "#e0a030", "#6a994e", "#7d5ba6", "#9aa5b1", "#2f3e46", "#d08c9c")
+# Told apart by colour-blind readers too: Okabe and Ito's colours without their yellow, which white
+# paper swallows [Wong, DOI 10.1038/nmeth.1618].
+PALETTE = ("#0072b2", "#d55e00", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#4d4d4d")
 INTER_COLOUR, BLOCK_COLOURS = PALETTE[0], PALETTE[1:5]  # between fragments, within each
 # The time of writing is kept out of files: what is drawn again is the same.
 STAMPS = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}

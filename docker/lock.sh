@@ -14,6 +14,7 @@ lock() {
 
 lock build docker/requirements/build.in
 lock cpu setup.cfg docker/requirements/cpu.in --extra metrics
+lock fast setup.cfg docker/requirements/cpu.in --extra metrics --extra fast
 lock ipi docker/requirements/ipi.in
 lock gpu setup.cfg docker/requirements/cpu.in docker/requirements/gpu.in \
     --extra metrics --extra gpu

@@ -52,14 +52,18 @@ report() { # NAME PART DIRECTORY
 	EOF
 }
 
+merge() { # NAME DATASETS: into run/merged/NAME
+    # shellcheck disable=SC2086  # the words are datasets
+    [ -f "run/merged/$1/dataset.yaml" ] || deltaserver dataset merge $2 --output "run/merged/$1" \
+        --reference "${REFERENCES[$1]:-GFN2-xTB}" --name "$1_all" --max-binding 1
+}
+
 # The binding model of the well and of all separations, on a prior: into models/NAME, with the
 # manifest that says so. The fragments there are kept.
 binding() { # NAME DATASETS OPTIONS…
     local name=$1 data=$2 merged="run/merged/$1" output="run/compare/$1-binding" title
     shift 2
-    # shellcheck disable=SC2086  # the words are datasets
-    [ -f "$merged/dataset.yaml" ] || deltaserver dataset merge $data --output "$merged" \
-        --reference "${REFERENCES[$name]:-GFN2-xTB}" --name "${name}_all" --max-binding 1
+    merge "$name" "$data"
     mkdir -p "$output"
     find "models/$name" -name '*.npz' ! -name binding.npz -exec cp {} "$output/" \;
     deltaserver train "$merged" --output "$output" --component binding --threads "$THREADS" \
@@ -130,7 +134,7 @@ fragment() { # NAME PART DATASET OPTIONS…
 }
 
 fragments() { # NAME
-    local name=$1 merged=run/merged/no3_corona_surrogate data=data/no3_corona_surrogate
+    local name=$1 merged=run/merged/no3_corona_surrogate_host data=data/no3_corona_surrogate
     local held=(--hold-out "4,5")
     local benzene=(--n-train 640 --n-valid 160 --sigma "5,7,10" --solver iterative
         --tolerance 1e-5 --max-products 200 --max-memory 5GB)
@@ -167,8 +171,8 @@ declare -A REFERENCES=([na_benzene]="GFN1-xTB" [methane_dimer]="PBE-D4/def2-SVP"
 
 separations() { # NAME DATASET: the datasets of the well, of separations and of the wall
     local data=("data/$2") part
-    for part in data/"$1"_apart data/"$1"_wall data/"$1"_pressed \
-        data/"$1"_around data/"$1"_close data/"$1"_touching; do
+    for part in data/"$1"_wide data/"$1"_apart data/"$1"_wall data/"$1"_pressed \
+        data/"$1"_around data/"$1"_close data/"$1"_touching data/"$1"_placed; do
         [ -d "$part" ] && data+=("$part")
     done
     echo "${data[@]}"

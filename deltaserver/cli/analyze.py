@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from deltaserver.cli.options.common import DEBUG, PATH, POSITIVE, QUIET
+from deltaserver.cli.options.directories import MODEL_DIRECTORY
 from deltaserver.errors import DataError
 from deltaserver.status_line import StatusLine
 
@@ -67,7 +68,8 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
             click.option(
                 "-m",
                 "--models",
-                type=PATH,
+                type=MODEL_DIRECTORY,
+                metavar="DIR",
                 help="Model directory, for the fragments; "
                 "by default the one that the run's record or log names.",
             ),
@@ -292,11 +294,12 @@ class FramesLine(StatusLine):
 def contributions(log: Path, figure: Path | None, csv_file: Path | None) -> None:
     """Tell what fragments and binding contributed, from LOG."""
     from deltaserver.analysis.read import contributions as analysis
+    from deltaserver.analysis.show.figures_contributions import draw_contributions
 
     series = analysis.read_log(log)
     click.echo(analysis.table(series))
     if figure:
-        analysis.plot(series, figure)
+        draw_contributions(series, [figure])
         click.echo(f"figure: {figure}")
     if csv_file:
         analysis.write_csv(series, csv_file)

@@ -12,10 +12,12 @@ from typing import Any
 import click
 
 import deltaserver
-from deltaserver.cli.help_page import LazyCommand, ServeGroup
-from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, DEVICE, PATH, QUIET, take
+from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, DEVICE, PATH, QUIET, STORAGE, take
+from deltaserver.cli.options.directories import MODEL_DIRECTORY
 from deltaserver.cli.options.guards import GUARD_OPTIONS
+from deltaserver.cli.options.learning import LEARNING_OPTIONS, LearningOptions
 from deltaserver.cli.options.watching import OPERATIONS_OPTIONS
+from deltaserver.cli.shell.help_page import LazyCommand, ServeGroup
 from deltaserver.errors import (
     EXIT_INPUT,
     EXIT_INTERNAL,
@@ -29,17 +31,30 @@ from deltaserver.serve.transport import DEFAULT_PREFIX
 
 # Each with the first sentence of its own help, so that ours imports none of them.
 COMMANDS = [
-    LazyCommand(name, f"deltaserver.cli.{name}", attribute, short_help)
-    for name, attribute, short_help in (
+    LazyCommand(name, f"deltaserver.cli.{module[0] if module else name}", attribute, short_help)
+    for name, attribute, short_help, *module in (
         ("analyze", "analyze", "Analyse runs: numbers, figures and a report."),
-        ("assemble", "assemble", "Make a model of many molecules of two."),
+        ("assemble", "assemble", "Make a model of many molecules of two.", "structures.assemble"),
         ("calibrate", "calibrate", "Calibrate how wrong the forces of MODELS may be."),
         ("check", "check", "Verify a model directory and print its fingerprint."),
+        ("completion", "completion", "Print a script that makes SHELL complete our commands."),
         ("dataset", "dataset", "Sample a complex, label it and its fragments, write datasets."),
         ("evaluate", "evaluate", "Test models on held-out frames of DATASET: full against Δ."),
         ("improve", "improve", "Let MODELS learn from their own dynamics."),
         ("input", "input_command", "Write an i-PI input for a model directory."),
-        ("reorder", "reorder", "Write the structures of FILE with their atoms in a model's order."),
+        ("models", "models", "List the shipped models, or copy one."),
+        (
+            "pes-path",
+            "pes_path",
+            "Print the file that i-PI's <pes_path> takes to evaluate models in its own process.",
+            "input",
+        ),
+        (
+            "reorder",
+            "reorder",
+            "Write the structures of FILE with their atoms in a model's order.",
+            "structures.reorder",
+        ),
         ("simulate", "simulate", "Run i-PI and serve it, both from this one command."),
         ("train", "train", "Train fragments, binding and full on DATASET."),
     )
@@ -52,7 +67,21 @@ COMMANDS = [
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.option("-m", "--models", type=PATH, help="Model directory with a model.yaml.")
+@click.option(
+    "-m",
+    "--models",
+    type=MODEL_DIRECTORY,
+    metavar="DIR",
+    help="Model directory, with a model.yaml, or the name of a shipped model.",
+)
+@click.option(
+    "--committee",
+    type=PATH,
+    multiple=True,
+    metavar="DIR",
+    help="Another model of the same molecule; may be repeated. The mean is served, and what each "
+    "says is in the extras, as i-PI's ffcommittee reads it.",
+)
 @click.option(
     "-s",
     "--socket",
@@ -94,8 +123,9 @@ COMMANDS = [
     type=AT_LEAST_1,
     default=None,
     help="Threads of the evaluation; small models use one.  "
-    "[$OMP_NUM_THREADS, else 2 if two cores may be used]",
+    "[$OMP_NUM_THREADS, else up to 4, as measured at the start]",
 )
+@STORAGE
 @click.option(
     "--connect-timeout",
     type=click.FloatRange(min=0),
@@ -132,6 +162,7 @@ COMMANDS = [
     help="What i-PI gets beside forces: a summary, or every contribution's forces too.",
 )
 @GUARD_OPTIONS
+@LEARNING_OPTIONS
 @click.option("-l", "--log-file", type=PATH, help="Append JSON lines to this file.")
 @click.option(
     "--log-every",
@@ -167,7 +198,8 @@ def app(context: click.Context, /, **options: Any) -> None:
         from deltaserver.cli.serve import ServeRequest, serve
 
         guard = take(GuardSettings, options)
-        serve(ServeRequest(guard=guard, **options))
+        learning = take(LearningOptions, options)
+        serve(ServeRequest(guard=guard, learning=learning, **options))
 
 
 def main(arguments: list[str] | None = None) -> int:

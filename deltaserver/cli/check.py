@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from deltaserver.cli.options.common import DEBUG, MODELS, PATH, POSITIVE, QUIET
+from deltaserver.cli.options.common import DEBUG, PATH, POSITIVE, QUIET
+from deltaserver.cli.options.directories import MODELS
 from deltaserver.errors import InputError
 from deltaserver.model.engines import BACKENDS, PRECISIONS
 from deltaserver.model.force_field import ForceField

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deltaserver.cli.options.common import AT_LEAST_0, AT_LEAST_1, DEBUG, PATH, take
+from deltaserver.cli.options.directories import MODEL_DIRECTORY
 from deltaserver.cli.options.scan import SCAN_OPTIONS, ScanOptions, label_progress
 from deltaserver.errors import InputError
 
@@ -56,9 +57,10 @@ class EvaluateRequest:
     "-m",
     "--models",
     "directories",
-    type=PATH,
+    type=MODEL_DIRECTORY,
     multiple=True,
-    help="Model directory; repeat it to compare several.",
+    metavar="DIR",
+    help="Model directory, or a shipped model's name; repeat it to compare several.",
 )
 @click.option(
     "--split",

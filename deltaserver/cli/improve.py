@@ -16,10 +16,11 @@ from deltaserver.cli.options.common import (
     QUIET,
     take,
 )
+from deltaserver.cli.options.directories import MODEL_DIRECTORY
 
 
 @click.command()
-@click.argument("models", type=PATH)
+@click.argument("models", type=MODEL_DIRECTORY)
 @click.option("--dataset", type=PATH, required=True, help="What the models were trained on.")
 @click.option(
     "--calculator",

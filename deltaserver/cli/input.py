@@ -13,11 +13,11 @@ from deltaserver.cli.options.common import (
     AT_LEAST_0,
     AT_LEAST_1,
     DEBUG,
-    MODELS,
     PATH,
     POSITIVE,
     together,
 )
+from deltaserver.cli.options.directories import MODELS
 from deltaserver.errors import InputError
 from deltaserver.simulate.recipe import KINDS, THERMOSTATS, Kind, Recipe, Subject, Thermostat
 
@@ -68,7 +68,7 @@ RECIPE_OPTIONS = together(
         type=AT_LEAST_1,
         default=Recipe.n_beads,
         show_default=True,
-        help="Of pimRecipe.",
+        help="Of pimd.",
     ),
     click.option(
         "--inner-steps",
@@ -84,7 +84,7 @@ RECIPE_OPTIONS = together(
         default=Recipe.swap_every,
         show_default=True,
         metavar="STEPS",
-        help="Between attempts to exchange, on average, of remRecipe.",
+        help="Between attempts to exchange, on average, of remd.",
     ),
     click.option(
         "--positions-every",
@@ -126,6 +126,11 @@ RECIPE_OPTIONS = together(
         show_default=True,
         metavar="STEPS",
     ),
+    click.option(
+        "--plugin",
+        is_flag=True,
+        help="i-PI evaluates the model in its own process: no socket, no daemon.",
+    ),
 )
 
 
@@ -146,6 +151,7 @@ class RecipeRequest:
     checkpoint_every: int
     pressure_bar: float
     barostat_tau_fs: float
+    plugin: bool
 
     def recipe(self, kind: Kind, temperatures_k: tuple[float, ...]) -> Recipe:
         """Make the recipe; raise InputError where something does not fit."""
@@ -222,4 +228,21 @@ def subject_of(
         tuple(parts),
         start.symbols,
         start.cell_ang if model.periodic and not model.one_complex else None,
+        {"models": str(directory.resolve())}
+        | ({} if component == "total" else {"component": component}),
     )
+
+
+@click.command("pes-path")
+@DEBUG
+def pes_path() -> None:
+    """Print the file that i-PI's <pes_path> takes to evaluate models in its own process.
+
+    \b
+    In i-PI's input:
+        <ffdirect name="delta"> <pes>custom</pes> <pes_path>…/ipi_pes.py</pes_path>
+          <parameters>{models:/path/of/models/c60}</parameters> </ffdirect>
+    """
+    from deltaserver.simulate.ipi.plugin import PES_PATH
+
+    click.echo(str(PES_PATH))

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
+from deltaserver.cli.options.learning import (
+    LearningOptions,
+    learning_beside,
+    make_production,
+    taught,
+)
 from deltaserver.cli.options.watching import make_watchers
 from deltaserver.compute.blas import blas_threads
 from deltaserver.errors import InputError
-from deltaserver.model.engines import Backend, Precision
+from deltaserver.model.engines import Backend, Precision, Storage
+from deltaserver.model.force_field import ForceField
 from deltaserver.serve import telemetry
 from deltaserver.serve.daemon import Daemon
 from deltaserver.serve.loading import announce, load_model
@@ -20,7 +30,8 @@ from deltaserver.serve.settings import (
     ServeSettings,
     frame_beside,
 )
-from deltaserver.serve.transport import parse_address
+from deltaserver.serve.telemetry import StepLine
+from deltaserver.serve.transport import Address, parse_address
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,7 @@ class ServeRequest:
     device: str | None
     precision: Precision
     threads: int | None
+    storage: Storage
     connect_timeout: float
     reconnect: bool
     reconnect_limit: float | None
@@ -49,10 +61,16 @@ class ServeRequest:
     metrics_port: int | None
     metrics_host: str
     quiet: bool
+    learning: LearningOptions
+    committee: tuple[Path, ...] = ()
 
 
 def serve(asked: ServeRequest) -> None:
-    """Load the models, then connect and serve until i-PI is done."""
+    """Load the models, then connect and serve until i-PI is done.
+
+    Raises:
+        InputError: what was asked for cannot be served, or does not go together.
+    """
     if asked.models is None:
         raise InputError("--models is missing; expected a directory with a model.yaml")
     if not asked.sockets:
@@ -63,23 +81,92 @@ def serve(asked: ServeRequest) -> None:
     backend = asked.backend
     if backend == "numpy" and (asked.device or asked.precision != "float64"):
         backend = "torch"  # what only torch can do was asked for
-    model, notes = load_model(
-        asked.models,
+    learning = asked.learning.checked(asked.guard)
+    if learning is None:
+        model, notes = _load(asked, asked.models, backend)
+        status = _configure(asked)
+        announce(model, asked.models, backend, notes)
+        others = [_load_member(asked, path, backend, model) for path in asked.committee]
+        _serve(asked, model, addresses, status, asked.guard, others)
+        return
+    _serve_taught(asked, asked.models, addresses, backend, learning)
+
+
+def _serve_taught(
+    asked: ServeRequest,
+    first: Path,
+    addresses: tuple[Address, ...],
+    backend: Backend,
+    learning: LearningOptions,
+) -> None:
+    """Serve, and wherever i-PI leaves what is known have the model taught, and go on."""
+    if asked.committee:
+        raise InputError(
+            "--committee and --on-extrapolation label: only one model can be taught; leave one out"
+        )
+    directory = learning_beside(asked.log_file)
+    production = make_production(
+        learning, asked.guard, first, directory, asked.threads, asked.quiet
+    )
+    status = _configure(asked)
+
+    def serve_again(models: Path) -> None:
+        model, notes = _load(asked, models, backend)
+        announce(model, models, backend, notes)
+        # What i-PI waits for after that is what was not known, not the start of a run.
+        check = asked.guard.structure_check and not production.n_done
+        _serve(asked, model, addresses, status, replace(asked.guard, structure_check=check))
+
+    taught(production, serve_again)
+
+
+def _configure(asked: ServeRequest) -> StepLine | None:
+    rotation = Rotation(asked.log_max_size, asked.log_keep) if asked.log_max_size else None
+    return telemetry.configure(asked.log_file, quiet=asked.quiet, rotation=rotation)
+
+
+def _load_member(
+    asked: ServeRequest, models: Path, backend: Backend, first: ForceField
+) -> ForceField:
+    """Load another member of a committee, of the same atoms and parts as the first."""
+    model, notes = _load(asked, models, backend)
+    parts = [list(one.facts()) for one in (model, first)]
+    if not np.array_equal(model.numbers, first.numbers) or parts[0] != parts[1]:
+        raise InputError(
+            f"--committee {models}: its atoms or parts ({', '.join(parts[0])}) are not those of "
+            f"{asked.models} ({', '.join(parts[1])}); all members are models of one molecule, "
+            "made of the same parts"
+        )
+    announce(model, models, backend, notes)
+    return model
+
+
+def _load(asked: ServeRequest, models: Path, backend: Backend) -> tuple[ForceField, list[str]]:
+    return load_model(
+        models,
         asked.component,
         backend,
         asked.device or "auto",
         asked.precision,
         asked.threads,
         asked.quiet,
+        asked.storage,
     )
-    rotation = Rotation(asked.log_max_size, asked.log_keep) if asked.log_max_size else None
-    status = telemetry.configure(asked.log_file, quiet=asked.quiet, rotation=rotation)
-    announce(model, asked.models, backend, notes)
+
+
+def _serve(
+    asked: ServeRequest,
+    model: ForceField,
+    addresses: tuple[Address, ...],
+    status: StepLine | None,
+    guard: GuardSettings,
+    others: Sequence[ForceField] = (),
+) -> None:
     reconnect_limit = asked.reconnect_limit
     if asked.reconnect and reconnect_limit is None:
         reconnect_limit = RECONNECT_LIMIT_S
     guard = replace(
-        asked.guard,
+        guard,
         frame_file=frame_beside(asked.log_file),
         single_precision=asked.precision == "float32",
     )
@@ -95,4 +182,5 @@ def serve(asked: ServeRequest) -> None:
     )
     watchers = make_watchers(asked.health_file, asked.metrics_port, asked.metrics_host)
     with blas_threads(1 if model.compiled else asked.threads or 1):
-        Daemon(model, settings, telemetry.StepLog(asked.log_every, status), watchers).run()
+        steps = telemetry.StepLog(asked.log_every, status)
+        Daemon(model, settings, steps, watchers, others=others).run()

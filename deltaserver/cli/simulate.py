@@ -11,8 +11,18 @@ import click
 
 from deltaserver.cli.input import RECIPE_OPTIONS, RecipeRequest, subject_of
 from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, DEVICE, PATH, POSITIVE, QUIET, take
+from deltaserver.cli.options.directories import MODEL_DIRECTORY
 from deltaserver.cli.options.guards import GUARD_OPTIONS
+from deltaserver.cli.options.learning import (
+    LEARNING_OPTIONS,
+    LearningOptions,
+    make_production,
+    remember,
+    remembered,
+    taught,
+)
 from deltaserver.errors import InputError
+from deltaserver.model.engines import STORAGES
 from deltaserver.serve.settings import EXTRAS, GuardSettings
 from deltaserver.simulate.blowup import Limits
 from deltaserver.simulate.recipe import KINDS, Kind, Subject
@@ -21,6 +31,7 @@ from deltaserver.simulate.request import RunOptions, RunRequest, read_request
 if TYPE_CHECKING:
     from deltaserver.simulate.ipi.input import IpiInput
     from deltaserver.simulate.record import RunRecord
+    from deltaserver.simulate.run import RunPlan
     from deltaserver.simulate.sweep import SweepRun
 
 DEFAULT_K = 300.0
@@ -34,6 +45,13 @@ class Place:
     resume: bool
     quiet: bool
 
+    @property
+    def learning(self) -> Path:
+        """Where what a run's model was taught on the way is."""
+        from deltaserver.simulate.directory import LEARNING_NAME
+
+        return self.directory / LEARNING_NAME
+
 
 @dataclass(frozen=True)
 class SimulateRequest:
@@ -41,6 +59,7 @@ class SimulateRequest:
 
     Attributes:
         steps: if they were given, and are not the default.
+        learning: how its model is taught on the way; None where it is not.
     """
 
     ipi_input: Path | None
@@ -54,6 +73,7 @@ class SimulateRequest:
     recipe: RecipeRequest
     steps: int | None
     options: RunOptions
+    learning: LearningOptions | None
 
     @property
     def models_there(self) -> Path:
@@ -65,7 +85,13 @@ class SimulateRequest:
 
 @click.command()
 @click.argument("ipi_input", type=PATH, metavar="[INPUT.xml]", required=False)
-@click.option("-m", "--models", type=PATH, help="Model directory.")
+@click.option(
+    "-m",
+    "--models",
+    type=MODEL_DIRECTORY,
+    metavar="DIR",
+    help="Model directory, or the name of a shipped model.",
+)
 @click.option("--kind", type=click.Choice(KINDS), help="Make the input too; see deltaserver input.")
 @click.option(
     "-d",
@@ -88,6 +114,12 @@ class SimulateRequest:
     "--threads",
     type=AT_LEAST_1,
     help="Threads of the evaluation; see deltaserver --help.",
+)
+@click.option(
+    "--storage",
+    type=click.Choice(STORAGES),
+    envvar="DELTASERVER_STORAGE",
+    help="Of training points; see deltaserver --help.  [auto]",
 )
 @click.option(
     "--extras",
@@ -136,6 +168,7 @@ class SimulateRequest:
     help="How far the conserved quantity may go, per atom.",
 )
 @GUARD_OPTIONS
+@LEARNING_OPTIONS
 @click.option("--request", type=PATH, hidden=True, help="Run what a sweep has written there.")
 @QUIET
 @DEBUG
@@ -157,10 +190,14 @@ def simulate(**options: Any) -> None:
     given = {field.name for field in fields(RecipeRequest) if _is_given(field.name)}
     recipe = take(RecipeRequest, options)
     limits, guard = take(Limits, options), take(GuardSettings, options)
+    learning = take(LearningOptions, options)
+    if place.resume and not _is_given("extrapolation"):
+        learning, guard = remembered(place.learning, learning, guard)
     request = SimulateRequest(
         recipe=recipe,
         steps=recipe.steps if "steps" in given else None,
         options=replace(take(RunOptions, options), limits=limits, guard=guard),
+        learning=learning.checked(guard),
         **options,
     )
     if request.kind is None:
@@ -213,13 +250,18 @@ def _simulate_input(request: SimulateRequest, place: Place) -> None:
     ipi_input = ipi_input.serving(serve)
     record = replace(record, models=str(models.resolve()), component=component, serve=serve)
     record = replace(record, total_steps=ipi_input.total_steps)
-    _run(ipi_input, record, request.options, place)
+    _run(ipi_input, record, request.options, place, request.learning)
 
 
-def _run(ipi_input: IpiInput, record: RunRecord, options: RunOptions, place: Place) -> None:
-    from deltaserver.serve.loading import load_model
+def _run(
+    ipi_input: IpiInput,
+    record: RunRecord,
+    options: RunOptions,
+    place: Place,
+    learning: LearningOptions | None,
+) -> None:
     from deltaserver.simulate.record import read_record
-    from deltaserver.simulate.run import RunPlan, run
+    from deltaserver.simulate.run import RunPlan
 
     old = read_record(place.directory) if place.resume else None
     if old and old.status == "blown up":
@@ -237,20 +279,56 @@ def _run(ipi_input: IpiInput, record: RunRecord, options: RunOptions, place: Pla
         device=options.device or record.device,
         threads=options.threads or record.threads,
         extras=options.extras or record.extras,
+        storage=options.storage or record.storage,
     )
     plan = RunPlan(ipi_input, record, place.directory, place.resume, options)
+    if learning is None:
+        _run_with(plan, Path(record.models), place.quiet)
+    else:
+        _run_taught(plan, learning, place)
+
+
+def _run_with(plan: RunPlan, models: Path, quiet: bool) -> None:
+    """Run with one model directory."""
+    from deltaserver.serve.loading import load_model
+    from deltaserver.simulate.run import run
+
+    record = plan.record
     try:
         model, notes = load_model(
-            Path(record.models),
+            models,
             record.component,
             plan.backend,
             record.device or "auto",
             threads=record.threads,
-            quiet=place.quiet,
+            quiet=quiet,
+            storage=record.storage,
         )
     except SystemExit:  # a signal: for the daemon a clean end, for a run no end at all
         raise KeyboardInterrupt from None
-    run(plan, model, notes, place.quiet)
+    run(replace(plan, models=models), model, notes, quiet)
+
+
+def _run_taught(plan: RunPlan, learning: LearningOptions, place: Place) -> None:
+    """Run, and wherever the run leaves what is known have the model taught, and go on."""
+    if place.learning.exists() and not place.resume:
+        raise InputError(
+            f"{place.learning}: is of an earlier run; continue that with --resume, or choose "
+            "another --directory"
+        )
+    guard, record = plan.options.guard, plan.record
+    kelvin = learning.kelvin or record.temperatures_k or plan.ipi_input.temperatures_k
+    learning = replace(learning, kelvin=kelvin)
+    production = make_production(
+        learning, guard, Path(record.models), place.learning, record.threads, place.quiet
+    )
+    remember(place.learning, learning, guard)
+    taught(
+        production,
+        lambda models: _run_with(
+            replace(plan, resume=place.resume or production.n_done > 0), models, place.quiet
+        ),
+    )
 
 
 def _nothing_left(old: RunRecord, last_step: int) -> bool:
@@ -263,7 +341,7 @@ def _nothing_left(old: RunRecord, last_step: int) -> bool:
 def _simulate_kind(request: SimulateRequest, kind: Kind, place: Place) -> None:
     """Run one run whose input is made here."""
     run = _run_request(request, kind, request.temperatures_k or (DEFAULT_K,))
-    _run_recipe(run, place, request.serve)
+    _run_recipe(run, place, request.serve, request.learning)
 
 
 def _run_request(
@@ -275,7 +353,12 @@ def _run_request(
     return RunRequest(models, recipe, request.structure, component, request.options)
 
 
-def _run_recipe(request: RunRequest, place: Place, serve: tuple[str, ...] = ()) -> None:
+def _run_recipe(
+    request: RunRequest,
+    place: Place,
+    serve: tuple[str, ...] = (),
+    learning: LearningOptions | None = None,
+) -> None:
     """Make the input of a recipe, and run it."""
     from deltaserver.simulate.directory import INPUT_NAME
     from deltaserver.simulate.ipi.input import parse_input
@@ -297,11 +380,18 @@ def _run_recipe(request: RunRequest, place: Place, serve: tuple[str, ...] = ()) 
     old = read_record(place.directory) if place.resume else None
     if old is not None:
         _check_same(place.directory, old, record)
-        record = replace(record, device=old.device, threads=old.threads, extras=old.extras)
+        record = replace(
+            record,
+            device=old.device,
+            threads=old.threads,
+            extras=old.extras,
+            storage=old.storage,
+        )
     if serve:
         raise InputError("--serve: only with INPUT.xml; all sockets of an input made here are ours")
     text = render(recipe, subject, _unique_address(place.directory))
-    _run(parse_input(place.directory / INPUT_NAME, text), record, request.options, place)
+    ipi_input = parse_input(place.directory / INPUT_NAME, text)
+    _run(ipi_input, record, request.options, place, learning)
 
 
 def _subject(request: RunRequest, quiet: bool) -> Subject:
@@ -336,6 +426,11 @@ def _sweep(request: SimulateRequest, kind: Kind, place: Place) -> None:
     from deltaserver.simulate.record import make_directory
     from deltaserver.simulate.sweep import SweepRun, read_sweep, write_sweep
 
+    if request.learning is not None:
+        raise InputError(
+            "--on-extrapolation label: one run at a time, each would be taught another model; "
+            "teach the model first, with `deltaserver improve` at all temperatures"
+        )
     if len(set(request.temperatures_k)) < len(request.temperatures_k):
         raise InputError("--temperature: one stands there twice")
     runs = []

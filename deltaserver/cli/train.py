@@ -11,7 +11,7 @@ import click
 
 from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, PATH, QUIET, integers
 from deltaserver.cli.options.sizes import as_bytes
-from deltaserver.cli.options.terminal import MinuteLines
+from deltaserver.cli.shell.terminal import MinuteLines
 
 
 def _numbers(_context: click.Context, _option: click.Parameter, text: str) -> tuple[float, ...]:

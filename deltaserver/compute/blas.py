@@ -19,6 +19,11 @@ def blas_threads(count: int) -> AbstractContextManager[Any]:
     return limit
 
 
+def keep_blas_threads(count: int) -> None:
+    """Limit BLAS to ``count`` threads from now on."""
+    blas_threads(count).__enter__()
+
+
 def one_blas_thread() -> AbstractContextManager[Any]:
     """Keep BLAS to the calling thread: blocks are computed in threads of our own."""
     return blas_threads(1)

@@ -19,8 +19,12 @@ class ThreadPool:
     """
 
     def __init__(self, n_threads: int = 1) -> None:
-        self.n_threads = n_threads
+        self.n_all = self.n_threads = n_threads
         self._pool = ThreadPoolExecutor(n_threads - 1, "evaluate") if n_threads > 1 else None
+
+    def limit(self, n_threads: int) -> None:
+        """Work with so many of the threads from now on; the others wait and cost nothing."""
+        self.n_threads = min(n_threads, self.n_all)
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """Return ``function`` of every item, in their order; items are begun in their order.
@@ -28,7 +32,7 @@ class ThreadPool:
         Raises:
             Exception: whatever ``function`` raises.
         """
-        if self._pool is None or len(items) < 2:
+        if self._pool is None or self.n_threads < 2 or len(items) < 2:
             return [function(item) for item in items]
         results: list[Any] = [None] * len(items)
         queue = deque(enumerate(items))

@@ -14,6 +14,7 @@ import functools
 import gc
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import re
 import sys
@@ -27,6 +28,7 @@ import numpy as np
 from deltaserver.arrays import Floats, Ints
 from deltaserver.datasets.frames import FragmentSpec
 from deltaserver.errors import DataError, InputError, MissingExtraError
+from deltaserver.model.directories import MANIFEST_NAME, model_directory
 
 XTB_METHODS = {"gfn2-xtb": "GFN2-xTB", "gfn1-xtb": "GFN1-xTB", "gfn-ff": "GFNFF"}
 TBLITE_PREFIX = "tblite:"
@@ -59,8 +61,8 @@ def calculator_factory(name: str) -> CalculatorFactory:
         return _xtb(XTB_METHODS[lower])
     if lower.startswith(TBLITE_PREFIX):
         return _tblite(name.strip()[len(TBLITE_PREFIX) :])
-    if (Path(name) / "model.yaml").is_file():
-        return _delta_model(name)
+    if (directory := model_directory(name)).joinpath(MANIFEST_NAME).is_file():
+        return _delta_model(directory)
     if ":" in name:
         return _import_path(name)
     if match := DFT_PATTERN.fullmatch(name.strip()):
@@ -199,7 +201,7 @@ def program_versions(name: str) -> dict[str, str]:
     """Return the versions of the programs behind calculator ``name``, for a dataset's record."""
     lower = name.strip().lower()
     if lower in XTB_METHODS:
-        packages = ["xtb"]
+        packages = ["xtb" if _has("xtb") else "tblite"]
     elif lower.startswith(TBLITE_PREFIX):
         packages = ["tblite"]
     elif DFT_PATTERN.fullmatch(name.strip()):
@@ -213,11 +215,25 @@ def program_versions(name: str) -> dict[str, str]:
     return versions
 
 
+def _has(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
 def _xtb(method: str) -> CalculatorFactory:
-    try:
-        from xtb.ase.calculator import XTB
-    except ImportError:
-        raise MissingExtraError("xtb", "train") from None
+    """Return the method in libxtb; where that is missing, in tblite, which has all but GFN-FF.
+
+    xtb has no wheels for Python 3.12 and later. Both agree to what their SCF is converged to.
+    """
+    if not _has("xtb"):
+        if method == "GFNFF":
+            raise InputError(
+                "GFN-FF needs xtb, which pip has for Python up to 3.11: use that, conda's "
+                "xtb-python, or GFN2-xTB"
+            )
+        if _has("tblite"):
+            return _tblite(method)
+        raise MissingExtraError("xtb", "train")
+    from xtb.ase.calculator import XTB
 
     def make(atoms: Any) -> Any:
         if method == "GFNFF":
@@ -307,7 +323,7 @@ def _pyscf(xc: str, dispersion: str | None, basis: str) -> CalculatorFactory:
     return make
 
 
-def _delta_model(directory: str) -> CalculatorFactory:
+def _delta_model(directory: Path) -> CalculatorFactory:
     from deltaserver.ase import DeltaCalculator
     from deltaserver.model.composite import CompositeModel
 

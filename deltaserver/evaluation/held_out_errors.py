@@ -137,7 +137,7 @@ def load_models(directories: Sequence[Path], frames: LabelledFrames) -> tuple[Ev
     """
     labels = _labels(directories)
     return tuple(
-        _match(label, directory, CompositeModel.load(directory), frames)
+        matched(label, directory, CompositeModel.load(directory), frames)
         for label, directory in zip(labels, directories, strict=True)
     )
 
@@ -155,9 +155,14 @@ def _labels(directories: Sequence[Path]) -> list[str]:
     return [str(path) for path in resolved]
 
 
-def _match(
+def matched(
     label: str, directory: Path, model: CompositeModel, frames: LabelledFrames
 ) -> EvaluatedModel:
+    """Match a loaded model's fragments to the dataset's.
+
+    Raises:
+        DataError: its atoms or fragments are not the dataset's.
+    """
     if not np.array_equal(model.numbers, frames.numbers):
         raise DataError(
             f"{directory}: {_formula(model.numbers)}, but {frames.name} has "
@@ -182,12 +187,20 @@ def _formula(numbers: Ints) -> str:
     return "".join(f"{symbol}{count}" for symbol, count in zip(symbols, counts, strict=True))
 
 
-def component_errors(evaluated: EvaluatedModel, frames: LabelledFrames) -> list[ComponentErrors]:
-    """Evaluate one model directory on ``frames``: the wholes first, then the parts."""
-    label = evaluated.label
-    total = evaluate_batches(evaluated.model, frames.positions, TOTAL)
+def component_errors(
+    evaluated: EvaluatedModel, frames: LabelledFrames, total: CompositeEvaluation | None = None
+) -> list[ComponentErrors]:
+    """Evaluate one model directory on ``frames``: the wholes first, then the parts.
+
+    Where the ``total`` is known already, the full model is left alone.
+    """
+    label, wholes = evaluated.label, evaluated.wholes
+    if total is None:
+        total = evaluate_batches(evaluated.model, frames.positions, TOTAL)
+    else:
+        wholes = (TOTAL,)
     results = []
-    for component in evaluated.wholes:
+    for component in wholes:
         found = (
             total
             if component == TOTAL

@@ -42,10 +42,16 @@ class Choice:
     distance: Floats
 
 
-def choose(doubt: Doubt, positions: Floats, uncertainty: Floats, count: int) -> Choice:
+def choose(
+    doubt: Doubt,
+    positions: Floats,
+    uncertainty: Floats,
+    count: int,
+    first: int | None = None,
+) -> Choice:
     """Choose up to ``count`` of candidates (K, N, 3), Å, with uncertainties (K,); NaN is alike.
 
-    Fewer are taken where the others are like those that are.
+    Fewer are taken where the others are like those that are; ``first`` is taken in any case.
     """
     if not len(positions):
         return Choice(np.zeros(0, dtype=np.int64), np.zeros(0))
@@ -63,8 +69,8 @@ def choose(doubt: Doubt, positions: Floats, uncertainty: Floats, count: int) -> 
     while len(places) < count:
         gain = (weight[:, None] * c**2).sum(axis=0) / (np.diag(c) + JITTER)
         gain[nearest < ALIKE] = -1.0
-        j = int(np.argmax(gain))
-        if gain[j] <= 0.0:
+        j = int(np.argmax(gain)) if places or first is None else first
+        if gain[j] <= 0.0 and j != first:
             break
         places.append(j)
         distances.append(float(nearest[j]))

@@ -11,7 +11,6 @@ from deltaserver.model.composite import CompositeEvaluation, CompositeModel
 from deltaserver.model.trust.novelty import NoveltyMeasure, TrainingDistance
 from deltaserver.model.trust.uncertainty import TOTAL, PosteriorSpread, UncertaintyMeasure
 
-SURE_NOVELTY = 1.5  # the daemon's --novelty-limit
 LENGTHS = 10.0  # without a calibrated length: of the distance that is novelty 1
 
 
@@ -66,7 +65,8 @@ class Doubt:
     def __call__(self, positions: Floats, result: CompositeEvaluation) -> Look:
         """Look at frames (B, N, 3), Å, and what the model says of them."""
         parts = result.contributions
-        known = list(self._novelty(positions, parts).values())
+        features = self._novelty.features(positions, parts)
+        known = list(self._novelty.of_features(features).values())
         novelty = np.max(known, axis=0) if known else np.zeros(len(positions))
-        found = self._uncertainty(positions, parts)
+        found = self._uncertainty.of_features(features, parts)
         return Look(novelty, found.get(TOTAL, np.full(len(positions), np.nan)))

@@ -10,17 +10,18 @@ generator of its own, so that what is found does not depend on the other runs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deltaserver.arrays import Bools, Floats
 from deltaserver.datasets.sampling.dynamics import POSITION_DECIMALS
 from deltaserver.errors import GeometryError
 from deltaserver.improve.doubt import Doubt, Look
+from deltaserver.improve.seen import Seen
 from deltaserver.improve.settings import Dynamics
+from deltaserver.model.composite import CompositeEvaluation
 from deltaserver.molecules.elements import ATOMIC_WEIGHT_U
 from deltaserver.units import KB_EV_PER_K, from_ipi
 
@@ -48,35 +49,6 @@ class Limits:
         certain = np.isnan(look.uncertainty) | (look.uncertainty <= self.uncertainty)
         result: Bools = certain & (look.novelty <= self.novelty)
         return result
-
-
-@dataclass
-class Seen:
-    """What dynamics has seen: frames with what was thought of them, run by run.
-
-    Attributes:
-        positions: Å, (N, 3) each.
-        run, step: where they come from.
-        temperature: of the run, K.
-        novelty, uncertainty: see :class:`Look`.
-        sure: whether they were known.
-        returns: of each run, how often it went back.
-        lost: of each run, whether it was torn or went out of what can be evaluated.
-    """
-
-    positions: list[Floats] = field(default_factory=list)
-    run: list[int] = field(default_factory=list)
-    step: list[int] = field(default_factory=list)
-    temperature: list[float] = field(default_factory=list)
-    novelty: list[float] = field(default_factory=list)
-    uncertainty: list[float] = field(default_factory=list)
-    sure: list[bool] = field(default_factory=list)
-    returns: list[int] = field(default_factory=list)
-    lost: list[bool] = field(default_factory=list)
-
-    def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Return everything as arrays by name."""
-        return {name: np.array(values) for name, values in vars(self).items()}
 
 
 class Runs:
@@ -111,6 +83,7 @@ class Runs:
         self._thermal = np.sqrt(KB_EV_PER_K * self.temperature[:, None, None] / self._mass)
         self._alive = np.ones(plan.runs, dtype=np.bool_)
         self._broken = np.zeros(plan.runs, dtype=np.bool_)  # stands until it is looked at
+        self._last: CompositeEvaluation | None = None  # of the runs that go on, where they are
 
     def run(self, starts: Floats, tell: Callable[[float], None] = lambda done: None) -> Seen:
         """Run all of them and return what was seen; the start is not among it."""
@@ -177,19 +150,25 @@ class Runs:
         found = self._evaluate(x[rows])
         bad = ~(np.abs(found).max(axis=(1, 2)) < TORN_EV_PER_ANG)  # NaN too
         self._broken[rows[bad]] = True
+        if self._last is not None:
+            self._last = self._last[np.flatnonzero(~bad)]
         for b, force in zip(rows[~bad], found[~bad], strict=True):
             forces[b] = force + self._wall(x[b])
         return forces
 
     def _evaluate(self, x: Floats) -> Floats:
         """Return forces of frames (B, N, 3); NaN of those that cannot be evaluated."""
+        self._last = None
         with np.errstate(all="ignore"):
             try:
-                return self.model.evaluate(x).forces
+                self._last = self.model.evaluate(x)
+                return self._last.forces
             except GeometryError:  # atoms that coincide, in one of them
                 if len(x) == 1:
                     return np.full(x.shape, np.nan)
-                return np.concatenate([self._evaluate(one[None]) for one in x])
+                forces = np.concatenate([self._evaluate(one[None]) for one in x])
+                self._last = None
+                return forces
 
     def _wall(self, x: Floats) -> Floats:
         """Return the forces (N, 3) of springs between centres of mass that are too far apart."""
@@ -210,6 +189,7 @@ class Runs:
         novelty, uncertainty = np.full((2, len(x)), np.inf)
         rows = np.flatnonzero(self._alive & ~self._broken)
         if len(rows):
-            found = self.doubt(x[rows], self.model.evaluate(x[rows]))
+            last = self.model.evaluate(x[rows]) if self._last is None else self._last
+            found = self.doubt(x[rows], last)
             novelty[rows], uncertainty[rows] = found.novelty, found.uncertainty
         return Look(novelty, uncertainty)

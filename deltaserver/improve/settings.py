@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from deltaserver.datasets.labelling import LOCAL
 from deltaserver.errors import DataError, InputError
-from deltaserver.textio.journal import changed, write_atomically
+from deltaserver.textio.journal import changed, hold, write_atomically
 
 SETTINGS_NAME = "improve.json"
 DATASET_NAME = "dataset"
+LOCK_NAME = ".lock"
 Selection = Literal["uncertainty", "random"]
 SELECTIONS: tuple[str, ...] = get_args(Selection)
 
@@ -107,6 +110,11 @@ class RoundPaths:
     directory: Path
 
     @property
+    def way(self) -> Path:
+        """Of a long run: what led to the structure that it did not know."""
+        return self.directory / "way.npz"
+
+    @property
     def dynamics(self) -> Path:
         """Frames that the dynamics of the present model has seen."""
         return self.directory / "dynamics.npz"
@@ -145,6 +153,19 @@ class RoundPaths:
 def round_paths(output: Path, number: int) -> RoundPaths:
     """Return where round ``number`` lies; 0 is the model that it begins with."""
     return RoundPaths(output / f"round-{number:02d}")
+
+
+@contextlib.contextmanager
+def alone(output: Path) -> Iterator[None]:
+    """Work in ``output`` for the time of a ``with`` block.
+
+    Raises:
+        DataError: another process does.
+    """
+    with (output / LOCK_NAME).open("w") as lock:
+        if not hold(lock):
+            raise DataError(f"{output}: another process is improving there; wait, or stop it")
+        yield
 
 
 def keep_settings(settings: Settings) -> None:

@@ -6,17 +6,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from deltaserver.errors import DataError, EndedEarlyError
+from deltaserver.errors import EndedEarlyError
 from deltaserver.improve.report import write_report
 from deltaserver.improve.rounds import Improvement
-from deltaserver.improve.settings import Settings, Stop, keep_settings, round_paths
-from deltaserver.textio.journal import hold
+from deltaserver.improve.settings import Settings, Stop, alone, keep_settings, round_paths
 
 Record = dict[str, Any]
 Say = Callable[[str], None]
 
 PROGRESS = 0.98  # of the best error so far: less is progress
-LOCK_NAME = ".lock"
 
 
 def improve(settings: Settings, stop: Stop, say: Say = lambda line: None) -> Path:
@@ -29,11 +27,7 @@ def improve(settings: Settings, stop: Stop, say: Say = lambda line: None) -> Pat
         EndedEarlyError: no progress, or a budget is spent, and the error is still larger.
     """
     keep_settings(settings)
-    with (settings.output / LOCK_NAME).open("w") as lock:
-        if not hold(lock):
-            raise DataError(
-                f"{settings.output}: another process is improving there; wait, or stop it"
-            )
+    with alone(settings.output):
         work = Improvement(settings, stop.force_mae, say)
         records: list[Record] = []
         while True:

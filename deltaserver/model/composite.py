@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,10 +22,17 @@ from deltaserver.arrays import Floats, Ints
 from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.errors import ComponentError
 from deltaserver.model.descriptor import as_batch, as_cell, spread
-from deltaserver.model.engines import Backend, Precision
+from deltaserver.model.engines import Backend, Precision, Storage
+from deltaserver.model.engines.storage import Stored
 from deltaserver.model.kernel.base import SHARED_NUMBERS
 from deltaserver.model.loading import Choice, ModelLoader
-from deltaserver.model.manifest import BINDING, PRIOR, IsolatedAtom, read_manifest
+from deltaserver.model.manifest import (
+    BINDING,
+    PRIOR,
+    WHOLE_MODEL_PARTS,
+    IsolatedAtom,
+    read_manifest,
+)
 from deltaserver.model.parts import Fragment, Part, check_fit, check_on_a_prior, facts_of
 from deltaserver.model.prior import PairPrior
 from deltaserver.model.sgdml import (
@@ -48,14 +56,28 @@ class CompositeEvaluation(Evaluation):
 
     contributions: Mapping[str, Evaluation]
 
-    def __getitem__(self, index: int | slice) -> CompositeEvaluation:
+    def __getitem__(self, index: int | slice | Ints) -> CompositeEvaluation:
         """Return one geometry of the batch, or a part of it."""
+        of_lone: dict[int, tuple[Floats, Floats]] = {}  # they share their zeros: one view of them
+        parts = {}
+        for name, part in self.contributions.items():
+            views = of_lone.get(id(part.forces))
+            if views is None:
+                views = of_lone[id(part.forces)] = part.forces[index], part.virial[index]
+            parts[name] = Evaluation(part.energy[index], *views)
         return CompositeEvaluation(
-            self.energy[index],
-            self.forces[index],
-            self.virial[index],
-            {name: part[index] for name, part in self.contributions.items()},
+            self.energy[index], self.forces[index], self.virial[index], parts
         )
+
+    @staticmethod
+    def mean(members: Sequence[CompositeEvaluation]) -> CompositeEvaluation:
+        """Return the mean of several models' evaluations, of parts of the same names."""
+        parts = {
+            name: _mean([member.contributions[name] for member in members])
+            for name in members[0].contributions
+        }
+        total = _mean(members)
+        return CompositeEvaluation(total.energy, total.forces, total.virial, parts)
 
     @staticmethod
     def join(batches: Sequence[CompositeEvaluation]) -> CompositeEvaluation:
@@ -75,11 +97,17 @@ class CompositeModel:
 
     Load one with :meth:`load`; the constructor takes models that are in memory already.
 
+    Attributes:
+        stored: by model file, in which precision its training points are stored.
+        thread_times_ms: a step's time by the number of threads, where that was measured.
+
     Raises:
         ManifestError: the parts do not fit together.
     """
 
     one_complex = True  # whose fragments stay together
+    stored: Mapping[str, Stored] = MappingProxyType({})
+    thread_times_ms: Mapping[int, float] = MappingProxyType({})
 
     def __init__(
         self,
@@ -109,6 +137,7 @@ class CompositeModel:
         summed = [part.trained for part in self.parts if part.name != "full"]
         size = sum(m.parameters.x.size + m.parameters.a.size for m in summed if m)
         self._pool = pool if size > SHARED_NUMBERS else ONE_THREAD
+        self._of_lone: dict[int, dict[str, Evaluation]] = {}
 
     @classmethod
     def load(
@@ -118,6 +147,7 @@ class CompositeModel:
         device: str = "auto",
         precision: Precision = "float64",
         threads: int = 1,
+        storage: Storage = "double",
     ) -> CompositeModel:
         """Load a model directory.
 
@@ -128,6 +158,9 @@ class CompositeModel:
             device: of the torch backend: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
             precision: of the torch backend.
             threads: of the numpy backend's compiled loops.
+            storage: of training points, numpy backend: ``"double"``; ``"auto"``, in single
+                precision where that costs less than 1e-4 of the forces, native sGDML files
+                excepted; or ``"single"``, those too.
 
         Raises:
             ManifestError: ``model.yaml`` is wrong, or disagrees with the model files.
@@ -135,7 +168,7 @@ class CompositeModel:
             MissingExtraError: the backend is not installed.
         """
         manifest = read_manifest(path)
-        choice = Choice(backend, device, precision, threads)
+        choice = Choice(backend, device, precision, threads, storage)
         pool = choice.pool()
         loader = ModelLoader(manifest.length_unit, manifest.energy_unit, choice, pool)
         fragments = tuple(
@@ -149,7 +182,7 @@ class CompositeModel:
         binding = loader(manifest.binding) if manifest.binding else None
         if manifest.prior is None:
             check_on_a_prior(binding, str(manifest.path))
-        return cls(
+        model = cls(
             fragments,
             binding,
             loader(manifest.full) if manifest.full else None,
@@ -159,6 +192,8 @@ class CompositeModel:
             pool=pool,
             prior=manifest.prior,
         )
+        model.stored = loader.stored
+        return model
 
     @property
     def n_atoms(self) -> int:
@@ -213,6 +248,16 @@ class CompositeModel:
     def periodic(self) -> bool:
         """Whether any part takes nearest images."""
         return bool(self.lattices)
+
+    @property
+    def n_threads(self) -> int:
+        """How many threads evaluate it; small models use one, whatever is given."""
+        return self._pool.n_threads
+
+    def use_threads(self, n_threads: int) -> None:
+        """Evaluate with so many threads, of those that it was loaded with, from now on."""
+        if self._pool is not ONE_THREAD:
+            self._pool.limit(n_threads)
 
     @property
     def compiled(self) -> bool:
@@ -283,10 +328,14 @@ class CompositeModel:
         batch = as_batch(positions, self.n_atoms, self.name)
         box = None if cell is None else np.asarray(cell, dtype=np.float64)
         parts = self._contributions(batch, component, box)
+        lone = self._lone(len(batch))
+        # Lone atoms exert nothing; one stands for all where there is nothing else.
+        acting = [part for name, part in parts.items() if name not in lone]
+        acting = acting or list(parts.values())[:1]
         result = CompositeEvaluation(
             energy=_sum([part.energy for part in parts.values()]),
-            forces=_sum([part.forces for part in parts.values()]),
-            virial=_sum([part.virial for part in parts.values()]),
+            forces=_sum([part.forces for part in acting]),
+            virial=_sum([part.virial for part in acting]),
             contributions=parts,
         )
         return result[0] if np.ndim(positions) == 2 else result
@@ -298,9 +347,12 @@ class CompositeModel:
             return {"full": self.full.evaluate(batch, cell)}
         evaluate: dict[str, Callable[[Floats, Floats | None], Evaluation]] = {
             fragment.name: fragment.evaluate
-            for fragment in self.fragments
+            for fragment in self._acting
             if component in ("total", "fragments", fragment.name)
         }
+        lone = self._lone(len(batch))
+        if component not in ("total", "fragments"):
+            lone = {name: lone[name] for name in (component,) if name in lone}
         if component in ("total", "binding") and self.prior:
             evaluate["prior"] = self._evaluate_prior
         if component in ("total", "binding") and self.binding:
@@ -310,7 +362,33 @@ class CompositeModel:
         largest_first = sorted(names, key=lambda name: name != "binding")
         results = self._pool.map(lambda name: evaluate[name](batch, cell), largest_first)
         found = dict(zip(largest_first, results, strict=True))
-        return {name: found[name] for name in names}
+        if not lone:
+            return {name: found[name] for name in names}
+        order = [f.name for f in self.fragments if f.name in found or f.name in lone]
+        order += [name for name in names if name in WHOLE_MODEL_PARTS]
+        return {name: lone[name] if name in lone else found[name] for name in order}
+
+    @cached_property
+    def _acting(self) -> tuple[Fragment, ...]:
+        """The fragments but lone atoms."""
+        return tuple(fragment for fragment in self.fragments if fragment.trained)
+
+    def _lone(self, n_batch: int) -> dict[str, Evaluation]:
+        """Return what lone atoms contribute: the same at every step; their zeros are shared."""
+        found = self._of_lone.get(n_batch)
+        if found is None:
+            forces, virial = np.zeros((n_batch, self.n_atoms, 3)), np.zeros((n_batch, 3, 3))
+            found = {
+                fragment.name: Evaluation(
+                    np.full(n_batch, fragment.model.energy_ev), forces, virial
+                )
+                for fragment in self.fragments
+                if isinstance(fragment.model, IsolatedAtom)
+            }
+            for array in (forces, virial, *(one.energy for one in found.values())):
+                array.setflags(write=False)
+            self._of_lone = {n_batch: found}  # of the last batch only
+        return found
 
     def _evaluate_prior(self, batch: Floats, cell: Floats | None) -> Evaluation:
         """Evaluate the prior; where the model is periodic, of nearest images as its parts are."""
@@ -318,6 +396,14 @@ class CompositeModel:
         if not self.periodic:
             return self.prior.evaluate(batch)
         return self.prior.evaluate(batch, self.lattices[-1] if cell is None else cell)
+
+
+def _mean(members: Sequence[Evaluation]) -> Evaluation:
+    return Evaluation(
+        np.mean([member.energy for member in members], axis=0),
+        np.mean([member.forces for member in members], axis=0),
+        np.mean([member.virial for member in members], axis=0),
+    )
 
 
 def _sum(parts: list[Floats]) -> Floats:

@@ -10,7 +10,7 @@ import numpy as np
 from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import InputError, ManifestError
 from deltaserver.model.composite import CompositeModel
-from deltaserver.model.engines import Backend, Precision
+from deltaserver.model.engines import Backend, Precision, Storage
 from deltaserver.model.loading import Choice, ModelLoader
 from deltaserver.model.manifest import IsolatedAtom
 from deltaserver.model.many.census import count_molecules
@@ -39,6 +39,7 @@ def load(
     device: str = "auto",
     precision: Precision = "float64",
     threads: int = 1,
+    storage: Storage = "double",
 ) -> ForceField:
     """Load a model directory; see :meth:`deltaserver.model.composite.CompositeModel.load`.
 
@@ -48,8 +49,8 @@ def load(
         MissingExtraError: the backend is not installed.
     """
     if not is_of_many(path):
-        return CompositeModel.load(path, backend, device, precision, threads)
-    return _load_many(read_many(path), Choice(backend, device, precision, threads))
+        return CompositeModel.load(path, backend, device, precision, threads, storage)
+    return _load_many(read_many(path), Choice(backend, device, precision, threads, storage))
 
 
 def _load_many(manifest: ManyManifest, choice: Choice) -> ManyModel:
@@ -86,7 +87,7 @@ def _load_many(manifest: ManyManifest, choice: Choice) -> ManyModel:
             f"{manifest.path}: a model file takes nearest images itself, and the molecules are put "
             "together here already; train it without a cell"
         )
-    return ManyModel(
+    model = ManyModel(
         species,
         tuple(pairs),
         tuple(triples),
@@ -96,6 +97,8 @@ def _load_many(manifest: ManyManifest, choice: Choice) -> ManyModel:
         cell=cell,
         pool=pool,
     )
+    model.stored = loader.stored
+    return model
 
 
 def _structure(directory: Path) -> tuple[Ints | None, Floats | None]:

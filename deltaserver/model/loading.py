@@ -7,9 +7,10 @@ from pathlib import Path
 
 from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.errors import MissingExtraError
-from deltaserver.model.engines import Backend, Precision
+from deltaserver.model.engines import Backend, Precision, Storage
 from deltaserver.model.engines.base import Engine
 from deltaserver.model.engines.numpy_engine import NumpyEngine
+from deltaserver.model.engines.storage import Stored, choose
 from deltaserver.model.files.parameters import ModelParameters, read_parameters
 from deltaserver.model.sgdml import SGDMLModel, resolve_units
 
@@ -22,6 +23,7 @@ class Choice:
     device: str = "auto"
     precision: Precision = "float64"
     threads: int = 1
+    storage: Storage = "double"
 
     def pool(self) -> ThreadPool:
         """Return the threads of compiled loops."""
@@ -31,13 +33,18 @@ class Choice:
 
 @dataclass
 class ModelLoader:
-    """Loads model files, in the manifest's units where they state none."""
+    """Loads model files, in the manifest's units where they state none.
+
+    Attributes:
+        stored: by model file, in which precision its training points are stored.
+    """
 
     length_unit: str | None
     energy_unit: str | None
     choice: Choice
     pool: ThreadPool
     loaded: dict[Path, SGDMLModel] = field(default_factory=dict)
+    stored: dict[str, Stored] = field(default_factory=dict)
 
     def __call__(self, path: Path) -> SGDMLModel:
         """Return the model of a file."""
@@ -64,4 +71,7 @@ class ModelLoader:
             from deltaserver.model.engines.reference import ReferenceEngine
 
             return ReferenceEngine(parameters)
-        return NumpyEngine(parameters, self.pool)
+        engine = NumpyEngine(parameters, self.pool)
+        chosen, stored = choose(engine, parameters, self.choice.storage)
+        self.stored[Path(parameters.source).name] = stored
+        return chosen

@@ -15,13 +15,13 @@ from typing import Any
 
 from deltaserver import units
 from deltaserver.errors import ManifestError, UnitError
+from deltaserver.model.directories import MANIFEST_NAME, UNUSABLE_PATH, model_directory
 from deltaserver.model.prior import PairPrior
 from deltaserver.model.prior_block import parse_prior
 from deltaserver.molecules.elements import NUMBER_OF
 from deltaserver.textio.strict_yaml import Checker, one_line, shown
 
 FORMAT = "deltaserver-model/1"
-MANIFEST_NAME = "model.yaml"
 MAX_ATOM_INDEX = 1_000_000
 # Names become keys of JSON objects, i-PI output properties and file names.
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+\-]*\Z")
@@ -29,8 +29,6 @@ PRIOR, BINDING, TRIPLES = "prior", "binding", "triples"  # the last of three mol
 BOUND_PARTS = (PRIOR, BINDING, TRIPLES)  # whose sum is the binding energy
 WHOLE_MODEL_PARTS = (*BOUND_PARTS, "full")  # contributions that are no fragment's
 RESERVED_NAMES = ("total", "fragments", *WHOLE_MODEL_PARTS)
-# What paths that are too long, hold NUL, loop or are forbidden raise.
-UNUSABLE_PATH = (OSError, ValueError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ def format_atoms(atoms: tuple[int, ...]) -> str:
 
 
 def read_manifest(directory: str | Path) -> Manifest:
-    """Read ``model.yaml`` of a model directory (or the file itself, given by its path).
+    """Read ``model.yaml`` of a model directory, or the file itself, or of an installed model.
 
     Raises:
         ManifestError: no such directory or file, not YAML, or any entry that is wrong.
@@ -114,18 +112,19 @@ def read_manifest(directory: str | Path) -> Manifest:
 
 
 def manifest_path(directory: str | Path) -> Path:
-    """Return where ``model.yaml`` of a model directory is, which may be given itself.
+    """Return where ``model.yaml`` of a model directory is, which may be given itself or by name.
 
     Raises:
         ManifestError: no such directory or file.
     """
-    path = Path(directory)
+    path = model_directory(directory)
     try:
         if path.is_dir():
             path = path / MANIFEST_NAME
         if not path.is_file():
             raise ManifestError(
-                f"{path}: no such file; expected a model directory with {MANIFEST_NAME}"
+                f"{path}: no such file; expected a model directory with {MANIFEST_NAME}, or a "
+                "name that `deltaserver models list` tells"
             )
     except UNUSABLE_PATH as error:
         raise ManifestError(f"{path}: cannot be read ({one_line(error)})") from error

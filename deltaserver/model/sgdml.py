@@ -39,7 +39,7 @@ class Evaluation:
     forces: Floats
     virial: Floats
 
-    def __getitem__(self, index: int | slice) -> Evaluation:
+    def __getitem__(self, index: int | slice | Ints) -> Evaluation:
         """Return one geometry of the batch, or a part of it."""
         return Evaluation(self.energy[index], self.forces[index], self.virial[index])
 

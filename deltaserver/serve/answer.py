@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from deltaserver.arrays import Floats
 from deltaserver.model.composite import CompositeEvaluation
 from deltaserver.model.force_field import ForceField
+from deltaserver.model.manifest import BOUND_PARTS
 from deltaserver.model.many.model import ManyEvaluation
 from deltaserver.model.trust.uncertainty import TOTAL
 from deltaserver.serve.settings import Extras
@@ -85,6 +86,12 @@ class Structure:
     novelty: Novelty = field(default_factory=dict)
     uncertainty_ev_per_ang: Novelty = field(default_factory=dict)
 
+    @property
+    def binding_energy_ev(self) -> float | None:
+        """Prior and binding together, as far as they are served; None where neither is."""
+        bound = [self.contributions[name] for name in BOUND_PARTS if name in self.contributions]
+        return sum(part.energy_ev for part in bound) if bound else None
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -107,10 +114,12 @@ def answer_together(
     component: str = "total",
     extras: Extras = "summary",
     guard: Guard | None = None,
+    others: Sequence[ForceField] = (),
 ) -> list[Answer]:
     """Evaluate requests of several connections as one batch; serialise a FORCEREADY for each.
 
-    ``guard`` sees every result first, and may refuse it.
+    ``guard`` sees every result first, and may refuse it. With ``others``, ``model`` is the first
+    of a committee: the mean is served, and what each says goes into the extras.
 
     Padding is computed once, answered each, and not counted as structures.
     """
@@ -118,40 +127,78 @@ def answer_together(
     pairs = list(zip(requests, n_real, strict=True))
     positions = np.concatenate([request.positions[:n] for request, n in pairs])
     cells = np.concatenate([request.cells[:n] for request, n in pairs])
-    result = _evaluate(model, positions, cells, component)
-    trust = guard(positions, cells, result) if guard else [UNKNOWN] * len(positions)
+    found = examine(model, positions, cells, component, extras, guard, others)
     starts = np.cumsum([0, *n_real])
     return [
-        _reply(model, result, trust, range(start, start + n), len(request.positions), extras)
+        _reply(found, range(start, start + n), len(request.positions))
         for start, n, request in zip(starts[:-1], n_real, requests, strict=True)
     ]
 
 
-def _reply(
+@dataclass(frozen=True)
+class Examined:
+    """Structures evaluated together: in atomic units, and what is told of each.
+
+    Attributes:
+        energies: Hartree, shape (B,).
+        forces: Hartree/Bohr, shape (B, N, 3).
+        virials: Hartree, shape (B, 3, 3).
+        structures: what is logged.
+        extras: JSON objects.
+    """
+
+    energies: Floats
+    forces: Floats
+    virials: Floats
+    structures: tuple[Structure, ...]
+    extras: tuple[str, ...]
+
+
+def examine(
     model: ForceField,
-    result: CompositeEvaluation,
-    trust: Sequence[Trust],
-    rows: range,
-    n_batch: int,
-    extras: Extras,
-) -> Answer:
-    """Serialise the structures at ``rows``, the last one as often as fills ``n_batch``."""
+    positions: Floats,
+    cells: Floats,
+    component: str = "total",
+    extras: Extras = "summary",
+    guard: Guard | None = None,
+    others: Sequence[ForceField] = (),
+) -> Examined:
+    """Evaluate positions (B, N, 3) in cells (B, 3, 3), Å; ``guard`` may refuse the result.
+
+    Of a committee, ``model`` and ``others``, the mean.
+    """
+    result = _evaluate(model, positions, cells, component)
+    members: tuple[CompositeEvaluation, ...] = ()
+    if others:
+        members = (result, *(_evaluate(one, positions, cells, component) for one in others))
+        result = CompositeEvaluation.mean(members)
+    trust = guard(positions, cells, result) if guard else [UNKNOWN] * len(positions)
     atoms = model.atoms_of
-    structures, texts = [], []
-    for row in rows:
-        one = result[row]
-        structure = summarise(one, atoms, trust[row])
-        structures.append(structure)
-        texts.append(_encode_extras(structure, one, extras))
-    padding = [len(rows) - 1] * (n_batch - len(rows))
-    at = [*rows, *(rows[k] for k in padding)] if padding else slice(rows.start, rows.stop)
-    reply = force_ready(
-        result.energy[at] / HARTREE_EV,
-        result.forces[at] * (BOHR_ANG / HARTREE_EV),
-        result.virial[at] / HARTREE_EV,
-        texts + [texts[k] for k in padding],
+    each = [result[row] for row in range(len(positions))]
+    structures = [summarise(one, atoms, t) for one, t in zip(each, trust, strict=True)]
+    return Examined(
+        result.energy / HARTREE_EV,
+        result.forces * (BOHR_ANG / HARTREE_EV),
+        result.virial / HARTREE_EV,
+        tuple(structures),
+        tuple(
+            _extras(structures[k], one, extras, [member[k] for member in members])
+            for k, one in enumerate(each)
+        ),
     )
-    return Answer(reply, tuple(structures))
+
+
+def _reply(found: Examined, rows: range, n_batch: int) -> Answer:
+    """Serialise the structures at ``rows``, the last one as often as fills ``n_batch``."""
+    padding = [rows[-1]] * (n_batch - len(rows))
+    at = [*rows, *padding] if padding else slice(rows.start, rows.stop)
+    reply = force_ready(
+        found.energies[at],
+        found.forces[at],
+        found.virials[at],
+        [found.extras[k].encode("ascii") for k in (*rows, *padding)],
+    )
+    return Answer(reply, found.structures[rows.start : rows.stop])
 
 
 def summarise(
@@ -200,8 +247,13 @@ def _evaluate(
     return CompositeEvaluation.join(one_by_one)
 
 
-def _encode_extras(structure: Structure, result: CompositeEvaluation, extras: Extras) -> bytes:
-    """Encode the extras as a JSON object: i-PI's poll thread dies of anything else."""
+def _extras(
+    structure: Structure,
+    result: CompositeEvaluation,
+    extras: Extras,
+    members: Sequence[CompositeEvaluation],
+) -> str:
+    """Write the extras as a JSON object: i-PI's poll thread dies of anything else."""
     fields: dict[str, Any] = {"energy_ev": structure.energy_ev}
     for name, part in structure.contributions.items():
         fields[f"{name}_energy_ev"] = part.energy_ev
@@ -217,4 +269,16 @@ def _encode_extras(structure: Structure, result: CompositeEvaluation, extras: Ex
             fields[f"{name}_molecule_energies_ev"] = shares.tolist()
     if TOTAL in structure.uncertainty_ev_per_ang:
         fields[UNCERTAINTY] = structure.uncertainty_ev_per_ang[TOTAL]
-    return json.dumps(fields).encode("ascii")
+    if members:
+        fields |= _committee(members)
+    return json.dumps(fields)
+
+
+def _committee(members: Sequence[CompositeEvaluation]) -> dict[str, Any]:
+    """Return what i-PI's ffcommittee reads with ``<parse_json>``, in atomic units."""
+    unit = BOHR_ANG / HARTREE_EV
+    return {
+        "committee_pot": [float(one.energy) / HARTREE_EV for one in members],
+        "committee_force": [(unit * one.forces).ravel().tolist() for one in members],
+        "committee_virial": [(one.virial / HARTREE_EV).tolist() for one in members],
+    }

@@ -40,7 +40,8 @@ class Daemon:
     A single thread runs everything: the models are shared without copies or locks, and a stop
     request takes effect between two requests, never inside one.
 
-    ``inspect`` sees every request before it is evaluated; what it raises ends the run.
+    ``inspect`` sees every request before it is evaluated; what it raises ends the run. ``others``
+    make up a committee with ``model``: the mean is served.
     """
 
     def __init__(
@@ -50,9 +51,11 @@ class Daemon:
         steps: StepLog,
         watchers: Sequence[Watcher] = (),
         inspect: Inspect | None = None,
+        others: Sequence[ForceField] = (),
     ) -> None:
         model.check_component(settings.component)
         self.model = model
+        self.others = others
         self.settings = settings
         self.steps = steps
         self.inspect = inspect
@@ -286,7 +289,7 @@ class Daemon:
         for link, request in zip(links, requests, strict=True):
             self._guard.before(link, request, component)
         extras, guard = self.settings.extras, self._guard.after
-        answers = answer_together(self.model, requests, component, extras, guard)
+        answers = answer_together(self.model, requests, component, extras, guard, self.others)
         evaluated = time.perf_counter()
         for link, answer in zip(links, answers, strict=True):
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from weakref import WeakKeyDictionary
 
@@ -14,12 +15,13 @@ from deltaserver.model.composite import CompositeEvaluation
 from deltaserver.model.force_field import ForceField
 from deltaserver.model.trust.evaluation import DOUBLE, SINGLE, check_evaluation
 from deltaserver.serve.answer import UNCERTAINTY, UNKNOWN, Request, Trust
-from deltaserver.serve.settings import GuardSettings
+from deltaserver.serve.settings import ENDING, GuardSettings
 from deltaserver.serve.watchers.extrapolation import NOVELTY, ExtrapolationWatch, write_frame
 
 # Structures of a connection whose order of atoms is compared with the model's: the first of every
 # bead and replica that share it. What happens to a molecule later is the novelty's matter.
 FIRST_STRUCTURES = 64
+WAY_STRUCTURES = 1000  # that are kept, of those which led to one that is to be labelled
 
 
 class ServingGuard:
@@ -36,6 +38,9 @@ class ServingGuard:
         self._watches = (
             ExtrapolationWatch(settings.novelty_limit),
             ExtrapolationWatch(settings.uncertainty_limit or math.inf, UNCERTAINTY),
+        )
+        self._way: deque[Floats] | None = (
+            deque(maxlen=WAY_STRUCTURES) if settings.extrapolation == "label" else None
         )
         self._tolerances = SINGLE if settings.single_precision else DOUBLE
 
@@ -98,9 +103,11 @@ class ServingGuard:
         trusts = self._measure(positions, cells, result)
         for k, trust in enumerate(trusts):
             measured = (trust.novelty, trust.uncertainty_ev_per_ang)
+            if self._way is not None:
+                self._way.append(positions[k].copy())
             for watch, values in zip(self._watches, measured, strict=True):
                 beyond = watch.look(values, first + k)
-                if beyond and self.settings.extrapolation == "stop":
+                if beyond and self.settings.extrapolation in ENDING:
                     self._stop(watch.quantity, beyond, positions[k], first + k)
         return trusts
 
@@ -109,17 +116,20 @@ class ServingGuard:
     ) -> None:
         """Write the structure (N, 3) that ends a run, and end it."""
         settings, (name, value) = self.settings, beyond
+        way = None if self._way is None else np.array(self._way)
         write_frame(settings.frame_file, self.model.numbers, positions, beyond, structure, quantity)
         if quantity == NOVELTY:
             raise NoveltyError(
                 f"structure {structure}: the novelty of {name} is {value:.2f}, above "
                 f"--novelty-limit {settings.novelty_limit:g}: it is too far from what the "
-                f"model was trained on; nothing was sent. See {settings.frame_file}"
+                f"model was trained on; nothing was sent. See {settings.frame_file}",
+                way,
             )
         raise NoveltyError(
             f"structure {structure}: the uncertainty of {name} is {value:.3g} eV/Å, above "
             f"--uncertainty-limit {settings.uncertainty_limit:g}; nothing was sent. See "
-            f"{settings.frame_file}"
+            f"{settings.frame_file}",
+            way,
         )
 
     def _measure(
@@ -132,8 +142,7 @@ class ServingGuard:
         found = []
         for k in range(0, len(positions), size):
             x, parts = positions[k : k + size], result[k : k + size].contributions
-            novelty = self._guards.novelty(x, parts, cells[k])
-            found += _each(len(x), novelty, self._guards.uncertainty(x, parts, cells[k]))
+            found += _each(len(x), *self._guards.measure(x, parts, cells[k]))
         return found
 
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from deltaserver.model.trust import NOVELTY_LIMIT
 from deltaserver.serve.transport import Address
 
 Extras = Literal["summary", "full"]
 EXTRAS: tuple[Extras, ...] = ("summary", "full")
-OnExtrapolation = Literal["warn", "stop", "ignore"]
-ON_EXTRAPOLATION: tuple[OnExtrapolation, ...] = ("warn", "stop", "ignore")
-# Half as far again as 99 % of the training points are from each other.
-NOVELTY_LIMIT = 1.5
+OnExtrapolation = Literal["warn", "stop", "label", "ignore"]
+ON_EXTRAPOLATION: tuple[OnExtrapolation, ...] = ("warn", "stop", "label", "ignore")
+ENDING = ("stop", "label")  # of these, what ends the daemon
 # How long i-PI may be away where it is not said; a longer pause is somebody's decision.
 RECONNECT_LIMIT_S = 600.0
 

@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import structlog
 
-from deltaserver.model.manifest import BOUND_PARTS, WHOLE_MODEL_PARTS
+from deltaserver.model.manifest import WHOLE_MODEL_PARTS
+from deltaserver.model.trust.uncertainty import TOTAL
 from deltaserver.serve.answer import UNCERTAINTY, Contribution, Structure
 from deltaserver.serve.logfile import LogFile, Rotation, now
 from deltaserver.status_line import StatusLine, show
@@ -48,10 +49,17 @@ class Origin:
     component: str
 
 
+class Follower(Protocol):
+    """Is shown the newest structure of every request."""
+
+    def update(self, n_structures: int, last: Structure, times: StepTimes) -> None:
+        """Hear how many structures have been served, and how the last one was."""
+
+
 class StepLog:
     """Numbers the structures served and reports them: file, status line, both or none."""
 
-    def __init__(self, log_every: int, status: StepLine | None, first_seq: int = 0) -> None:
+    def __init__(self, log_every: int, status: Follower | None, first_seq: int = 0) -> None:
         self.log_every = log_every
         self.status = status
         self.n_structures = first_seq  # of a run that is continued: not 0
@@ -113,10 +121,20 @@ class StepLine(StatusLine):
         of_all = f"/{self.expected}" if self.expected else ""
         text = f"step {n_structures}{of_all}  {rate:.1f} steps/s"
         text += f"  {times.evaluate_ms:.2f} ms evaluation  E = {last.energy_ev:.4f} eV"
-        between = [last.contributions[k] for k in BOUND_PARTS if k in last.contributions]
-        if between:
-            text += f"  binding {sum(part.energy_ev for part in between):+.4f} eV"
-        self.show(text)
+        self.show("  ".join([text, *words_of(last)]))
+
+
+def words_of(structure: Structure) -> list[str]:
+    """Say what there is of binding energy, largest novelty and uncertainty, for a status line."""
+    words = []
+    if structure.binding_energy_ev is not None:
+        words.append(f"binding {structure.binding_energy_ev:+.4f} eV")
+    if structure.novelty:
+        part, value = max(structure.novelty.items(), key=lambda item: item[1])
+        words.append(f"novelty {value:.2f} ({part})")
+    if (forces := structure.uncertainty_ev_per_ang.get(TOTAL)) is not None:
+        words.append(f"forces ± {forces:.3f} eV/Å")
+    return words
 
 
 class EventWriter:
@@ -176,16 +194,18 @@ def configure(
     terminal: TextIO | None = None,
     rotation: Rotation | None = None,
     other_status: StatusLine | None = None,
+    status_line: bool = True,
 ) -> StepLine | None:
     """Set up structlog for a run; return the status line to update, None when ``quiet``.
 
-    Where another status line is shown instead, it is cleared before every event.
+    Where another status line is shown instead, it is cleared before every event; without
+    ``status_line`` there is none.
 
     Raises:
         InputError: the log file cannot be written.
     """
     terminal = terminal or sys.stderr
-    status = None if quiet or other_status else StepLine(terminal)
+    status = StepLine(terminal) if status_line and not (quiet or other_status) else None
     file = LogFile(log_file, rotation) if log_file else None
     writer = EventWriter(file, None if quiet else terminal, other_status or status)
     structlog.configure(processors=[writer], cache_logger_on_first_use=False)

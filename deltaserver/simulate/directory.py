@@ -18,6 +18,7 @@ INPUT_NAME = "input.xml"
 LOG_NAME = "deltaserver.jsonl"
 FRAME_NAME = "blow_up.xyz"
 LOCK_NAME = "run.lock"
+LEARNING_NAME = "learning"  # what the run's model was taught on the way
 LOCK_PATIENCE_S = 60.0  # how long an i-PI whose daemon was killed may take to end
 OF_ONE_RUN = (LOG_NAME, IPI_LOG, RESTART_NAME, CONTINUED_INPUT, FRAME_NAME, RUN_FILE)
 OURS = (*OF_ONE_RUN, INPUT_NAME, LOCK_NAME, EXIT_FILE)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from deltaserver.arrays import Floats
 from deltaserver.model.force_field import ForceField
-from deltaserver.serve.answer import Request
+from deltaserver.serve.answer import Request, Structure
+from deltaserver.serve.telemetry import StepTimes, words_of
 from deltaserver.simulate.blowup import DriftWatch, GeometryWatch, Limits
 from deltaserver.simulate.ipi.input import IpiInput
 from deltaserver.simulate.progress import UPDATE_EVERY_S, Progress, ProgressLine, PropertiesTail
@@ -35,13 +34,7 @@ class Monitor:
         limits: Limits,
         line: ProgressLine | None,
     ) -> None:
-        if not model.one_complex:  # of many molecules one may evaporate
-            limits = replace(limits, separation_ang=math.inf)
-        self.geometry = (
-            GeometryWatch(model.numbers, model.molecules, limits, model.periodic)
-            if ipi_input.dynamics
-            else None
-        )
+        self.geometry = GeometryWatch.of(model, limits) if ipi_input.dynamics else None
         names, steps = ipi_input.outputs(ipi_input.properties), ipi_input.properties_steps
         self.tails = [PropertiesTail(directory / name, steps) for name in names]
         self.drifts = [
@@ -66,6 +59,10 @@ class Monitor:
             self.geometry.check(positions, cells)
         if time.monotonic() - self._looked_at >= UPDATE_EVERY_S:
             self.look()
+
+    def update(self, n_structures: int, last: Structure, times: StepTimes) -> None:
+        """Take in the newest structure's result: binding energy, novelty, uncertainty."""
+        self.progress.words = words_of(last)
 
     def look(self, final: bool = False) -> None:
         """Read what i-PI has written since the last look, and show it."""

@@ -114,6 +114,7 @@ class Progress:
         self.first_conserved_ev: float | None = None
         self._began: tuple[float, int] | None = None
         self.point: Point | None = None
+        self.words: list[str] = []  # of the newest structure: binding energy, novelty, …
 
     def add(self, points: Sequence[Point]) -> None:
         """Take in new points."""
@@ -159,7 +160,7 @@ class Progress:
             words.append(f"{rate:.1f} steps/s")
             if self.total:
                 words.append(f"{duration((self.total - point.step) / rate)} left")
-        return "  ".join(words)
+        return "  ".join([*words, *self.words])
 
 
 def duration(seconds: float) -> str:

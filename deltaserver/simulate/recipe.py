@@ -6,8 +6,8 @@ directory and i-PI needs no other file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 from xml.sax.saxutils import escape
 
@@ -16,6 +16,7 @@ import numpy as np
 from deltaserver.arrays import Floats
 from deltaserver.errors import InputError
 from deltaserver.molecules.elements import SYMBOLS
+from deltaserver.simulate.ipi.plugin import PES_PATH, parameters_text
 from deltaserver.textio.species import parse_species
 
 Kind = Literal["nvt", "nve", "npt", "pimd", "remd", "mts", "ramp"]
@@ -51,6 +52,7 @@ class Recipe:
         energies_every: steps between lines of properties and contributions; None: every step in
             a short run, every 5 fs in a longer one.
         checkpoint_every: steps.
+        plugin: whether i-PI evaluates the model in its own process, without a socket.
     """
 
     kind: Kind
@@ -68,6 +70,7 @@ class Recipe:
     checkpoint_every: int = 1000
     pressure_bar: float = 1.0
     barostat_tau_fs: float = 500.0
+    plugin: bool = False
 
     def __post_init__(self) -> None:
         needed = {"remd": "two or more", "ramp": "two: start and end"}.get(self.kind, "one")
@@ -107,6 +110,7 @@ class Subject:
         parts: contributions to write, by the name that the daemon's extras give them.
         symbols: of the atoms, ``D`` and ``T`` for isotopes; those of the numbers if none are given.
         cell_ang: lattice vectors in columns, Å, of what repeats; None is a complex in vacuum.
+        parameters: of the plug-in, where there is no socket.
     """
 
     slug: str
@@ -117,6 +121,7 @@ class Subject:
     parts: tuple[str, ...]
     symbols: tuple[str, ...] = ()
     cell_ang: Floats | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         cell = self.cell_ang
@@ -141,7 +146,7 @@ def render(recipe: Recipe, subject: Subject, address: str = "delta") -> str:
 {_output(recipe, subject)}
   <total_steps>{recipe.steps}</total_steps>
   <prng><seed>{recipe.seed}</seed></prng>
-{_sockets(recipe, address)}
+{_forcefields(recipe, subject, address)}
 {_systems(recipe, subject)}
 </simulation>
 """
@@ -153,17 +158,23 @@ def socket_names(kind: Kind, address: str) -> tuple[str, ...]:
 
 
 def _comment(recipe: Recipe, subject: Subject, address: str) -> str:
-    sockets = " ".join(f"-s unix:{name}" for name in socket_names(recipe.kind, address))
     kelvin = ", ".join(f"{t:g}" for t in recipe.temperatures_k)
     text = f"""{subject.title}: {recipe.kind}, {kelvin} K, {recipe.timestep_fs:g} fs.
      One command runs it:
          deltaserver simulate FILE.xml -m {subject.models}
-     or the daemon in one terminal and i-PI in another, in any order:
-         deltaserver -m {subject.models} {sockets}
-         i-pi FILE.xml"""
+     {_by_hand(recipe, subject, address)}"""
     if subject.cell_ang is None:
         text += "\n     i-PI has no open cell: the complex floats in a cell far larger than itself."
     return f"<!-- {text.replace('--', '- -')} -->"  # XML has no -- in comments
+
+
+def _by_hand(recipe: Recipe, subject: Subject, address: str) -> str:
+    if recipe.plugin:
+        return "or i-PI alone, where deltaserver is installed:\n         i-pi FILE.xml"
+    sockets = " ".join(f"-s unix:{name}" for name in socket_names(recipe.kind, address))
+    return f"""or the daemon in one terminal and i-PI in another, in any order:
+         deltaserver -m {subject.models} {sockets}
+         i-pi FILE.xml"""
 
 
 def _attributes(recipe: Recipe) -> str:
@@ -206,12 +217,31 @@ def _output(recipe: Recipe, subject: Subject) -> str:
     return "\n".join(lines)
 
 
-def _sockets(recipe: Recipe, address: str) -> str:
-    if recipe.kind != "mts":
-        batch = {"pimd": recipe.n_beads, "remd": len(recipe.temperatures_k)}.get(recipe.kind, 1)
-        return _socket("delta", address, batch)
-    inner, outer = socket_names(recipe.kind, address)
-    return "\n".join((_socket(INNER, inner, 1, "fragments"), _socket(OUTER, outer, 1, "binding")))
+def _forcefields(recipe: Recipe, subject: Subject, address: str) -> str:
+    batch = {"pimd": recipe.n_beads, "remd": len(recipe.temperatures_k)}.get(recipe.kind, 1)
+    parts = {"delta": None} if recipe.kind != "mts" else {INNER: "fragments", OUTER: "binding"}
+    addresses = socket_names(recipe.kind, address)
+    return "\n".join(
+        _direct(name, batch, subject.parameters, component)
+        if recipe.plugin
+        else _socket(name, where, batch, component)
+        for (name, component), where in zip(parts.items(), addresses, strict=True)
+    )
+
+
+def _direct(name: str, batch: int, known: Mapping[str, str], component: str | None) -> str:
+    """Write a force field in i-PI's own process; ``threaded`` it never waits for a full batch."""
+    parameters = dict(known) | ({"component": component} if component else {})
+    threaded = ' threaded="True"' if batch > 1 else ""
+    lines = [
+        f'  <ffdirect name="{name}" pbc="false"{threaded}>',
+        "    <pes>custom</pes>",
+        f"    <pes_path>{escape(str(PES_PATH))}</pes_path>",
+        f"    <parameters>{escape(parameters_text(parameters))}</parameters>",
+    ]
+    if batch > 1:
+        lines.append(f"    <batch_size>{batch}</batch_size>")
+    return "\n".join([*lines, "  </ffdirect>"])
 
 
 def _socket(name: str, address: str, batch: int, component: str | None = None) -> str:

@@ -45,7 +45,7 @@ class RunRecord:
         restarts: where it was continued, in order.
         version: of deltaserver.
         serve: names of the sockets that are served, where not all are.
-        device, threads, extras: what the daemon was told; see its options.
+        device, threads, extras, storage: what the daemon was told; see its options.
         first_missing: structures that the first evaluation sent fewer than a step does, because
             all beads began at the same place and were sent as one.
     """
@@ -68,6 +68,7 @@ class RunRecord:
     device: str | None = None
     threads: int | None = None
     extras: str = "summary"
+    storage: str = "auto"
     first_missing: int = 0
 
 

@@ -25,7 +25,7 @@ class RunOptions:
             runs, every tenth in long ones.
         limits: beyond which the run has blown up.
         guard: what the daemon refuses.
-        device, threads, extras: what the daemon is told; None: as the record says.
+        device, threads, extras, storage: what the daemon is told; None: as the record says.
     """
 
     log_every: int | None = None
@@ -34,6 +34,7 @@ class RunOptions:
     device: str | None = None
     threads: int | None = None
     extras: str | None = None
+    storage: str | None = None
 
 
 @dataclass(frozen=True)

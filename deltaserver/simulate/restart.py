@@ -12,9 +12,14 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from deltaserver.arrays import Floats
 from deltaserver.errors import InputError
 from deltaserver.simulate.ipi.input import IpiInput, set_child
+from deltaserver.simulate.ipi.plugin import plugins
 from deltaserver.simulate.ipi.records import Reader, log_records, records_of
+from deltaserver.units import BOHR_ANG
 
 RESTART_NAME = "RESTART"
 CONTINUED_INPUT = "restart.xml"
@@ -55,7 +60,7 @@ def continued_input(state: RestartState, ipi_input: IpiInput) -> str:
     """Return the state as an input, with the input's number of steps and its sockets.
 
     Raises:
-        InputError: nothing is left to be done.
+        InputError: nothing is left to be done, or the model was evaluated elsewhere.
     """
     total = ipi_input.total_steps
     if total is not None:
@@ -74,7 +79,30 @@ def continued_input(state: RestartState, ipi_input: IpiInput) -> str:
             value = None if ours is None else ours.findtext(key)
             if value is not None:
                 set_child(node, key, value)
+    _continue_plugins(state, root)
     return ElementTree.tostring(state.root, encoding="unicode")
+
+
+def last_positions(path: Path, n_atoms: int) -> Floats | None:
+    """Return the first bead of a state's first system, (N, 3), Å; None if it cannot be read."""
+    state = _read_state(path)
+    text = "" if state is None else state.root.findtext(".//beads/q") or ""
+    bohr = [float(word) for word in text.strip(" []\n").split(",") if word.strip()]
+    if len(bohr) < 3 * n_atoms:
+        return None
+    return BOHR_ANG * np.array(bohr[: 3 * n_atoms]).reshape(n_atoms, 3)
+
+
+def _continue_plugins(state: RestartState, root: ElementTree.Element) -> None:
+    """Tell a state's plug-ins what those of the input are told."""
+    original = {node.get("name", "").strip(): node for node in plugins(root)}
+    ours = {node.get("name", "").strip(): node for node in plugins(state.root)}
+    if original.keys() != ours.keys():
+        raise InputError(
+            f"{state.path}: was begun {'with' if ours else 'without'} --plugin; resume it so"
+        )
+    for name, node in ours.items():
+        set_child(node, "parameters", original[name].findtext("parameters") or "{}")
 
 
 def cut_outputs(directory: Path, ipi_input: IpiInput, step: int) -> dict[str, int]:

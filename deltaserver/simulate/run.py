@@ -19,6 +19,7 @@ from deltaserver.errors import (
     EndedEarlyError,
     GeometryError,
     GuardError,
+    NoveltyError,
 )
 from deltaserver.model.engines import Backend
 from deltaserver.model.force_field import ForceField
@@ -39,6 +40,7 @@ from deltaserver.simulate.directory import (
     refuse_strangers,
     set_old_files_aside,
 )
+from deltaserver.simulate.inside import PluginTold, Watched
 from deltaserver.simulate.ipi.input import IpiInput
 from deltaserver.simulate.ipi.process import Farewell, ipi_process
 from deltaserver.simulate.monitor import FirstRound, Monitor
@@ -54,11 +56,13 @@ from deltaserver.simulate.record import (
 from deltaserver.simulate.request import RunOptions
 from deltaserver.simulate.restart import (
     CONTINUED_INPUT,
+    RESTART_NAME,
     RestartState,
     continued_input,
     cut_log,
     cut_outputs,
     find_restart,
+    last_positions,
     next_seq,
 )
 from deltaserver.textio.xyz_frames import xyz_text
@@ -77,6 +81,7 @@ class RunPlan:
         directory: where it runs.
         resume: continue what is there.
         options: what else the run was told.
+        models: what is served, if not what the record says: learned from that on the way.
     """
 
     ipi_input: IpiInput
@@ -84,6 +89,7 @@ class RunPlan:
     directory: Path
     resume: bool
     options: RunOptions
+    models: Path | None = None
 
     @property
     def backend(self) -> Backend:
@@ -104,6 +110,7 @@ def run(plan: RunPlan, model: ForceField, notes: list[str], quiet: bool) -> RunR
 
     Raises:
         GuardError: the run has blown up; the frame is written and the record says so.
+        NoveltyError: the run has left what is known, and is to be continued when that is learned.
         EndedEarlyError: i-PI has ended in order, before the last step.
         KeyboardInterrupt: a signal has stopped it.
         InputError: the directory holds other files than a run's.
@@ -113,19 +120,28 @@ def run(plan: RunPlan, model: ForceField, notes: list[str], quiet: bool) -> RunR
     make_directory(plan.directory)
     with stoppable_once() as ending, lock(plan.directory) as lock_fd:
         state = find_restart(plan.directory, plan.ipi_input) if plan.resume else None
+        if state is not None and state.step >= plan.ipi_input.last_step:
+            return _finished_before(plan, state)
         start = Start(state, _first_seq(plan, state))
+        if plan.ipi_input.has_plugin:
+            plan = _told(plan, start)
         record = _prepare(plan, start)
         line = None if quiet else ProgressLine()
         telemetry.configure(plan.directory / LOG_NAME, quiet=quiet, other_status=line)
-        announce(model, Path(plan.record.models), plan.backend, notes)
+        if not plan.ipi_input.has_plugin:  # which says so itself
+            announce(model, plan.models or Path(plan.record.models), plan.backend, notes)
         _log_resumed(plan, start)
         monitor = Monitor(plan.ipi_input, plan.directory, model, plan.options.limits, line)
-        if state is None:
+        if state is None and not plan.ipi_input.has_plugin:
             per_step = plan.ipi_input.structures_per_step
             monitor.first_round = FirstRound(per_step, partial(_note_missing, plan, record))
         try:
-            farewell = _serve(plan, model, monitor, start, (lock_fd, ending))
+            serve = _follow if plan.ipi_input.has_plugin else _serve
+            farewell = serve(plan, model, monitor, start, (lock_fd, ending))
         except (GuardError, GeometryError) as error:
+            if isinstance(error, NoveltyError) and error.way is not None:
+                _conclude(plan, record, monitor, "stopped", " ".join(str(error).split()))
+                raise  # to learn from it: nothing has blown up
             if monitor.n_seen <= 1:  # it never ran: the start structure is at fault
                 _conclude(plan, record, monitor, "failed", " ".join(str(error).split()))
                 raise
@@ -137,6 +153,14 @@ def run(plan: RunPlan, model: ForceField, notes: list[str], quiet: bool) -> RunR
             _conclude(plan, record, monitor, "failed", " ".join(str(error).split()))
             raise
         return _part(plan, record, monitor, farewell)
+
+
+def _finished_before(plan: RunPlan, state: RestartState) -> RunRecord:
+    """Conclude a run that was killed when i-PI had done its last step, and nobody said so."""
+    record = read_record(plan.directory) or plan.record
+    done = replace(record, status="finished", step=state.step, reason=None)
+    write_record(done, plan.directory)
+    return done
 
 
 def _part(plan: RunPlan, record: RunRecord, monitor: Monitor, farewell: Farewell) -> RunRecord:
@@ -168,8 +192,6 @@ def _serve(
 ) -> Farewell:
     """Serve i-PI to its end; ``held`` is the lock's descriptor, and what silences signals."""
     ipi_input, record = plan.ipi_input, plan.record
-    total = ipi_input.last_step * ipi_input.structures_per_step
-    log_every = plan.options.log_every or (LONG_RUN_LOG_EVERY if total > LONG_RUN_STEPS else 1)
     # What is continued was compared with the model's molecule when it began.
     check = plan.options.guard.structure_check and start.state is None
     settings = ServeSettings(
@@ -182,7 +204,7 @@ def _serve(
             frame_file=frame_beside(plan.directory / LOG_NAME),
         ),
     )
-    steps = telemetry.StepLog(log_every, None, start.first_seq)
+    steps = telemetry.StepLog(_log_every(plan), monitor, start.first_seq)
     daemon = Daemon(model, settings, steps, inspect=monitor)
     name = INPUT_NAME if start.state is None else CONTINUED_INPUT
     lock_fd, ending = held
@@ -196,6 +218,41 @@ def _serve(
             structlog.get_logger().info("stopping i-pi", pid=ipi.pid)
             raise KeyboardInterrupt  # the run is not done: no script should go on
     return ipi.farewell()
+
+
+def _follow(
+    plan: RunPlan,
+    model: ForceField,
+    monitor: Monitor,
+    start: Start,
+    held: tuple[int, threading.Event],
+) -> Farewell:
+    """Watch an i-PI that evaluates the model itself; ``held`` as in :func:`_serve`."""
+    name = INPUT_NAME if start.state is None else CONTINUED_INPUT
+    lock_fd, ending = held
+    watched = Watched(plan.directory / LOG_NAME, start.first_seq)
+    addresses = plan.ipi_input.all_addresses
+    with ipi_process(plan.directory, name, addresses, (lock_fd,), ending) as ipi:
+        watched.follow(ipi, monitor)
+    return ipi.farewell()
+
+
+def _told(plan: RunPlan, start: Start) -> RunPlan:
+    """Tell the plug-in what the daemon would be told."""
+    plugin = PluginTold(
+        plan.record,
+        plan.options,
+        plan.directory / LOG_NAME,
+        _log_every(plan),
+        start.first_seq,
+        resumed=start.state is not None,
+    )
+    return replace(plan, ipi_input=plugin.tell(plan.ipi_input))
+
+
+def _log_every(plan: RunPlan) -> int:
+    total = plan.ipi_input.last_step * plan.ipi_input.structures_per_step
+    return plan.options.log_every or (LONG_RUN_LOG_EVERY if total > LONG_RUN_STEPS else 1)
 
 
 def _extras(name: str) -> Extras:
@@ -287,6 +344,8 @@ def _blown_up(
         monitor.look(final=True)
     found = error.positions_ang if isinstance(error, BlowUpError) else None
     positions = monitor.last_positions if found is None else found
+    if positions is None:  # seen by a plug-in, which has not refused them
+        positions = last_positions(plan.directory / RESTART_NAME, model.n_atoms)
     reason = " ".join(str(error).split())
     frame = None
     if positions is not None:

@@ -12,7 +12,8 @@ import numpy as np
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.errors import DataError, InputError
 from deltaserver.model.composite import CompositeModel
-from deltaserver.model.manifest import FORMAT, MANIFEST_NAME, format_atoms
+from deltaserver.model.directories import MANIFEST_NAME
+from deltaserver.model.manifest import FORMAT, format_atoms
 from deltaserver.model.trust.stored_frame import CHECK_NAME, store
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.textio.journal import changed, write_atomically

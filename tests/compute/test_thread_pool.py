@@ -18,6 +18,14 @@ def test_results_come_in_the_order_of_the_items(pool, n_items):
     )
 
 
+def test_a_pool_that_is_limited_to_one_thread_uses_no_other():
+    pool = ThreadPool(3)
+    pool.limit(1)
+    assert set(pool.map(lambda _: threading.get_ident(), range(9))) == {threading.get_ident()}
+    pool.limit(7)
+    assert pool.n_threads == 3
+
+
 def test_two_threads_share_a_list():
     together = threading.Barrier(2, timeout=60)
 

@@ -20,8 +20,9 @@ from deltaserver.errors import (
     ProtocolError,
     UnitError,
 )
+from deltaserver.model.directories import MANIFEST_NAME
 from deltaserver.model.files.parameters import read_parameters
-from deltaserver.model.manifest import MANIFEST_NAME, read_manifest
+from deltaserver.model.manifest import read_manifest
 from deltaserver.model.sgdml import SGDMLModel, resolve_units
 from deltaserver.serve.protocol import ClientProtocol, Closed, ForceRequest, Introduced
 from deltaserver.serve.wire import CELL_BYTES, MAX_BATCH_SIZE, MAX_INIT_LENGTH, force_ready

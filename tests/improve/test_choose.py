@@ -55,6 +55,14 @@ def test_covariance_is_the_spread_squared_on_its_diagonal(doubt):
     assert np.linalg.eigvalsh(c).min() > -1e-6
 
 
+def test_what_must_be_taken_is_taken_first(doubt):
+    """Also a training frame, which tells nothing; and nothing is taken that is like it then."""
+    x = np.concatenate([water_dimer(160).positions[:1], frames().positions[:20]])
+    found = choose(doubt, x, np.full(21, 0.1), 4, first=0)
+    assert found.places[0] == 0
+    assert len(set(found.places.tolist())) == 4
+
+
 def test_without_candidates_nothing_is_chosen(doubt):
     assert not len(choose(doubt, np.zeros((0, 6, 3)), np.zeros(0), 5).places)
 

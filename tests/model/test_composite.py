@@ -420,3 +420,21 @@ def test_warming_up_148_atoms_in_a_cell():
     inverse = inverse_distances(x, 10.0 * np.eye(3))
     assert 1.0 / inverse.min() < 10.0 * np.sqrt(3.0) / 2.0
     assert 1.0 / inverse.max() > 0.1
+
+
+def test_lone_atoms_contribute_their_energies_and_nothing_else():
+    ions = tuple(Fragment(f"ion{k}", np.array([k]), IsolatedAtom(11, -0.5 - k)) for k in range(5))
+    model = CompositeModel(ions, None)
+    x = np.random.default_rng(0).normal(size=(3, 5, 3))
+    for batch in (x, x[:2], x):
+        found = model.evaluate(batch)
+        assert list(found.contributions) == [ion.name for ion in ions]
+        assert found.energy == pytest.approx(np.full(len(batch), -12.5), abs=1e-14)
+        assert not found.forces.any()
+        assert found.virial.shape == (len(batch), 3, 3)
+        found.forces[:] = 1.0  # its own: nothing that others see
+        assert not found.contributions["ion0"].forces.any()
+    one = model.evaluate(x[0], "ion3")
+    assert one.energy == -3.5
+    assert list(one.contributions) == ["ion3"]
+    assert one.contributions["ion3"].forces.shape == (5, 3)

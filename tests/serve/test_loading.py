@@ -3,6 +3,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numba
@@ -11,7 +12,8 @@ import pytest
 import deltaserver
 from deltaserver.compute import jit
 from deltaserver.model import loops
-from deltaserver.serve.loading import default_threads
+from deltaserver.model.composite import CompositeModel
+from deltaserver.serve.loading import default_threads, load_model, settle_threads
 from tests.integration.conftest import DIMER
 
 LOAD = """
@@ -23,8 +25,8 @@ print(model.compiled)
 """
 
 
-@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 2), (64, 2)])
-def test_two_threads_where_two_cores_may_be_used(monkeypatch, cores, threads):
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 2), (64, 4)])
+def test_up_to_four_threads_are_tried(monkeypatch, cores, threads):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
     assert default_threads() == threads
@@ -35,6 +37,45 @@ def test_omp_num_threads_is_obeyed(monkeypatch, told, threads):
     monkeypatch.setenv("OMP_NUM_THREADS", told)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     assert default_threads() == threads
+
+
+class Timed:
+    """A model that takes as long as it is told with each number of threads."""
+
+    lattices, n_atoms, n_all = (), 3, 4
+
+    def __init__(self, seconds):
+        self.seconds, self.n_threads = seconds, len(seconds)
+
+    def use_threads(self, n):
+        self.n_threads = n
+
+    def evaluate(self, positions):
+        time.sleep(self.seconds[self.n_threads - 1])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [((0.03, 0.06), 1), ((0.06, 0.02), 2), ((0.06, 0.03, 0.029), 2), ((0.03,), 1)],
+)
+def test_as_many_threads_as_are_worth_it(seconds, chosen):
+    model = Timed(seconds)
+    times = settle_threads(model)
+    assert model.n_threads == chosen
+    assert sorted(times) == (list(range(1, len(seconds) + 1)) if len(seconds) > 1 else [])
+    assert all(times[n] >= 1e3 * seconds[n - 1] for n in times)
+
+
+def test_a_number_that_is_told_is_not_measured(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    model, _ = load_model(DIMER, "total", threads=2)
+    assert not model.thread_times_ms
+
+
+def test_a_small_model_uses_one_thread():
+    model = CompositeModel.load(DIMER, threads=3)
+    model.use_threads(2)
+    assert model.n_threads == 1
 
 
 def load(cache=None):

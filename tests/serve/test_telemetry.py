@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,22 @@ def test_the_status_line_is_rewritten_in_place_and_padded():
     assert "binding +0.2500 eV" in second
     assert len(second) == len(first)  # the rest of the longer line is wiped out
     assert "\n" not in terminal.getvalue()
+
+
+def test_the_status_line_tells_how_far_the_forces_can_be_trusted():
+    terminal = Terminal()
+    line, now = status(terminal)
+    now[0] = 2.0
+    trust = {"novelty": {"water": 0.5, "binding": 1.25}, "uncertainty_ev_per_ang": {"total": 0.02}}
+    line.update(10, replace(structure(), **trust), TIMES)
+    told = "binding +0.2500 eV  novelty 1.25 (binding)  forces ± 0.020 eV/Å"
+    assert terminal.getvalue().endswith(told)
+
+
+def test_the_binding_energy_is_prior_and_binding():
+    parts = {"prior": Contribution(-0.5, 0.1), "binding": Contribution(0.125, 0.1)}
+    assert Structure(-0.375, parts).binding_energy_ev == -0.375
+    assert Structure(-1.0, {"full": Contribution(-1.0, 0.5)}).binding_energy_ev is None
 
 
 def test_the_status_line_makes_room_for_other_lines():

@@ -90,6 +90,8 @@ def test_the_line_says_what_matters():
     assert run.text() == (
         "step 250/1000  0.12 ps  301 K  conserved -99.9950 eV (+0.0050)  25.0 steps/s  0:30 left"
     )
+    run.words = ["binding -0.1400 eV", "novelty 0.50 (binding)"]
+    assert run.text().endswith("0:30 left  binding -0.1400 eV  novelty 0.50 (binding)")
     assert duration(7507.2) == "2:05:07"
 
 

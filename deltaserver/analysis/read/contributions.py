@@ -4,34 +4,50 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver import plots
 from deltaserver.arrays import Floats
 from deltaserver.errors import DataError
-from deltaserver.model.manifest import WHOLE_MODEL_PARTS
+from deltaserver.model.manifest import BOUND_PARTS, WHOLE_MODEL_PARTS
 
 TOTAL = "total"
+E_BINDING = "E_b"  # in tables: prior and binding together
+UNCERTAINTY = "uncertainty_ev_per_ang"  # as the log names it
 
 
 @dataclass(frozen=True)
 class Series:
-    """One part along the logged structures: energies in eV, force RMS in eV/Å, shape (T,)."""
+    """One part along the logged structures, each array of shape (T,).
+
+    Attributes:
+        seq: number of the structure.
+        energy: eV.
+        force_rms: eV/Å; NaN of the total.
+        novelty: see :mod:`deltaserver.model.trust.novelty`; NaN where the log has none.
+        uncertainty: of the forces, eV/Å; NaN where the model is not calibrated.
+    """
 
     seq: NDArray[np.int64]
     energy: Floats
     force_rms: Floats
+    novelty: Floats
+    uncertainty: Floats
 
     def before(self, seq: int) -> Series:
         """Return the structures whose number is below ``seq``."""
         kept = self.seq < seq
-        return Series(self.seq[kept], self.energy[kept], self.force_rms[kept])
+        return Series(*(getattr(self, field.name)[kept] for field in fields(self)))
+
+
+def known(values: Floats) -> bool:
+    """Tell whether a series has any value of a quantity."""
+    return bool(np.isfinite(values).any())
 
 
 def read_log(path: Path) -> dict[str, Series]:
@@ -42,22 +58,37 @@ def read_log(path: Path) -> dict[str, Series]:
     Raises:
         DataError: no such file, no ``step`` events in it, or a line that is no JSON.
     """
-    rows: dict[str, list[tuple[int, float, float]]] = {}
+    rows: dict[str, list[tuple[float, ...]]] = {}
     for number, record in _steps(path):
         try:
-            seq = int(record["seq"])
-            rows.setdefault(TOTAL, []).append((seq, float(record["energy_ev"]), np.nan))
-            for name, part in _parts(record).items():
-                row = (seq, float(part["energy_ev"]), float(part["force_rms_ev_per_ang"]))
-                rows.setdefault(name, []).append(row)
-        except (KeyError, TypeError, ValueError) as error:
+            seq, novelty = int(record["seq"]), record.get("novelty", {})
+            uncertainty = record.get(UNCERTAINTY, {})
+            parts = {TOTAL: {**record, "force_rms_ev_per_ang": np.nan}, **_parts(record)}
+            for name, part in parts.items():
+                values = (part["energy_ev"], part["force_rms_ev_per_ang"])
+                trust = (novelty.get(name, np.nan), uncertainty.get(name, np.nan))
+                rows.setdefault(name, []).append((seq, *map(float, (*values, *trust))))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: line {number} is a step that lacks {error}") from error
     if not rows:
         raise DataError(f"{path}: no step events; expected a log written with --log-file")
-    return {
-        name: Series(np.array([s for s, _, _ in r]), *np.array([(e, f) for _, e, f in r]).T)
-        for name, r in rows.items()
-    }
+    columns = {name: np.array(values).T for name, values in rows.items()}
+    return {name: Series(c[0].astype(np.int64), *c[1:]) for name, c in columns.items()}
+
+
+def binding_energy(series: Mapping[str, Series]) -> Series | None:
+    """Return E_b, the prior and what the binding model adds to it; None where neither is served.
+
+    Its force RMS is not known: those of the two do not add. Its novelty and uncertainty are the
+    binding model's.
+    """
+    parts = [series[name] for name in BOUND_PARTS if name in series]
+    if not parts or len({len(part.seq) for part in parts}) > 1:
+        return None
+    last = parts[-1]
+    energy = np.sum([part.energy for part in parts], axis=0)
+    force_rms = last.force_rms if len(parts) == 1 else np.full(len(energy), np.nan)
+    return Series(last.seq, energy, force_rms, last.novelty, last.uncertainty)
 
 
 def _steps(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -87,24 +118,46 @@ def _parts(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def table(series: Mapping[str, Series]) -> str:
-    """Format mean, standard deviation and range of every part as a text table."""
-    width = max(len(name) for name in series)
-    lines = [
-        f"{'part':<{width}}  {'mean E / eV':>14}  {'std / eV':>9}  {'min / eV':>14}  "
-        f"{'max / eV':>14}  {'force RMS / eV/Å':>16}  {'steps':>8}"
+    """Format every part's mean, standard deviation and range as a text table.
+
+    Where prior and binding are two, their sum is a row of its own; largest novelty and mean
+    uncertainty are columns where the log has them.
+    """
+    shown = dict(series)
+    if len(set(BOUND_PARTS) & set(series)) > 1 and (bound := binding_energy(series)):
+        shown[E_BINDING] = bound
+    columns = [_Column("mean E / eV", 14, lambda s: f"{s.energy.mean():.5f}"),
+               _Column("std / eV", 9, lambda s: f"{s.energy.std():.5f}"),
+               _Column("min / eV", 14, lambda s: f"{s.energy.min():.5f}"),
+               _Column("max / eV", 14, lambda s: f"{s.energy.max():.5f}"),
+               _Column("force RMS / eV/Å", 16, lambda s: _number(s.force_rms, np.mean, 4)),
+               _Column("steps", 8, lambda s: str(len(s.energy)))]  # fmt: skip
+    if any(known(part.novelty) for part in shown.values()):
+        columns.append(_Column("novelty, max", 12, lambda s: _number(s.novelty, np.nanmax, 2)))
+    if any(known(part.uncertainty) for part in shown.values()):
+        columns.append(_Column("± eV/Å, mean", 12, lambda s: _number(s.uncertainty, np.nanmean, 4)))
+    width = max(len(name) for name in shown)
+    head = "  ".join([f"{'part':<{width}}", *(f"{c.title:>{c.width}}" for c in columns)])
+    rows = [
+        "  ".join([f"{name:<{width}}", *(f"{c.text(part):>{c.width}}" for c in columns)]).rstrip()
+        for name, part in shown.items()
     ]
-    for name, part in series.items():
-        rms = "" if np.isnan(part.force_rms).all() else f"{np.mean(part.force_rms):.4f}"
-        lines.append(
-            f"{name:<{width}}  {part.energy.mean():>14.5f}  {part.energy.std():>9.5f}  "
-            f"{part.energy.min():>14.5f}  {part.energy.max():>14.5f}  {rms:>16}  "
-            f"{len(part.energy):>8}"
-        )
-    return "\n".join(lines)
+    return "\n".join([head, *rows])
+
+
+@dataclass(frozen=True)
+class _Column:
+    title: str
+    width: int
+    text: Callable[[Series], str]
+
+
+def _number(values: Floats, reduced: Callable[[Floats], Any], digits: int) -> str:
+    return f"{reduced(values):.{digits}f}" if known(values) else ""
 
 
 def write_csv(series: Mapping[str, Series], path: Path) -> None:
-    """Write every logged number as ``part,seq,energy_ev,force_rms_ev_per_ang``."""
+    """Write every logged number, a row a part and structure; what is not known is ``nan``."""
     try:
         _write_rows(series, path)
     except OSError as error:
@@ -114,33 +167,8 @@ def write_csv(series: Mapping[str, Series], path: Path) -> None:
 def _write_rows(series: Mapping[str, Series], path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(("part", "seq", "energy_ev", "force_rms_ev_per_ang"))
+        named = ("energy_ev", "force_rms_ev_per_ang", "novelty", UNCERTAINTY)
+        writer.writerow(("part", "seq", *named))
         for name, part in series.items():
-            for row in zip(part.seq, part.energy, part.force_rms, strict=True):
+            for row in zip(*(getattr(part, field.name) for field in fields(part)), strict=True):
                 writer.writerow((name, *row))
-
-
-def plot(series: Mapping[str, Series], path: Path) -> None:
-    """Draw energies (each about its mean) and force RMS of every part along the run.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-        DataError: the figure cannot be written there.
-    """
-
-    def draw(figure: Any) -> None:
-        above, below = figure.subplots(2, 1, sharex=True)
-        for name, part in series.items():
-            style = {"color": "black", "linewidth": 0.8} if name == TOTAL else {"linewidth": 1.2}
-            mean = float(part.energy.mean())
-            above.plot(part.seq, part.energy - mean, label=f"{name} ({mean:.3f} eV)", **style)
-            if not np.isnan(part.force_rms).all():
-                below.plot(part.seq, part.force_rms, label=name)
-        above.set_ylabel("energy − mean / eV")
-        above.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-        below.set_ylabel("force RMS / eV Å⁻¹")
-        below.set_xlabel("structures served")
-        below.set_yscale("log")
-        below.legend()
-
-    plots.write(draw, [path], (7.0, 5.0))

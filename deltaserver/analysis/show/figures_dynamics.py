@@ -16,7 +16,6 @@ from deltaserver.plots import GREY, PALETTE, colours_of, save
 
 MAX_POINTS = 4000  # of a line along time: more cannot be seen, and make files large
 DASH_DOT = (0, (4, 2, 1, 2))
-ENERGY_COLOURS = {"total": "black"}
 
 
 def thin(*series: Floats) -> list[Floats]:
@@ -221,35 +220,3 @@ def draw_pairs(runs: Sequence[RunAnalysis], name: str, stem: Path) -> Path:
             left.legend()
 
     return save(draw, stem, (6.8, 2.9))
-
-
-def draw_contributions(found: RunAnalysis, stem: Path) -> Path:
-    """Draw the energy of every part about its mean, and the RMS of its forces, along the run."""
-    series = found.contributions
-
-    def draw(figure: Any) -> None:
-        above, below = figure.subplots(2, 1, sharex=True)
-        parts = [name for name in series if name != "total"]
-        for name in ["total", *parts]:
-            part = series[name]
-            colour = ENERGY_COLOURS.get(name) or PALETTE[parts.index(name) % len(PALETTE)]
-            x, energy, force = thin(part.seq.astype(np.float64), part.energy, part.force_rms)
-            mean = float(part.energy.mean())
-            label = f"{name.replace('_', ' ')} ({mean:.3f} eV)"
-            above.plot(
-                x,
-                energy - mean,
-                color=colour,
-                linewidth=0.8,
-                label=label,
-                zorder=1 if name == "total" else 2,
-            )
-            if not np.isnan(part.force_rms).all():
-                below.plot(x, force, color=colour, linewidth=0.8)
-        above.set_ylabel("energy − mean / eV")
-        below.set_ylabel("force RMS / eV Å$^{-1}$")
-        below.set_xlabel("structures served")
-        below.set_yscale("log")
-        figure.legend(*above.get_legend_handles_labels(), loc="outside upper left", ncols=4)
-
-    return save(draw, stem, (6.8, 4.2))

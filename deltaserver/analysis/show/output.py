@@ -8,9 +8,10 @@ from pathlib import Path
 
 from deltaserver.analysis.measure.definitions import SurfaceSpec
 from deltaserver.analysis.results import Analysis, RunAnalysis
-from deltaserver.analysis.show import figures, figures_dynamics, tables
+from deltaserver.analysis.show import figures, figures_contributions, figures_dynamics, tables
 from deltaserver.analysis.show.figures import EnergyUnit
 from deltaserver.analysis.show.report import write_report
+from deltaserver.plots import FORMATS
 
 SUMMARY_NAME = "summary.json"
 REPORT_NAME = "report.html"
@@ -26,6 +27,13 @@ MSAD_CAPTION = (
 PAIRS_CAPTION = (
     "Distances between the atoms of two groups. The density is normalised to ∫4πr²ρ dr = 1, as a "
     "complex in vacuum has no bulk density to divide by."
+)
+
+CONTRIBUTIONS_CAPTION = (
+    "what each fragment and the binding contribute; the legend has the means. E<sub>b</sub> is the "
+    "prior and what the binding model adds to it. Novelty is the distance from a part's training "
+    "set; beyond the dashed line the daemon warns. 68 % of the errors of the forces are within the "
+    "uncertainty."
 )
 
 
@@ -64,8 +72,9 @@ def _figures(
     for found, slug in zip(runs, tables.slugs(runs), strict=True):
         if found.contributions:
             name = f"contributions_{slug}" if len(runs) > 1 else "contributions"
-            path = figures_dynamics.draw_contributions(found, directory / name)
-            yield path, f"{found.run.label}: what each fragment and the binding contribute."
+            paths = [directory / f"{name}.{suffix}" for suffix in FORMATS]
+            figures_contributions.draw_contributions(found.contributions, paths)
+            yield paths[0], f"{html.escape(found.run.label)}: {CONTRIBUTIONS_CAPTION}"
 
 
 def _along_time(

@@ -18,13 +18,15 @@ from numpy.typing import NDArray
 
 import deltaserver
 from deltaserver.analysis.measure import rotation
+from deltaserver.analysis.read.contributions import binding_energy
 from deltaserver.analysis.results import Analysis, RunAnalysis
 from deltaserver.analysis.show.figures import EnergyUnit, label_of
-from deltaserver.analysis.show.report_page import PAGE, VIEWER, with_error
+from deltaserver.analysis.show.report_page import PAGE, VIEWER, number, with_error
 from deltaserver.analysis.show.tables import motion, summary_of
 from deltaserver.arrays import Floats
 from deltaserver.errors import DataError, MissingExtraError
 from deltaserver.plots import DPI
+from deltaserver.statistics.correlation import mean_of
 
 MAX_STRUCTURES = 300
 SCREEN_DPI = 115  # pixels of the page an inch of a figure
@@ -107,6 +109,11 @@ def _row(found: RunAnalysis, data: dict[str, Any]) -> dict[str, str]:
     row["intact"] = _intact(found)
     for name, values in data["variables"].items():
         row[f"{html.escape(name)} / {values['unit']}"] = with_error(values["mean"], values["error"])
+    if bound := binding_energy(found.contributions):
+        row["⟨E<sub>b</sub>⟩ / eV"] = with_error(*_mean_and_error(bound.energy))
+    told = data["contributions"].values()
+    if novelties := [part["largest_novelty"] for part in told if "largest_novelty" in part]:
+        row["largest novelty"] = number(max(novelties), 3)
     for guest, result in found.msads.items():
         fit = result.diffusion
         value = with_error(1e3 * fit.d_rad2_per_ps, 1e3 * fit.error_rad2_per_ps)
@@ -122,6 +129,11 @@ def _row(found: RunAnalysis, data: dict[str, Any]) -> dict[str, str]:
             scale * drift.ev_per_ps, scale * drift.error_ev_per_ps
         )
     return row
+
+
+def _mean_and_error(values: Floats) -> tuple[float, float]:
+    mean = mean_of(values)
+    return mean.value, mean.error
 
 
 def _intact(found: RunAnalysis) -> str:

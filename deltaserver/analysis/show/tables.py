@@ -188,11 +188,18 @@ def summary_of(found: RunAnalysis, unit: EnergyUnit) -> dict[str, Any]:
         "msad": {guest: msad_summary(result) for guest, result in found.msads.items()},
         "rdf": [_pair(pair) for pair in found.pairs],
         "thermo": _thermo(found),
-        "contributions": {
-            name: {"mean_ev": float(s.energy.mean()), "std_ev": float(s.energy.std())}
-            for name, s in found.contributions.items()
-        },
+        "contributions": {name: _contribution(s) for name, s in found.contributions.items()},
     }
+
+
+def _contribution(series: contributions.Series) -> dict[str, float]:
+    """Return mean and spread of a part's energy, and how far its forces could be trusted."""
+    told = {"mean_ev": float(series.energy.mean()), "std_ev": float(series.energy.std())}
+    if contributions.known(series.novelty):
+        told["largest_novelty"] = float(np.nanmax(series.novelty))
+    if contributions.known(series.uncertainty):
+        told["mean_uncertainty_ev_per_ang"] = float(np.nanmean(series.uncertainty))
+    return told
 
 
 def _variable(found: RunAnalysis, name: str) -> dict[str, Any]:

@@ -249,7 +249,7 @@ def complex_command(molecules: tuple[Path, ...], gap: float, seed: int, output: 
 def place_command(
     source: Path, gaps: str, count: int, held_out: tuple[int, ...], seed: int, output: Path
 ) -> None:
-    """Put the two molecules of DATASET together anew, in places that no dynamics goes to.
+    """Put the molecules of DATASET where no dynamics goes.
 
     The smaller one is turned at random and comes from any direction, or lies anywhere within the
     larger one where there is room. The command that labels them is printed.

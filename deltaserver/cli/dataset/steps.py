@@ -12,7 +12,7 @@ import click
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from deltaserver.cli.options.terminal import TaskLines
+    from deltaserver.cli.shell.terminal import TaskLines
     from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
     from deltaserver.datasets.workspace import Workspace
 
@@ -97,7 +97,7 @@ def progress_bars() -> Progress | TaskLines:
     Raises:
         MissingExtraError: a terminal, but no rich.
     """
-    from deltaserver.cli.options.terminal import MinuteLines, TaskLines
+    from deltaserver.cli.shell.terminal import MinuteLines, TaskLines
     from deltaserver.errors import MissingExtraError
 
     if not sys.stderr.isatty():

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from deltaserver.model.engines import STORAGES
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 Request = TypeVar("Request")
 Decorator = Callable[[Command], Command]
@@ -18,11 +20,20 @@ POSITIVE = click.FloatRange(min=0.0, min_open=True)
 AT_LEAST_0 = click.IntRange(min=0)
 AT_LEAST_1 = click.IntRange(min=1)
 
-MODELS = click.option("-m", "--models", type=PATH, required=True, help="Model directory.")
 DEVICE = click.option(
     "--device",
     metavar="DEVICE",
     help="Evaluate with torch on cpu, cuda, cuda:1, …, or auto: a GPU if there is one.",
+)
+STORAGE = click.option(
+    "--storage",
+    type=click.Choice(STORAGES),
+    default="auto",
+    show_default=True,
+    envvar="DELTASERVER_STORAGE",
+    help="Of training points. auto: in single precision where that costs less than 1e-4 of the "
+    "forces, native sGDML files excepted; single: those too; double: none. Sums stay double.  "
+    "[$DELTASERVER_STORAGE]",
 )
 QUIET = click.option("--quiet", is_flag=True, help="Nothing on the terminal but errors.")
 # Read by deltaserver.cli.app.main, which is there before a command's options are and after.

@@ -5,10 +5,8 @@ from __future__ import annotations
 import click
 
 from deltaserver.cli.options.common import POSITIVE, together
-from deltaserver.serve.settings import (
-    NOVELTY_LIMIT,
-    ON_EXTRAPOLATION,
-)
+from deltaserver.model.trust import NOVELTY_LIMIT
+from deltaserver.serve.settings import ON_EXTRAPOLATION
 
 GUARD_OPTIONS = together(
     click.option(
@@ -23,8 +21,8 @@ GUARD_OPTIONS = together(
         type=click.Choice(ON_EXTRAPOLATION),
         default="warn",
         show_default=True,
-        help="What to do with structures beyond a limit; ignore "
-        "computes neither novelty nor uncertainty.",
+        help="What to do with structures beyond a limit; label ends, labels, trains and goes on; "
+        "ignore computes neither novelty nor uncertainty.",
     ),
     click.option(
         "--novelty-limit",

@@ -139,7 +139,7 @@ def _spelt(names: Iterable[str]) -> str:
 
 def label_progress() -> Callable[[LabelProgress], None]:
     """Return what tells once a minute how far the labels are, and what was set aside."""
-    from deltaserver.cli.options.terminal import MinuteLines
+    from deltaserver.cli.shell.terminal import MinuteLines
 
     lines = MinuteLines(lambda line: click.echo(line, err=True))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -24,6 +25,17 @@ class NumpyEngine(Engine):
         self._pairs = PairDescriptor(len(parameters.numbers))
         self._sum = sum_of(parameters, self._pairs, pool)
         self._loops = self._sum.evaluator()
+
+    def single(self) -> NumpyEngine:
+        """Return the same engine with training points that are stored in single precision."""
+        found = copy.copy(self)
+        found._sum = self._sum.single()
+        found._loops = found._sum.evaluator()
+        return found
+
+    def gradient(self, descriptor: Floats) -> Floats:
+        """Return −∂E/∂D (B, D) of the kernel sum at descriptors (B, D), in units of std."""
+        return self._sum(descriptor)[1]
 
     @property
     def compiled(self) -> bool:

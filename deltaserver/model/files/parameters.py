@@ -75,6 +75,7 @@ class ModelParameters:
         energy_unit: ``e_unit`` of the file, or None where it does not say.
         blocks: weights of the descriptor's entries by fragment; None in a native sGDML model.
         linear: what the kernel sum is added to; None in a native sGDML model.
+        positions: the training frames (M, N, 3); None in a native sGDML model.
         uncertainty: how wrong its forces may be; None where the file does not say.
         source: where the model was read from, for messages.
     """
@@ -93,6 +94,7 @@ class ModelParameters:
     blocks: FragmentBlocks | None = None
     linear: Expansion | None = None
     uncertainty: UncertaintyBlock | None = None
+    positions: Floats | None = None
     source: str = "model"
 
 
@@ -189,6 +191,7 @@ def parse_parameters(arrays: Mapping[str, Any], source: str) -> ModelParameters:
         blocks=blocks,
         linear=_linear(arrays, kind, n_atoms, blocks, source),
         uncertainty=parse_uncertainty(arrays, n_train, source),
+        positions=floats(arrays, "R", source) if kind != NATIVE else None,
         source=source,
     )
 

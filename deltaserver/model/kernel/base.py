@@ -113,6 +113,15 @@ class TrainingSum(ABC):
     def compiled(self) -> bool:
         """Whether it runs in compiled loops, and not in matrix products that BLAS shares out."""
 
+    @abstractmethod
+    def single(self) -> TrainingSum:
+        """Return the same sum of training points that are stored in single precision.
+
+        What is known of them follows from the rounded ones, and all sums are of float64: it is
+        another model, a little beside this one, whose forces are its energy's derivatives as
+        exactly as before.
+        """
+
     def evaluator(self) -> Evaluator | None:
         """Return the compiled way from positions to forces, None where there is none."""
         return None

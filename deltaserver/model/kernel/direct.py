@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
 from itertools import pairwise
 
@@ -40,6 +41,17 @@ class DirectSum(TrainingSum):
         self._alphas = weights.of_energies(len(x))
         self.gather = np.argsort(pair_perms, axis=1)  # [S, D]: their inverses
         self.per_query = max(self.gather.size, 2 * self.n_train * len(pair_perms))
+
+    def single(self) -> DirectSum:
+        """See :class:`TrainingSum`."""
+        found = copy.copy(self)
+        for cached in ("_row_centre", "_panels"):
+            found.__dict__.pop(cached, None)
+        found._rows = lasting(*self._rows.shape, dtype=np.float32)
+        found._rows[:] = self._rows
+        found.xa = found._rows[:, : self.xa.shape[1]]
+        found.x_squared, found.x_dot_a = row_products(found.xa.astype(np.float64))
+        return found
 
     @property
     def compiled(self) -> bool:
@@ -112,7 +124,7 @@ class DirectSum(TrainingSum):
         n_rows, n_desc = self.xa.shape
         n_panels = max(1, -(-n_desc // COLUMNS))
         columns = round_up(-(-n_desc // n_panels))
-        panels = lasting(n_panels, round_up(n_rows, 3), columns)
+        panels = lasting(n_panels, round_up(n_rows, 3), columns, dtype=self._rows.dtype)
         for p, panel in enumerate(panels):
             part = self.xa[:, p * columns : (p + 1) * columns]
             panel[:n_rows, : part.shape[1]] = part

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from deltaserver.arrays import Floats, Ints
 from deltaserver.compute import jit
-from deltaserver.compute.alignment import LINE, aligned, lasting, round_up
+from deltaserver.compute.alignment import aligned, lasting, round_up
 from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.model import loops
 from deltaserver.model.kernel.base import Evaluator, Task, TrainingSum, Weights, row_products
 from deltaserver.model.kernel.fourier import GroupFourier
 
-FEW_ELEMENTS = 1 << 6  # S × matrix elements up to which they are gone through one by one
+FEW_ELEMENTS = 1 << 6  # S × matrix elements up to which one compiled call does everything
+EIGHT = 8  # training points at a time in compiled loops
 
 
 class FourierSum(TrainingSum):
@@ -23,6 +27,8 @@ class FourierSum(TrainingSum):
 
     The centre is the training mean averaged over the group: then |q_s|² is the same for all s.
     """
+
+    dtype: DTypeLike = np.float64  # of the training points
 
     def __init__(
         self,
@@ -42,7 +48,7 @@ class FourierSum(TrainingSum):
         xa = np.concatenate([x - self.centre, a])  # [2M, D]
         self.x_squared, self.x_dot_a = row_products(xa)  # [M, 1] each
         transformed = fourier.forward(xa)
-        self.parts = [
+        self.parts: list[NDArray[np.floating[Any]]] = [
             np.ascontiguousarray(
                 transformed[:, part.rows]
                 .reshape(len(xa), part.dim, part.copies)
@@ -52,6 +58,23 @@ class FourierSum(TrainingSum):
             for part in fourier.components
         ]
         self.per_query = max(3 * len(xa) * fourier.order, len(self.centre))
+
+    def single(self) -> FourierSum:
+        """See :class:`TrainingSum`; they are rounded in Fourier space."""
+        found = copy.copy(self)
+        for cached in ("_layout", "_sparse_basis"):
+            found.__dict__.pop(cached, None)
+        found._kept = {}
+        found.dtype = np.float32
+        found.parts = [part.astype(np.float32) for part in self.parts]
+        found.x_squared, found.x_dot_a = np.zeros_like(self.x_squared), np.zeros_like(self.x_dot_a)
+        for component, part in zip(self.fourier.components, found.parts, strict=True):
+            rows = part.astype(np.float64).reshape(component.dim, -1, component.copies)
+            for row in rows:
+                x_squared, x_dot_a = row_products(row)
+                found.x_squared += x_squared
+                found.x_dot_a += x_dot_a
+        return found
 
     @cached_property
     def _layout(self) -> _Layout:
@@ -80,26 +103,20 @@ class FourierSum(TrainingSum):
         key = (groups.start, groups.stop)
         if key not in self._kept:
             layout = self._layout
-            points = slice(4 * (groups.start or 0), 4 * (groups.stop or len(layout.xa)))
             self._kept[key] = (
                 self.centre,
                 self._sparse_basis,
                 layout.xa[groups],
-                layout.known[:, points],
+                layout.known[:, groups],
                 layout.components,
-                self._values,
+                layout.sectors,
                 self.weights.sigma,
             )
         return self._kept[key]
 
     @cached_property
     def _sparse_basis(self) -> tuple[Ints, Ints, Floats]:
-        return self.fourier.sparse_basis(self._layout.places, self._layout.xa.shape[2])
-
-    @cached_property
-    def _values(self) -> Floats:
-        """Every permutation's matrix elements, (S, n_elements)."""
-        return self.fourier.at_elements(np.eye(self.fourier.n_elements))
+        return self.fourier.sparse_basis(self._layout.places, self._layout.width)
 
     @property
     def compiled(self) -> bool:
@@ -134,7 +151,7 @@ class FourierSum(TrainingSum):
     def _contract_compiled(self, centred: Floats) -> tuple[Floats, Floats]:
         """Evaluate in compiled loops, which read the training arrays once."""
         layout, fourier = self._layout, self.fourier
-        queries = aligned(len(centred), layout.xa.shape[2])
+        queries = aligned(len(centred), layout.width)
         fourier.mix(centred).take(layout.gather, axis=1, out=queries, mode="clip")
         queries *= layout.present
         shares = self._shares(len(layout.xa), layout.xa.size)
@@ -145,17 +162,14 @@ class FourierSum(TrainingSum):
         return energy, g
 
     def _sum_of_groups(self, groups: slice, queries: Floats) -> tuple[Floats, Floats, Floats]:
-        layout, fourier = self._layout, self.fourier
-        points = slice(4 * groups.start, 4 * groups.stop)
+        layout = self._layout
         slopes, sums = aligned(*queries.shape), np.zeros((2, len(queries)))
-        n_cosets = len(fourier.sectors[0].values)
-        sectors = (layout.values, layout.transposed, fourier.signs, n_cosets)
         loops.load("evaluate").group_sum(
             queries,
             layout.xa[groups],
-            layout.known[:, points],
+            layout.known[:, groups],
             layout.components,
-            sectors,
+            layout.sectors,
             self.weights.sigma,
             slopes,
             sums,
@@ -186,73 +200,80 @@ class FourierSum(TrainingSum):
 
 @dataclass(frozen=True)
 class _Layout:
-    """A :class:`FourierSum` as compiled loops take it: whole cache lines, zeros between.
+    """A :class:`FourierSum` as compiled loops take it; W is a query's length in Fourier space.
 
     Attributes:
-        xa: four x, then the four a, in Fourier space, shape (G, 8, W).
-        known: |x|², x·a and the coefficients of energies of these points, shape (3, 4G).
+        xa: eight x, then the eight a, side by side, in Fourier space, shape (G, W, 16).
+        known: |x|², x·a and the coefficients of energies of these points, shape (3, G, 8).
         places: where in W each Fourier coefficient is, shape (D,).
         gather: for every place in W the coefficient that is there, as :meth:`GroupFourier.mix`
             numbers them, shape (W,).
         present: 1 where there is one, 0 where zeros fill a line, shape (W,).
         gather_back: where in W each of these coefficients is, shape (D,).
-        components: start in W, dim, copies, first matrix element of each.
-        values: matrix elements at the cosets of the centre, shape (n_sectors, K, P).
-        transposed: the same, shape (n_sectors, P, K).
+        components: start in W, dim, copies, first matrix element, copies that are no zeros.
+        sectors: matrix elements at the cosets of the centre (n_sectors, P, K), the same
+            transposed, and those of the centre's elements.
     """
 
-    xa: Floats
+    xa: NDArray[np.floating[Any]]
     known: Floats
     places: Ints
     gather: Ints
     present: Floats
     gather_back: Ints
     components: Ints
-    values: Floats
-    transposed: Floats
+    sectors: tuple[Floats, Floats, Floats]
+
+    @property
+    def width(self) -> int:
+        """W."""
+        return len(self.gather)
 
     @classmethod
     def of(cls, total: FourierSum) -> _Layout:
         fourier, m = total.fourier, total.n_train
-        n_elements = round_up(max(s.values.shape[1] for s in fourier.sectors))
-        n_cosets = round_up(len(fourier.sectors[0].values))
-        values = aligned(len(fourier.sectors), n_elements, n_cosets)
-        numbers = np.empty(fourier.n_elements, dtype=np.int64)
-        few = total._few
-        for k, sector in enumerate(fourier.sectors):
-            n = sector.values.shape[1]
-            values[k, :n, : len(sector.values)] = sector.values.T
-            first = sector.elements.start if few else k * n_elements
-            numbers[sector.elements] = first + np.arange(n)
+        values, numbers = _matrix_elements(fourier)
         components, places, width = [], [], 0
         for part in fourier.components:
-            copies = round_up(part.copies, 2 * LINE)
-            components.append((width, part.dim, copies, numbers[part.first]))
+            copies = round_up(part.copies)
+            components.append((width, part.dim, copies, numbers[part.first], part.copies))
             rows = width + copies * np.arange(part.dim)[:, None] + np.arange(part.copies)
             places.append(rows.ravel())
             width += part.dim * copies
-        xa = lasting(-(-m // 4), 8, width)
+        n_groups = -(-m // EIGHT)
+        xa = lasting(n_groups, width, 2 * EIGHT, dtype=total.dtype)
         for part, x, place in zip(fourier.components, total.parts, places, strict=True):
             rows = x.reshape(part.dim, 2, m, part.copies).transpose(1, 2, 0, 3)
             for k, values_of in enumerate(rows.reshape(2, m, -1)):  # x, then a
-                for i in range(4):
-                    xa[: len(values_of[i::4]), 4 * k + i, place] = values_of[i::4]
-        known = aligned(3, 4 * len(xa))
+                for i in range(EIGHT):
+                    some = values_of[i::EIGHT]
+                    xa[: len(some), place, EIGHT * k + i] = some
+        known = aligned(3, EIGHT * n_groups)
         alphas = total.weights.of_energies(m)
         known[:, :m] = total.x_squared[:, 0], total.x_dot_a[:, 0], alphas
-        transposed = aligned(len(values), n_cosets, n_elements)
-        transposed[:] = values.swapaxes(1, 2)
         place = np.concatenate(places)
         gather, present = np.zeros(width, dtype=np.int64), np.zeros(width)
         gather[place], present[place] = fourier.gather, 1.0
         return cls(
             xa,
-            known,
+            known.reshape(3, n_groups, EIGHT),
             place,
             gather,
             present,
             place[fourier.gather_back],
             np.array(components),
-            values,
-            transposed,
+            (values, np.ascontiguousarray(values.swapaxes(1, 2)), fourier.signs),
         )
+
+
+def _matrix_elements(fourier: GroupFourier) -> tuple[Floats, Ints]:
+    """Return them by sector (n_sectors, P, K), and which of K of which sector each is."""
+    sectors = fourier.sectors
+    n_elements = max(sector.values.shape[1] for sector in sectors)
+    values = np.zeros((len(sectors), len(sectors[0].values), n_elements))
+    numbers = np.empty(fourier.n_elements, dtype=np.int64)
+    for k, sector in enumerate(sectors):
+        n = sector.values.shape[1]
+        values[k, :, :n] = sector.values
+        numbers[sector.elements] = k * n_elements + np.arange(n)
+    return values, numbers

@@ -26,6 +26,10 @@ class WeightedSum:
         self.blocks = blocks
         self.offset = offset
 
+    def single(self) -> WeightedSum:
+        """See :class:`TrainingSum`."""
+        return WeightedSum(self.sum.single(), self.blocks, self.offset)
+
     @property
     def compiled(self) -> bool:
         """See :class:`TrainingSum`."""

@@ -7,11 +7,13 @@ them vector instructions); nothing else of IEEE arithmetic is given up: a NaN st
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.compute.jit import compiled
-from deltaserver.model.loops.group import group_sum, group_sum_of_few
+from deltaserver.model.loops.group import group_sum
 from deltaserver.model.loops.pairs import (
     axes,
     collect,
@@ -39,6 +41,7 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Numbers = NDArray[np.floating[Any]]
 # Of kernel.base, as a plain tuple: numba looks at a named one in Python at every call.
 Task = tuple[Floats, Floats | None, float, float, Floats, Floats, Floats]
 
@@ -120,10 +123,10 @@ def direct_by_eights(
 def small_group(
     centre: Floats,
     transform: tuple[Ints, Ints, Floats],
-    xa: Floats,
+    xa: Numbers,
     known: Floats,
     components: Ints,
-    values: Floats,
+    sectors: tuple[Floats, Floats, Floats],
     sigma: float,
     task: Task,
 ) -> float:
@@ -131,13 +134,14 @@ def small_group(
 
     ``transform`` is (starts, entries, basis): Fourier coefficient c is the sum of
     ``basis[k] · q[entries[k]]`` over k from ``starts[c]``. The rest is as in
-    :func:`group_sum_of_few`.
+    :func:`group_sum`.
     """
     starts, entries, basis = transform
     positions, cell, scale, shift, energy, forces, virial = task
     n_desc, n_coefficients = len(centre), len(starts) - 1
     descriptor, g = np.empty((1, n_desc)), np.empty((1, n_desc))
     coefficients, slopes = aligned(1, n_coefficients), aligned(1, n_coefficients)
+    sums = np.empty((2, 1))
     total = 0.0
     for b in range(len(positions)):
         here = slice(b, b + 1)
@@ -149,11 +153,10 @@ def small_group(
                 coefficient += basis[k] * query[entries[k]]
             coefficients[0, c] = coefficient
         slopes[:] = 0.0
-        here_energy, w1_sum = group_sum_of_few(
-            coefficients, xa, known, components, values, sigma, slopes
-        )
-        energy[b] = scale * here_energy + shift
-        g[0] = scale * w1_sum * query
+        sums[:] = 0.0
+        group_sum(coefficients, xa, known, components, sectors, sigma, slopes, sums)
+        energy[b] = scale * sums[0, 0] + shift
+        g[0] = scale * sums[1, 0] * query
         for c in range(n_coefficients):
             slope = scale * slopes[0, c]
             for k in range(starts[c], starts[c + 1]):

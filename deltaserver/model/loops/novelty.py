@@ -19,25 +19,8 @@ Ints = NDArray[np.int64]
 
 
 @compiled
-def nearest_squared(
-    positions: Floats,
-    first: Ints,
-    second: Ints,
-    starts: Ints,
-    size: Ints,
-    centre: Floats,
-    points: Singles,
-) -> float:
-    """Return the squared distance in feature space to the nearest training point.
-
-    Args:
-        positions: (N, 3), in the model's length.
-        first, second: the atoms of every pair of the kept orbits, orbit by orbit.
-        starts, size: where each orbit begins and how many pairs it has.
-        centre: of the training points' features, (F,).
-        points: those features less the centre, (M, F).
-    """
-    f = features_of(positions, first, second, starts, size, centre)
+def nearest_squared(f: Singles, points: Singles) -> float:
+    """Return the squared distance of features (F,) from the nearest of ``points`` (M, F)."""
     best = np.float32(np.inf)
     for m in range(len(points)):
         point = points[m]
@@ -65,7 +48,14 @@ def _inverse_distances(positions: Floats, first: Ints, second: Ints) -> Floats:
 def features_of(
     positions: Floats, first: Ints, second: Ints, starts: Ints, size: Ints, centre: Floats
 ) -> Singles:
-    """Return the features of positions (N, 3), less the centre; see :func:`nearest_squared`."""
+    """Return the features of positions (N, 3) in the model's length, less the centre.
+
+    Args:
+        positions: (N, 3), in the model's length.
+        first, second: the atoms of every pair of the kept orbits, orbit by orbit.
+        starts, size: where each orbit begins and how many pairs it has.
+        centre: of the training points' features, (F,).
+    """
     values = _inverse_distances(positions, first, second)
     f: Singles = _features(values, starts, size, centre)
     return f

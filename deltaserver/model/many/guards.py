@@ -172,8 +172,8 @@ class ManyGuards:
         values = distance(x / model.native.length_ang) if len(x) else np.zeros(1)
         newest[name] = max(newest.get(name, 0.0), float(values.max()))
 
-    def uncertainty(
+    def measure(
         self, positions: Floats, contributions: Mapping[str, Evaluation], cell: Floats | None
-    ) -> dict[str, Floats]:
-        """Return nothing: calibrations are of whole complexes."""
-        return {}
+    ) -> tuple[dict[str, Floats], dict[str, Floats]]:
+        """Return the novelty, and no uncertainty: calibrations are of whole complexes."""
+        return self.novelty(positions, contributions, cell), {}

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,6 +22,7 @@ from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.errors import ComponentError, GeometryError
 from deltaserver.model.composite import CompositeEvaluation
 from deltaserver.model.descriptor import as_batch, as_cell
+from deltaserver.model.engines.storage import Stored
 from deltaserver.model.manifest import BINDING, PRIOR, TRIPLES
 from deltaserver.model.many.guards import ManyGuards
 from deltaserver.model.many.molecules import Assembled, Species, Total
@@ -47,7 +49,7 @@ class ManyEvaluation(CompositeEvaluation):
 
     molecules: Mapping[str, Floats]
 
-    def __getitem__(self, index: int | slice) -> ManyEvaluation:
+    def __getitem__(self, index: int | slice | Ints) -> ManyEvaluation:
         """Return one geometry of the batch, or a part of it."""
         one = super().__getitem__(index)
         molecules = {name: shares[index] for name, shares in self.molecules.items()}
@@ -70,6 +72,8 @@ class ManyModel:
 
     full = None  # the baseline of one complex
     one_complex = False
+    stored: Mapping[str, Stored] = MappingProxyType({})
+    thread_times_ms: Mapping[int, float] = MappingProxyType({})
 
     def __init__(
         self,
@@ -142,6 +146,11 @@ class ManyModel:
         """Every model file's, once."""
         found = [one.trained for one in self.species] + [pair.model for pair in self.pairs]
         return tuple({id(model): model for model in found if model}.values())
+
+    @property
+    def n_threads(self) -> int:
+        """How many threads evaluate it."""
+        return self.pool.n_threads
 
     @property
     def compiled(self) -> bool:

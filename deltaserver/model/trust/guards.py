@@ -46,15 +46,10 @@ class Guards(Protocol):
     def prepare(self) -> None:
         """Compile and calibrate what the measures need, before the first step."""
 
-    def novelty(
+    def measure(
         self, positions: Floats, contributions: Mapping[str, Evaluation], cell: Floats | None
-    ) -> Measured:
-        """Return how new every structure is to each part."""
-
-    def uncertainty(
-        self, positions: Floats, contributions: Mapping[str, Evaluation], cell: Floats | None
-    ) -> Measured:
-        """Return how wrong each part's forces may be, eV/Å."""
+    ) -> tuple[Measured, Measured]:
+        """Return how new every structure is to each part; how wrong its forces may be, eV/Å."""
 
 
 class ComplexGuards:
@@ -101,14 +96,10 @@ class ComplexGuards:
         """See :class:`Guards`."""
         _ = self._uncertainty
 
-    def novelty(
+    def measure(
         self, positions: Floats, contributions: Mapping[str, Evaluation], cell: Floats | None
-    ) -> Measured:
+    ) -> tuple[Measured, Measured]:
         """See :class:`Guards`."""
-        return self._novelty(positions, contributions, cell)
-
-    def uncertainty(
-        self, positions: Floats, contributions: Mapping[str, Evaluation], cell: Floats | None
-    ) -> Measured:
-        """See :class:`Guards`."""
-        return self._uncertainty(positions, contributions, cell)
+        features = self._novelty.features(positions, contributions, cell)
+        doubt = self._uncertainty.of_features(features, contributions)
+        return self._novelty.of_features(features), doubt

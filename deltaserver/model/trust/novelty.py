@@ -20,7 +20,7 @@ very many orbits a part of them is kept, which bounds from below again.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -138,10 +138,15 @@ class TrainingDistance:
 
     def __call__(self, positions: Floats, cell: Floats | None = None) -> Floats:
         """Return the novelty of positions (B, N, 3) in the model's length, shape (B,)."""
-        if jit.AVAILABLE and cell is None and len(positions) == 1:
-            return np.array([self._compiled(positions[0])])
-        f = self.features_of(positions, cell)
-        return _nearest(f.astype(np.float32), self.points, self.squared) / self.scale
+        return self.of_features(self.features_of(positions, cell))
+
+    def of_features(self, f: Floats) -> Floats:
+        """Return the novelty of features, less their centre, (B, n_features): shape (B,)."""
+        single = f.astype(np.float32)
+        if jit.AVAILABLE and len(f) == 1:
+            squared: float = loops.load("novelty").nearest_squared(single[0], self.points)
+            return np.array([np.sqrt(squared) / self.scale])
+        return _nearest(single, self.points, self.squared) / self.scale
 
     def features_of(self, positions: Floats, cell: Floats | None = None) -> Floats:
         """Return the features of positions (B, N, 3), less their centre, (B, n_features)."""
@@ -153,18 +158,6 @@ class TrainingDistance:
             single: Floats = f[None].astype(np.float64)
             return single
         return self.features(self.pairs.geometry(positions, cell).descriptor) - self.centre
-
-    def _compiled(self, positions: Floats) -> float:
-        squared: float = loops.load("novelty").nearest_squared(
-            np.ascontiguousarray(positions),
-            self.first,
-            self.second,
-            self.features.starts,
-            self.features.size,
-            self.centre,
-            self.points,
-        )
-        return float(np.sqrt(squared)) / self.scale
 
 
 class NoveltyMeasure:
@@ -196,10 +189,10 @@ class NoveltyMeasure:
         """Return what a part's novelty is measured with; None where it has none."""
         return next((part.distance for part in self._parts if part.name == name), None)
 
-    def __call__(
+    def features(
         self, positions: Floats, names: Collection[str], cell: Floats | None = None
     ) -> dict[str, Floats]:
-        """Return the novelty of every structure by part, for those parts that are in ``names``.
+        """Return what structures are compared by, (B, n_features) of every part in ``names``.
 
         Args:
             positions: Å, (B, N, 3).
@@ -207,6 +200,17 @@ class NoveltyMeasure:
             cell: lattice vectors in columns, Å; only periodic models look at it.
         """
         return {part.name: part(positions, cell) for part in self._parts if part.name in names}
+
+    def of_features(self, features: Mapping[str, Floats]) -> dict[str, Floats]:
+        """Return the novelty of every structure by part, shape (B,), of its features."""
+        known = {part.name: part.distance for part in self._parts}
+        return {name: known[name].of_features(f) for name, f in features.items()}
+
+    def __call__(
+        self, positions: Floats, names: Collection[str], cell: Floats | None = None
+    ) -> dict[str, Floats]:
+        """Return the novelty of every structure by part; see :meth:`features`."""
+        return self.of_features(self.features(positions, names, cell))
 
 
 @dataclass(frozen=True)
@@ -221,7 +225,7 @@ class _Part:
         box = self.lattice
         if box is not None and cell is not None:
             box = cell / self.length_ang
-        return self.distance(positions[:, self.atoms] / self.length_ang, box)
+        return self.distance.features_of(positions[:, self.atoms] / self.length_ang, box)
 
 
 def _nearest(f: Singles, points: Singles, squared: Floats, skip: int | None = None) -> Floats:

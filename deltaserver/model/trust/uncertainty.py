@@ -87,24 +87,17 @@ def matern(squared: Floats, length: float) -> Floats:
 
 @dataclass(frozen=True)
 class _Part:
-    """One part of a model: whose atoms, in what units its block and its positions are."""
+    """One part of a model: whose atoms, and in what unit its block is."""
 
     atoms: Ints
-    length_ang: float
-    energy_ev: float
-    lattice: Floats | None  # in the model's length
-    distance: TrainingDistance
+    unit: float  # of the block's forces, eV/Å
     spread: PosteriorSpread
     block: UncertaintyBlock
 
-    def __call__(self, positions: Floats, forces: Floats, cell: Floats | None) -> Floats:
-        """Return u (eV/Å) of positions and the part's forces on them (B, N, 3): shape (B,)."""
-        box = self.lattice
-        if box is not None and cell is not None:
-            box = cell / self.length_ang
-        f = self.distance.features_of(positions[:, self.atoms] / self.length_ang, box)
-        unit = self.energy_ev / self.length_ang
-        return unit * uncertainty(self.block, self.spread(f), rms(forces[:, self.atoms]) / unit)
+    def __call__(self, f: Floats, forces: Floats) -> Floats:
+        """Return u (eV/Å) of features and the part's forces (B, N, 3): shape (B,)."""
+        force = rms(forces[:, self.atoms]) / self.unit
+        return self.unit * uncertainty(self.block, self.spread(f), force)
 
 
 def rms(forces: Floats) -> Floats:
@@ -125,7 +118,7 @@ def forces_of(name: str, contributions: Mapping[str, Evaluation]) -> Floats:
     if name not in BOUND_PARTS:
         return contributions[name].forces
     bound = [contributions[part].forces for part in BOUND_PARTS if part in contributions]
-    return bound[0] if len(bound) == 1 else bound[0] + bound[1]
+    return bound[0] if len(bound) == 1 else sum(bound[1:], bound[0])
 
 
 class UncertaintyMeasure:
@@ -136,6 +129,7 @@ class UncertaintyMeasure:
 
     def __init__(self, model: CompositeModel, novelty: NoveltyMeasure) -> None:
         self._parts: dict[str, _Part] = {}
+        self._novelty = novelty
         self._n_atoms = model.n_atoms
         self._summed = {part.name for part in model.parts if part.trained} - {"full"}
         known: dict[int, PosteriorSpread] = {}  # fragments may share a model
@@ -148,13 +142,7 @@ class UncertaintyMeasure:
             if id(parameters) not in known:
                 known[id(parameters)] = PosteriorSpread(distance, block.points, block.length)
             self._parts[part.name] = _Part(
-                part.atoms,
-                native.length_ang,
-                native.energy_ev,
-                parameters.lattice,
-                distance,
-                known[id(parameters)],
-                block,
+                part.atoms, native.energy_ev / native.length_ang, known[id(parameters)], block
             )
 
     @property
@@ -175,8 +163,15 @@ class UncertaintyMeasure:
             contributions: of the parts that were evaluated.
             cell: lattice vectors in columns, Å; only periodic models look at it.
         """
+        names = [name for name in self._parts if name in contributions]
+        return self.of_features(self._novelty.features(positions, names, cell), contributions)
+
+    def of_features(
+        self, features: Mapping[str, Floats], contributions: Mapping[str, Evaluation]
+    ) -> dict[str, Floats]:
+        """Return the same of the ``features`` of the novelty, which costs most of it."""
         found = {
-            name: part(positions, forces_of(name, contributions), cell)
+            name: part(features[name], forces_of(name, contributions))
             for name, part in self._parts.items()
             if name in contributions
         }

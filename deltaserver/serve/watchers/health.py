@@ -93,6 +93,7 @@ def _fields(vitals: Vitals) -> dict[str, Any]:
         "structures": vitals.n_structures,
         "last_step": last and datetime.fromtimestamp(last, timezone.utc).isoformat(),
         "last_energy_ev": vitals.last_energy_ev,
+        "last_binding_energy_ev": vitals.last_binding_energy_ev,
         "novelty": vitals.novelty,
         **(
             {"uncertainty_ev_per_ang": vitals.uncertainty_ev_per_ang}

@@ -58,6 +58,12 @@ class Metrics:
         self._energy = prometheus.Gauge(
             f"{name}_energy_ev", "Energy of the last structure.", ["component"], registry=registry
         )
+        self._binding_energy = prometheus.Gauge(
+            f"{name}_binding_energy_ev",
+            "Prior and binding of the last structure.",
+            ["component"],
+            registry=registry,
+        )
         self._last_step = prometheus.Gauge(
             f"{name}_last_step_timestamp_seconds",
             "When it was served, Unix time.",
@@ -92,6 +98,8 @@ class Metrics:
         self._structures.labels(component).inc(len(structures))
         self._requests.labels(component).observe(1e-3 * wall_ms)
         self._energy.labels(component).set(structures[-1].energy_ev)
+        if (bound := structures[-1].binding_energy_ev) is not None:
+            self._binding_energy.labels(component).set(bound)
 
     def tick(self, vitals: Vitals, now: float) -> None:
         """Take over what the daemon counts."""

@@ -9,6 +9,7 @@ from enum import Enum
 from types import TracebackType
 from typing import Protocol
 
+from deltaserver.errors import NoveltyError
 from deltaserver.serve.answer import Structure
 from deltaserver.serve.telemetry import configured
 
@@ -19,6 +20,7 @@ class Condition(Enum):
     CONNECTING = "connecting"  # to a server that was not there yet
     SERVING = "serving"
     RECONNECTING = "reconnecting"  # to a server that was there
+    LEARNING = "learning"  # what it did not know, to serve it then
     STOPPED = "stopped"
     FAILED = "failed"
 
@@ -40,6 +42,7 @@ class Vitals:
     novelty: dict[str, float] = field(default_factory=dict)  # of the last structure, by component
     uncertainty_ev_per_ang: dict[str, float] = field(default_factory=dict)  # likewise
     error: str | None = None
+    last_binding_energy_ev: float | None = None
 
 
 class Watcher(Protocol):
@@ -73,6 +76,7 @@ class Watch:
         last = structures[-1]
         self.vitals.n_structures += len(structures)
         self.vitals.last_energy_ev = last.energy_ev
+        self.vitals.last_binding_energy_ev = last.binding_energy_ev
         self.vitals.last_step_unix_s = time.time()
         self.vitals.novelty = dict(last.novelty)
         self.vitals.uncertainty_ev_per_ang = dict(last.uncertainty_ev_per_ang)
@@ -112,6 +116,9 @@ class Watch:
         self.vitals.n_connected = 0
         if error:
             self.vitals.error = " ".join(str(error).split()) or type(error).__name__
-        self.tick(Condition.FAILED if error else Condition.STOPPED)
+        ended = Condition.FAILED if error else Condition.STOPPED
+        if isinstance(error, NoveltyError) and error.way is not None:
+            ended = Condition.LEARNING
+        self.tick(ended)
         for watcher in self.watchers:
             watcher.close()

@@ -19,6 +19,7 @@ from deltaserver.simulate.ipi.motion import (
     structures_per_step,
 )
 from deltaserver.simulate.ipi.outputs import Output, followed, read_outputs
+from deltaserver.simulate.ipi.plugin import plugins
 from deltaserver.simulate.ipi.template import write_out_templates
 
 DEFAULT_STEPS = 1000  # what i-PI does where the input does not say
@@ -47,7 +48,7 @@ class IpiInput:
     Attributes:
         path: where it was read from.
         sockets: all of them, ours or another program's.
-        served: names of those that the daemon serves.
+        served: names of those that the daemon serves, or of our plug-ins.
         first_step: that it begins with; not 0 where it continues another run.
         total_steps: None if the input does not say.
         structures_per_step: how many structures i-PI sends us for one step.
@@ -59,6 +60,7 @@ class IpiInput:
         files: what it writes.
         text: the input.
         links: files that i-PI finds only in the directory where it runs.
+        has_plugin: whether i-PI evaluates the model itself; other sockets are another program's.
     """
 
     path: Path
@@ -75,6 +77,7 @@ class IpiInput:
     files: tuple[Output, ...]
     text: str
     links: tuple[Path, ...] = ()
+    has_plugin: bool = False
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -109,6 +112,13 @@ class IpiInput:
         """The step at which it is done."""
         return DEFAULT_STEPS if self.total_steps is None else self.total_steps
 
+    @property
+    def temperatures_k(self) -> tuple[float, ...]:
+        """The temperatures of its ensembles, those that it gives in kelvin."""
+        nodes = ElementTree.fromstring(self.text).iterfind(".//ensemble/temperature")
+        kelvin = [float(n.text or 0.0) for n in nodes if n.get("units", "") == "kelvin"]
+        return tuple(dict.fromkeys(t for t in kelvin if t > 0.0))
+
     def outputs(self, name: str) -> tuple[str, ...]:
         """Return the file names of one output, a name for each system."""
         stem = f"{self.prefix}.{name}" if self.prefix else name
@@ -139,6 +149,12 @@ class IpiInput:
             InputError: there is no such socket, it cannot be served, or none are given and it is
                 not clear whether all are ours.
         """
+        if self.has_plugin:
+            if names:
+                raise InputError(
+                    f"--serve {names[0]}: {self.path} has our plug-in, so that no daemon serves it"
+                )
+            return self
         known = [socket.name for socket in self.sockets]
         if unknown := [name for name in names if name not in known]:
             raise InputError(
@@ -197,13 +213,17 @@ def parse_input(path: Path, text: str, prefix: str | None = None) -> IpiInput:
     changed = write_out_templates(path, root)
     prefix, moved = _sockets_prefix(root, prefix)
     sockets = tuple(_socket(path, node, prefix) for node in root.iter("ffsocket"))
-    if not sockets:
-        raise InputError(f"{path}: no <ffsocket>; expected at least one for the daemon to serve")
+    inside = tuple(node.get("name", "").strip() for node in plugins(root))
+    if not sockets and not inside:
+        raise InputError(
+            f"{path}: no <ffsocket>; expected at least one for the daemon to serve, or an "
+            "<ffdirect> of our plug-in"
+        )
     named, links = make_absolute(path, root)
     steps = root.findtext("total_steps")
     output = root.find("output")
     systems = root.findall("system")
-    served = tuple(socket.name for socket in sockets)
+    served = inside or tuple(socket.name for socket in sockets)
     return IpiInput(
         path=path,
         sockets=sockets,
@@ -219,6 +239,7 @@ def parse_input(path: Path, text: str, prefix: str | None = None) -> IpiInput:
         files=read_outputs(root),
         text=ElementTree.tostring(root, encoding="unicode") if changed | moved | named else text,
         links=links,
+        has_plugin=bool(inside),
     )
 
 

@@ -42,8 +42,7 @@ def is_conserved(root: ElementTree.Element) -> bool:
 def is_even(root: ElementTree.Element, served: Collection[str]) -> bool:
     """Tell whether every step sends the forcefields ``served`` equally many structures."""
     integrators = {node.get("mode", "nve").strip() for node in root.iter("dynamics")}
-    inside = [node for rotations in root.iter("ffrotations") for node in rotations.iter("ffsocket")]
-    rotated = {node.get("name", "").strip() for node in inside}
+    rotated = {name for rotations in root.iter("ffrotations") for name in _sources(rotations)}
     return (
         is_dynamics(root)
         and not integrators & set(UNEVEN_INTEGRATORS)
@@ -62,13 +61,21 @@ def structures_per_step(path: Path, root: ElementTree.Element, served: Collectio
 
 
 def _evaluations(root: ElementTree.Element, served: Collection[str]) -> dict[str, int]:
-    """Return how many of the sockets ``served`` answer each forcefield: a committee has several."""
+    """Return how many of those ``served`` answer each forcefield: a committee has several."""
     found: dict[str, int] = {}
     for node in root:
         if node.tag.startswith("ff"):
-            names = [s.get("name", "").strip() for s in node.iter("ffsocket")]
-            found[node.get("name", "").strip()] = sum(name in served for name in names)
+            found[node.get("name", "").strip()] = sum(name in served for name in _sources(node))
     return found
+
+
+def _sources(node: ElementTree.Element) -> list[str]:
+    """Return the names of what may be ours of a forcefield: sockets and plug-ins."""
+    return [
+        source.get("name", "").strip()
+        for tag in ("ffsocket", "ffdirect")
+        for source in node.iter(tag)
+    ]
 
 
 def _of_system(path: Path, system: ElementTree.Element, weights: dict[str, int]) -> int:

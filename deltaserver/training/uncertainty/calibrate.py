@@ -51,12 +51,12 @@ def calibrate(parameters: ModelParameters, found: Residuals) -> UncertaintyBlock
     distance = TrainingDistance.of(parameters)
     if distance is None:
         return None
-    points = _subset(distance)
+    points = subset(distance)
     floor = FLOOR * parameters.std
     force = np.maximum(rms(found.forces), floor)
     f = distance.features_of(found.positions, parameters.lattice)
     best: tuple[float, UncertaintyBlock, Floats] | None = None
-    for length in _neighbours(distance) * np.array(LENGTHS):
+    for length in neighbours(distance) * np.array(LENGTHS):
         s = PosteriorSpread(distance, points, float(length))(f)
         p, q = _exponents(np.log(s), np.log(force), np.log(error))
         block = UncertaintyBlock(points, float(length), 1.0, p, q, floor)
@@ -70,7 +70,7 @@ def calibrate(parameters: ModelParameters, found: Residuals) -> UncertaintyBlock
     return replace(block, scale=scale)
 
 
-def _subset(distance: TrainingDistance) -> Ints:
+def subset(distance: TrainingDistance) -> Ints:
     """Return the training points that the spread stands on: all, or those far from each other."""
     n = len(distance.points)
     if n <= MAX_POINTS:
@@ -80,7 +80,7 @@ def _subset(distance: TrainingDistance) -> Ints:
     return draw_farthest(features, together, MAX_POINTS, 0, np.zeros(n, dtype=np.bool_))
 
 
-def _neighbours(distance: TrainingDistance) -> float:
+def neighbours(distance: TrainingDistance) -> float:
     """Return the median distance of a training point's features from their nearest neighbour."""
     points = distance.points.astype(np.float64)
     squared = squared_distances(points, points)

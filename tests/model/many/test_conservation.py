@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from deltaserver.model import force_field
-from tests.many import BENZENE_DIMER, benzenes
+from tests.model.many.builders import BENZENE_DIMER, benzenes
 from tests.shipped import MODELS
 
 MASS = np.tile([12.011, 1.008], 6)

@@ -11,7 +11,7 @@ from deltaserver.model import force_field
 from deltaserver.serve.answer import Request, answer, answer_together
 from deltaserver.serve.guard import ServingGuard
 from deltaserver.serve.settings import GuardSettings
-from tests.many import BENZENE_DIMER, benzenes
+from tests.model.many.builders import BENZENE_DIMER, benzenes
 
 BOX = 24.0 * np.eye(3)
 

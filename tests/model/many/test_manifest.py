@@ -7,7 +7,7 @@ from deltaserver import CompositeModel
 from deltaserver.errors import ManifestError
 from deltaserver.model import force_field
 from deltaserver.model.many.manifest import is_of_many, read_many
-from tests.many import (
+from tests.model.many.builders import (
     BENZENE_DIMER,
     CELL,
     PRIOR,

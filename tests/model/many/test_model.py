@@ -7,7 +7,7 @@ from deltaserver.errors import ComponentError, GeometryError
 from deltaserver.model import force_field
 from deltaserver.model.many.model import ManyModel
 from tests import shipped
-from tests.many import BENZENE_DIMER, CELL, benzenes, directory, manifest, positions
+from tests.model.many.builders import BENZENE_DIMER, CELL, benzenes, directory, manifest, positions
 
 N_WATER, N_NEON = 6, 3
 FIVE_POINTS = {-2: 1.0 / 12.0, -1: -8.0 / 12.0, 1: 8.0 / 12.0, 2: -1.0 / 12.0}

@@ -7,7 +7,7 @@ import pytest
 
 from deltaserver.model.many.neighbours import find_neighbours
 from deltaserver.model.many.triples import find_triples
-from tests.many import CELL
+from tests.model.many.builders import CELL
 
 
 def points(n, seed=0, cell=CELL, spill=2.0):

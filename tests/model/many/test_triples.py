@@ -8,7 +8,7 @@ import pytest
 from deltaserver.errors import ManifestError
 from deltaserver.model.manifest import parse_atoms
 from deltaserver.model.many.triple_block import parse_triples
-from tests.many import THREE
+from tests.model.many.builders import THREE
 
 MOLECULES = [(0, 1, 2), (3, 4, 5), (6, 7, 8)]
 PRIOR = parse_triples(THREE, MOLECULES, parse_atoms)

@@ -23,12 +23,14 @@ def test_what_it_tells(tmp_path):
     health = HealthFile(path)
     assert read(path)["state"] == "starting"
     vitals = Vitals(Condition.SERVING, 41, 2, 1, 3, 1.75e9, -7.5, {"binding": 0.5}, {"total": 0.1})
+    vitals.last_binding_energy_ev = -0.25
     health.step((Structure(-7.5, {}),), 1.0, "total")
     health.tick(vitals, 100.0)
     told = read(path)
     assert told["state"] == "serving"
     assert (told["structures"], told["connections"], told["reconnects"]) == (41, 2, 1)
     assert (told["log_lines_lost"], told["last_energy_ev"]) == (3, -7.5)
+    assert told["last_binding_energy_ev"] == -0.25
     assert told["novelty"] == {"binding": 0.5}
     assert told["uncertainty_ev_per_ang"] == {"total": 0.1}
     assert datetime.fromisoformat(told["last_step"]).timestamp() == 1.75e9

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from deltaserver.errors import InputError, MissingExtraError
-from deltaserver.serve.answer import Structure
+from deltaserver.serve.answer import Contribution, Structure
 from deltaserver.serve.watchers.metrics import Metrics
 from deltaserver.serve.watchers.watch import Condition, Vitals
 
@@ -34,7 +34,7 @@ def metrics():
 
 def test_steps_energies_and_latencies(metrics):
     metrics.step((Structure(-1.0, {}), Structure(-2.5, {})), 3.0, "total")
-    metrics.step((Structure(-7.0, {}),), 1.5, "binding")
+    metrics.step((Structure(-7.0, {"prior": Contribution(-7.0, 0.1)}),), 1.5, "binding")
     values = scrape(metrics.address)
     assert values["deltaserver_structures_total", "total"] == 2
     assert values["deltaserver_structures_total", "binding"] == 1
@@ -42,6 +42,8 @@ def test_steps_energies_and_latencies(metrics):
     assert values["deltaserver_request_seconds_sum", "total"] == pytest.approx(0.003)
     assert values["deltaserver_energy_ev", "total"] == -2.5
     assert values["deltaserver_energy_ev", "binding"] == -7.0
+    assert values["deltaserver_binding_energy_ev", "binding"] == -7.0
+    assert ("deltaserver_binding_energy_ev", "total") not in values
     assert values["process_resident_memory_bytes", ""] > 1e6
 
 

@@ -1,6 +1,6 @@
 """A line a minute where there is no terminal."""
 
-from deltaserver.cli.options.terminal import MinuteLines, TaskLines
+from deltaserver.cli.shell.terminal import MinuteLines, TaskLines
 
 
 def test_a_line_a_minute_and_no_more():

@@ -9,7 +9,7 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from deltaserver.cli.app import app, main
-from deltaserver.cli.help_page import HEADINGS, ServeGroup
+from deltaserver.cli.shell.help_page import HEADINGS, ServeGroup
 from tests.docs.doc_commands import every_command
 
 

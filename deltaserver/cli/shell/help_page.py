@@ -8,10 +8,25 @@ import click
 
 # heading -> parameters' names; what stands nowhere comes last, with --help and --version
 HEADINGS = {
-    "What to serve, and where": ("models", "sockets", "sockets_prefix", "component", "extras"),
+    "What to serve, and where": (
+        "models",
+        "committee",
+        "sockets",
+        "sockets_prefix",
+        "component",
+        "extras",
+    ),
     "Connection": ("connect_timeout", "reconnect", "reconnect_limit"),
-    "Evaluation": ("backend", "device", "precision", "threads", "batch_window"),
+    "Evaluation": ("backend", "device", "precision", "threads", "storage", "batch_window"),
     "Guards": ("structure_check", "extrapolation", "novelty_limit", "uncertainty_limit"),
+    "Learning, with --on-extrapolation label": (
+        "dataset",
+        "calculator",
+        "labels_per_stop",
+        "max_labels",
+        "label_workers",
+        "kelvin",
+    ),
     "Log": ("log_file", "log_every", "log_max_size", "log_keep", "quiet"),
     "Monitoring": ("metrics_port", "metrics_host", "health_file"),
 }

@@ -17,10 +17,10 @@ import numpy as np
 
 from deltaserver.arrays import Ints
 from deltaserver.errors import InputError, ManifestError
+from deltaserver.model.directories import MANIFEST_NAME
 from deltaserver.model.files.parameters import read_parameters
 from deltaserver.model.manifest import (
     FORMAT,
-    MANIFEST_NAME,
     IsolatedAtom,
     Manifest,
     format_atoms,

@@ -38,7 +38,7 @@ def assemble(
     then has; several make a mixture. Or it is of many molecules, to be used for another structure.
     """
     from deltaserver.model.force_field import load
-    from deltaserver.simulate import assemble as assembling
+    from deltaserver.simulate.structures import assemble as assembling
 
     path = assembling.assemble(models, structure, output, name, periodic)
     if structure is None:

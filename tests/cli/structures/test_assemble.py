@@ -7,7 +7,7 @@ import yaml
 from deltaserver.cli import app
 from deltaserver.model import force_field
 from tests import shipped
-from tests.many import BENZENE_DIMER
+from tests.model.many.builders import BENZENE_DIMER
 from tests.shipped import MODELS
 
 

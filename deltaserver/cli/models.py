@@ -1,0 +1,90 @@
+"""``deltaserver models``: the models that are shipped, by name."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem
+
+from deltaserver.cli.options.common import DEBUG, PATH
+from deltaserver.errors import InputError, MissingExtraError
+from deltaserver.model.directories import shipped_models
+
+MB = 1e6
+
+
+class ShippedName(click.ParamType[str]):
+    """The name of an installed model."""
+
+    name = "name"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Offer what is installed."""
+        return [CompletionItem(name) for name in shipped_models() if name.startswith(incomplete)]
+
+
+@click.group()
+def models() -> None:
+    """List the shipped models, or copy one.
+
+    \b
+    Wherever a model directory is expected, a shipped model's name will do:
+        deltaserver simulate --models c60 --kind nvt --temperature 300
+    """
+
+
+@models.command("list")
+@DEBUG
+def list_models() -> None:
+    """Tell which models are installed."""
+    rows = [("name", "atoms", "complex", "reference", "MB")]
+    rows += [_row(name, directory) for name, directory in _installed().items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False))
+        click.echo("  ".join((*cells, row[-1].rjust(widths[-1]))))
+
+
+@models.command()
+@click.argument("name", type=ShippedName())
+@click.argument("directory", type=PATH, required=False)
+@DEBUG
+def get(name: str, directory: Path | None) -> None:
+    """Copy the model NAME to DIRECTORY, ./NAME if not given.
+
+    \b
+    deltaserver models get c60 models/c60
+
+    To look at it, to change it, or to take it to a machine where nothing can be installed.
+    """
+    installed = _installed()
+    if name not in installed:
+        raise InputError(f"no shipped model is called {name!r}; there are {', '.join(installed)}")
+    target = directory or Path(name)
+    if target.exists():
+        raise InputError(f"{target}: is there already; name another DIRECTORY")
+    shutil.copytree(installed[name], target)
+    click.echo(f"{target}: a copy of {installed[name]}")
+
+
+def _installed() -> dict[str, Path]:
+    """Return the installed models; raise MissingExtraError where there are none."""
+    installed = shipped_models()
+    if not installed:
+        raise MissingExtraError("deltaserver-models", "models")
+    return installed
+
+
+def _row(name: str, directory: Path) -> tuple[str, str, str, str, str]:
+    """Return what the list says of a model: its manifest is read, its files are not."""
+    from deltaserver.model.manifest import read_manifest
+
+    manifest = read_manifest(directory)
+    size = sum(path.stat().st_size for path in directory.iterdir() if path.is_file())
+    fragments = " + ".join(fragment.name for fragment in manifest.fragments)
+    complex_name = f"{manifest.name} ({fragments})"
+    return name, str(manifest.n_atoms), complex_name, manifest.reference, f"{size / MB:.1f}"

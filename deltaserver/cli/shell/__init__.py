@@ -1,0 +1,1 @@
+"""What a shell and a terminal show: the help page, completion, progress."""

@@ -1,0 +1,157 @@
+"""What every way of learning shares: a dataset, its labels, and training on more of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deltaserver.arrays import Bools, Floats
+from deltaserver.datasets.files import read_dataset, write_frames
+from deltaserver.datasets.frames import LabelledFrames
+from deltaserver.datasets.geometries import unreacted
+from deltaserver.datasets.labelling import LabelProgress, assemble
+from deltaserver.datasets.plausibility import FORCES_EV_PER_ANG
+from deltaserver.datasets.sampling.dynamics import Start
+from deltaserver.datasets.workflow import frames_of, run_labelling
+from deltaserver.datasets.workspace import Workspace, open_frames
+from deltaserver.errors import DataError
+from deltaserver.improve.retrain import joined, retrain, trained_parts, write_symmetry
+from deltaserver.improve.settings import DATASET_NAME, Settings, round_paths
+from deltaserver.improve.starts import longest_centre_distance
+from deltaserver.model.composite import CompositeModel
+from deltaserver.textio.journal import write_atomically
+from deltaserver.training.directory_files import read_report, split_settings
+from deltaserver.training.selection import split_in_time
+from deltaserver.training.uncertainty.directory import calibrate_directory
+
+Say = Callable[[str], None]
+
+WALL_BEYOND_ANG = 1.0
+SAME_LABEL_EV_ANG = 0.02  # between programs, versions and machines of one method
+
+
+class Learner:
+    """A model directory that can be taught more, and the dataset that it was trained on.
+
+    Args:
+        settings: what was asked for.
+        say: takes one line for every step.
+
+    Raises:
+        InputError: models, dataset or calculator do not fit each other.
+    """
+
+    def __init__(self, settings: Settings, say: Say = lambda line: None) -> None:
+        self.settings, self.say = settings, say
+        self.base = read_dataset(settings.dataset, say)
+        self.parts = trained_parts(settings.models, self.base)
+        split = split_settings(read_report(settings.models), self.parts[-1].name)
+        self.train = split_in_time(self.base.trajectory, self.base.step, **split).train
+        self._copy_first()
+        self.symmetry = write_symmetry(self.first, self.parts, settings.output)
+        self.wall = longest_centre_distance(self.base, self.train) + WALL_BEYOND_ANG
+        self._check_calculator()
+
+    @property
+    def first(self) -> Path:
+        """The directory of the models that it begins with, calibrated."""
+        return round_paths(self.settings.output, 0).models
+
+    def _copy_first(self) -> None:
+        """Copy the models, and calibrate them if they are not: what was given stays as it is."""
+        marker = self.first / "model.yaml"
+        if not marker.exists():
+            self.first.mkdir(parents=True, exist_ok=True)
+            for path in sorted(self.settings.models.iterdir()):
+                if path.is_file() and path.name != marker.name:
+                    write_atomically(self.first / path.name, path.read_bytes())
+            write_atomically(marker, (self.settings.models / marker.name).read_bytes())
+        models = CompositeModel.load(self.first).models
+        if any(model.parameters.uncertainty is None for model in models):
+            calibrate_directory(self.first, self.base, self.say)
+
+    def _check_calculator(self) -> None:
+        """Refuse a calculator that labels the dataset's first frame otherwise than it is.
+
+        Raises:
+            DataError: forces differ by more than another version of the same program's would.
+        """
+        found = self.label(self.settings.output / "check", self.base.positions[:1], 0)
+        off = float(np.abs(found.forces - self.base.forces[:1]).max()) if len(found) else np.inf
+        if not off <= SAME_LABEL_EV_ANG:
+            raise DataError(
+                f"{self.settings.calculator}: its forces on the first frame of {self.base.name} "
+                f"differ by {off:.2g} eV/Å from that dataset's ({self.base.reference}); use the "
+                "method that labelled it"
+            )
+
+    def model(self, number: int) -> CompositeModel:
+        """Load what round ``number`` has trained; 0 is the first model."""
+        directory = round_paths(self.settings.output, number).models
+        return CompositeModel.load(directory, threads=self.settings.threads)
+
+    def unreacted(self, positions: Floats) -> Bools:
+        """Tell which frames (K, N, 3) are neither torn nor have reacted."""
+        base = self.base
+        return unreacted(base.numbers, positions, base.fragments, base.positions[0])
+
+    def label(self, directory: Path, positions: Floats, number: int) -> LabelledFrames:
+        """Label frames (K, N, 3), those that are labelled already not again; return them."""
+        base = self.base
+        starts = tuple(Start(base.numbers, x, f"round {number}") for x in positions)
+        steps = [[number, k] for k in range(len(positions))]
+        workspace = open_frames(directory, starts, base.fragments, steps)
+        self._run_labels(workspace)
+        frames = assemble(
+            frames_of(workspace),
+            base.numbers,
+            base.fragments,
+            workspace.labels,
+            base.name,
+            base.reference,
+        )
+        # Forces that no molecule has, of a frame that has reacted, would spoil the training.
+        sound = np.abs(frames.forces).max(axis=(1, 2)) < FORCES_EV_PER_ANG
+        return frames.select(np.flatnonzero(sound))
+
+    def _run_labels(self, workspace: Workspace) -> None:
+        def told(progress: LabelProgress) -> None:
+            if progress.rejected and progress.done + progress.rejected == progress.total:
+                self.say(f"{workspace.rejected}: {progress.rejected} labels were set aside")
+
+        asked = self.settings
+        run_labelling(workspace, asked.calculator, asked.scheduler, asked.workers, told)
+
+    def train_on(self, added: Sequence[LabelledFrames], number: int) -> int:
+        """Train the models of round ``number`` on what all rounds have added; return its frames."""
+        frames = joined(self.base, list(added))
+        n_added = sum(len(part) for part in added)
+        self.say(f"round {number}: training on {n_added} frames more than the first model")
+        retrain(
+            self.first,
+            round_paths(self.settings.output, number - 1).models,
+            round_paths(self.settings.output, number).models,
+            frames,
+            n_added,
+            self.symmetry,
+            self.settings.threads,
+            self.say,
+        )
+        provenance = {"improved": self.settings.deciding(), "rounds": number}
+        write_frames(frames, self.settings.output / DATASET_NAME, provenance)
+        return n_added
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return what :func:`write_json` has written."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a file of ours, whole or not at all."""
+    write_atomically(path, f"{json.dumps(content, indent=1)}\n".encode())

@@ -1,0 +1,49 @@
+"""Where models are: a directory that is given, or the name of one that is installed.
+
+Any distribution may ship models as data of the namespace package ``deltaserver_models``, a
+directory each; ``deltaserver-models``, made from the repository's ``models/``, ships ours. Run
+from a checkout, the checkout's own are found as well.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+MANIFEST_NAME = "model.yaml"
+PACKAGE = "deltaserver_models"
+# What paths that are too long, hold NUL, loop or are forbidden raise.
+UNUSABLE_PATH = (OSError, ValueError, RuntimeError)
+
+
+def shipped_models() -> dict[str, Path]:
+    """Return the directories of all installed models by name, in alphabetical order."""
+    found: dict[str, Path] = {}
+    for place in _places():
+        for manifest in place.glob(f"*/{MANIFEST_NAME}"):
+            found.setdefault(manifest.parent.name, manifest.parent)
+    return dict(sorted(found.items()))
+
+
+def model_directory(path: str | Path) -> Path:
+    """Return ``path``; where no model is there and it is an installed one's name, that directory.
+
+    What is in the working directory goes before what is installed.
+    """
+    given = Path(path)
+    try:
+        is_there = given.is_file() or (given / MANIFEST_NAME).is_file()
+    except UNUSABLE_PATH:
+        return given  # whoever reads it says what is wrong with it
+    if is_there or len(given.parts) != 1:
+        return given
+    return shipped_models().get(given.name, given)
+
+
+def _places() -> list[Path]:
+    """Return the directories that hold model directories: the installed, then the checkout's."""
+    spec = importlib.util.find_spec(PACKAGE)
+    installed = (spec.submodule_search_locations or []) if spec else []
+    root = Path(__file__).resolve().parents[2]
+    checkout = [root / "models"] if (root / "models" / "pyproject.toml").is_file() else []
+    return [*map(Path, installed), *checkout]

@@ -1,0 +1,1 @@
+"""A model inside i-PI's own process: what the daemon does, without a socket between."""

@@ -1,0 +1,58 @@
+"""The same method from the program that is there: xtb, or tblite where xtb is missing."""
+
+import numpy as np
+import pytest
+
+from deltaserver.datasets import calculators
+from deltaserver.datasets.calculators import calculator_factory, evaluate, program_versions
+from deltaserver.errors import InputError, MissingExtraError
+
+NUMBERS = np.array([8, 1, 1])
+POSITIONS = np.array([[0.0, 0.0, 0.12], [0.0, 0.77, -0.46], [0.0, -0.75, -0.5]])  # Å
+NEUTRAL = np.zeros(3, np.int64)
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """Return what makes packages look as if they were not installed."""
+
+    def hide(*packages):
+        calculator_factory.cache_clear()
+        monkeypatch.setattr(calculators, "_has", lambda name: name not in packages)
+
+    yield hide
+    calculator_factory.cache_clear()
+
+
+@pytest.mark.parametrize("method", ["GFN2-xTB", "GFN1-xTB"])
+def test_xtb_and_tblite_agree_to_what_their_scf_is_converged_to(without, method):
+    pytest.importorskip("xtb")
+    pytest.importorskip("tblite")
+    results = []
+    for hidden in ((), ("xtb",)):
+        without(*hidden)
+        results.append(evaluate(calculator_factory(method), NUMBERS, POSITIONS, NEUTRAL))
+    (e_xtb, f_xtb), (e_tblite, f_tblite) = results
+    assert e_tblite == pytest.approx(e_xtb, abs=1e-5)  # eV
+    np.testing.assert_allclose(f_tblite, f_xtb, atol=1e-4)  # eV/Å
+    assert e_tblite != e_xtb  # two programs did it
+
+
+def test_without_xtb_the_record_names_tblite(without):
+    pytest.importorskip("tblite")
+    without("xtb")
+    assert {"tblite"} == set(program_versions("GFN2-xTB")) - {"deltaserver", "ase"}
+
+
+def test_what_no_program_has_is_told(without):
+    without("xtb")
+    with pytest.raises(InputError, match=r"Python up to 3\.11"):
+        calculator_factory("GFN-FF")
+    without("xtb", "tblite")
+    with pytest.raises(MissingExtraError, match=r"deltaserver\[train\]"):
+        calculator_factory("GFN2-xTB")
+
+
+def test_a_shipped_model_samples_by_its_name(without):
+    factory = calculator_factory("methane_dimer")
+    assert factory(None).model.n_atoms == 10
