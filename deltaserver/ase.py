@@ -13,7 +13,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from deltaserver.errors import GeometryError
-from deltaserver.model.composite import CompositeModel
+from deltaserver.model.force_field import ForceField, load
 from deltaserver.model.sgdml import Evaluation
 from deltaserver.molecules.elements import SYMBOLS
 
@@ -36,13 +36,13 @@ class DeltaCalculator(Calculator):  # type: ignore[misc]
 
     def __init__(
         self,
-        model: CompositeModel | str | Path,
+        model: ForceField | str | Path,
         component: str = "total",
         check_structure: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.model = model if isinstance(model, CompositeModel) else CompositeModel.load(model)
+        self.model = load(model) if isinstance(model, str | Path) else model
         self.model.check_component(component)
         self.component = component
         self.contributions: Mapping[str, Evaluation] = {}

@@ -91,9 +91,7 @@ class DeltaDriver(Dummy_driver):  # type: ignore[misc]
 
 
 def _geometry_watch(session: Session, limits: Limits) -> Inspect:
-    model = session.model
-    fragments = [fragment.atoms for fragment in model.fragments]
-    watch = GeometryWatch(model.numbers, fragments, limits, model.periodic)
+    watch = GeometryWatch.of(session.model, limits)
 
     def inspect(request: Request) -> None:
         watch.check(request.positions, request.cells)

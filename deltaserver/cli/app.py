@@ -34,6 +34,7 @@ COMMANDS = [
     LazyCommand(name, f"deltaserver.cli.{module[0] if module else name}", attribute, short_help)
     for name, attribute, short_help, *module in (
         ("analyze", "analyze", "Analyse runs: numbers, figures and a report."),
+        ("assemble", "assemble", "Make a model of many molecules of two.", "structures.assemble"),
         ("calibrate", "calibrate", "Calibrate how wrong the forces of MODELS may be."),
         ("check", "check", "Verify a model directory and print its fingerprint."),
         ("completion", "completion", "Print a script that makes SHELL complete our commands."),
@@ -42,8 +43,18 @@ COMMANDS = [
         ("improve", "improve", "Let MODELS learn from their own dynamics."),
         ("input", "input_command", "Write an i-PI input for a model directory."),
         ("models", "models", "List the shipped models, or copy one."),
-        ("pes-path", "pes_path", "Print the file that i-PI's <pes_path> takes.", "input"),
-        ("reorder", "reorder", "Write the structures of FILE with their atoms in a model's order."),
+        (
+            "pes-path",
+            "pes_path",
+            "Print the file that i-PI's <pes_path> takes to evaluate models in its own process.",
+            "input",
+        ),
+        (
+            "reorder",
+            "reorder",
+            "Write the structures of FILE with their atoms in a model's order.",
+            "structures.reorder",
+        ),
         ("simulate", "simulate", "Run i-PI and serve it, both from this one command."),
         ("train", "train", "Train fragments, binding and full on DATASET."),
     )

@@ -10,9 +10,8 @@ import click
 from deltaserver.cli.options.common import DEBUG, PATH, POSITIVE, QUIET
 from deltaserver.cli.options.directories import MODELS
 from deltaserver.errors import InputError
-from deltaserver.model.composite import CompositeModel
 from deltaserver.model.engines import BACKENDS, PRECISIONS
-from deltaserver.model.parts import Part
+from deltaserver.model.force_field import ForceField
 
 
 @click.command()
@@ -65,7 +64,6 @@ def check(
     what was stored, or forces that are not the slope of the energy.
     """
     from deltaserver.model.trust import stored_frame as checks
-    from deltaserver.model.trust.fingerprint import fingerprint
     from deltaserver.serve.loading import load_model
 
     if backend == "numpy" and (device or precision != "float64"):
@@ -76,7 +74,7 @@ def check(
     positions = _positions(directory, structure, model, stored)
     if stored is not None and structure is not None:
         stored = None  # what is stored is of another structure
-    found = fingerprint(model)
+    found = model.fingerprint()
     results = checks.check_parts(model, positions, stored)
     if not quiet:
         for line in (*notes, *_table(model, results), f"fingerprint  {found}"):
@@ -98,7 +96,7 @@ def _verdict(store: bool, compared: bool, path: Path) -> str:
     return "ok" if compared else f"ok, but no frame to compare with: --store writes {path}"
 
 
-def _positions(directory: Path, structure: Path | None, model: CompositeModel, stored: Any) -> Any:
+def _positions(directory: Path, structure: Path | None, model: ForceField, stored: Any) -> Any:
     from deltaserver.simulate.structure import start_structure
 
     if structure is None and stored is not None:
@@ -109,16 +107,13 @@ def _positions(directory: Path, structure: Path | None, model: CompositeModel, s
         raise InputError(f"nothing to evaluate: {error}") from None
 
 
-def _table(model: CompositeModel, results: Any) -> list[str]:
+def _table(model: ForceField, results: Any) -> list[str]:
     """Return a table of the parts: what they are and what was found."""
-    from deltaserver.model.trust.structure import ExpectedStructure
-
-    expected = ExpectedStructure.of(model)
-    bonds = {some.name: str(len(some)) if len(some) else "not checked" for some in expected.bonds}
-    parts = {part.name: part for part in model.parts}
+    bonds = {name: str(n) if n else "not checked" for name, n in model.guards().bond_counts.items()}
+    facts_of = model.facts()
     rows = [("part", "atoms", "points", "perms", "sigma", "bonds", "slope", "dE (eV)", "dF (eV/Å)")]
     for result in results:
-        facts = _facts(parts.get(result.name), model.n_atoms)
+        facts = facts_of.get(result.name, (str(model.n_atoms), "", "", ""))
         rows.append(
             (
                 result.name,
@@ -141,15 +136,6 @@ def _table(model: CompositeModel, results: Any) -> list[str]:
             for row in rows
         ),
     ]
-
-
-def _facts(part: Part | None, n_atoms: int) -> tuple[str, str, str, str]:
-    """Return atoms, training points, permutations and σ, as far as a part has such."""
-    size = str(len(part.atoms) if part else n_atoms)
-    if part is None or part.trained is None:
-        return size, "", "", ""
-    model = part.trained
-    return size, str(model.n_train), str(model.n_perms), f"{model.parameters.sigma:g}"
 
 
 def _number(value: float | None) -> str:

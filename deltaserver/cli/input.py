@@ -102,6 +102,24 @@ RECIPE_OPTIONS = together(
         help="Between the energies written; every step up to 2000, then 5 fs.",
     ),
     click.option(
+        "--pressure",
+        "pressure_bar",
+        type=float,
+        default=Recipe.pressure_bar,
+        show_default=True,
+        metavar="BAR",
+        help="Of npt.",
+    ),
+    click.option(
+        "--barostat-tau",
+        "barostat_tau_fs",
+        type=POSITIVE,
+        default=Recipe.barostat_tau_fs,
+        show_default=True,
+        metavar="FS",
+        help="Time constant of npt's barostat.",
+    ),
+    click.option(
         "--checkpoint-every",
         type=AT_LEAST_1,
         default=Recipe.checkpoint_every,
@@ -131,6 +149,8 @@ class RecipeRequest:
     positions_every_fs: float
     energies_every: int | None
     checkpoint_every: int
+    pressure_bar: float
+    barostat_tau_fs: float
     plugin: bool
 
     def recipe(self, kind: Kind, temperatures_k: tuple[float, ...]) -> Recipe:
@@ -184,12 +204,10 @@ def subject_of(
     models: Path, structure: Path | None, model: Any, component: str, kind: str
 ) -> Subject:
     """Put together what a recipe is applied to."""
-    from deltaserver.model.manifest import BOUND_PARTS
     from deltaserver.simulate.structure import start_structure
 
     start = start_structure(models, structure, model)
-    fragments = [fragment.name for fragment in model.fragments]
-    binding = [name for name in BOUND_PARTS if getattr(model, name)]
+    fragments, binding = list(model.own_names), list(model.bound)
     parts = {
         "total": [*fragments, *binding],
         "binding": binding,
@@ -209,6 +227,7 @@ def subject_of(
         start.positions_ang,
         tuple(parts),
         start.symbols,
+        start.cell_ang if model.periodic and not model.one_complex else None,
         {"models": str(directory.resolve())}
         | ({} if component == "total" else {"component": component}),
     )

@@ -17,8 +17,8 @@ from deltaserver.cli.options.learning import (
 from deltaserver.cli.options.watching import make_watchers
 from deltaserver.compute.blas import blas_threads
 from deltaserver.errors import InputError
-from deltaserver.model.composite import CompositeModel
 from deltaserver.model.engines import Backend, Precision, Storage
+from deltaserver.model.force_field import ForceField
 from deltaserver.serve import telemetry
 from deltaserver.serve.daemon import Daemon
 from deltaserver.serve.loading import announce, load_model
@@ -126,11 +126,11 @@ def _configure(asked: ServeRequest) -> StepLine | None:
 
 
 def _load_member(
-    asked: ServeRequest, models: Path, backend: Backend, first: CompositeModel
-) -> CompositeModel:
+    asked: ServeRequest, models: Path, backend: Backend, first: ForceField
+) -> ForceField:
     """Load another member of a committee, of the same atoms and parts as the first."""
     model, notes = _load(asked, models, backend)
-    parts = [[part.name for part in one.parts] for one in (model, first)]
+    parts = [list(one.facts()) for one in (model, first)]
     if not np.array_equal(model.numbers, first.numbers) or parts[0] != parts[1]:
         raise InputError(
             f"--committee {models}: its atoms or parts ({', '.join(parts[0])}) are not those of "
@@ -141,7 +141,7 @@ def _load_member(
     return model
 
 
-def _load(asked: ServeRequest, models: Path, backend: Backend) -> tuple[CompositeModel, list[str]]:
+def _load(asked: ServeRequest, models: Path, backend: Backend) -> tuple[ForceField, list[str]]:
     return load_model(
         models,
         asked.component,
@@ -156,11 +156,11 @@ def _load(asked: ServeRequest, models: Path, backend: Backend) -> tuple[Composit
 
 def _serve(
     asked: ServeRequest,
-    model: CompositeModel,
+    model: ForceField,
     addresses: tuple[Address, ...],
     status: StepLine | None,
     guard: GuardSettings,
-    others: Sequence[CompositeModel] = (),
+    others: Sequence[ForceField] = (),
 ) -> None:
     reconnect_limit = asked.reconnect_limit
     if asked.reconnect and reconnect_limit is None:

@@ -20,29 +20,28 @@ from numpy.typing import ArrayLike
 
 from deltaserver.arrays import Floats, Ints
 from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
-from deltaserver.errors import ComponentError, MissingExtraError
+from deltaserver.errors import ComponentError
 from deltaserver.model.descriptor import as_batch, as_cell, spread
 from deltaserver.model.engines import Backend, Precision, Storage
-from deltaserver.model.engines.base import Engine
-from deltaserver.model.engines.numpy_engine import NumpyEngine
-from deltaserver.model.engines.storage import Stored, choose
-from deltaserver.model.files.parameters import ModelParameters, read_parameters
+from deltaserver.model.engines.storage import Stored
 from deltaserver.model.kernel.base import SHARED_NUMBERS
+from deltaserver.model.loading import Choice, ModelLoader
 from deltaserver.model.manifest import (
+    BINDING,
+    PRIOR,
     WHOLE_MODEL_PARTS,
     IsolatedAtom,
-    Manifest,
     read_manifest,
 )
-from deltaserver.model.parts import Fragment, Part, check_fit, check_on_a_prior
+from deltaserver.model.parts import Fragment, Part, check_fit, check_on_a_prior, facts_of
 from deltaserver.model.prior import PairPrior
 from deltaserver.model.sgdml import (
     Evaluation,
     SGDMLModel,
     concatenate,
-    resolve_units,
 )
 from deltaserver.model.trust.fingerprint import fingerprint
+from deltaserver.model.trust.guards import ComplexGuards
 from deltaserver.model.trust.structure import ExpectedStructure
 
 
@@ -106,6 +105,7 @@ class CompositeModel:
         ManifestError: the parts do not fit together.
     """
 
+    one_complex = True  # whose fragments stay together
     stored: Mapping[str, Stored] = MappingProxyType({})
     thread_times_ms: Mapping[int, float] = MappingProxyType({})
 
@@ -168,8 +168,9 @@ class CompositeModel:
             MissingExtraError: the backend is not installed.
         """
         manifest = read_manifest(path)
-        pool = ThreadPool(threads) if threads > 1 and backend == "numpy" else ONE_THREAD
-        loader = _ModelLoader(manifest, backend, device, precision, pool, storage)
+        choice = Choice(backend, device, precision, threads, storage)
+        pool = choice.pool()
+        loader = ModelLoader(manifest.length_unit, manifest.energy_unit, choice, pool)
         fragments = tuple(
             Fragment(
                 entry.name,
@@ -206,6 +207,31 @@ class CompositeModel:
         names += ["binding"] if self.binding or self.prior else []
         names += ["full"] if self.full else []
         return (*names, *(fragment.name for fragment in self.fragments))
+
+    @property
+    def molecules(self) -> tuple[Ints, ...]:
+        """The atoms of every fragment."""
+        return tuple(fragment.atoms for fragment in self.fragments)
+
+    @property
+    def atoms_of(self) -> Mapping[str, Ints]:
+        """The atoms that a contribution acts on, where that is not all of them."""
+        return {fragment.name: fragment.atoms for fragment in self.fragments}
+
+    @property
+    def own_names(self) -> tuple[str, ...]:
+        """The names of the contributions of fragments by themselves."""
+        return tuple(fragment.name for fragment in self.fragments)
+
+    def facts(self) -> Mapping[str, tuple[str, str, str, str]]:
+        """Return atoms, training points, permutations and σ of every part that has such."""
+        return {part.name: facts_of(len(part.atoms), part.trained) for part in self.parts}
+
+    @property
+    def bound(self) -> tuple[str, ...]:
+        """The names of the contributions that bind fragments."""
+        found = {PRIOR: self.prior, BINDING: self.binding}
+        return tuple(name for name, part in found.items() if part)
 
     @property
     def models(self) -> tuple[SGDMLModel, ...]:
@@ -266,6 +292,10 @@ class CompositeModel:
         x = as_batch(positions, self.n_atoms, self.name)[0]
         box = None if cell is None else as_cell(cell, self.name)
         ExpectedStructure.of(self).check(x, box)
+
+    def guards(self) -> ComplexGuards:
+        """Return what looks at structures and results: :mod:`deltaserver.model.trust.guards`."""
+        return ComplexGuards(self)
 
     def fingerprint(self) -> str:
         """Return ``sha256:…`` of everything that is evaluated; ``deltaserver check`` prints it."""
@@ -366,55 +396,6 @@ class CompositeModel:
         if not self.periodic:
             return self.prior.evaluate(batch)
         return self.prior.evaluate(batch, self.lattices[-1] if cell is None else cell)
-
-
-class _ModelLoader:
-    """Loads each model file once, however many fragments use it."""
-
-    def __init__(
-        self,
-        manifest: Manifest,
-        backend: Backend,
-        device: str,
-        precision: Precision,
-        pool: ThreadPool,
-        storage: Storage,
-    ) -> None:
-        self.pool = pool
-        self.storage = storage
-        self.stored: dict[str, Stored] = {}
-        self.manifest = manifest
-        self.backend = backend
-        self.device = device
-        self.precision = precision
-        self.loaded: dict[Path, SGDMLModel] = {}
-
-    def __call__(self, path: Path) -> SGDMLModel:
-        if path not in self.loaded:
-            self.loaded[path] = self._load(path)
-        return self.loaded[path]
-
-    def _load(self, path: Path) -> SGDMLModel:
-        parameters = read_parameters(path)
-        native = resolve_units(parameters, self.manifest.length_unit, self.manifest.energy_unit)
-        try:
-            return SGDMLModel(parameters, native, self._engine(parameters))
-        except ImportError as error:
-            extra = {"torch": "gpu", "sgdml": "train"}[self.backend]
-            raise MissingExtraError(f"the {self.backend} backend", extra) from error
-
-    def _engine(self, parameters: ModelParameters) -> Engine:
-        if self.backend == "torch":
-            from deltaserver.model.engines.torch_engine import TorchEngine
-
-            return TorchEngine(parameters, self.device, self.precision)
-        if self.backend == "sgdml":
-            from deltaserver.model.engines.reference import ReferenceEngine
-
-            return ReferenceEngine(parameters)
-        engine, stored = choose(NumpyEngine(parameters, self.pool), parameters, self.storage)
-        self.stored[Path(parameters.source).name] = stored
-        return engine
 
 
 def _mean(members: Sequence[Evaluation]) -> Evaluation:

@@ -47,8 +47,8 @@ class Reach:
 
     def __call__(self, rho: Any) -> tuple[Any, Any]:
         """Return s and ds/dρ of an array, or of a torch tensor."""
-        rise, rises = _step(rho, *self.near)
-        fall, falls = _step(rho, *self.far)
+        rise, rises = smooth_step(rho, *self.near)
+        fall, falls = smooth_step(rho, *self.far)
         return rise * (1.0 - fall), rises * (1.0 - fall) - rise * falls
 
 
@@ -144,7 +144,7 @@ class FragmentBlocks:
         return s * energy, faded, s
 
 
-def _step(x: Any, start: float, stop: float) -> tuple[Any, Any]:
+def smooth_step(x: Any, start: float, stop: float) -> tuple[Any, Any]:
     """Return 6t⁵ − 15t⁴ + 10t³ of t = (x − start)/(stop − start), held in 0 to 1; its slope."""
     t = ((x - start) / (stop - start)).clip(0.0, 1.0)
     slope = 30.0 * (t * (1.0 - t)) ** 2 / (stop - start)

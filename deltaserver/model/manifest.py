@@ -25,7 +25,8 @@ FORMAT = "deltaserver-model/1"
 MAX_ATOM_INDEX = 1_000_000
 # Names become keys of JSON objects, i-PI output properties and file names.
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+\-]*\Z")
-BOUND_PARTS = ("prior", "binding")  # whose sum is the binding energy
+PRIOR, BINDING, TRIPLES = "prior", "binding", "triples"  # the last of three molecules alone
+BOUND_PARTS = (PRIOR, BINDING, TRIPLES)  # whose sum is the binding energy
 WHOLE_MODEL_PARTS = (*BOUND_PARTS, "full")  # contributions that are no fragment's
 RESERVED_NAMES = ("total", "fragments", *WHOLE_MODEL_PARTS)
 
@@ -106,6 +107,16 @@ def read_manifest(directory: str | Path) -> Manifest:
     Raises:
         ManifestError: no such directory or file, not YAML, or any entry that is wrong.
     """
+    parser = ManifestParser(manifest_path(directory), ManifestError)
+    return parser.parse(parser.read())
+
+
+def manifest_path(directory: str | Path) -> Path:
+    """Return where ``model.yaml`` of a model directory is, which may be given itself or by name.
+
+    Raises:
+        ManifestError: no such directory or file.
+    """
     path = model_directory(directory)
     try:
         if path.is_dir():
@@ -117,17 +128,22 @@ def read_manifest(directory: str | Path) -> Manifest:
             )
     except UNUSABLE_PATH as error:
         raise ManifestError(f"{path}: cannot be read ({one_line(error)})") from error
-    parser = _ManifestParser(path, ManifestError)
-    return parser.parse(parser.read())
+    return path
 
 
-class _ManifestParser(Checker):
-    """Checks one manifest, entry by entry."""
+class ManifestParser(Checker):
+    """Checks one manifest, entry by entry; that of many molecules has a parser on top of it."""
 
     path: Path
     n_atoms = 0  # so far: a few lines of ranges could fill any memory
 
     def parse(self, data: Any) -> Manifest:
+        """Return the manifest that the file holds."""
+        if isinstance(data, dict) and "species" in data:
+            raise self.error(
+                "it is of many molecules (species), where one complex (fragments) is expected; "
+                "give the directory of a complex"
+            )
         top = self.mapping(
             data,
             "the manifest",
@@ -142,9 +158,7 @@ class _ManifestParser(Checker):
             raise self.error("binding is missing; expected binding: {model: FILE.npz}")
         return Manifest(
             path=self.path,
-            name=" ".join(
-                self.text(top.get("name", self.path.resolve().parent.name), "name").split()
-            ),
+            name=self.title(top),
             reference=self.text(top.get("reference", "not stated"), "reference"),
             length_unit=length_unit,
             energy_unit=energy_unit,
@@ -154,7 +168,13 @@ class _ManifestParser(Checker):
             prior=self.prior(top["prior"], fragments) if "prior" in top else None,
         )
 
+    def title(self, top: Mapping[str, Any]) -> str:
+        """Return the model's name: the directory's, if none is given."""
+        given = top.get("name", self.path.resolve().parent.name)
+        return " ".join(self.text(given, "name").split())
+
     def units(self, data: Any) -> tuple[str | None, str | None]:
+        """Return the units of length and energy, as far as they are given."""
         entry = self.mapping(data, "units", required=(), optional=("length", "energy"))
         for key, look_up in (("length", units.length_in_ang), ("energy", units.energy_in_ev)):
             if key in entry:
@@ -165,6 +185,7 @@ class _ManifestParser(Checker):
         return entry.get("length"), entry.get("energy")
 
     def fragments(self, data: Any, energy_unit: str | None) -> tuple[FragmentEntry, ...]:
+        """Return all fragments."""
         if not isinstance(data, list) or not data:
             raise self.error(
                 f"fragments is {shown(data)}; expected a list of at least one fragment"
@@ -177,6 +198,7 @@ class _ManifestParser(Checker):
         return entries
 
     def fragment(self, data: Any, index: int, energy_unit: str | None) -> FragmentEntry:
+        """Return one fragment."""
         what = f"fragments[{index}]"
         entry = self.mapping(
             data, what, ("name", "atoms"), ("model", "species", "energy", "energy_unit")
@@ -199,6 +221,7 @@ class _ManifestParser(Checker):
         return FragmentEntry(name, atoms, self.isolated_atom(entry, name, atoms, energy_unit))
 
     def atoms(self, value: Any, name: str) -> tuple[int, ...]:
+        """Return the atoms that a text lists, each once."""
         if not isinstance(value, (str, int)) or isinstance(value, bool):
             raise self.error(
                 f"fragment {name!r}: atoms is {shown(value)}; expected text such as '0-4,9'"
@@ -218,6 +241,7 @@ class _ManifestParser(Checker):
     def isolated_atom(
         self, entry: Mapping[str, Any], name: str, atoms: tuple[int, ...], default: str | None
     ) -> IsolatedAtom:
+        """Return what stands for the model of a lone atom."""
         if "species" not in entry or "energy" not in entry:
             raise self.error(
                 f"fragment {name!r} has no model; expected model: FILE.npz, "
@@ -244,6 +268,7 @@ class _ManifestParser(Checker):
         return IsolatedAtom(NUMBER_OF[species[0]], energy * factor)
 
     def prior(self, data: Any, fragments: tuple[FragmentEntry, ...]) -> PairPrior:
+        """Return the pair potential between the fragments."""
         if len(fragments) < 2:
             raise self.error("prior: there is but one fragment, which it could bind to nothing")
         try:
@@ -252,11 +277,13 @@ class _ManifestParser(Checker):
             raise self.error(str(error)) from None
 
     def model_entry(self, top: Mapping[str, Any], key: str) -> Path | None:
+        """Return the file of a part that has one."""
         if key not in top:
             return None
         return self.file(self.mapping(top[key], key, required=("model",))["model"], key)
 
     def file(self, value: Any, what: str) -> Path:
+        """Return the path of a file of the model directory."""
         directory = self.path.parent.resolve()
         name = self.text(value, f"{what}: model")
         try:

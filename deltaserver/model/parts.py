@@ -65,6 +65,13 @@ class Fragment(Part):
         return self.atoms
 
 
+def facts_of(n_atoms: int, model: SGDMLModel | None) -> tuple[str, str, str, str]:
+    """Return atoms, training points, permutations and σ as text; "" where there are none."""
+    if model is None:
+        return str(n_atoms), "", "", ""
+    return str(n_atoms), str(model.n_train), str(model.n_perms), f"{model.parameters.sigma:g}"
+
+
 def check_fit(
     fragments: tuple[Fragment, ...],
     binding: SGDMLModel | None,

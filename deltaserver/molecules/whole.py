@@ -126,3 +126,41 @@ def _contact(some: Floats, placed: Floats, repeats: Repeats) -> tuple[float, Int
     best = distances < distances.min() + 1e-9
     k = int(np.argmin(np.where(best, np.abs(steps).sum(axis=1), np.inf)))
     return float(distances[k]), -steps[k]
+
+
+def bond_tree(n_atoms: int, i: Ints, j: Ints) -> tuple[Ints, Ints]:
+    """Return atoms 1 to n − 1 of a molecule in an order along its bonds (i, j), from atom 0.
+
+    Each comes with an atom that it is bonded to and that stands before it; shapes (n − 1,).
+    """
+    neighbours: list[list[int]] = [[] for _ in range(n_atoms)]
+    for a, b in zip(i.tolist(), j.tolist(), strict=True):
+        neighbours[a].append(b)
+        neighbours[b].append(a)
+    order, parent = [0], {0: 0}
+    for atom in order:  # grows while it is gone through
+        for other in neighbours[atom]:
+            if other not in parent:
+                parent[other] = atom
+                order.append(other)
+    later = order[1:]
+    return np.array(later, dtype=np.int64), np.array([parent[a] for a in later], dtype=np.int64)
+
+
+def along_tree(x: Floats, cell: Floats, atoms: Ints, parents: Ints) -> Floats:
+    """Return molecules (n, m, 3), Å, with every atom at the image nearest to its parent.
+
+    Args:
+        x: of alike molecules.
+        cell: lattice vectors in columns, Å.
+        atoms, parents: see :func:`bond_tree`.
+    """
+    inverse = np.linalg.inv(cell)
+    steps = np.rint((x[:, atoms] - x[:, parents]) @ inverse.T)
+    if not steps.any():
+        return x
+    shift = np.zeros(x.shape)  # in cells: of each atom those of its parent and its own
+    for k, (atom, parent) in enumerate(zip(atoms.tolist(), parents.tolist(), strict=True)):
+        shift[:, atom] = shift[:, parent] + steps[:, k]
+    whole: Floats = x - shift @ cell.T
+    return whole

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.arrays import Floats
-from deltaserver.model.composite import CompositeEvaluation, CompositeModel
+from deltaserver.model.composite import CompositeEvaluation
+from deltaserver.model.force_field import ForceField
 from deltaserver.model.manifest import BOUND_PARTS
+from deltaserver.model.many.model import ManyEvaluation
 from deltaserver.model.trust.uncertainty import TOTAL
 from deltaserver.serve.settings import Extras
 from deltaserver.serve.wire import PosData, force_ready
@@ -100,19 +102,19 @@ class Answer:
 
 
 def answer(
-    model: CompositeModel, request: Request, component: str = "total", extras: Extras = "summary"
+    model: ForceField, request: Request, component: str = "total", extras: Extras = "summary"
 ) -> Answer:
     """Evaluate one request and serialise FORCEREADY; see :func:`answer_together`."""
     return answer_together(model, [request], component, extras)[0]
 
 
 def answer_together(
-    model: CompositeModel,
+    model: ForceField,
     requests: Sequence[Request],
     component: str = "total",
     extras: Extras = "summary",
     guard: Guard | None = None,
-    others: Sequence[CompositeModel] = (),
+    others: Sequence[ForceField] = (),
 ) -> list[Answer]:
     """Evaluate requests of several connections as one batch; serialise a FORCEREADY for each.
 
@@ -153,13 +155,13 @@ class Examined:
 
 
 def examine(
-    model: CompositeModel,
+    model: ForceField,
     positions: Floats,
     cells: Floats,
     component: str = "total",
     extras: Extras = "summary",
     guard: Guard | None = None,
-    others: Sequence[CompositeModel] = (),
+    others: Sequence[ForceField] = (),
 ) -> Examined:
     """Evaluate positions (B, N, 3) in cells (B, 3, 3), Å; ``guard`` may refuse the result.
 
@@ -171,7 +173,7 @@ def examine(
         members = (result, *(_evaluate(one, positions, cells, component) for one in others))
         result = CompositeEvaluation.mean(members)
     trust = guard(positions, cells, result) if guard else [UNKNOWN] * len(positions)
-    atoms = {fragment.name: fragment.atoms for fragment in model.fragments}
+    atoms = model.atoms_of
     each = [result[row] for row in range(len(positions))]
     structures = [summarise(one, atoms, t) for one, t in zip(each, trust, strict=True)]
     return Examined(
@@ -200,7 +202,7 @@ def _reply(found: Examined, rows: range, n_batch: int) -> Answer:
 
 
 def summarise(
-    result: CompositeEvaluation, atoms: dict[str, NDArray[np.int64]], trust: Trust
+    result: CompositeEvaluation, atoms: Mapping[str, NDArray[np.int64]], trust: Trust
 ) -> Structure:
     """Reduce one structure's evaluation to the numbers that are logged."""
     return Structure(
@@ -234,7 +236,7 @@ def count_padding(positions: Floats, cells: Floats) -> int:
 
 
 def _evaluate(
-    model: CompositeModel, positions: Floats, cells: Floats, component: str
+    model: ForceField, positions: Floats, cells: Floats, component: str
 ) -> CompositeEvaluation:
     """Evaluate structures in Å, together unless the model is periodic and cells differ."""
     if not model.periodic or (cells == cells[0]).all():
@@ -262,6 +264,9 @@ def _extras(
             fields[f"{name}_{UNCERTAINTY}"] = structure.uncertainty_ev_per_ang[name]
         if extras == "full":
             fields[f"{name}_forces_ev_per_ang"] = result.contributions[name].forces.tolist()
+    if extras == "full" and isinstance(result, ManyEvaluation):
+        for name, shares in result.molecules.items():
+            fields[f"{name}_molecule_energies_ev"] = shares.tolist()
     if TOTAL in structure.uncertainty_ev_per_ang:
         fields[UNCERTAINTY] = structure.uncertainty_ev_per_ang[TOTAL]
     if members:

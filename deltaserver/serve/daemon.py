@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from deltaserver.errors import InputError, NoServerError, ProtocolError
-from deltaserver.model.composite import CompositeModel
+from deltaserver.model.force_field import ForceField
 from deltaserver.serve import telemetry
 from deltaserver.serve.answer import Answer, Request, answer_together
 from deltaserver.serve.guard import ServingGuard
@@ -46,12 +46,12 @@ class Daemon:
 
     def __init__(
         self,
-        model: CompositeModel,
+        model: ForceField,
         settings: ServeSettings,
         steps: StepLog,
         watchers: Sequence[Watcher] = (),
         inspect: Inspect | None = None,
-        others: Sequence[CompositeModel] = (),
+        others: Sequence[ForceField] = (),
     ) -> None:
         model.check_component(settings.component)
         self.model = model

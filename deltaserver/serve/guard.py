@@ -11,13 +11,9 @@ import numpy as np
 
 from deltaserver.arrays import Floats
 from deltaserver.errors import NoveltyError, StructureError
-from deltaserver.model.composite import CompositeEvaluation, CompositeModel
-from deltaserver.model.trust.cell import check_cell
+from deltaserver.model.composite import CompositeEvaluation
+from deltaserver.model.force_field import ForceField
 from deltaserver.model.trust.evaluation import DOUBLE, SINGLE, check_evaluation
-from deltaserver.model.trust.novelty import NoveltyMeasure
-from deltaserver.model.trust.structure import ExpectedStructure
-from deltaserver.model.trust.uncertainty import UncertaintyMeasure
-from deltaserver.model.trust.wrapping import WrappingCheck
 from deltaserver.serve.answer import UNCERTAINTY, UNKNOWN, Request, Trust
 from deltaserver.serve.settings import ENDING, GuardSettings
 from deltaserver.serve.watchers.extrapolation import NOVELTY, ExtrapolationWatch, write_frame
@@ -31,17 +27,14 @@ WAY_STRUCTURES = 1000  # that are kept, of those which led to one that is to be 
 class ServingGuard:
     """The guards of one daemon: see :meth:`before` and :meth:`after` an evaluation."""
 
-    def __init__(self, model: CompositeModel, settings: GuardSettings) -> None:
+    def __init__(self, model: ForceField, settings: GuardSettings) -> None:
         self.model = model
         self.settings = settings
         self.n_structures = 0
-        self._expected = ExpectedStructure.of(model)
-        self._wrapping = WrappingCheck(self._expected)
+        self._guards = model.guards()
         self._seen: WeakKeyDictionary[object, int] = WeakKeyDictionary()
-        self._novelty = None if settings.extrapolation == "ignore" else NoveltyMeasure(model)
-        self._uncertainty = (
-            None if self._novelty is None else UncertaintyMeasure(model, self._novelty)
-        )
+        if settings.extrapolation != "ignore":
+            self._guards.prepare()
         self._watches = (
             ExtrapolationWatch(settings.novelty_limit),
             ExtrapolationWatch(settings.uncertainty_limit or math.inf, UNCERTAINTY),
@@ -69,8 +62,7 @@ class ServingGuard:
             if not np.isfinite(positions).all():
                 return  # the evaluation says which atom
             try:
-                if self.model.periodic:
-                    check_cell(self.model, self._expected.bonds, positions, cell)
+                self._guards.check_cell(positions, cell)
                 self._look(positions, cell, component, seen)
             except StructureError as error:
                 raise StructureError(
@@ -84,11 +76,11 @@ class ServingGuard:
         trial steps of a minimiser, stretched at will, but also the first of another replica.
         """
         if seen == 0:
-            self._expected.check(positions, cell, component)
+            self._guards.check(positions, cell, component)
             return
         if seen < FIRST_STRUCTURES:
-            self._expected.check_order(positions, cell, component)
-        self._wrapping(positions, cell, component)
+            self._guards.check_order(positions, cell, component)
+        self._guards.check_wrapping(positions, cell, component)
 
     def after(
         self, positions: Floats, cells: Floats, result: CompositeEvaluation
@@ -143,16 +135,14 @@ class ServingGuard:
     def _measure(
         self, positions: Floats, cells: Floats, result: CompositeEvaluation
     ) -> list[Trust]:
-        if self._novelty is None or self._uncertainty is None:
+        if self.settings.extrapolation == "ignore":
             return [UNKNOWN] * len(positions)
         alike = not self.model.periodic or bool((cells == cells[0]).all())
         size = len(positions) if alike else 1
         found = []
         for k in range(0, len(positions), size):
             x, parts = positions[k : k + size], result[k : k + size].contributions
-            features = self._novelty.features(x, parts, cells[k])
-            novelty = self._novelty.of_features(features)
-            found += _each(len(x), novelty, self._uncertainty.of_features(features, parts))
+            found += _each(len(x), *self._guards.measure(x, parts, cells[k]))
         return found
 
 

@@ -20,6 +20,7 @@ from deltaserver.compute import jit
 from deltaserver.errors import EXIT_OK, GuardError, InputError
 from deltaserver.model.composite import CompositeModel
 from deltaserver.model.descriptor import spread
+from deltaserver.model.force_field import ForceField, load
 
 # Forces of exactly trained models are small sums of large terms: float32 may keep none of them.
 MAX_FORCE_LOSS = 0.05
@@ -37,27 +38,27 @@ def load_model(
     threads: int | None = None,
     quiet: bool = False,
     storage: Any = "double",
-) -> tuple[CompositeModel, list[str]]:
+) -> tuple[ForceField, list[str]]:
     """Load a model directory; return it with the warnings that came up.
 
-    ``storage``: of training points, see :meth:`CompositeModel.load`. How many threads are used is
+    ``storage``: of training points, see
+    :func:`deltaserver.model.force_field.load`. How many threads are used is
     measured where neither ``threads`` nor OMP_NUM_THREADS says it.
 
     ``quiet``: say nothing where loops must be compiled first, which takes many seconds once.
 
     Raises:
         GuardError: single precision would lose more of the forces than is left of them.
-        InputError: see :meth:`CompositeModel.load`.
+        InputError: see :func:`deltaserver.model.force_field.load`.
     """
     with _stoppable(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         # Files of our own types are read with compiled loops already.
         with jit.before_compilation(_quiet if quiet else _say_compiling):
-            model = CompositeModel.load(
-                models, backend, device, precision, threads or default_threads(), storage
-            )
+            model = load(models, backend, device, precision, threads or default_threads(), storage)
             model.warm_up()
-    if threads is None and not threads_told():
+    # Many molecules keep all threads busy: their pairs are shared out.
+    if threads is None and not threads_told() and isinstance(model, CompositeModel):
         model.thread_times_ms = settle_threads(model)
     model.check_component(component)
     loss = float(str(model.device_facts().get("relative_force_error", 0.0)))
@@ -138,7 +139,7 @@ def _stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def announce(model: CompositeModel, models: Path, backend: str, notes: list[str]) -> None:
+def announce(model: ForceField, models: Path, backend: str, notes: list[str]) -> None:
     """Log what was loaded."""
     log = structlog.get_logger()
     for note in notes:

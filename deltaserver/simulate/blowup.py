@@ -6,14 +6,16 @@ has left the others, and a conserved quantity that is not conserved.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import GuardError
 from deltaserver.model.descriptor import nearest_images
+from deltaserver.model.force_field import ForceField
 from deltaserver.molecules.bonds import bond_reach, bonded_pairs
 from deltaserver.molecules.elements import COVALENT_RADIUS_ANG, SYMBOLS
 
@@ -35,7 +37,8 @@ class Limits:
 
     Attributes:
         stretch: of a bond, in units of the covalent radii's sum.
-        separation_ang: from a fragment's nearest atom to the next fragment's, Å.
+        separation_ang: from a fragment's nearest atom to the next fragment's, Å; ∞ where
+            molecules may go where they like.
         drift_ev_per_atom: of the conserved quantity from its first value.
     """
 
@@ -61,6 +64,13 @@ class GeometryWatch:
         self._bonds: Ints | None = None
         self._sums: Floats = np.zeros(0)
         self._seen = 0
+
+    @classmethod
+    def of(cls, model: ForceField, limits: Limits) -> GeometryWatch:
+        """Return what watches a model's structures; of many molecules any may leave."""
+        if not model.one_complex:
+            limits = replace(limits, separation_ang=math.inf)
+        return cls(model.numbers, model.molecules, limits, model.periodic)
 
     def check(self, positions_ang: Floats, cells_ang: Floats | None = None) -> None:
         """Raise BlowUpError if a structure has come apart.
@@ -109,7 +119,7 @@ class GeometryWatch:
             )
 
     def _check_separation(self, positions: Floats, cell: Floats | None) -> None:
-        if len(self.fragments) < 2:
+        if len(self.fragments) < 2 or self.limits.separation_ang == np.inf:
             return
         for k, atoms in enumerate(self.fragments):
             others = np.concatenate([o for n, o in enumerate(self.fragments) if n != k])

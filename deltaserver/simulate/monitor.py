@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from deltaserver.arrays import Floats
-from deltaserver.model.composite import CompositeModel
+from deltaserver.model.force_field import ForceField
 from deltaserver.serve.answer import Request, Structure
 from deltaserver.serve.telemetry import StepTimes, words_of
 from deltaserver.simulate.blowup import DriftWatch, GeometryWatch, Limits
@@ -30,16 +30,11 @@ class Monitor:
         self,
         ipi_input: IpiInput,
         directory: Path,
-        model: CompositeModel,
+        model: ForceField,
         limits: Limits,
         line: ProgressLine | None,
     ) -> None:
-        fragments = [fragment.atoms for fragment in model.fragments]
-        self.geometry = (
-            GeometryWatch(model.numbers, fragments, limits, model.periodic)
-            if ipi_input.dynamics
-            else None
-        )
+        self.geometry = GeometryWatch.of(model, limits) if ipi_input.dynamics else None
         names, steps = ipi_input.outputs(ipi_input.properties), ipi_input.properties_steps
         self.tails = [PropertiesTail(directory / name, steps) for name in names]
         self.drifts = [

@@ -19,11 +19,12 @@ from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.simulate.ipi.plugin import PES_PATH, parameters_text
 from deltaserver.textio.species import parse_species
 
-Kind = Literal["nvt", "nve", "pimd", "remd", "mts", "ramp"]
-KINDS: tuple[Kind, ...] = ("nvt", "nve", "pimd", "remd", "mts", "ramp")
+Kind = Literal["nvt", "nve", "npt", "pimd", "remd", "mts", "ramp"]
+KINDS: tuple[Kind, ...] = ("nvt", "nve", "npt", "pimd", "remd", "mts", "ramp")
 Thermostat = Literal["langevin", "svr", "none"]
 THERMOSTATS: tuple[Thermostat, ...] = ("langevin", "svr", "none")
 CELL_ANG = 300.0
+CELL_ROUNDING_ANG = 1e-6
 INNER, OUTER = "inner", "outer"
 SHORT_RUN_STEPS = 2000  # up to here every step's energies are written
 ENERGIES_EVERY_FS = 5.0
@@ -42,6 +43,8 @@ class Recipe:
         thermostat: langevin, svr (one global stochastic rescaling, which leaves diffusion alone)
             or none; pimd has PILE-L and nve none, whatever stands here.
         tau_fs: time constant of the thermostat.
+        pressure_bar: of npt.
+        barostat_tau_fs: time constant of npt's isotropic barostat.
         n_beads: of pimd.
         n_inner: steps of the fragments in each step of the binding, of mts.
         swap_every: steps between attempts to exchange, on average, of remd.
@@ -65,6 +68,8 @@ class Recipe:
     positions_every_fs: float = 10.0
     energies_every: int | None = None
     checkpoint_every: int = 1000
+    pressure_bar: float = 1.0
+    barostat_tau_fs: float = 500.0
     plugin: bool = False
 
     def __post_init__(self) -> None:
@@ -74,6 +79,8 @@ class Recipe:
             raise InputError(f"--kind {self.kind} takes {needed} --temperature; {n} given")
         if not all(0.0 < t < float("inf") for t in self.temperatures_k):
             raise InputError("--temperature: expected numbers above 0 K")
+        if self.kind == "npt" and self.thermostat == "none":
+            raise InputError("--kind npt needs a thermostat: langevin or svr")
 
     @property
     def positions_stride(self) -> int:
@@ -102,6 +109,7 @@ class Subject:
         positions_ang: Å, shape (N, 3).
         parts: contributions to write, by the name that the daemon's extras give them.
         symbols: of the atoms, ``D`` and ``T`` for isotopes; those of the numbers if none are given.
+        cell_ang: lattice vectors in columns, Å, of what repeats; None is a complex in vacuum.
         parameters: of the plug-in, where there is no socket.
     """
 
@@ -112,11 +120,27 @@ class Subject:
     positions_ang: Floats
     parts: tuple[str, ...]
     symbols: tuple[str, ...] = ()
+    cell_ang: Floats | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        cell = self.cell_ang
+        if cell is not None and np.abs(np.tril(cell, -1)).max() > CELL_ROUNDING_ANG:
+            raise InputError(
+                "the cell's first vector is not along x, or its second not in the plane of x "
+                "and y, as i-PI wants them: turn the structure (in ASE: "
+                "atoms.set_cell(atoms.cell.standard_form()[0], scale_atoms=True))"
+            )
 
 
 def render(recipe: Recipe, subject: Subject, address: str = "delta") -> str:
-    """Write the i-PI input; ``address`` names its unix socket, or begins the names of two."""
+    """Write the i-PI input; ``address`` names its unix socket, or begins the names of two.
+
+    Raises:
+        InputError: what is in vacuum has no pressure.
+    """
+    if recipe.kind == "npt" and subject.cell_ang is None:
+        raise InputError("--kind npt needs a model that is periodic: true, and a structure's cell")
     return f"""{_comment(recipe, subject, address)}
 <simulation {_attributes(recipe)}>
 {_output(recipe, subject)}
@@ -138,8 +162,9 @@ def _comment(recipe: Recipe, subject: Subject, address: str) -> str:
     text = f"""{subject.title}: {recipe.kind}, {kelvin} K, {recipe.timestep_fs:g} fs.
      One command runs it:
          deltaserver simulate FILE.xml -m {subject.models}
-     {_by_hand(recipe, subject, address)}
-     i-PI has no open cell: the complex floats in a cell far larger than itself."""
+     {_by_hand(recipe, subject, address)}"""
+    if subject.cell_ang is None:
+        text += "\n     i-PI has no open cell: the complex floats in a cell far larger than itself."
     return f"<!-- {text.replace('--', '- -')} -->"  # XML has no -- in comments
 
 
@@ -169,6 +194,8 @@ def _output(recipe: Recipe, subject: Subject) -> str:
     ]  # fmt: skip
     if recipe.kind == "pimd":
         columns.append("kinetic_cv{electronvolt}")
+    if recipe.kind == "npt":
+        columns += ["volume{angstrom3}", "pressure_md{bar}", "density{g/cm3}"]
     if recipe.kind in ("remd", "ramp"):
         columns.append("ensemble_temperature{kelvin}")
     every = recipe.energies_stride
@@ -253,10 +280,16 @@ def _system(recipe: Recipe, subject: Subject, kelvin: float, prefix: str) -> str
 {_forces(recipe)}
     </forces>
     <ensemble>
-      <temperature units="kelvin">{kelvin:g}</temperature>
+      <temperature units="kelvin">{kelvin:g}</temperature>{_pressure(recipe)}
     </ensemble>
 {_motion(recipe)}
   </system>"""
+
+
+def _pressure(recipe: Recipe) -> str:
+    if recipe.kind != "npt":
+        return ""
+    return f'\n      <pressure units="bar">{recipe.pressure_bar:g}</pressure>'
 
 
 def _start(subject: Subject, n_beads: int) -> str:
@@ -266,7 +299,8 @@ def _start(subject: Subject, n_beads: int) -> str:
     masses = ", ".join(f"{parse_species(symbol).mass_u:g}" for symbol in symbols)
     rows = [", ".join(f"{value:.8f}" for value in row) for row in subject.positions_ang]
     positions = ",\n        ".join(rows * n_beads)  # every bead starts there
-    cell = ", ".join(f"{x:g}" for x in CELL_ANG * np.eye(3).ravel())
+    box = CELL_ANG * np.eye(3) if subject.cell_ang is None else np.triu(subject.cell_ang)
+    cell = ", ".join(f"{x:.10g}" for x in box.ravel())
     return f"""    <beads natoms="{n_atoms}" nbeads="{n_beads}">
       <q units="angstrom" shape="({n_beads}, {3 * n_atoms})">[
         {positions} ]</q>
@@ -305,7 +339,7 @@ def _dynamics(recipe: Recipe, indent: str) -> str:
     thermostat: str = "pile_l" if recipe.kind == "pimd" else recipe.thermostat
     if recipe.kind == "nve":
         thermostat = "none"
-    mode = "nve" if thermostat == "none" else "nvt"
+    mode = "nve" if thermostat == "none" else "npt" if recipe.kind == "npt" else "nvt"
     lines = [
         '<motion mode="dynamics">',
         "  <fixcom>True</fixcom>",
@@ -314,10 +348,15 @@ def _dynamics(recipe: Recipe, indent: str) -> str:
     ]
     if recipe.kind == "mts":
         lines.append(f"    <nmts>[1, {recipe.n_inner}]</nmts>")
-    if mode == "nvt":
-        lines += [
-            f'    <thermostat mode="{thermostat}">',
-            f'      <tau units="femtosecond">{recipe.tau_fs:g}</tau>',
-            "    </thermostat>",
-        ]
+    bath = [
+        f'    <thermostat mode="{thermostat}">',
+        f'      <tau units="femtosecond">{recipe.tau_fs:g}</tau>',
+        "    </thermostat>",
+    ]
+    if mode == "npt":
+        tau = f'      <tau units="femtosecond">{recipe.barostat_tau_fs:g}</tau>'
+        inner = [f"  {line}" for line in bath]
+        lines += ['    <barostat mode="isotropic">', tau, *inner, "    </barostat>"]
+    if mode != "nve":
+        lines += bath
     return "\n".join(indent + line for line in [*lines, "  </dynamics>", "</motion>"])

@@ -21,8 +21,8 @@ from deltaserver.errors import (
     GuardError,
     NoveltyError,
 )
-from deltaserver.model.composite import CompositeModel
 from deltaserver.model.engines import Backend
+from deltaserver.model.force_field import ForceField
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.serve import telemetry
 from deltaserver.serve.daemon import Daemon
@@ -105,7 +105,7 @@ class Start:
     first_seq: int
 
 
-def run(plan: RunPlan, model: CompositeModel, notes: list[str], quiet: bool) -> RunRecord:
+def run(plan: RunPlan, model: ForceField, notes: list[str], quiet: bool) -> RunRecord:
     """Run i-PI and the daemon to the end; return the record, which ``run.json`` holds too.
 
     Raises:
@@ -185,7 +185,7 @@ def _part(plan: RunPlan, record: RunRecord, monitor: Monitor, farewell: Farewell
 
 def _serve(
     plan: RunPlan,
-    model: CompositeModel,
+    model: ForceField,
     monitor: Monitor,
     start: Start,
     held: tuple[int, threading.Event],
@@ -222,7 +222,7 @@ def _serve(
 
 def _follow(
     plan: RunPlan,
-    model: CompositeModel,
+    model: ForceField,
     monitor: Monitor,
     start: Start,
     held: tuple[int, threading.Event],
@@ -334,7 +334,7 @@ def _restart_step(plan: RunPlan) -> int:
 
 def _blown_up(
     plan: RunPlan,
-    model: CompositeModel,
+    model: ForceField,
     record: RunRecord,
     monitor: Monitor,
     error: DeltaserverError,
@@ -360,7 +360,7 @@ def _blown_up(
 
 
 def _blow_up_frame(
-    model: CompositeModel, positions: Floats, step: int, reason: str, cell: Floats | None
+    model: ForceField, positions: Floats, step: int, reason: str, cell: Floats | None
 ) -> str:
     """Format the structure as extended XYZ, Å; ``cell`` has its vectors in columns."""
     quoted = reason.replace('"', "'")

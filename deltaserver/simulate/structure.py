@@ -13,7 +13,7 @@ import numpy as np
 
 from deltaserver.arrays import Floats
 from deltaserver.errors import GeometryError, InputError, StructureError
-from deltaserver.model.composite import CompositeModel
+from deltaserver.model.force_field import ForceField
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.molecules.whole import Repeats, make_whole
 from deltaserver.textio.structures import read_structures
@@ -24,15 +24,19 @@ STRUCTURE_NAME = "structure.xyz"
 
 @dataclass(frozen=True)
 class StartStructure:
-    """Atomic numbers, positions in Å, shape (N, 3), where they come from, and symbols."""
+    """Atomic numbers, positions in Å, shape (N, 3), where they come from, symbols, and the cell.
+
+    The cell has its vectors in columns, Å; None where the file has none.
+    """
 
     numbers: tuple[int, ...]
     positions_ang: Floats
     source: Path
     symbols: tuple[str, ...]
+    cell_ang: Floats | None = None
 
 
-def start_structure(models: Path, given: Path | None, model: CompositeModel) -> StartStructure:
+def start_structure(models: Path, given: Path | None, model: ForceField) -> StartStructure:
     """Read the structure given, else the model directory's own; check it against the model.
 
     Raises:
@@ -43,17 +47,18 @@ def start_structure(models: Path, given: Path | None, model: CompositeModel) -> 
     path = given or directory / STRUCTURE_NAME
     if given is None and not path.is_file():
         raise InputError(f"{directory} ships no {STRUCTURE_NAME}; give one with --structure FILE")
-    structure = read_structure(path)
+    structure = read_structure(path, whole=model.one_complex or not model.periodic)
     check_elements(structure, model.numbers.tolist(), model.name)
     if given is not None:
         _check_bonds(structure, model)
     return structure
 
 
-def _check_bonds(structure: StartStructure, model: CompositeModel) -> None:
+def _check_bonds(structure: StartStructure, model: ForceField) -> None:
     """Refuse a file in another unit or with torn molecules, before anything starts from it."""
     try:
-        model.check_structure(structure.positions_ang)
+        cell = None if model.one_complex else structure.cell_ang
+        model.check_structure(structure.positions_ang, cell)
     except StructureError as error:
         raise StructureError(f"{structure.source}: {error}") from None
 
@@ -73,10 +78,10 @@ def check_elements(structure: StartStructure, expected: Sequence[int], model: st
             )
 
 
-def read_structure(path: Path) -> StartStructure:
+def read_structure(path: Path, whole: bool = True) -> StartStructure:
     """Read the first frame of an XYZ or PDB file, compressed or not, or of what ASE reads.
 
-    Molecules that a cell has cut are made whole.
+    Molecules that a cell has cut are made whole and put together, unless that is left to the model.
 
     Raises:
         InputError: no such file, or not readable.
@@ -93,13 +98,13 @@ def read_structure(path: Path) -> StartStructure:
             f"{path}: not readable as XYZ (no atoms, or positions that are not finite)"
         )
     frame = frames[0]
-    positions = frame.positions
-    if frame.cell is not None:
+    positions, cell = frame.positions, None if frame.cell is None else frame.cell.T
+    if frame.cell is not None and whole:
         try:
             positions = make_whole(frame.numbers, positions, Repeats(frame.cell, frame.pbc))
         except GeometryError as error:
             raise InputError(f"{path}: {error}") from None
-    return StartStructure(tuple(frame.numbers.tolist()), positions, path, frame.symbols)
+    return StartStructure(tuple(frame.numbers.tolist()), positions, path, frame.symbols, cell)
 
 
 def _silent(_: str) -> None:

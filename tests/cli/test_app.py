@@ -13,7 +13,7 @@ import yaml
 import deltaserver
 from deltaserver.cli import app
 from deltaserver.errors import GuardError
-from deltaserver.model.composite import CompositeModel
+from deltaserver.serve import loading
 from tests.builders import (
     COMPLEX,
     ammonia_model,
@@ -302,7 +302,7 @@ def raising(monkeypatch, error):
     def load(*args):
         raise error
 
-    monkeypatch.setattr(CompositeModel, "load", load)
+    monkeypatch.setattr(loading, "load", load)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,17 @@ from ase.data import chemical_symbols
 
 from deltaserver import CompositeModel
 from deltaserver.cli.app import main
+from deltaserver.model import force_field
 from tests.builders import COMPLEX, water_model, write_directory, write_model
 from tests.integration.conftest import ROOT
 
-SHIPPED = sorted(path.parent.name for path in ROOT.glob("models/*/model.yaml"))
+# Its binding's energies are rounded to 1e-6 eV, which slopes by steps of 1e-3 Å show. λ = 1e-8 and
+# 1e-7 are refused as well (2e-4 and 1e-4); 1e-6 costs too much: models/benzenes/README.md.
+ROUGH = pytest.mark.xfail(reason="energies keep too few digits for slopes", strict=True)
+SHIPPED = [
+    pytest.param(name, marks=ROUGH if name == "benzenes" else ())
+    for name in sorted(path.parent.name for path in ROOT.glob("models/*/model.yaml"))
+]
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +35,7 @@ def test_the_shipped_models_are_what_they_were_stored_as(capsys, name):
     out, err = capsys.readouterr()
     assert (code, err) == (0, "")
     assert out.endswith("ok\n")
-    fingerprint = CompositeModel.load(ROOT / "models" / name).fingerprint()
+    fingerprint = force_field.load(ROOT / "models" / name).fingerprint()
     assert f"fingerprint  {fingerprint}\n" in out
     assert re.search(r"^total +\d+ +\de-\d+ +\de[-+]\d+ +\de[-+]\d+$", out, re.MULTILINE)
 

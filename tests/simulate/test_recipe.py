@@ -15,13 +15,18 @@ WATER = Subject(
 )  # fmt: skip
 
 
+def subject(kind):
+    """Water: in a cell where there is to be a pressure."""
+    return replace(WATER, cell_ang=9.0 * np.eye(3)) if kind == "npt" else WATER
+
+
 def recipe(kind, **changes):
     temperatures = {"remd": (100.0, 150.0, 200.0), "ramp": (300.0, 50.0)}.get(kind, (120.0,))
     return Recipe(kind, temperatures, **changes)
 
 
 def root_of(kind, **changes):
-    return ElementTree.fromstring(render(recipe(kind, **changes), WATER))
+    return ElementTree.fromstring(render(recipe(kind, **changes), subject(kind)))
 
 
 def numbers(text):
@@ -42,7 +47,9 @@ def test_atoms_masses_and_cell_stand_in_every_system(kind):
         assert beads.find("q").get("units") == "angstrom"
         np.testing.assert_allclose(numbers(beads.findtext("m")), [15.999, 1.008, 1.008])
         assert beads.findtext("names").split() == ["[", "O,", "H,", "H", "]"]
-        np.testing.assert_allclose(numbers(system.findtext("cell")), 300.0 * np.eye(3).ravel())
+        np.testing.assert_allclose(
+            numbers(system.findtext("cell")), (9.0 if kind == "npt" else 300.0) * np.eye(3).ravel()
+        )
 
 
 def test_isotopes_keep_their_masses():
@@ -86,7 +93,7 @@ def test_multiple_time_stepping_has_two_sockets_of_one_daemon():
 
 @pytest.mark.parametrize(("kind", "structures"), [("nvt", 1), ("pimd", 8), ("remd", 3)])
 def test_structures_per_step_and_batches(kind, structures):
-    text = render(recipe(kind), WATER)
+    text = render(recipe(kind), subject(kind))
     assert parse_input("input.xml", text).structures_per_step == structures
     batch = ElementTree.fromstring(text).findtext("ffsocket/batch_size")
     assert batch == (None if structures == 1 else str(structures))

@@ -124,7 +124,7 @@ def table(series: Mapping[str, Series]) -> str:
     uncertainty are columns where the log has them.
     """
     shown = dict(series)
-    if set(BOUND_PARTS) <= set(series) and (bound := binding_energy(series)):
+    if len(set(BOUND_PARTS) & set(series)) > 1 and (bound := binding_energy(series)):
         shown[E_BINDING] = bound
     columns = [_Column("mean E / eV", 14, lambda s: f"{s.energy.mean():.5f}"),
                _Column("std / eV", 9, lambda s: f"{s.energy.std():.5f}"),

@@ -22,8 +22,10 @@ from deltaserver.model.sgdml import SGDMLModel
 
 if TYPE_CHECKING:
     from deltaserver.model.composite import CompositeModel
+    from deltaserver.model.many.model import ManyModel
 
 FORMAT = "deltaserver-fingerprint/1"
+MANY_FORMAT = "deltaserver-fingerprint-many/1"
 ARRAYS = ("numbers", "x", "a", "perms", "alphas_energy", "lattice")
 SCALARS = ("sigma", "c", "std")
 
@@ -44,6 +46,31 @@ def fingerprint(model: CompositeModel) -> str:
         digest.update(parts[id(part.model)])
     if model.prior is not None:
         _text(digest, "prior", *_words(model.prior))
+    return f"sha256:{digest.hexdigest()}"
+
+
+def fingerprint_of_many(model: ManyModel) -> str:
+    """Return ``sha256:…`` of a model of many molecules, whatever backend it was loaded for."""
+    digest = hashlib.sha256()
+    _text(digest, MANY_FORMAT, model.name, model.reference, str(model.periodic))
+    for one in model.species:
+        _text(digest, "species", one.name)
+        _array(digest, one.atoms.astype(np.int64))
+        digest.update(_digest(one.model))
+    for pair in model.pairs:
+        _text(digest, "pair", str(pair.species))
+        for ends in (pair.switch and (pair.switch.start, pair.switch.stop), pair.fade):
+            _text(digest, *(number.hex() for number in ends or ()))
+        if pair.model is not None:
+            digest.update(_digest(pair.model))
+        if pair.prior is not None:
+            _text(digest, "prior", *_words(pair.prior))
+    for triple in model.triples:
+        prior = triple.prior
+        _text(digest, "triple", str(triple.species), prior.radius.hex())
+        _text(digest, *(number.hex() for number in prior.cutoff))
+        for some in (*prior.sites, prior.table):
+            _array(digest, some)
     return f"sha256:{digest.hexdigest()}"
 
 

@@ -17,10 +17,9 @@ import numpy as np
 
 from deltaserver.arrays import Floats
 from deltaserver.errors import GuardError, InputError
-from deltaserver.model.trust.fingerprint import fingerprint
 
 if TYPE_CHECKING:
-    from deltaserver.model.composite import CompositeModel
+    from deltaserver.model.force_field import ForceField
 
 
 CHECK_NAME = "check.json"
@@ -67,7 +66,7 @@ class PartCheck:
     force_error_ev_per_ang: float | None = None
 
 
-def evaluate_parts(model: CompositeModel, positions: Floats) -> dict[str, tuple[float, Floats]]:
+def evaluate_parts(model: ForceField, positions: Floats) -> dict[str, tuple[float, Floats]]:
     """Return energy (eV) and forces (eV/Å) of the total and of every part at one structure."""
     result = model.evaluate(positions)
     found = {"total": (float(result.energy), result.forces)}
@@ -79,13 +78,13 @@ def evaluate_parts(model: CompositeModel, positions: Floats) -> dict[str, tuple[
     return found
 
 
-def store(model: CompositeModel, positions: Floats) -> str:
+def store(model: ForceField, positions: Floats) -> str:
     """Return the text of ``check.json`` for a model at one structure (Å, (N, 3))."""
     found = evaluate_parts(model, positions)
     return json.dumps(
         {
             "format": FORMAT,
-            "fingerprint": fingerprint(model),
+            "fingerprint": model.fingerprint(),
             "positions_ang": np.asarray(positions).tolist(),
             "parts": {
                 name: {"energy_ev": energy, "forces_ev_per_ang": forces.tolist()}
@@ -135,7 +134,7 @@ def _table(values: Any, n_atoms: int) -> Floats:
 
 
 def check_parts(
-    model: CompositeModel, positions: Floats, stored: StoredFrame | None
+    model: ForceField, positions: Floats, stored: StoredFrame | None
 ) -> tuple[PartCheck, ...]:
     """Compare forces with slopes of the energy, and both with what is stored."""
     here = evaluate_parts(model, positions)

@@ -13,8 +13,8 @@ import structlog
 from deltaserver.arrays import Floats
 from deltaserver.compute.blas import keep_blas_threads
 from deltaserver.errors import DeltaserverError
-from deltaserver.model.composite import CompositeModel
 from deltaserver.model.engines import Backend, Precision
+from deltaserver.model.force_field import ForceField
 from deltaserver.serve import telemetry
 from deltaserver.serve.answer import Examined, Request, examine
 from deltaserver.serve.guard import ServingGuard
@@ -108,7 +108,7 @@ def _steps(log_file: Path | None, log_every: int, first_seq: int) -> StepLog:
 @functools.cache
 def _model(
     models: Path, device: str | None, precision: Precision, threads: int | None
-) -> CompositeModel:
+) -> ForceField:
     """Load a model directory, once however many ffdirects serve it."""
     backend: Backend = "torch" if device or precision != "float64" else "numpy"
     model, notes = load_model(models, "total", backend, device or "auto", precision, threads)

@@ -29,7 +29,7 @@ def reorder(structure: Path, models: Path, output: Path | None) -> None:
     Molecules are matched by their bonds and by the handedness of their centres. Every structure
     is checked against the model afterwards.
     """
-    from deltaserver.simulate.reorder import reorder_file
+    from deltaserver.simulate.structures.reorder import reorder_file
 
     written = output or structure.with_name(f"{structure.name.split('.')[0]}_reordered.xyz")
     moved, n_frames = reorder_file(structure, models, written)

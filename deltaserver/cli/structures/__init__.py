@@ -1,0 +1,1 @@
+"""Commands that make structures, and directories of models, of given ones."""

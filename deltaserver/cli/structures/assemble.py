@@ -1,0 +1,49 @@
+"""``deltaserver assemble``: a model of many molecules out of models of two."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from deltaserver.cli.options.common import DEBUG, PATH
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, type=PATH, metavar="DIRECTORY...")
+@click.option(
+    "--structure",
+    type=PATH,
+    metavar="FILE",
+    help="XYZ of all molecules, the atoms of each in its model's order; tells how many there are.",
+)
+@click.option("-o", "--output", type=PATH, required=True, help="Model directory to be written.")
+@click.option("--name", help="The model's name. [default: the directory's]")
+@click.option("--periodic", is_flag=True, help="The structure repeats: a crystal or a liquid.")
+@DEBUG
+def assemble(
+    models: tuple[Path, ...],
+    structure: Path | None,
+    output: Path,
+    name: str | None,
+    periodic: bool,
+) -> None:
+    """Make a model of many molecules of two.
+
+    \b
+        deltaserver assemble models/benzene_dimer --structure box.xyz --periodic -o models/liquid
+        deltaserver check --models models/liquid
+
+    DIRECTORY is that of a complex of two fragments, whose models every molecule and every pair
+    then has; several make a mixture. Or it is of many molecules, to be used for another structure.
+    """
+    from deltaserver.model.force_field import load
+    from deltaserver.simulate.structures import assemble as assembling
+
+    path = assembling.assemble(models, structure, output, name, periodic)
+    if structure is None:
+        click.echo(f"wrote {path}; it lacks structure.xyz, or count: NUMBER of every species")
+        return
+    model = load(path)
+    counts = ", ".join(f"{len(one.atoms)} {one.name}" for one in getattr(model, "species", ()))
+    click.echo(f"wrote {path}: {counts}, {model.n_atoms} atoms")

@@ -1,0 +1,178 @@
+"""Load a model directory, whichever kind it is: one complex, or many molecules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from deltaserver.arrays import Floats, Ints
+from deltaserver.errors import InputError, ManifestError
+from deltaserver.model.composite import CompositeModel
+from deltaserver.model.engines import Backend, Precision, Storage
+from deltaserver.model.loading import Choice, ModelLoader
+from deltaserver.model.manifest import IsolatedAtom
+from deltaserver.model.many.census import count_molecules
+from deltaserver.model.many.manifest import BindingEntry, ManyManifest, is_of_many, read_many
+from deltaserver.model.many.model import ManyModel
+from deltaserver.model.many.molecules import Species
+from deltaserver.model.many.pairs import PairBinding
+from deltaserver.model.many.switch import Switch
+from deltaserver.model.many.triples import TripleBinding, TriplePrior
+from deltaserver.model.parts import Fragment, check_fit, check_on_a_prior
+from deltaserver.model.prior import PairPrior
+from deltaserver.model.sgdml import SGDMLModel
+from deltaserver.textio.structures import read_structures
+from deltaserver.textio.xyz_frames import BadFrame
+
+ForceField: TypeAlias = CompositeModel | ManyModel
+
+STRUCTURE_NAME = "structure.xyz"
+NEUTRAL_E = 1e-6  # what is left of a molecule's charge by rounding
+FAIR = 1e-9  # of energies, eV and relative
+
+
+def load(
+    path: str | Path,
+    backend: Backend = "numpy",
+    device: str = "auto",
+    precision: Precision = "float64",
+    threads: int = 1,
+    storage: Storage = "double",
+) -> ForceField:
+    """Load a model directory; see :meth:`deltaserver.model.composite.CompositeModel.load`.
+
+    Raises:
+        ManifestError: ``model.yaml`` is wrong, or disagrees with the model files.
+        ModelFileError: a model file cannot be used.
+        MissingExtraError: the backend is not installed.
+    """
+    if not is_of_many(path):
+        return CompositeModel.load(path, backend, device, precision, threads, storage)
+    return _load_many(read_many(path), Choice(backend, device, precision, threads, storage))
+
+
+def _load_many(manifest: ManyManifest, choice: Choice) -> ManyModel:
+    pool = choice.pool()
+    loader = ModelLoader(manifest.length_unit, manifest.energy_unit, choice, pool)
+    found, cell = _structure(manifest.path.parent)
+    models = [
+        entry.model if isinstance(entry.model, IsolatedAtom) else loader(entry.model)
+        for entry in manifest.species
+    ]
+    numbers = [
+        np.array([model.number]) if isinstance(model, IsolatedAtom) else model.numbers
+        for model in models
+    ]
+    tables = count_molecules(manifest.species, numbers, found, str(manifest.path))
+    species = tuple(
+        Species(entry.name, model, atoms)
+        for entry, model, atoms in zip(manifest.species, models, tables, strict=True)
+    )
+    pairs, triples = [], []
+    for entry in manifest.bindings:
+        if isinstance(entry.prior, TriplePrior):
+            first, second, third = entry.between
+            if not entry.prior.is_fair(entry.between):
+                raise ManifestError(
+                    f"{manifest.path}: exchanging two molecules of one species changes the energy "
+                    "of three: give triples' coefficients for every order of their classes"
+                )
+            triples.append(TripleBinding((first, second, third), entry.prior))
+        else:
+            pairs.append(_pair(manifest, entry, species, loader))
+    if manifest.periodic and any(model.lattice is not None for model in loader.loaded.values()):
+        raise ManifestError(
+            f"{manifest.path}: a model file takes nearest images itself, and the molecules are put "
+            "together here already; train it without a cell"
+        )
+    model = ManyModel(
+        species,
+        tuple(pairs),
+        tuple(triples),
+        name=manifest.name,
+        reference=manifest.reference,
+        periodic=manifest.periodic,
+        cell=cell,
+        pool=pool,
+    )
+    model.stored = loader.stored
+    return model
+
+
+def _structure(directory: Path) -> tuple[Ints | None, Floats | None]:
+    """Return elements and cell (vectors in columns, Å) of the directory's structure."""
+    path = directory / STRUCTURE_NAME
+    if not path.is_file():
+        return None, None
+    try:
+        frames = read_structures(path, _silent, "analysis", first_only=True)
+    except BadFrame as error:
+        raise InputError(f"{path}: not readable as XYZ ({error.reason})") from None
+    if not frames:
+        return None, None
+    cell = frames[0].cell
+    return frames[0].numbers, None if cell is None else cell.T
+
+
+def _silent(_: str) -> None:
+    """Tell nobody: what lies between frames is no part of the first one."""
+
+
+def _pair(
+    manifest: ManyManifest, entry: BindingEntry, species: tuple[Species, ...], loader: ModelLoader
+) -> PairBinding:
+    """Return the binding of two molecules, or raise ManifestError where it does not fit."""
+    assert not isinstance(entry.prior, TriplePrior)
+    s, t = entry.between
+    sizes = (len(species[s].numbers), len(species[t].numbers))
+    model = loader(entry.model) if entry.model else None
+    where = f"{manifest.path}: between {species[s].name} and {species[t].name}"
+    ends = (np.arange(sizes[0]), sizes[0] + np.arange(sizes[1]))
+    fragments = (Fragment("first", ends[0], species[s].model),
+                 Fragment("second", ends[1], species[t].model))  # fmt: skip
+    check_fit(fragments, model, None, where)
+    if entry.prior is None:
+        check_on_a_prior(model, where)
+    if s == t and not _is_fair(model, entry.prior, sizes[0]):
+        raise ManifestError(
+            f"{where}: exchanging the two molecules changes their binding: train the model with "
+            "--symmetry product, and give both the same classes in the prior"
+        )
+    if model is not None and entry.fade is None:
+        blocks = model.parameters.blocks
+        if blocks is None or blocks.reach is None:
+            raise ManifestError(
+                f"{where}: the binding model does not end by itself; give fade: [6.0, 8.0], Å "
+                "over which it does, or train it on a prior"
+            )
+    if entry.prior is not None and manifest.cutoff is not None:
+        for name, charge in zip((species[s].name, species[t].name), (
+            _charge(entry, range(sizes[0])), _charge(entry, range(sizes[0], sum(sizes)))
+        ), strict=True):  # fmt: skip
+            if abs(charge) > NEUTRAL_E:
+                raise ManifestError(
+                    f"{where}: prior gives {name} a charge of {charge:+.2g} e, which a cutoff "
+                    "would cut; only neutral molecules can have one"
+                )
+    switch = Switch(*manifest.cutoff) if manifest.cutoff else None
+    return PairBinding((s, t), sizes, model, entry.prior, switch, entry.fade)
+
+
+def _is_fair(model: SGDMLModel | None, prior: PairPrior | None, n: int) -> bool:
+    """Return whether two alike molecules, of n atoms each, may be exchanged."""
+    if model is not None and not (model.parameters.perms[:, :n] >= n).all(axis=1).any():
+        return False
+    if prior is None:
+        return True
+    x = np.random.default_rng(0).uniform(-2.0, 2.0, (2, 2 * n, 3))
+    x[:, n:, 2] += 5.0
+    energy = prior.evaluate(x).energy
+    other = prior.evaluate(np.concatenate([x[:, n:], x[:, :n]], axis=1)).energy
+    return bool(np.allclose(other, energy, rtol=FAIR, atol=FAIR))
+
+
+def _charge(entry: BindingEntry, atoms: range) -> float:
+    assert entry.prior is not None
+    return sum(one.charge * len(one.atoms) for one in entry.prior.classes if one.atoms[0] in atoms)

@@ -1,0 +1,1 @@
+"""Many molecules: fragment models shared by all of a species, binding models by every pair."""

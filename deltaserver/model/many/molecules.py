@@ -1,0 +1,204 @@
+"""Which atoms are which molecule, and one frame of them: whole, with centres and neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from deltaserver.arrays import Floats, Ints
+from deltaserver.model.manifest import IsolatedAtom
+from deltaserver.model.many.neighbours import Neighbours, find_neighbours
+from deltaserver.model.sgdml import Evaluation, SGDMLModel
+from deltaserver.molecules.bonds import FragmentBonds, find_bonds, training_distances
+from deltaserver.molecules.whole import along_tree, bond_tree
+
+
+@dataclass(frozen=True)
+class Species:
+    """All molecules that one fragment model is of.
+
+    Attributes:
+        name: of the species.
+        model: of one molecule.
+        atoms: of every molecule, in the order that the model expects, shape (n, m).
+    """
+
+    name: str
+    model: SGDMLModel | IsolatedAtom
+    atoms: Ints
+
+    @property
+    def trained(self) -> SGDMLModel | None:
+        """The model, but for lone atoms, of which nothing is trained."""
+        return None if isinstance(self.model, IsolatedAtom) else self.model
+
+    @property
+    def numbers(self) -> Ints:
+        """Atomic numbers of one molecule, shape (m,)."""
+        if isinstance(self.model, IsolatedAtom):
+            return np.array([self.model.number])
+        return self.model.numbers
+
+    @cached_property
+    def bonds(self) -> FragmentBonds | None:
+        """The bonds of one molecule in training, atoms numbered in it; None of lone atoms."""
+        if self.trained is None:
+            return None
+        distances = training_distances(self.trained.parameters.x, self.trained.native.length_ang)
+        n_atoms = len(self.numbers)
+        return find_bonds(self.name, self.numbers, np.arange(n_atoms), distances)
+
+    @cached_property
+    def tree(self) -> tuple[Ints, Ints]:
+        """Atoms in an order in which each is bonded to an earlier one, and to which."""
+        bonds, n_atoms = self.bonds, len(self.numbers)
+        if bonds is None or not len(bonds):
+            return np.arange(1, n_atoms), np.zeros(max(0, n_atoms - 1), dtype=np.int64)
+        return bond_tree(n_atoms, bonds.i, bonds.j)
+
+    @cached_property
+    def longest_step(self) -> float:
+        """How far an atom of the tree is from the one before it in training, at most, Å."""
+        if self.trained is None:
+            return 0.0
+        x, length = self.trained.parameters.x, self.trained.native.length_ang
+        later, earlier = np.maximum(*self.tree), np.minimum(*self.tree)
+        steps = training_distances(x[:, later * (later - 1) // 2 + earlier], length)
+        return float(steps.max(initial=0.0))
+
+    def whole(self, positions: Floats, cell: Floats | None) -> Floats:
+        """Return the molecules of positions (N, 3), Å, put together, shape (n, m, 3)."""
+        x: Floats = positions[self.atoms]
+        return x if cell is None else along_tree(x, cell, *self.tree)
+
+    def evaluate(self, x: Floats) -> Evaluation:
+        """Evaluate every molecule by itself: energies (n,), forces (n, m, 3), virials."""
+        if isinstance(self.model, IsolatedAtom):
+            n = len(x)
+            return Evaluation(
+                np.full(n, self.model.energy_ev), np.zeros(x.shape), np.zeros((n, 3, 3))
+            )
+        return self.model.evaluate(x)
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """One frame: molecules are numbered species by species, so that i < j is s(i) ≤ s(j).
+
+    Attributes:
+        x: of every species' molecules, whole, Å, shape (n, m, 3).
+        centres: the mean of each molecule's atoms, Å, shape (n_molecules, 3).
+        neighbours: pairs of molecules.
+        cell: lattice vectors in columns, Å, or None.
+        touching: of bindings by their numbers, once they were asked for: the pairs that a model
+            says anything of, and their atoms.
+    """
+
+    x: tuple[Floats, ...]
+    centres: Floats
+    neighbours: Neighbours
+    cell: Floats | None
+    touching: dict[int, tuple[Neighbours, Floats]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        species: Sequence[Species],
+        positions: Floats,
+        cell: Floats | None,
+        reaches: Sequence[tuple[float, float]],
+    ) -> Assembled:
+        """Put molecules together and find those near each other.
+
+        Args:
+            species: all of them.
+            positions: Å, shape (N, 3).
+            cell: lattice vectors in columns, Å, or None.
+            reaches: a binding's end, in centres' and in atoms' distances: see :func:`_cutoff`.
+        """
+        x = tuple(one.whole(positions, cell) for one in species)
+        centres = np.concatenate([some.mean(axis=1) for some in x])
+        cutoff = _cutoff(x, reaches)
+        return cls(x, centres, find_neighbours(centres, cutoff, cell), cell)
+
+    @cached_property
+    def first(self) -> Ints:
+        """The number of each species' first molecule, and of one past the last."""
+        return np.cumsum([0, *(len(some) for some in self.x)])
+
+
+def _cutoff(x: Sequence[Floats], reaches: Sequence[tuple[float, float]]) -> float:
+    """Return how far centres may be apart of molecules that meet, Å.
+
+    Either of their centres, or of their atoms: then two molecules' radii come on top.
+    """
+    radius = max(
+        float(np.sqrt(((some - some.mean(axis=1, keepdims=True)) ** 2).sum(axis=2).max()))
+        for some in x
+    )
+    return max((max(centres, atoms + 2.0 * radius) for centres, atoms in reaches), default=1.0)
+
+
+@dataclass
+class Total:
+    """What one part of the energy adds up to, of one frame.
+
+    Attributes:
+        energy: eV.
+        molecules: each molecule's share of it, eV, shape (n_molecules,).
+        forces: by species, eV/Å, shape (n, m, 3).
+        virial: −∂E/∂ε, eV, shape (3, 3).
+    """
+
+    molecules: Floats
+    forces: list[Floats]
+    virial: Floats
+    energy: float = 0.0
+
+    @classmethod
+    def zero(cls, frame: Assembled) -> Total:
+        """Return nothing yet."""
+        return cls(
+            np.zeros(len(frame.centres)), [np.zeros(x.shape) for x in frame.x], np.zeros((3, 3))
+        )
+
+    def add(
+        self,
+        frame: Assembled,
+        species: Sequence[int],
+        members: Sequence[Ints],
+        parts: tuple[Floats, Sequence[Floats], Floats],
+    ) -> None:
+        """Add what groups of molecules give.
+
+        Args:
+            frame: where they stand.
+            species: of each of a group's members.
+            members: their numbers, shape (P,) each.
+            parts: energies (P,), forces on each member (P, m, 3), virials (P, 3, 3).
+        """
+        energy, forces, virial = parts
+        self.energy += float(energy.sum())
+        self.virial += virial.sum(axis=0)
+        for kind, member, force in zip(species, members, forces, strict=True):
+            add_rows(self.forces[kind], member - frame.first[kind], force)
+            add_rows(self.molecules, member, energy / len(members))
+
+    def on_atoms(self, species: Sequence[Species], n_atoms: int) -> Floats:
+        """Return the forces on all atoms, shape (N, 3)."""
+        found = np.empty((n_atoms, 3))
+        for one, force in zip(species, self.forces, strict=True):
+            found[one.atoms] = force
+        return found
+
+
+def add_rows(to: Floats, index: Ints, rows: Floats) -> None:
+    """Add rows (P, …) to those of ``to`` (n, …) that ``index`` (P,) says, in a fixed order."""
+    if not len(index):
+        return
+    order = np.argsort(index, kind="stable")
+    there, starts = np.unique(index[order], return_index=True)
+    to[there] += np.add.reduceat(rows[order], starts, axis=0)

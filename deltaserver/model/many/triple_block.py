@@ -1,0 +1,96 @@
+"""The block ``prior`` of a binding of three molecules, as text.
+
+prior:
+  radius: 4.5                           # R in Å
+  cutoff: [7.0, 9.0]                    # Å between centres, over which it ends
+  classes:
+  - {name: first-C, atoms: "0,2,4"}
+  - {name: second-C, atoms: "12,14,16"}
+  - {name: third-C, atoms: "24,26,28"}
+  triples:
+  - {between: [first-C, second-C, third-C], coefficient: 23.0}   # C in eV Å⁹
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from deltaserver.errors import ManifestError
+from deltaserver.model.fragment_blocks import owner_of
+from deltaserver.model.many.triples import TriplePrior
+from deltaserver.model.prior import AtomClass
+from deltaserver.textio.strict_yaml import Checker
+
+CHECK = Checker(None, ManifestError)
+ParseAtoms = Callable[[str | int], tuple[int, ...]]
+
+
+def parse_triples(
+    data: Any, molecules: Sequence[tuple[int, ...]], atoms: ParseAtoms
+) -> TriplePrior:
+    """Return the potential that a block describes.
+
+    Args:
+        data: the block.
+        molecules: the atoms of each of the three.
+        atoms: reads text such as ``0-4,9``.
+
+    Raises:
+        ManifestError: anything wrong with it; the message begins with the entry.
+    """
+    top = CHECK.mapping(data, "prior", ("radius", "cutoff", "classes", "triples"))
+    radius = CHECK.number(top["radius"], "prior.radius")
+    if radius < 0.0:
+        raise ManifestError("prior.radius is negative; expected Å")
+    cutoff = [
+        CHECK.number(v, "prior.cutoff") for v in CHECK.sequence(top["cutoff"], "prior.cutoff")
+    ]
+    if len(cutoff) != 2 or not 0.0 < cutoff[0] < cutoff[1]:
+        raise ManifestError("prior.cutoff: expected two rising lengths in Å, such as [7.0, 9.0]")
+    owner = owner_of(molecules)
+    classes: list[AtomClass] = []
+    home: dict[str, int] = {}
+    for k, entry in enumerate(CHECK.sequence(top["classes"], "prior.classes")):
+        one = _class(entry, f"prior.classes[{k}]", owner, atoms)
+        if one.name in home or {a for c in classes for a in c.atoms} & set(one.atoms):
+            raise ManifestError(f"prior.classes: {one.name!r} or its atoms stand there twice")
+        home[one.name] = int(owner[one.atoms[0]])
+        classes.append(one)
+    found: dict[tuple[str, str, str], float] = {}
+    for k, entry in enumerate(CHECK.sequence(top["triples"], "prior.triples")):
+        names, value = _triple(entry, f"prior.triples[{k}]", home)
+        if names in found:
+            raise ManifestError(f"prior.triples[{k}]: {', '.join(names)} stand there twice")
+        found[names] = value
+    first, second, third = (len(some) for some in molecules)
+    sizes = (first, second, third)
+    return TriplePrior(sizes, tuple(classes), found, radius, (cutoff[0], cutoff[1]))
+
+
+def _class(entry: Any, what: str, owner: Any, atoms: ParseAtoms) -> AtomClass:
+    found = CHECK.mapping(entry, what, ("name", "atoms"))
+    name = CHECK.text(found["name"], f"{what}: name")
+    if isinstance(found["atoms"], bool) or not isinstance(found["atoms"], (str, int)):
+        raise ManifestError(f"{what}: atoms is no text such as '0-4,9'")
+    members = atoms(found["atoms"])
+    if max(members) >= len(owner):
+        raise ManifestError(f"prior.classes: {name!r} names atom {max(members)}: no such atom")
+    if len(np.unique(owner[list(members)])) > 1 or len(set(members)) < len(members):
+        raise ManifestError(f"prior.classes: {name!r} has atoms of several molecules, or one twice")
+    return AtomClass(name, members)
+
+
+def _triple(entry: Any, what: str, home: dict[str, int]) -> tuple[tuple[str, str, str], float]:
+    found = CHECK.mapping(entry, what, ("between", "coefficient"))
+    names = CHECK.sequence(found["between"], f"{what}: between")
+    known = all(isinstance(name, str) and name in home for name in names)
+    if not known or [home[name] for name in names] != [0, 1, 2]:
+        raise ManifestError(
+            f"{what}: between is not a class of the first, the second and the third molecule"
+        )
+    return (names[0], names[1], names[2]), CHECK.number(
+        found["coefficient"], f"{what}: coefficient"
+    )

@@ -1,0 +1,1 @@
+"""Structures and directories made of given ones: other orders of atoms, many molecules."""

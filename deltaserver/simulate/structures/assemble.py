@@ -1,0 +1,205 @@
+"""Make a directory of many molecules of those of complexes, and of a structure.
+
+Fragments that share a model file are one species, whose binding model and prior are taken over as
+they are: nothing is trained.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deltaserver.arrays import Ints
+from deltaserver.errors import InputError, ManifestError
+from deltaserver.model.directories import MANIFEST_NAME
+from deltaserver.model.files.parameters import read_parameters
+from deltaserver.model.manifest import (
+    FORMAT,
+    IsolatedAtom,
+    Manifest,
+    format_atoms,
+    manifest_path,
+    read_manifest,
+)
+from deltaserver.model.many.manifest import is_of_many
+from deltaserver.model.prior_block import format_prior
+from deltaserver.molecules.elements import SYMBOLS
+from deltaserver.simulate.structure import STRUCTURE_NAME
+from deltaserver.textio.strict_yaml import dump_yaml, load_yaml
+
+
+@dataclass
+class Collected:
+    """What the directories have together.
+
+    Attributes:
+        species: entries of ``model.yaml``.
+        numbers: atomic numbers of one molecule of each.
+        bindings: entries of ``model.yaml``.
+        files: where each file of the new directory comes from.
+        references: what the labels are of.
+        units: of files that state none.
+    """
+
+    species: list[dict[str, Any]] = field(default_factory=list)
+    numbers: list[Ints] = field(default_factory=list)
+    bindings: list[dict[str, Any]] = field(default_factory=list)
+    files: dict[str, Path] = field(default_factory=dict)
+    references: list[str] = field(default_factory=list)
+    units: dict[str, str] = field(default_factory=dict)
+
+    def take(self, source: Path, name: str) -> str:
+        """Return what a file is called in the new directory; other files of its name keep it."""
+        stem, suffix = Path(name).stem, Path(name).suffix
+        k = 1
+        while name in self.files and not _same(self.files[name], source):
+            k += 1
+            name = f"{stem}-{k}{suffix}"
+        self.files[name] = source
+        return name
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.read_bytes() == other.read_bytes()
+
+
+def assemble(
+    sources: Sequence[Path], structure: Path | None, output: Path, name: str | None, periodic: bool
+) -> Path:
+    """Write the directory; return where its ``model.yaml`` is.
+
+    Args:
+        sources: model directories, of complexes or of many molecules.
+        structure: XYZ that tells how many molecules there are, each with its atoms in its model's
+            order.
+        output: the new directory.
+        name: the model's; else the directory's.
+        periodic: whether the structure repeats.
+
+    Raises:
+        InputError: the directory holds a model already.
+        ManifestError: a source cannot be taken apart.
+    """
+    if (output / MANIFEST_NAME).exists():
+        raise InputError(f"{output}: there is a {MANIFEST_NAME} already; give another directory")
+    found = Collected()
+    for source in sources:
+        if is_of_many(source):
+            _take_many(found, source)
+        else:
+            _take_complex(found, read_manifest(source))
+    output.mkdir(parents=True, exist_ok=True)
+    for target, origin in found.files.items():
+        shutil.copyfile(origin, output / target)
+    if structure is not None:
+        shutil.copyfile(structure, output / STRUCTURE_NAME)
+    data = {
+        "format": FORMAT,
+        "name": name or output.resolve().name,
+        "reference": ", ".join(dict.fromkeys(found.references)),
+        **({"units": found.units} if found.units else {}),
+        "species": found.species,
+        "bindings": found.bindings,
+        "periodic": periodic,
+    }
+    path = output / MANIFEST_NAME
+    path.write_text(dump_yaml(data), encoding="utf-8")
+    return path
+
+
+def _take_complex(found: Collected, manifest: Manifest) -> None:
+    """Take over the fragments and the binding of a complex of two."""
+    if len(manifest.fragments) != 2:
+        raise ManifestError(
+            f"{manifest.path}: it has {len(manifest.fragments)} fragments; a complex of two tells "
+            "what binds two molecules"
+        )
+    found.references.append(manifest.reference)
+    units = {"length": manifest.length_unit, "energy": manifest.energy_unit}
+    found.units |= {key: unit for key, unit in units.items() if unit}
+    shared = manifest.fragments[0].model == manifest.fragments[1].model
+    atoms: list[int] = []
+    places = []
+    for fragment in manifest.fragments:
+        atoms += fragment.atoms
+        name = re.sub(r"\d+\Z", "", fragment.name) or fragment.name if shared else fragment.name
+        places.append(_species(found, name, fragment.model))
+    if atoms != list(range(len(atoms))):
+        raise ManifestError(
+            f"{manifest.path}: the fragments' atoms are {format_atoms(tuple(atoms))}; to be taken "
+            "apart they stand one fragment after the other"
+        )
+    if places != sorted(places):
+        raise ManifestError(
+            f"{manifest.path}: its fragments stand in another order than those of the directories "
+            "before it; give this directory first"
+        )
+    entry: dict[str, Any] = {"between": [found.species[k]["name"] for k in places]}
+    if manifest.binding:
+        entry["model"] = found.take(manifest.binding, manifest.binding.name)
+    if manifest.prior:
+        entry["prior"] = format_prior(manifest.prior, format_atoms)
+    found.bindings.append(entry)
+
+
+def _species(found: Collected, name: str, model: Path | IsolatedAtom) -> int:
+    """Return the number of a species, which is that of the same elements, if there is one."""
+    lone = isinstance(model, IsolatedAtom)
+    numbers = np.array([model.number]) if isinstance(model, IsolatedAtom) else (
+        read_parameters(model).numbers
+    )  # fmt: skip
+    for k, known in enumerate(found.numbers):
+        if np.array_equal(known, numbers):
+            return k
+    if any(known["name"] == name for known in found.species):
+        raise ManifestError(
+            f"two directories have a {name} with its atoms in another order, or with other atoms: "
+            "train them on datasets that agree"
+        )
+    entry: dict[str, Any] = {"name": name}
+    if lone:
+        assert isinstance(model, IsolatedAtom)
+        entry |= {
+            "element": SYMBOLS[model.number],
+            "energy": float(model.energy_ev),
+            "energy_unit": "eV",
+        }
+    else:
+        assert isinstance(model, Path)
+        entry["model"] = found.take(model, model.name)
+    found.species.append(entry)
+    found.numbers.append(numbers)
+    return len(found.species) - 1
+
+
+def _take_many(found: Collected, source: Path) -> None:
+    """Take over everything of a directory of many molecules but how many there are."""
+    path = manifest_path(source)
+    data = load_yaml(path.read_bytes())
+    if found.species:
+        raise ManifestError(
+            f"{path}: a directory of many molecules can only be given alone, or first"
+        )
+    found.references.append(str(data.get("reference", "not stated")))
+    found.units |= data.get("units", {})
+    for entry in data["species"]:
+        kept = {key: value for key, value in entry.items() if key not in ("count", "atoms")}
+        if "model" in kept:
+            own = path.parent / kept["model"]
+            kept["model"] = found.take(own, own.name)
+            found.numbers.append(read_parameters(own).numbers)
+        else:
+            found.numbers.append(np.array([SYMBOLS.index(kept["element"])]))
+        found.species.append(kept)
+    for entry in data.get("bindings", []):
+        kept = dict(entry)
+        if "model" in kept:
+            own = path.parent / kept["model"]
+            kept["model"] = found.take(own, own.name)
+        found.bindings.append(kept)

@@ -1,0 +1,59 @@
+"""Fit what three benzenes have beyond their pairs: R and C of models/benzenes.
+
+    python models/benzene_trimers.py
+
+data/benzene_trimers.npz holds trimers cut out of clusters (positions_ang [288, 3, 12, 3]) with the
+energy and forces that GFN2-xTB has beyond those of the three dimers and molecules. C is linear, one
+least-squares problem of energies and forces for every R; trajectories 4 and 8 are held out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from deltaserver.model.many.triples import TriplePrior
+from deltaserver.model.prior import AtomClass
+from deltaserver.units import KCAL_PER_MOL_EV
+
+DATA = Path(__file__).parents[1] / "data" / "benzene_trimers.npz"
+ENERGY_WEIGHT = 5.0  # 1/Å: an energy counts as much as so many force components
+HELD_OUT = (4, 8)
+CARBONS = np.arange(0, 12, 2)
+
+
+def of_one(radius: float, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return energies and forces, on the carbons alone, of C = 1."""
+    classes = tuple(AtomClass(f"C{k}", tuple(12 * k + CARBONS)) for k in range(3))
+    prior = TriplePrior((12, 12, 12), classes, {("C0", "C1", "C2"): 1.0}, radius, (8.0, 10.0))
+    first, second, third = x[:, :, CARBONS].transpose(1, 0, 2, 3)
+    found = prior.evaluate((first, second, third))
+    forces = np.zeros(x.shape)
+    forces[:, :, CARBONS] = found.forces.reshape(len(x), 3, 6, 3)
+    return found.energy, forces
+
+
+def main() -> None:
+    data = np.load(DATA, allow_pickle=False)
+    x, energy = data["positions_ang"].astype(np.float64), data["energy_ev"]
+    forces = data["forces_ev_per_ang"].astype(np.float64)
+    train = ~np.isin(data["trajectory"], HELD_OUT)
+    size = float(np.sqrt((energy[~train] ** 2).mean())) / KCAL_PER_MOL_EV
+    print(f"held-out labels: {(~train).sum()} trimers, energy RMS {size:.4f} kcal/mol")
+    for radius in (3.5, 4.0, 4.5, 5.0, 5.5):
+        e, f = of_one(radius, x)
+        column = np.concatenate([ENERGY_WEIGHT * e[train], f[train].ravel()])
+        label = np.concatenate([ENERGY_WEIGHT * energy[train], forces[train].ravel()])
+        c = float(column @ label / (column @ column))
+        rest = (c * e - energy)[~train] / KCAL_PER_MOL_EV
+        pull = (c * f - forces)[~train].sum(axis=2) / KCAL_PER_MOL_EV  # on whole molecules
+        rmse, on_molecule = np.sqrt((rest**2).mean()), np.sqrt((pull**2).mean())
+        print(
+            f"R {radius:.1f} Å  C {c:7.1f} eV Å⁹  energy RMSE {rmse:.4f}, mean {rest.mean():+.4f} "
+            f"kcal/mol, force on a molecule RMSE {on_molecule:.4f} kcal/mol/Å"
+        )
+
+
+if __name__ == "__main__":
+    main()

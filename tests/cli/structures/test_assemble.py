@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import yaml
+
+from deltaserver.cli import app
+from deltaserver.model import force_field
+from tests import shipped
+from tests.model.many.builders import BENZENE_DIMER
+from tests.shipped import MODELS
+
+
+def assemble(*words, code=0):
+    assert app.main(["assemble", *map(str, words)]) == code
+
+
+def test_a_dimer_becomes_what_it_is_taken_apart_of(capsys, tmp_path):
+    assemble(BENZENE_DIMER, "--structure", BENZENE_DIMER / "structure.xyz", "-o", tmp_path / "two")
+    assert "2 benzene, 24 atoms" in capsys.readouterr().out
+    model, dimer = force_field.load(tmp_path / "two"), shipped.load(BENZENE_DIMER)
+    x = np.loadtxt(BENZENE_DIMER / "structure.xyz", skiprows=2, usecols=(1, 2, 3))
+    assert model.evaluate(x).energy == pytest.approx(float(dimer.evaluate(x).energy), abs=1e-9)
+    assert model.reference == "GFN2-xTB"
+    assemble(BENZENE_DIMER, "-o", tmp_path / "two", code=2)
+    assert "there is a model.yaml already" in capsys.readouterr().err
+
+
+def test_two_dimers_are_a_mixture(capsys, tmp_path):
+    assemble(MODELS / "benzene_water", MODELS / "na_benzene", "-o", tmp_path / "wet")
+    assert "it lacks structure.xyz" in capsys.readouterr().out
+    path = tmp_path / "wet" / "model.yaml"
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    names = [one["name"] for one in data["species"]]
+    assert sorted(names) == ["benzene", "sodium", "water"]
+    assert {frozenset(one["between"]) for one in data["bindings"]} == {
+        frozenset({"benzene", "water"}), frozenset({"benzene", "sodium"}),
+    }  # fmt: skip
+    for species in data["species"]:
+        species["count"] = 2 if species["name"] == "benzene" else 1
+    path.write_text(yaml.safe_dump(data), encoding="utf-8")
+    assert force_field.load(path).n_atoms == 28
+    assemble(BENZENE_DIMER, MODELS / "benzene_water", "-o", tmp_path / "no", code=2)
+    assert "its atoms in another order" in capsys.readouterr().err
+
+
+def test_a_liquid_is_used_for_another_structure(capsys, tmp_path):
+    structure = BENZENE_DIMER / "structure.xyz"
+    assemble(MODELS / "benzenes", "--structure", structure, "-o", tmp_path / "again")
+    model = force_field.load(tmp_path / "again")
+    assert (len(model.molecules), model.periodic, len(model.triples)) == (2, False, 1)
+    assemble(MODELS / "c60", MODELS / "benzenes", "-o", tmp_path / "no", code=2)
+    assert "can only be given alone, or first" in capsys.readouterr().err
+
+
+def test_check_stores_a_frame_of_many_and_finds_it_again(capsys, tmp_path):
+    structure = BENZENE_DIMER / "structure.xyz"
+    assemble(BENZENE_DIMER, "--structure", structure, "-o", tmp_path / "two")
+    directory = str(tmp_path / "two")
+    assert app.main(["check", "--models", directory, "--store", "--quiet"]) == 0
+    assert app.main(["check", "--models", directory]) == 0
+    out = capsys.readouterr().out
+    assert out.endswith("ok\n")
+    assert "benzene" in out

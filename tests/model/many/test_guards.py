@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from deltaserver.ase import DeltaCalculator
+from deltaserver.errors import NoveltyError, StructureError
+from deltaserver.model import force_field
+from deltaserver.serve.answer import Request, answer, answer_together
+from deltaserver.serve.guard import ServingGuard
+from deltaserver.serve.settings import GuardSettings
+from tests.model.many.builders import BENZENE_DIMER, benzenes
+
+BOX = 24.0 * np.eye(3)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return force_field.load(benzenes(tmp_path_factory.mktemp("three"), 3, periodic=True))
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    return force_field.load(benzenes(tmp_path_factory.mktemp("cluster"), 3))
+
+
+@pytest.fixture
+def x():
+    """The dimer's start structure, and a third molecule beside it."""
+    dimer = np.loadtxt(BENZENE_DIMER / "structure.xyz", skiprows=2, usecols=(1, 2, 3))
+    return np.concatenate([dimer, dimer[:12] + np.array([0.0, 0.0, 9.0])])
+
+
+class Connection:
+    """Something that a guard can tell from others."""
+
+
+HERE = Connection()
+
+
+def guard(model, **settings):
+    return ServingGuard(model, GuardSettings(structure_check=True, **settings))
+
+
+def look(model, x, cell=BOX, component="total", **settings):
+    request = Request(x[None], cell[None])
+    here = guard(model, **settings)
+    here.before(HERE, request, component)
+    return answer_together(model, [request], component, guard=here.after)
+
+
+def test_a_good_structure_is_answered_with_its_novelty(model, x):
+    (found,) = look(model, x)
+    (structure,) = found.structures
+    assert set(structure.contributions) == {"benzene", "prior", "binding"}
+    assert set(structure.novelty) == {"benzene", "binding"}
+    alone = model.guards().novelty(x[None], structure.contributions, BOX)
+    assert structure.novelty["binding"] == pytest.approx(alone["binding"][0], abs=1e-4)
+
+
+def test_full_extras_have_each_molecules_share(model, x):
+    request = Request(x[None], BOX[None])
+    found = answer(model, request, extras="full")
+    (structure,) = found.structures
+    fields = json.loads(found.reply[found.reply.rindex(b'{"energy_ev"') :])
+    for name, part in structure.contributions.items():
+        shares = fields[f"{name}_molecule_energies_ev"]
+        assert len(shares) == 3
+        assert sum(shares) == pytest.approx(part.energy_ev, abs=1e-9)
+
+
+def test_the_newest_pair_decides(model, x):
+    structure = look(model, x)[0].structures[0]
+    squeezed = x.copy()
+    squeezed[12:24] += 0.6 * (x[:12].mean(axis=0) - x[12:24].mean(axis=0))
+    with pytest.raises(StructureError, match=r"of two molecules are .* Å apart"):
+        look(model, squeezed)
+    request = Request(squeezed[None], BOX[None])
+    watched = guard(model)
+    found = answer_together(model, [request], guard=watched.after)[0].structures[0]
+    assert found.novelty["binding"] > 2.0 * structure.novelty["binding"]
+
+
+def test_one_that_is_too_new_can_stop_a_run(tmp_path, model, x):
+    hot = x + np.random.default_rng(0).normal(0.0, 0.15, x.shape)
+    here = guard(model, extrapolation="stop", frame_file=tmp_path / "frame.xyz", novelty_limit=1.5)
+    with pytest.raises(NoveltyError, match=r"the novelty of (benzene|binding) is"):
+        answer_together(model, [Request(hot[None], BOX[None])], guard=here.after)
+    assert (tmp_path / "frame.xyz").is_file()
+
+
+def test_other_atoms_are_refused_by_their_molecule(model, x):
+    swapped = x.copy()
+    swapped[[25, 28]] = swapped[[28, 25]]  # a hydrogen and a carbon of the third
+    with pytest.raises(StructureError, match="the benzene of atoms 24-35, numbered from its first"):
+        look(model, swapped)
+    here = guard(model)
+    here.before(HERE, Request(x[None], BOX[None]), "total")
+    with pytest.raises(StructureError, match="atoms 24-35"):
+        here.before(HERE, Request(swapped[None], BOX[None]), "total")
+
+
+def test_a_cluster_that_the_cell_has_cut_is_refused(model, cluster, x):
+    x = x + 1.0
+    cut = x - BOX[0, 0] * np.floor(x / BOX[0, 0])
+    assert np.ptp(cut, axis=0).max() > 12.0
+    look(model, cut)
+    here = guard(cluster)
+    here.before(HERE, Request(x[None], BOX[None]), "total")
+    with pytest.raises(StructureError, match="the cell's boundary has cut it"):
+        here.before(HERE, Request(cut[None], BOX[None]), "total")
+    with pytest.raises(StructureError, match="cut at the cell's boundary"):
+        look(cluster, cut)
+
+
+def test_the_calculator_gives_the_stress(model, cluster, x):
+    from ase import Atoms
+
+    atoms = Atoms(model.numbers, x, cell=BOX, pbc=True, calculator=DeltaCalculator(model))
+    result = model.evaluate(x, cell=BOX)
+    assert atoms.get_potential_energy() == pytest.approx(float(result.energy))
+    assert atoms.get_stress(voigt=False) == pytest.approx(-result.virial / 24.0**3)
+    alone = Atoms(cluster.numbers, x, calculator=DeltaCalculator(cluster, check_structure=True))
+    assert alone.get_forces() == pytest.approx(cluster.evaluate(x).forces)
