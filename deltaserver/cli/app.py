@@ -46,7 +46,7 @@ COMMANDS = [
         (
             "pes-path",
             "pes_path",
-            "Print the file that i-PI's <pes_path> takes to evaluate models in its own process.",
+            "Print the file that i-PI's <pes_path> takes.",
             "input",
         ),
         (

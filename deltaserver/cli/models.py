@@ -81,10 +81,16 @@ def _installed() -> dict[str, Path]:
 
 def _row(name: str, directory: Path) -> tuple[str, str, str, str, str]:
     """Return what the list says of a model: its manifest is read, its files are not."""
-    from deltaserver.model.manifest import read_manifest
+    from deltaserver.model.manifest import Manifest, read_manifest
+    from deltaserver.model.many.manifest import ManyManifest, is_of_many, read_many
 
-    manifest = read_manifest(directory)
     size = sum(path.stat().st_size for path in directory.iterdir() if path.is_file())
-    fragments = " + ".join(fragment.name for fragment in manifest.fragments)
-    complex_name = f"{manifest.name} ({fragments})"
-    return name, str(manifest.n_atoms), complex_name, manifest.reference, f"{size / MB:.1f}"
+    manifest: Manifest | ManyManifest
+    if is_of_many(directory):
+        manifest = read_many(directory)
+        parts, atoms = [one.name for one in manifest.species], "any"
+    else:
+        manifest = read_manifest(directory)
+        parts, atoms = [one.name for one in manifest.fragments], str(manifest.n_atoms)
+    what = f"{manifest.name} ({' + '.join(parts)})"
+    return name, atoms, what, manifest.reference, f"{size / MB:.1f}"

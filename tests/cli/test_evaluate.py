@@ -108,10 +108,11 @@ def of_one_size(tmp_path_factory):
     with np.load(directory / "full.npz", allow_pickle=False) as archive:
         model = {key: archive[key] for key in archive.files}
     more = count - len(model["idxs_train"])
-    model["idxs_train"] = np.concatenate([model["idxs_train"], model["idxs_train"][:more]])
-    model["R_desc"] = np.concatenate([model["R_desc"], model["R_desc"][:, :more]], axis=1)
+    again = np.arange(more) % len(model["idxs_train"])
+    model["idxs_train"] = np.concatenate([model["idxs_train"], model["idxs_train"][again]])
+    model["R_desc"] = np.concatenate([model["R_desc"], model["R_desc"][:, again]], axis=1)
     for key, rows in (("R_d_desc_alpha", more), ("alphas_F", 3 * more * len(model["z"]))):
-        nothing = np.zeros_like(model[key][:rows])
+        nothing = np.zeros((rows, *model[key].shape[1:]))
         model[key] = np.concatenate([model[key], nothing])
     np.savez(directory / "full.npz", **model)
     return directory
@@ -157,7 +158,7 @@ def test_several_models_give_a_grid_and_learning_curves(of_one_size, less_traine
     own = [("benzene_dimer", "total", "benzene_dimer", "full"), ("half", "total", "half", "full")]
     assert pairs == own  # of different sizes: none is measured against the other's full model
     curves = {curve["component"]: curve for curve in report["learning_curves"]}
-    assert [point["n_train"] for point in curves["total"]["points"]] == [150, 300]
+    assert [point["n_train"] for point in curves["total"]["points"]] == [500, 1000]
     mae = [p["forces"]["mae_ev_per_ang"] for p in curves["total"]["points"]]
     assert mae[1] < mae[0]
 
