@@ -18,8 +18,7 @@ def place(molecules: list[Floats], gap: float, rng: np.random.Generator) -> list
     placed = [molecules[0] - molecules[0].mean(axis=0)]
     for molecule in molecules[1:]:
         turned = (molecule - molecule.mean(axis=0)) @ random_rotation(rng)
-        direction = rng.normal(size=3)
-        direction /= np.linalg.norm(direction)
+        direction = random_direction(rng)
         others, distance = np.concatenate(placed), 0.0
         while shortest_distance(turned + distance * direction, others) < gap:
             distance += STEP_ANG
@@ -30,6 +29,13 @@ def place(molecules: list[Floats], gap: float, rng: np.random.Generator) -> list
 def shortest_distance(positions: Floats, others: Floats) -> float:
     """Return the shortest distance between an atom of one (N, 3) and one of the other, in Å."""
     return float(np.linalg.norm(positions[:, None] - others[None], axis=-1).min())
+
+
+def random_direction(rng: np.random.Generator) -> Floats:
+    """Return a unit vector, uniform over all directions."""
+    direction: Floats = rng.normal(size=3)
+    direction /= np.linalg.norm(direction)
+    return direction
 
 
 def random_rotation(rng: np.random.Generator) -> Floats:

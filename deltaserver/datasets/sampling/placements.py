@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deltaserver.arrays import Floats, Ints
-from deltaserver.datasets.complexes import random_rotation, shortest_distance
+from deltaserver.datasets.complexes import random_direction, random_rotation, shortest_distance
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.datasets.sampling.separations import approach
 from deltaserver.errors import InputError
@@ -79,7 +79,7 @@ def _within(host: Floats, molecule: Floats, gap: float, rng: np.random.Generator
     """Return a place in the sphere about the larger molecule with this gap; None: no room found."""
     radius = float(np.linalg.norm(host, axis=1).max())
     for _ in range(ATTEMPTS):
-        place: Floats = radius * rng.random() ** (1.0 / 3.0) * _direction(rng)
+        place: Floats = radius * rng.random() ** (1.0 / 3.0) * random_direction(rng)
         if abs(shortest_distance(host, molecule + place) - gap) < ROOM_ANG:
             return place
     return None
@@ -87,12 +87,6 @@ def _within(host: Floats, molecule: Floats, gap: float, rng: np.random.Generator
 
 def _towards(host: Floats, molecule: Floats, gap: float, rng: np.random.Generator) -> Floats:
     """Return where the molecule stops that comes from afar towards an atom of the larger one."""
-    aim, direction = host[rng.integers(len(host))], _direction(rng)
+    aim, direction = host[rng.integers(len(host))], random_direction(rng)
     place: Floats = aim + approach(host - aim, molecule, direction, gap) * direction
     return place
-
-
-def _direction(rng: np.random.Generator) -> Floats:
-    direction: Floats = rng.normal(size=3)
-    direction /= np.linalg.norm(direction)
-    return direction

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deltaserver.arrays import Floats
-from deltaserver.datasets.complexes import random_rotation, shortest_distance
+from deltaserver.datasets.complexes import random_direction, random_rotation, shortest_distance
 from deltaserver.datasets.frames import FragmentSpec
 from deltaserver.errors import InputError
 
@@ -152,8 +152,7 @@ def _turned(
     The second fragment comes from afar. Rotations and direction are uniform.
     """
     first, second = (part @ random_rotation(rng) for part in parts)
-    direction = rng.normal(size=3)
-    direction /= np.linalg.norm(direction)
+    direction = random_direction(rng)
     gaps = plan.distances[:, orientation]
     distances = np.array([approach(first, second, direction, gap) for gap in gaps])
     return (first, second), direction, distances

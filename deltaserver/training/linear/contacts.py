@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.datasets.complexes import random_rotation
+from deltaserver.datasets.complexes import random_direction, random_rotation
 from deltaserver.datasets.sampling.separations import approach
 
 Floats = NDArray[np.float64]
@@ -33,8 +33,7 @@ def contacts(frames: Floats, first: Ints, count: int, seed: int = 0) -> Floats:
     result = frames[rng.integers(len(frames), size=count)].copy()
     for x in result:
         molecule = (x[first] - x[first].mean(axis=0)) @ random_rotation(rng)
-        towards = rng.normal(size=3)
-        towards /= np.linalg.norm(towards)
+        towards = random_direction(rng)
         aim = x[others][rng.integers(len(others))]  # so that every atom is met, not a centre alone
         gap = rng.uniform(*GAPS_ANG)
         x[first] = molecule + aim + towards * approach(x[others] - aim, molecule, towards, gap)
