@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from deltaserver.arrays import Floats, Ints
+from deltaserver.model.manifest import format_atoms
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,9 @@ class FragmentSpec:
     charge: int = 0
     spin: int = 0
 
-    def as_option(self, atoms: str) -> str:
+    def as_option(self) -> str:
         """Return ``NAME:ATOMS[:CHARGE[:SPIN]]``, as ``--fragment`` takes it."""
+        atoms = format_atoms(self.atoms)
         extra = f":{self.charge:+d}" if self.charge or self.spin else ""
         return f"{self.name}:{atoms}{extra}" + (f":{self.spin}" if self.spin else "")
 

@@ -25,7 +25,6 @@ from deltaserver.datasets.workspace import (
     command_line,
 )
 from deltaserver.errors import DataError
-from deltaserver.model.manifest import format_atoms
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.textio.journal import read_journal, write_atomically
 from deltaserver.textio.xyz_frames import xyz_text
@@ -69,7 +68,7 @@ def place_anew(
     ]
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(output, "".join(texts).encode())
-    return [fragment.as_option(format_atoms(fragment.atoms)) for fragment in frames.fragments]
+    return [fragment.as_option() for fragment in frames.fragments]
 
 
 def frames_of(workspace: Workspace) -> list[Frame]:

@@ -32,7 +32,7 @@ from deltaserver.datasets.geometries import check_lengths
 from deltaserver.datasets.given import read_structures
 from deltaserver.datasets.sampling.dynamics import POSITION_DECIMALS, SamplingPlan, Start
 from deltaserver.errors import DataError, InputError
-from deltaserver.model.manifest import format_atoms, parse_atoms
+from deltaserver.model.manifest import parse_atoms
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.textio.journal import changed, write_atomically
 from deltaserver.textio.xyz_frames import Note
@@ -214,7 +214,7 @@ def place_molecules(paths: tuple[Path, ...], gap: float, seed: int, output: Path
         name = names[k] if names.count(names[k]) == 1 else f"{names[k]}{k + 1}"
         check_fragment_name(name, str(paths[k]))
         atoms = tuple(range(len(together), len(together) + len(part)))
-        fragments.append(f"{name}:{format_atoms(atoms)}")
+        fragments.append(FragmentSpec(name, atoms).as_option())
         together += part
     together.info = {"source": "+".join(path.name for path in paths), "seed": seed}
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -20,10 +20,9 @@ import numpy as np
 from deltaserver.arrays import Floats, Ints
 from deltaserver.model.linear.expansion import distances
 from deltaserver.model.linear.valence import Valence, held
-from deltaserver.training.linear.topology import FragmentTopology
+from deltaserver.training.linear.topology import FragmentTopology, mean_and_width
 
 POWERS = 2
-NARROW_ANG = 1e-3  # a distance that varies less says nothing
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,7 @@ class LimitTerms:
             label.append(first[one.species] + one.of_distance)
         atoms, of_pair = np.concatenate(pairs), np.concatenate(label)
         r = distances(frames, *atoms.T)[1]
-        count = np.bincount(of_pair)
-        mean = (np.bincount(of_pair, r.mean(axis=0)) / count)[of_pair]
-        spread = np.sqrt(np.bincount(of_pair, ((r - mean) ** 2).mean(axis=0)) / count)[of_pair]
-        return cls(atoms, of_pair, mean, np.maximum(spread, NARROW_ANG), frames.shape[1])
+        return cls(atoms, of_pair, *mean_and_width(r, of_pair), frames.shape[1])
 
     def __len__(self) -> int:
         """Return the number of columns."""

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from deltaserver.arrays import Floats, Ints
 
 BONDS_APART = 3  # of the two atoms of a distance, at most
+NARROW_ANG = 1e-3  # a distance that varies less says nothing
 RING_SIZES = (3, 8)
 FARTHER_CLASSES = 300  # of bonds beyond those at an atom and its neighbours, at most
 
@@ -83,6 +84,19 @@ class Distances:
             Products.by_level([_couplings(near == 0), _couplings(near == 1)], moved),
             Products.by_level([triples[tight], triples[~tight]], moved),
         )
+
+
+def mean_and_width(r: Floats, of_pair: Ints) -> tuple[Floats, Floats]:
+    """Return r̄ and s of every distance (P,), the same for all of a class.
+
+    Args:
+        r: distances of frames, Å, shape (M, P).
+        of_pair: class of each, shape (P,).
+    """
+    count = np.bincount(of_pair)
+    mean = (np.bincount(of_pair, r.mean(axis=0)) / count)[of_pair]
+    spread = np.sqrt(np.bincount(of_pair, ((r - mean) ** 2).mean(axis=0)) / count)[of_pair]
+    return mean, np.maximum(spread, NARROW_ANG)
 
 
 def moved_distances(apart: Ints, perms: Ints) -> tuple[Ints, Ints]:

@@ -19,7 +19,7 @@ from deltaserver.model.linear.expansion import distances
 from deltaserver.model.linear.valence import Valence, held
 from deltaserver.training.components import LabelledSet
 from deltaserver.training.linear.least_squares import LeastSquares
-from deltaserver.training.linear.topology import Distances
+from deltaserver.training.linear.topology import Distances, mean_and_width
 from deltaserver.training.matrix.assembly import Progress, quiet
 from deltaserver.units import KCAL_PER_MOL_EV
 
@@ -33,7 +33,6 @@ ROWS_A_COLUMN = (4, 12)  # fewer products where frames are fewer; more frames sa
 ENERGY_WEIGHT = 5.0  # 1/Å: an energy counts as much as so many force components, squared
 BATCH = 8  # frames whose rows are made at once
 FEW = 200  # frames that are used in any case
-NARROW_ANG = 1e-3  # a distance that varies less says nothing
 
 
 @dataclass(frozen=True)
@@ -87,12 +86,9 @@ class ValenceFit:
     @cached_property
     def _scale(self) -> tuple[Floats, Floats]:
         """Return mean and spread of every distance, the same for all of a class."""
-        found, members = self._distances, self._distances.of_pair
+        found = self._distances
         r = distances(self.data.positions[self.train], *found.pairs.T)[1]
-        count = np.bincount(members)
-        mean = (np.bincount(members, r.mean(axis=0)) / count)[members]
-        spread = np.sqrt(np.bincount(members, ((r - mean) ** 2).mean(axis=0)) / count)[members]
-        return mean, np.maximum(spread, NARROW_ANG)
+        return mean_and_width(r, found.of_pair)
 
     @cached_property
     def _prefixes(self) -> list[int]:

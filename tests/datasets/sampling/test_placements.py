@@ -102,6 +102,6 @@ def test_the_command_that_is_printed_labels_them(cheap, cluster, tmp_path):
 
 
 def test_fragments_as_options():
-    assert FragmentSpec("a", (0, 1)).as_option("0,1") == "a:0,1"
-    assert FragmentSpec("a", (0,), -1).as_option("0") == "a:0:-1"
-    assert FragmentSpec("a", (0, 1), 0, 2).as_option("0-1") == "a:0-1:+0:2"
+    assert FragmentSpec("a", (0, 2)).as_option() == "a:0,2"
+    assert FragmentSpec("a", (0,), -1).as_option() == "a:0:-1"
+    assert FragmentSpec("a", (0, 1), 0, 2).as_option() == "a:0-1:+0:2"
