@@ -13,17 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from deltaserver.arrays import Floats, Ints
 from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
-from deltaserver.errors import ComponentError
-from deltaserver.model.descriptor import as_batch, as_cell, spread
+from deltaserver.model.base import SummedModel, add_up
+from deltaserver.model.descriptor import as_batch, spread
 from deltaserver.model.engines import Backend, Precision, Storage
-from deltaserver.model.engines.storage import Stored
 from deltaserver.model.kernel.base import SHARED_NUMBERS
 from deltaserver.model.loading import Choice, ModelLoader
 from deltaserver.model.manifest import (
@@ -42,7 +40,6 @@ from deltaserver.model.sgdml import (
 )
 from deltaserver.model.trust.fingerprint import fingerprint
 from deltaserver.model.trust.guards import ComplexGuards
-from deltaserver.model.trust.structure import ExpectedStructure
 
 
 @dataclass(frozen=True)
@@ -92,22 +89,16 @@ class CompositeEvaluation(Evaluation):
         )
 
 
-class CompositeModel:
+class CompositeModel(SummedModel):
     """A Δ-sGDML force field of a complex of any number of fragments.
 
     Load one with :meth:`load`; the constructor takes models that are in memory already.
-
-    Attributes:
-        stored: by model file, in which precision its training points are stored.
-        thread_times_ms: a step's time by the number of threads, where that was measured.
 
     Raises:
         ManifestError: the parts do not fit together.
     """
 
     one_complex = True  # whose fragments stay together
-    stored: Mapping[str, Stored] = MappingProxyType({})
-    thread_times_ms: Mapping[int, float] = MappingProxyType({})
 
     def __init__(
         self,
@@ -196,11 +187,6 @@ class CompositeModel:
         return model
 
     @property
-    def n_atoms(self) -> int:
-        """Number of atoms of the complex."""
-        return len(self.numbers)
-
-    @property
     def components(self) -> tuple[str, ...]:
         """Every value that ``component`` may take with this model."""
         names = ["total", "fragments"]
@@ -259,39 +245,12 @@ class CompositeModel:
         if self._pool is not ONE_THREAD:
             self._pool.limit(n_threads)
 
-    @property
-    def compiled(self) -> bool:
-        """Whether no part is left to matrix products, which BLAS has threads of its own for."""
-        return all(model.engine.compiled for model in self.models)
-
     def warm_up(self) -> None:
         """Evaluate once, far from anything: compiles the loops before the first real step."""
         positions = spread(self.n_atoms, self.lattices)
         for component in ("total", "full"):
             if component in self.components:
                 self.evaluate(positions, component)
-
-    def device_facts(self) -> dict[str, object]:
-        """Tell where the torch backend computes and what its precision costs; else nothing."""
-        engines = [model.engine for model in self.models if model.engine.device]
-        if not engines:
-            return {}
-        devices = sorted({str(engine.device) for engine in engines})
-        loss = max(engine.precision_loss() for engine in engines)
-        return {"device": ", ".join(devices), "relative_force_error": loss}
-
-    def check_structure(self, positions: ArrayLike, cell: ArrayLike | None = None) -> None:
-        """Raise StructureError unless the atoms are the model's, in its order, bonds intact.
-
-        The daemon does so with the first structures of a run; :meth:`evaluate` takes anything.
-
-        Args:
-            positions: Å, shape (N, 3).
-            cell: lattice vectors in columns, Å, of a periodic model.
-        """
-        x = as_batch(positions, self.n_atoms, self.name)[0]
-        box = None if cell is None else as_cell(cell, self.name)
-        ExpectedStructure.of(self).check(x, box)
 
     def guards(self) -> ComplexGuards:
         """Return what looks at structures and results: :mod:`deltaserver.model.trust.guards`."""
@@ -300,14 +259,6 @@ class CompositeModel:
     def fingerprint(self) -> str:
         """Return ``sha256:…`` of everything that is evaluated; ``deltaserver check`` prints it."""
         return fingerprint(self)
-
-    def check_component(self, component: str) -> None:
-        """Raise ComponentError unless this model has ``component``."""
-        if component not in self.components:
-            raise ComponentError(
-                f"component {component!r} is not in {self.name}; "
-                f"it has {', '.join(self.components)}"
-            )
 
     def evaluate(
         self, positions: ArrayLike, component: str = "total", cell: ArrayLike | None = None
@@ -333,9 +284,9 @@ class CompositeModel:
         acting = [part for name, part in parts.items() if name not in lone]
         acting = acting or list(parts.values())[:1]
         result = CompositeEvaluation(
-            energy=_sum([part.energy for part in parts.values()]),
-            forces=_sum([part.forces for part in acting]),
-            virial=_sum([part.virial for part in acting]),
+            energy=add_up([part.energy for part in parts.values()]),
+            forces=add_up([part.forces for part in acting]),
+            virial=add_up([part.virial for part in acting]),
             contributions=parts,
         )
         return result[0] if np.ndim(positions) == 2 else result
@@ -404,10 +355,3 @@ def _mean(members: Sequence[Evaluation]) -> Evaluation:
         np.mean([member.forces for member in members], axis=0),
         np.mean([member.virial for member in members], axis=0),
     )
-
-
-def _sum(parts: list[Floats]) -> Floats:
-    total = parts[0].copy()
-    for part in parts[1:]:
-        total += part
-    return total

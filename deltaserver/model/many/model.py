@@ -12,17 +12,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from deltaserver.arrays import Floats, Ints
 from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
-from deltaserver.errors import ComponentError, GeometryError
+from deltaserver.errors import GeometryError
+from deltaserver.model.base import SummedModel, add_up
 from deltaserver.model.composite import CompositeEvaluation
 from deltaserver.model.descriptor import as_batch, as_cell
-from deltaserver.model.engines.storage import Stored
 from deltaserver.model.manifest import BINDING, PRIOR, TRIPLES
 from deltaserver.model.many.guards import ManyGuards
 from deltaserver.model.many.molecules import Assembled, Species, Total
@@ -56,7 +55,7 @@ class ManyEvaluation(CompositeEvaluation):
         return ManyEvaluation(one.energy, one.forces, one.virial, one.contributions, molecules)
 
 
-class ManyModel:
+class ManyModel(SummedModel):
     """A Δ-sGDML force field of many molecules.
 
     Load one with :func:`deltaserver.model.force_field.load`; the constructor takes what is in
@@ -72,8 +71,6 @@ class ManyModel:
 
     full = None  # the baseline of one complex
     one_complex = False
-    stored: Mapping[str, Stored] = MappingProxyType({})
-    thread_times_ms: Mapping[int, float] = MappingProxyType({})
 
     def __init__(
         self,
@@ -99,11 +96,6 @@ class ManyModel:
         for one in species:
             self.numbers[one.atoms] = one.numbers
         self._last: tuple[Floats, Floats | None, Assembled] | None = None
-
-    @property
-    def n_atoms(self) -> int:
-        """Number of atoms of all molecules."""
-        return len(self.numbers)
 
     @cached_property
     def molecules(self) -> tuple[Ints, ...]:
@@ -152,11 +144,6 @@ class ManyModel:
         """How many threads evaluate it."""
         return self.pool.n_threads
 
-    @property
-    def compiled(self) -> bool:
-        """Whether no part is left to matrix products, which BLAS has threads of its own for."""
-        return all(model.engine.compiled for model in self.models)
-
     def warm_up(self) -> None:
         """Evaluate two molecules of every pair once: compiles the loops before the first step."""
         for one in self.species:
@@ -173,23 +160,6 @@ class ManyModel:
             x = _apart(first + second + third)[None]
             ends = (first, first + second)
             triple.prior.evaluate((x[:, : ends[0]], x[:, ends[0] : ends[1]], x[:, ends[1] :]))
-
-    def device_facts(self) -> dict[str, object]:
-        """Tell where the torch backend computes and what its precision costs; else nothing."""
-        engines = [model.engine for model in self.models if model.engine.device]
-        if not engines:
-            return {}
-        devices = sorted({str(engine.device) for engine in engines})
-        loss = max(engine.precision_loss() for engine in engines)
-        return {"device": ", ".join(devices), "relative_force_error": loss}
-
-    def check_component(self, component: str) -> None:
-        """Raise ComponentError unless this model has ``component``."""
-        if component not in self.components:
-            raise ComponentError(
-                f"component {component!r} is not in {self.name}; "
-                f"it has {', '.join(self.components)}"
-            )
 
     def evaluate(
         self, positions: ArrayLike, component: str = "total", cell: ArrayLike | None = None
@@ -216,8 +186,8 @@ class ManyModel:
         energies = np.array([part.energy for part in parts.values()])
         result = ManyEvaluation(
             energy=energies.sum(axis=0),
-            forces=_sum([part.forces for part in parts.values()]),
-            virial=_sum([part.virial for part in parts.values()]),
+            forces=add_up([part.forces for part in parts.values()]),
+            virial=add_up([part.virial for part in parts.values()]),
             contributions=parts,
             molecules={n: np.array([one[n].molecules for one in found]) for n in found[0]},
         )
@@ -309,16 +279,6 @@ class ManyModel:
         """Return ``sha256:…`` of everything that is evaluated; ``deltaserver check`` prints it."""
         return fingerprint_of_many(self)
 
-    def check_structure(self, positions: ArrayLike, cell: ArrayLike | None = None) -> None:
-        """Raise StructureError unless the molecules are the model's, atom by atom.
-
-        Args:
-            positions: Å, shape (N, 3).
-            cell: lattice vectors in columns, Å, of a periodic model.
-        """
-        x = as_batch(positions, self.n_atoms, self.name)[0]
-        self.guards().check(x, None if cell is None else as_cell(cell, self.name), "total")
-
     def guards(self) -> ManyGuards:
         """Return what looks at structures and results: see :mod:`deltaserver.model.many.guards`."""
         return ManyGuards(self)
@@ -333,10 +293,3 @@ def _same_cell(one: Floats | None, other: Floats | None) -> bool:
 def _apart(n_atoms: int) -> Floats:
     """Return positions (n, 3), Å, of which no two are near each other."""
     return np.outer(10.0 * np.arange(1.0, n_atoms + 1.0), [1.0, 0.0, 0.0])
-
-
-def _sum(parts: Sequence[Floats]) -> Floats:
-    total = parts[0].copy()
-    for part in parts[1:]:
-        total += part
-    return total
