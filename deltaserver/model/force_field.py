@@ -61,10 +61,7 @@ def _load_many(manifest: ManyManifest, choice: Choice) -> ManyModel:
         entry.model if isinstance(entry.model, IsolatedAtom) else loader(entry.model)
         for entry in manifest.species
     ]
-    numbers = [
-        np.array([model.number]) if isinstance(model, IsolatedAtom) else model.numbers
-        for model in models
-    ]
+    numbers = [model.numbers for model in models]
     tables = count_molecules(manifest.species, numbers, found, str(manifest.path))
     species = tuple(
         Species(entry.name, model, atoms)

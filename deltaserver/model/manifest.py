@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from deltaserver import units
+from deltaserver.arrays import Ints
 from deltaserver.errors import ManifestError, UnitError
 from deltaserver.model.directories import MANIFEST_NAME, UNUSABLE_PATH, model_directory
 from deltaserver.model.prior import PairPrior
@@ -37,6 +40,11 @@ class IsolatedAtom:
 
     number: int
     energy_ev: float
+
+    @property
+    def numbers(self) -> Ints:
+        """The atomic number, as models of several atoms have them, shape (1,)."""
+        return np.array([self.number])
 
 
 @dataclass(frozen=True)

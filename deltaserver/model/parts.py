@@ -41,8 +41,6 @@ class Fragment(Part):
     @property
     def numbers(self) -> Ints:
         """Atomic numbers that the fragment's model expects, in its order."""
-        if isinstance(self.model, IsolatedAtom):
-            return np.array([self.model.number])
         return self.model.numbers
 
     def evaluate(self, positions: Floats, cell: Floats | None) -> Evaluation:

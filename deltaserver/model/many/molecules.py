@@ -38,8 +38,6 @@ class Species:
     @property
     def numbers(self) -> Ints:
         """Atomic numbers of one molecule, shape (m,)."""
-        if isinstance(self.model, IsolatedAtom):
-            return np.array([self.model.number])
         return self.model.numbers
 
     @cached_property
