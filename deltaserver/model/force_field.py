@@ -145,13 +145,12 @@ def _pair(
                 "over which it does, or train it on a prior"
             )
     if entry.prior is not None and manifest.cutoff is not None:
-        for name, charge in zip((species[s].name, species[t].name), (
-            _charge(entry, range(sizes[0])), _charge(entry, range(sizes[0], sum(sizes)))
-        ), strict=True):  # fmt: skip
+        for kind, atoms in zip((s, t), ends, strict=True):
+            charge = _charge(entry.prior, atoms)
             if abs(charge) > NEUTRAL_E:
                 raise ManifestError(
-                    f"{where}: prior gives {name} a charge of {charge:+.2g} e, which a cutoff "
-                    "would cut; only neutral molecules can have one"
+                    f"{where}: prior gives {species[kind].name} a charge of {charge:+.2g} e, which "
+                    "a cutoff would cut; only neutral molecules can have one"
                 )
     switch = Switch(*manifest.cutoff) if manifest.cutoff else None
     return PairBinding((s, t), sizes, model, entry.prior, switch, entry.fade)
@@ -170,6 +169,6 @@ def _is_fair(model: SGDMLModel | None, prior: PairPrior | None, n: int) -> bool:
     return bool(np.allclose(other, energy, rtol=FAIR, atol=FAIR))
 
 
-def _charge(entry: BindingEntry, atoms: range) -> float:
-    assert entry.prior is not None
-    return sum(one.charge * len(one.atoms) for one in entry.prior.classes if one.atoms[0] in atoms)
+def _charge(prior: PairPrior, atoms: Ints) -> float:
+    """Return the charge, e, of these atoms, among which a class has all of its own or none."""
+    return sum(one.charge * len(one.atoms) for one in prior.classes if one.atoms[0] in atoms)
