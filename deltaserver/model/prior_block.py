@@ -42,7 +42,7 @@ def parse_prior(data: Any, fragments: Sequence[tuple[int, ...]], atoms: ParseAto
     top = CHECK.mapping(data, "prior", ("classes", "pairs"), ("limit",))
     fragment = owner_of(fragments)
     classes = tuple(
-        _class(entry, f"prior.classes[{k}]", atoms)
+        parse_class(entry, f"prior.classes[{k}]", atoms, ("charge",))
         for k, entry in enumerate(CHECK.sequence(top["classes"], "prior.classes"))
     )
     home = _check_classes(classes, fragment)
@@ -75,8 +75,11 @@ def format_prior(prior: PairPrior, text: Callable[[tuple[int, ...]], str]) -> di
     }
 
 
-def _class(entry: Any, what: str, atoms: ParseAtoms) -> AtomClass:
-    found = CHECK.mapping(entry, what, ("name", "atoms"), ("charge",))
+def parse_class(
+    entry: Any, what: str, atoms: ParseAtoms, optional: tuple[str, ...] = ()
+) -> AtomClass:
+    """Return a class of atoms, which may have a charge if that is among ``optional``."""
+    found = CHECK.mapping(entry, what, ("name", "atoms"), optional)
     name = CHECK.text(found["name"], f"{what}: name")
     if isinstance(found["atoms"], bool) or not isinstance(found["atoms"], (str, int)):
         raise ManifestError(f"{what}: atoms is no text such as '0-4,9'")

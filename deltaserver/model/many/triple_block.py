@@ -13,7 +13,7 @@ prior:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,7 @@ from deltaserver.errors import ManifestError
 from deltaserver.model.fragment_blocks import owner_of
 from deltaserver.model.many.triples import TriplePrior
 from deltaserver.model.prior import AtomClass
-from deltaserver.textio.strict_yaml import Checker
-
-CHECK = Checker(None, ManifestError)
-ParseAtoms = Callable[[str | int], tuple[int, ...]]
+from deltaserver.model.prior_block import CHECK, ParseAtoms, parse_class
 
 
 def parse_triples(
@@ -71,16 +68,16 @@ def parse_triples(
 
 
 def _class(entry: Any, what: str, owner: Any, atoms: ParseAtoms) -> AtomClass:
-    found = CHECK.mapping(entry, what, ("name", "atoms"))
-    name = CHECK.text(found["name"], f"{what}: name")
-    if isinstance(found["atoms"], bool) or not isinstance(found["atoms"], (str, int)):
-        raise ManifestError(f"{what}: atoms is no text such as '0-4,9'")
-    members = atoms(found["atoms"])
-    if max(members) >= len(owner):
-        raise ManifestError(f"prior.classes: {name!r} names atom {max(members)}: no such atom")
-    if len(np.unique(owner[list(members)])) > 1 or len(set(members)) < len(members):
-        raise ManifestError(f"prior.classes: {name!r} has atoms of several molecules, or one twice")
-    return AtomClass(name, members)
+    one = parse_class(entry, what, atoms)
+    if max(one.atoms) >= len(owner):
+        raise ManifestError(
+            f"prior.classes: {one.name!r} names atom {max(one.atoms)}: no such atom"
+        )
+    if len(np.unique(owner[list(one.atoms)])) > 1 or len(set(one.atoms)) < len(one.atoms):
+        raise ManifestError(
+            f"prior.classes: {one.name!r} has atoms of several molecules, or one twice"
+        )
+    return one
 
 
 def _triple(entry: Any, what: str, home: dict[str, int]) -> tuple[tuple[str, str, str], float]:
