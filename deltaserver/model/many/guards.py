@@ -62,9 +62,9 @@ class ManyGuards:
 
     @property
     def bond_counts(self) -> Mapping[str, int]:
-        """How many bonds of a molecule of each species are checked."""
+        """How many bonds of a molecule of each species are checked; 0 if training shows none."""
         bonds = [one.bonds for one in self._model.species]
-        return {some.name: len(some) for some in bonds if some}
+        return {some.name: len(some) for some in bonds if some is not None}
 
     def check(self, positions: Floats, cell: Floats | None, component: str) -> None:
         """Refuse molecules with other bonds than the model's, and those that overlap.

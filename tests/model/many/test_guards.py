@@ -11,7 +11,7 @@ from deltaserver.model import force_field
 from deltaserver.serve.answer import Request, answer, answer_together
 from deltaserver.serve.guard import ServingGuard
 from deltaserver.serve.settings import GuardSettings
-from tests.model.many.builders import BENZENE_DIMER, benzenes
+from tests.model.many.builders import BENZENE_DIMER, benzenes, directory, manifest
 
 BOX = 24.0 * np.eye(3)
 
@@ -31,6 +31,13 @@ def x():
     """The dimer's start structure, and a third molecule beside it."""
     dimer = np.loadtxt(BENZENE_DIMER / "structure.xyz", skiprows=2, usecols=(1, 2, 3))
     return np.concatenate([dimer, dimer[:12] + np.array([0.0, 0.0, 9.0])])
+
+
+def test_how_many_bonds_are_checked_is_told_of_none_too(tmp_path, model):
+    """Random geometries show no molecule, and a lone atom has nothing to check."""
+    assert model.guards().bond_counts == {"benzene": 12}
+    wet = force_field.load(directory(tmp_path, manifest(2, 1)))
+    assert wet.guards().bond_counts == {"water": 0}
 
 
 class Connection:
