@@ -118,7 +118,7 @@ def forces_of(name: str, contributions: Mapping[str, Evaluation]) -> Floats:
     if name not in BOUND_PARTS:
         return contributions[name].forces
     bound = [contributions[part].forces for part in BOUND_PARTS if part in contributions]
-    return bound[0] if len(bound) == 1 else sum(bound[1:], bound[0])
+    return sum(bound[1:], bound[0])
 
 
 class UncertaintyMeasure:
