@@ -30,12 +30,12 @@ import torch
 from sgdml.torchtools import GDMLTorchPredict
 
 from deltaserver import CompositeModel
-from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.engines.numpy_engine import NumpyEngine
 from deltaserver.model.engines.reference import ReferenceEngine, as_sgdml
 from deltaserver.model.engines.storage import choose
 from deltaserver.model.files.parameters import ModelParameters
+from deltaserver.model.loading import Choice
 from deltaserver.model.manifest import IsolatedAtom
 from deltaserver.model.parts import Fragment, Part
 from deltaserver.model.sgdml import NativeUnits, SGDMLModel, concatenate
@@ -228,7 +228,7 @@ def composite_of(n_train: int, threads: int) -> tuple[CompositeModel, np.ndarray
     """
     shipped, rng = CompositeModel.load(Path("models/c60")), np.random.default_rng(0)
     x = _positions() + rng.normal(scale=0.05, size=(n_train, 148, 3))
-    pool = ThreadPool(threads) if threads > 1 else ONE_THREAD
+    pool = Choice(threads=threads).pool()
 
     def random(part: Part) -> SGDMLModel:
         assert part.trained is not None

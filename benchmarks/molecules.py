@@ -19,6 +19,7 @@ import numpy as np
 from deltaserver.model import force_field
 from deltaserver.model.many.model import ManyModel
 from deltaserver.model.many.molecules import Species
+from deltaserver.model.many.triples import find_triples
 from deltaserver.textio.xyz_frames import read_frames
 
 CELLS = ((2, 2, 4), (4, 2, 4), (4, 4, 4), (4, 4, 8))  # of four molecules each
@@ -70,8 +71,6 @@ def main() -> None:
             looked.append(time.process_time() - begun)
         frame = many.frame(moved, many.box(None))
         touching = sum(len(pairs.i) for pairs, _ in frame.touching.values())
-        from deltaserver.model.many.triples import find_triples
-
         triples = sum(
             len(find_triples(frame.neighbours, one.switch.stop).weight) for one in many.triples
         )
