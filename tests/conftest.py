@@ -110,6 +110,15 @@ def composite(model_directory: Path) -> CompositeModel:
     return CompositeModel.load(model_directory)
 
 
+@pytest.fixture(scope="session")
+def periodic(tmp_path_factory: pytest.TempPathFactory) -> CompositeModel:
+    """The same complex, of which the binding takes nearest images in a cell without symmetry."""
+    directory = builders.write_directory(tmp_path_factory.mktemp("periodic"))
+    binding = builders.binding_model(lattice=builders.TRICLINIC)
+    builders.write_model(directory / "binding.npz", binding)
+    return CompositeModel.load(directory)
+
+
 @pytest.fixture
 def shipped_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have commands take the models that ship as another test has loaded them, not read anew."""

@@ -6,21 +6,14 @@ from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError, all_properties
 from ase.io import read
 
-from deltaserver import CompositeModel, SGDMLModel
+from deltaserver import CompositeModel
 from deltaserver.ase import DeltaCalculator
 from deltaserver.errors import ComponentError, GeometryError, StructureError
-from deltaserver.model.composite import Fragment
-from deltaserver.model.files.parameters import parse_parameters
-from deltaserver.model.sgdml import NativeUnits
 from tests.builders import (
-    AMMONIA_ATOMS,
     COMPLEX,
     TRICLINIC,
     WATER_ATOMS,
-    ammonia_model,
-    binding_model,
     numerical_gradient,
-    water_model,
 )
 from tests.integration.conftest import ROOT
 
@@ -57,18 +50,6 @@ def test_moving_the_atoms_moves_the_result(composite, positions):
 def test_without_a_cell_there_is_no_stress(composite, positions):
     with pytest.raises(PropertyNotImplementedError):
         atoms_at(positions, DeltaCalculator(composite)).get_stress()
-
-
-@pytest.fixture
-def periodic():
-    def load(raw):
-        return SGDMLModel(parse_parameters(raw, "memory"), NativeUnits(1.0, 1.0))
-
-    fragments = (
-        Fragment("water", WATER_ATOMS, load(water_model())),
-        Fragment("ammonia", AMMONIA_ATOMS, load(ammonia_model())),
-    )
-    return CompositeModel(fragments, load(binding_model(lattice=TRICLINIC)))
 
 
 def test_stress_is_the_derivative_of_the_energy_in_ase_s_own_strain(periodic, positions):

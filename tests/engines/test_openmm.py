@@ -10,10 +10,6 @@ from deltaserver.textio.species import parse_species
 from tests.builders import (
     AMMONIA_ATOMS,
     COMPLEX,
-    TRICLINIC,
-    binding_model,
-    write_directory,
-    write_model,
 )
 
 openmm = pytest.importorskip("openmm")
@@ -76,20 +72,17 @@ def test_some_particles_of_a_larger_system_in_the_model_s_order(model_directory,
     assert np.abs(forces[order[7:]]).max() == 0.0
 
 
-def test_a_periodic_model_is_in_openmm_s_box(tmp_path, positions):
-    write_directory(tmp_path)
-    write_model(tmp_path / "binding.npz", binding_model(lattice=TRICLINIC))
-    composite = CompositeModel.load(tmp_path)
+def test_a_periodic_model_is_in_openmm_s_box(periodic, positions):
     # OpenMM wants its reduced form: a along x, b in the plane of x and y.
     rows = np.array([[9.0, 0.0, 0.0], [1.5, 8.0, 0.0], [-1.0, 2.0, 10.0]])
     positions[AMMONIA_ATOMS] += rows[1]
-    system = system_with(delta_force(composite, check_structure=False))
+    system = system_with(delta_force(periodic, check_structure=False))
     system.setDefaultPeriodicBoxVectors(*(rows * unit.angstrom))
     energy, forces = found_in(context_at(system, positions))
-    expected = composite.evaluate(positions, cell=rows.T)
+    expected = periodic.evaluate(positions, cell=rows.T)
     assert energy == pytest.approx(float(expected.energy), abs=TOLERANCE)
     np.testing.assert_allclose(forces, expected.forces, rtol=0, atol=TOLERANCE)
-    free = composite.evaluate(positions, cell=1e3 * np.eye(3))
+    free = periodic.evaluate(positions, cell=1e3 * np.eye(3))
     assert abs(float(free.energy) - energy) > 1e-3
 
 

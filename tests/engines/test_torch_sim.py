@@ -11,15 +11,11 @@ from deltaserver.model.files.parameters import parse_parameters
 from deltaserver.model.manifest import IsolatedAtom
 from deltaserver.model.sgdml import NativeUnits
 from tests.builders import (
-    AMMONIA_ATOMS,
     COMPLEX,
     TRICLINIC,
     WATER_ATOMS,
-    ammonia_model,
-    binding_model,
     geometry,
     sgdml_model,
-    water_model,
 )
 
 torch = pytest.importorskip("torch")
@@ -63,12 +59,9 @@ def model_of(numbers, lattice):
     """A model of one fragment, random but for its elements and its periodicity."""
     if len(numbers) == 1:
         return CompositeModel((Fragment("atom", np.array([0]), IsolatedAtom(26, -1.5)),), None)
-    model = loaded(sgdml_model(np.asarray(numbers), seed=7, lattice=lattice))
+    raw = sgdml_model(np.asarray(numbers), seed=7, lattice=lattice)
+    model = SGDMLModel(parse_parameters(raw, "memory"), NativeUnits(1.0, 1.0))
     return CompositeModel((Fragment("all", np.arange(len(numbers)), model),), None)
-
-
-def loaded(raw):
-    return SGDMLModel(parse_parameters(raw, "memory"), NativeUnits(1.0, 1.0))
 
 
 # What validate_model_outputs evaluates: of torch-sim 0.3, then of 0.6.
@@ -95,19 +88,14 @@ def test_systems_of_several_models_in_any_order(composite, positions):
     np.testing.assert_allclose(found["forces"][3:10], forces, rtol=0, atol=TOLERANCE)
 
 
-def test_a_periodic_model_in_a_cell_that_is_not_symmetric(positions):
-    fragments = (
-        Fragment("water", WATER_ATOMS, loaded(water_model())),
-        Fragment("ammonia", AMMONIA_ATOMS, loaded(ammonia_model())),
-    )
-    model = CompositeModel(fragments, loaded(binding_model(lattice=TRICLINIC)))
+def test_a_periodic_model_in_a_cell_that_is_not_symmetric(periodic, positions):
     positions[WATER_ATOMS] += TRICLINIC[:, 0]  # another image: the transposed cell has none there
     atoms = Atoms(COMPLEX, positions, cell=TRICLINIC.T, pbc=True)
     other = atoms.copy()
     other.set_cell(1.05 * TRICLINIC.T)
-    found = DeltaModel(model)(state_of(atoms, other))
+    found = DeltaModel(periodic)(state_of(atoms, other))
     for k, cell in enumerate((TRICLINIC, 1.05 * TRICLINIC)):
-        expected = model.evaluate(positions, cell=cell)
+        expected = periodic.evaluate(positions, cell=cell)
         assert float(found["energy"][k]) == pytest.approx(float(expected.energy), abs=TOLERANCE)
         stress = -expected.virial / np.linalg.det(cell)
         np.testing.assert_allclose(found["stress"][k], stress, rtol=0, atol=TOLERANCE)

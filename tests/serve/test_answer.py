@@ -5,20 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from deltaserver import CompositeModel, SGDMLModel
-from deltaserver.model.composite import Fragment
-from deltaserver.model.files.parameters import parse_parameters
-from deltaserver.model.sgdml import NativeUnits
 from deltaserver.serve.answer import Request, answer
 from deltaserver.serve.wire import MessageReader
 from tests.builders import (
-    AMMONIA_ATOMS,
     TRICLINIC,
     WATER_ATOMS,
-    ammonia_model,
-    binding_model,
     numerical_gradient,
-    water_model,
 )
 from tests.serve.server_double import BOHR_ANG, CELL_BOHR, batch_posdata, posdata, split_reply
 
@@ -54,18 +46,6 @@ def test_the_numbers_on_the_wire_are_derivatives_of_each_other(composite, positi
     forces = np.frombuffer(raw, float, 21, 24).reshape(7, 3)
     slope = numerical_gradient(energy, positions / BOHR_ANG)
     np.testing.assert_allclose(forces, -slope, rtol=0, atol=1e-6 * np.abs(forces).max())
-
-
-@pytest.fixture(scope="module")
-def periodic():
-    def load(raw):
-        return SGDMLModel(parse_parameters(raw, "memory"), NativeUnits(1.0, 1.0))
-
-    fragments = (
-        Fragment("water", WATER_ATOMS, load(water_model())),
-        Fragment("ammonia", AMMONIA_ATOMS, load(ammonia_model())),
-    )
-    return CompositeModel(fragments, load(binding_model(lattice=TRICLINIC)))
 
 
 def test_the_cell_from_the_wire_is_the_model_s_and_not_its_transpose(periodic, positions):
