@@ -16,8 +16,6 @@ from openmm import unit
 from deltaserver.arrays import Floats
 from deltaserver.errors import GeometryError
 from deltaserver.model.composite import CompositeModel
-from deltaserver.model.trust.structure import ExpectedStructure
-from deltaserver.model.trust.wrapping import WrappingCheck
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.units import KJ_PER_MOL_EV, LENGTH_ANG
 
@@ -59,7 +57,7 @@ class _Computation:
         self.model = model
         self.component = component
         self._structure_is_due = check_structure
-        self._uncut = WrappingCheck(ExpectedStructure.of(model))
+        self._guards = model.guards()
 
     def __call__(self, state: Any) -> tuple[float, Floats]:
         """Evaluate; raise GeometryError or StructureError where there is nothing to evaluate."""
@@ -68,7 +66,7 @@ class _Computation:
         if self.model.periodic:
             vectors = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.angstrom)
             cell = vectors.T  # OpenMM keeps vectors in rows
-            self._uncut(x, cell, self.component)
+            self._guards.check_wrapping(x, cell, self.component)
         if self._structure_is_due:
             self.model.check_structure(x, cell)
             self._structure_is_due = False
