@@ -308,16 +308,12 @@ class CompositeModel(SummedModel):
             evaluate["prior"] = self._evaluate_prior
         if component in ("total", "binding") and self.binding:
             evaluate["binding"] = self.binding.evaluate
-        names = list(evaluate)
         # The binding model is the largest: the sooner begun, the more threads end up helping it.
-        largest_first = sorted(names, key=lambda name: name != "binding")
+        largest_first = sorted(evaluate, key=lambda name: name != "binding")
         results = self._pool.map(lambda name: evaluate[name](batch, cell), largest_first)
-        found = dict(zip(largest_first, results, strict=True))
-        if not lone:
-            return {name: found[name] for name in names}
-        order = [f.name for f in self.fragments if f.name in found or f.name in lone]
-        order += [name for name in names if name in WHOLE_MODEL_PARTS]
-        return {name: lone[name] if name in lone else found[name] for name in order}
+        found = lone | dict(zip(largest_first, results, strict=True))
+        order = (*self.own_names, *WHOLE_MODEL_PARTS)
+        return {name: found[name] for name in order if name in found}
 
     @cached_property
     def _acting(self) -> tuple[Fragment, ...]:
