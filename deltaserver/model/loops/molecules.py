@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.compute.jit import compiled
+from deltaserver.model.loops.pairs import add_stress, fill_virial
 
 Floats = NDArray[np.float64]
 
@@ -16,7 +17,7 @@ Floats = NDArray[np.float64]
 def add_triples(
     x: Floats, table: Floats, cubed: float, energy: Floats, forces: Floats, virial: Floats
 ) -> None:
-    """Add energies (T,), forces (T, n, 3) and virials (T, 3, 3) of sites x (T, n, 3).
+    """Fill energies (T,) and virials (T, 3, 3) of sites x (T, n, 3), add forces (T, n, 3).
 
     The sites of the first molecule come first, then those of the second and of the third, as many
     as ``table`` (n₁, n₂, n₃) has coefficients for; ``cubed`` is R³.
@@ -51,33 +52,12 @@ def add_triples(
                 force[n_a + b, 0] -= x_
                 force[n_a + b, 1] -= y_
                 force[n_a + b, 2] -= z_
-                _strain(stress, x_ * dx, x_ * dy, x_ * dz, y_ * dy, y_ * dz, z_ * dz)
-        energy[t] += total
+                add_stress(stress, x_ * dx, x_ * dy, x_ * dz, y_ * dy, y_ * dz, z_ * dz)
+        energy[t] = total
         for c in range(n_c):
             for k in range(3):
                 force[n_a + n_b + c, k] += pull_c[k, c]
-        xx, xy, xz, yy, yz, zz = stress
-        virial[t, 0, 0] -= xx
-        virial[t, 1, 1] -= yy
-        virial[t, 2, 2] -= zz
-        virial[t, 0, 1] -= xy
-        virial[t, 1, 0] -= xy
-        virial[t, 0, 2] -= xz
-        virial[t, 2, 0] -= xz
-        virial[t, 1, 2] -= yz
-        virial[t, 2, 1] -= yz
-
-
-@partial(compiled, inline="always")
-def _strain(
-    stress: Floats, xx: float, xy: float, xz: float, yy: float, yz: float, zz: float
-) -> None:
-    stress[0] += xx
-    stress[1] += xy
-    stress[2] += xz
-    stress[3] += yy
-    stress[4] += yz
-    stress[5] += zz
+        fill_virial(stress, virial[t])
 
 
 @partial(compiled, allocates=False)
@@ -152,7 +132,7 @@ def _row(
     on_b[0] += bx
     on_b[1] += by
     on_b[2] += bz
-    _strain(stress, xx, xy, xz, yy, yz, zz)
+    add_stress(stress, xx, xy, xz, yy, yz, zz)
     return total, pull
 
 

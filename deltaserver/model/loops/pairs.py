@@ -42,6 +42,28 @@ def _row_of(pair: int) -> int:
     return int((1.0 + math.sqrt(1.0 + 8.0 * pair)) / 2.0)
 
 
+@partial(compiled, inline="always")
+def add_stress(
+    stress: Floats, xx: float, xy: float, xz: float, yy: float, yz: float, zz: float
+) -> None:
+    """Add the six numbers of a symmetric matrix to stress (6,)."""
+    stress[0] += xx
+    stress[1] += xy
+    stress[2] += xz
+    stress[3] += yy
+    stress[4] += yz
+    stress[5] += zz
+
+
+@partial(compiled, inline="always")
+def fill_virial(stress: Floats, virial: Floats) -> None:
+    """Fill the virial (3, 3) with −stress (6,)."""
+    virial[0, 0], virial[1, 1], virial[2, 2] = -stress[0], -stress[3], -stress[5]
+    virial[0, 1] = virial[1, 0] = -stress[1]
+    virial[0, 2] = virial[2, 0] = -stress[2]
+    virial[1, 2] = virial[2, 1] = -stress[4]
+
+
 @partial(compiled, allocates=False)
 def axes(positions: Floats, at: Floats) -> float:
     """Fill at (3, N) with the positions (N, 3); return 0, or NaN where one is not finite."""
@@ -143,12 +165,7 @@ def pull_between(
         pull_z[i] -= fz
         k += n
         i += 1
-    stress[0] += xx
-    stress[1] += xy
-    stress[2] += xz
-    stress[3] += yy
-    stress[4] += yz
-    stress[5] += zz
+    add_stress(stress, xx, xy, xz, yy, yz, zz)
 
 
 @partial(compiled, allocates=False)
@@ -157,10 +174,7 @@ def collect(pull: Floats, stress: Floats, forces: Floats, virial: Floats) -> Non
     pull_x, pull_y, pull_z = pull[0], pull[1], pull[2]
     for i in range(len(forces)):
         forces[i, 0], forces[i, 1], forces[i, 2] = pull_x[i], pull_y[i], pull_z[i]
-    virial[0, 0], virial[1, 1], virial[2, 2] = -stress[0], -stress[3], -stress[5]
-    virial[0, 1] = virial[1, 0] = -stress[1]
-    virial[0, 2] = virial[2, 0] = -stress[2]
-    virial[1, 2] = virial[2, 1] = -stress[4]
+    fill_virial(stress, virial)
 
 
 @compiled
