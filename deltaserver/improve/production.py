@@ -9,7 +9,6 @@ has interrupted is taken up where it was.
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,8 +29,7 @@ from deltaserver.improve.report import write_learned
 from deltaserver.improve.seen import Seen, read_seen, told_of, write_seen
 from deltaserver.improve.settings import RoundPaths, Settings, alone, keep_settings, round_paths
 from deltaserver.model.composite import CompositeModel
-from deltaserver.model.files.archive import read_arrays
-from deltaserver.textio.journal import write_atomically
+from deltaserver.model.files.archive import read_arrays, write_arrays
 from deltaserver.training.uncertainty.directory import spread_evenly
 
 Say = Callable[[str], None]
@@ -91,9 +89,7 @@ class Production:
         """Keep the structures (n, N, 3), Å, that led to the last of them, which is not known."""
         paths = self._paths(self.n_done + 1)
         paths.directory.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, positions=way, reason=np.array(reason))
-        write_atomically(paths.way, buffer.getvalue())
+        write_arrays(paths.way, {"positions": way, "reason": np.array(reason)})
 
     def learn(self) -> Path:
         """Do what is missing of what was noted, if anything; return the models to go on with.
