@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from deltaserver.arrays import Floats
-from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.errors import DataError, EndedEarlyError
 from deltaserver.evaluation.held_out_errors import evaluate_batches
 from deltaserver.improve.choose import MOST_CANDIDATES, choose
@@ -137,22 +136,17 @@ class Production:
     def _teach(self, paths: RoundPaths, number: int) -> dict[str, Any]:
         if not paths.chosen.exists():
             self._choose(paths, number)
-        added = [self._chosen(k) for k in range(1, number + 1)]
+        chosen = read_json(paths.chosen)
+        self._say(f"round {number}: labels of {len(chosen['chosen'])} frames")
+        added = [self._learner.chosen(k) for k in range(1, number + 1)]
         before = errors_by_part(self._learner.model(number - 1), added[-1])
         n_added = self._learner.train_on(added, number)
         return {
-            **read_json(paths.chosen),
+            **chosen,
             "before": before,
             "n_added": n_added,
             "n_labelled": len(added[-1]),
         }
-
-    def _chosen(self, number: int) -> LabelledFrames:
-        paths = self._paths(number)
-        places = [entry["place"] for entry in read_json(paths.chosen)["chosen"]]
-        positions = read_seen(paths.dynamics)["positions"][places]
-        self._say(f"round {number}: labels of {len(places)} frames")
-        return self._learner.label(paths.labels, positions, number)
 
     def _choose(self, paths: RoundPaths, number: int) -> None:
         """Choose the structure that is not known, if it is sound, and what tells most besides."""
