@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from deltaserver.arrays import Floats
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError, EndedEarlyError
 from deltaserver.evaluation.held_out_errors import evaluate_batches
 from deltaserver.improve.choose import MOST_CANDIDATES, choose
@@ -174,7 +174,7 @@ class Production:
     def _look_around(self, path: Path, doubt: Doubt, way: Floats, number: int) -> None:
         """Write what the run has seen last, and what short runs see from there."""
         plan = self._settings.dynamics
-        seen = self._seen(doubt, way[spread_evenly(len(way), MOST_OF_THE_WAY)])
+        seen = self._seen(doubt, way, spread_evenly(len(way), MOST_OF_THE_WAY))
         starts = way[:-1] if len(way) > 1 else self._learner.base.positions[self._learner.train]
         starts = starts[np.linspace(0, len(starts) - 1, plan.runs).round().astype(int)]
         self._say(f"round {number}: {plan.runs} runs of {plan.steps} steps from where it was known")
@@ -184,13 +184,14 @@ class Production:
             getattr(seen, name).extend(values)
         write_seen(path, seen)
 
-    def _seen(self, doubt: Doubt, way: Floats) -> Seen:
-        look = doubt(way, evaluate_batches(doubt.model, way, "total"))
-        n = len(way)
+    def _seen(self, doubt: Doubt, way: Floats, places: Ints) -> Seen:
+        """Look at some of the way; their steps count back from the last, which is 0."""
+        some, n = way[places], len(places)
+        look = doubt(some, evaluate_batches(doubt.model, some, "total"))
         return Seen(
-            list(way),
+            list(some),
             [ON_THE_WAY] * n,
-            list(range(1 - n, 1)),
+            (places - (len(way) - 1)).tolist(),
             [float("nan")] * n,
             look.novelty.tolist(),
             look.uncertainty.tolist(),
