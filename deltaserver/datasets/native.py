@@ -6,7 +6,6 @@ Lengths in Å, energies in kcal/mol, forces in kcal/mol/Å: what sgdml's tools e
 from __future__ import annotations
 
 import hashlib
-import io
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from deltaserver.arrays import Floats, Ints
 from deltaserver.datasets.frames import LabelledFrames
-from deltaserver.textio.journal import write_atomically
+from deltaserver.model.files.archive import write_arrays
 from deltaserver.units import KCAL_PER_MOL_EV
 
 Native = dict[str, Any]
@@ -50,10 +49,8 @@ def write_native_datasets(frames: LabelledFrames, directory: Path) -> list[Path]
     directory.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, dataset in native_datasets(frames).items():
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **dataset)
         paths.append(directory / f"{name}.npz")
-        write_atomically(paths[-1], buffer.getvalue())
+        write_arrays(paths[-1], dataset)
     return paths
 
 

@@ -20,6 +20,7 @@ from deltaserver.datasets.workflow import frames_of, run_labelling
 from deltaserver.datasets.workspace import Workspace, open_frames
 from deltaserver.errors import DataError
 from deltaserver.improve.retrain import joined, retrain, trained_parts, write_symmetry
+from deltaserver.improve.seen import read_seen
 from deltaserver.improve.settings import DATASET_NAME, Settings, round_paths
 from deltaserver.improve.starts import longest_centre_distance
 from deltaserver.model.composite import CompositeModel
@@ -117,6 +118,12 @@ class Learner:
         # Forces that no molecule has, of a frame that has reacted, would spoil the training.
         sound = np.abs(frames.forces).max(axis=(1, 2)) < FORCES_EV_PER_ANG
         return frames.select(np.flatnonzero(sound))
+
+    def chosen(self, number: int) -> LabelledFrames:
+        """Return what round ``number`` has chosen, with its labels; label what is missing."""
+        paths = round_paths(self.settings.output, number)
+        places = [entry["place"] for entry in read_json(paths.chosen)["chosen"]]
+        return self.label(paths.labels, read_seen(paths.dynamics)["positions"][places], number)
 
     def _run_labels(self, workspace: Workspace) -> None:
         def told(progress: LabelProgress) -> None:

@@ -9,7 +9,6 @@ has interrupted is taken up where it was.
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from deltaserver.arrays import Floats
-from deltaserver.datasets.frames import LabelledFrames
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError, EndedEarlyError
 from deltaserver.evaluation.held_out_errors import evaluate_batches
 from deltaserver.improve.choose import MOST_CANDIDATES, choose
@@ -30,8 +28,7 @@ from deltaserver.improve.report import write_learned
 from deltaserver.improve.seen import Seen, read_seen, told_of, write_seen
 from deltaserver.improve.settings import RoundPaths, Settings, alone, keep_settings, round_paths
 from deltaserver.model.composite import CompositeModel
-from deltaserver.model.files.archive import read_arrays
-from deltaserver.textio.journal import write_atomically
+from deltaserver.model.files.archive import read_arrays, write_arrays
 from deltaserver.training.uncertainty.directory import spread_evenly
 
 Say = Callable[[str], None]
@@ -91,9 +88,7 @@ class Production:
         """Keep the structures (n, N, 3), Å, that led to the last of them, which is not known."""
         paths = self._paths(self.n_done + 1)
         paths.directory.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, positions=way, reason=np.array(reason))
-        write_atomically(paths.way, buffer.getvalue())
+        write_arrays(paths.way, {"positions": way, "reason": np.array(reason)})
 
     def learn(self) -> Path:
         """Do what is missing of what was noted, if anything; return the models to go on with.
@@ -141,22 +136,17 @@ class Production:
     def _teach(self, paths: RoundPaths, number: int) -> dict[str, Any]:
         if not paths.chosen.exists():
             self._choose(paths, number)
-        added = [self._chosen(k) for k in range(1, number + 1)]
+        chosen = read_json(paths.chosen)
+        self._say(f"round {number}: labels of {len(chosen['chosen'])} frames")
+        added = [self._learner.chosen(k) for k in range(1, number + 1)]
         before = errors_by_part(self._learner.model(number - 1), added[-1])
         n_added = self._learner.train_on(added, number)
         return {
-            **read_json(paths.chosen),
+            **chosen,
             "before": before,
             "n_added": n_added,
             "n_labelled": len(added[-1]),
         }
-
-    def _chosen(self, number: int) -> LabelledFrames:
-        paths = self._paths(number)
-        places = [entry["place"] for entry in read_json(paths.chosen)["chosen"]]
-        positions = read_seen(paths.dynamics)["positions"][places]
-        self._say(f"round {number}: labels of {len(places)} frames")
-        return self._learner.label(paths.labels, positions, number)
 
     def _choose(self, paths: RoundPaths, number: int) -> None:
         """Choose the structure that is not known, if it is sound, and what tells most besides."""
@@ -184,7 +174,7 @@ class Production:
     def _look_around(self, path: Path, doubt: Doubt, way: Floats, number: int) -> None:
         """Write what the run has seen last, and what short runs see from there."""
         plan = self._settings.dynamics
-        seen = self._seen(doubt, way[spread_evenly(len(way), MOST_OF_THE_WAY)])
+        seen = self._seen(doubt, way, spread_evenly(len(way), MOST_OF_THE_WAY))
         starts = way[:-1] if len(way) > 1 else self._learner.base.positions[self._learner.train]
         starts = starts[np.linspace(0, len(starts) - 1, plan.runs).round().astype(int)]
         self._say(f"round {number}: {plan.runs} runs of {plan.steps} steps from where it was known")
@@ -194,13 +184,14 @@ class Production:
             getattr(seen, name).extend(values)
         write_seen(path, seen)
 
-    def _seen(self, doubt: Doubt, way: Floats) -> Seen:
-        look = doubt(way, evaluate_batches(doubt.model, way, "total"))
-        n = len(way)
+    def _seen(self, doubt: Doubt, way: Floats, places: Ints) -> Seen:
+        """Look at some of the way; their steps count back from the last, which is 0."""
+        some, n = way[places], len(places)
+        look = doubt(some, evaluate_batches(doubt.model, some, "total"))
         return Seen(
-            list(way),
+            list(some),
             [ON_THE_WAY] * n,
-            list(range(1 - n, 1)),
+            (places - (len(way) - 1)).tolist(),
             [float("nan")] * n,
             look.novelty.tolist(),
             look.uncertainty.tolist(),

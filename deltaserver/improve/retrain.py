@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.errors import DataError
+from deltaserver.model.files.archive import write_arrays
 from deltaserver.model.files.parameters import ModelParameters, read_parameters
-from deltaserver.textio.journal import write_atomically
 from deltaserver.training.components import BINDING, FULL, Component, components
 from deltaserver.training.directory_files import read_report, split_settings
 from deltaserver.training.iterative.conjugate import Bounds
@@ -107,12 +105,8 @@ def write_symmetry(first: Path, parts: tuple[Component, ...], output: Path) -> P
     """
     path = output / SYMMETRY_NAME
     if not path.exists():
-        perms: dict[str, Any] = {
-            p.name: read_parameters(first / f"{p.name}.npz").perms for p in parts
-        }
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **perms)
-        write_atomically(path, buffer.getvalue())
+        perms = {p.name: read_parameters(first / f"{p.name}.npz").perms for p in parts}
+        write_arrays(path, perms)
     return path
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.errors import DataError
 from deltaserver.improve.choose import MOST_CANDIDATES, choose, choose_at_random
 from deltaserver.improve.doubt import Doubt
@@ -73,15 +72,9 @@ class Improvement(Learner):
     def _learn(self, paths: RoundPaths, number: int, max_labels: int | None) -> dict[str, Any]:
         if not paths.chosen.exists():
             self._choose(paths, number, max_labels)
-        added = [self._chosen(k) for k in range(1, number + 1)]
+        added = [self.chosen(k) for k in range(1, number + 1)]
         n_added = self.train_on(added, number)
         return {**read_json(paths.chosen), "n_added": n_added, "n_labelled": len(added[-1])}
-
-    def _chosen(self, number: int) -> LabelledFrames:
-        """Return what round ``number`` has chosen, with its labels; label what is missing."""
-        paths = round_paths(self.settings.output, number)
-        places = [entry["place"] for entry in read_json(paths.chosen)["chosen"]]
-        return self.label(paths.labels, read_seen(paths.dynamics)["positions"][places], number)
 
     def _choose(self, paths: RoundPaths, number: int, max_labels: int | None) -> None:
         settings = self.settings

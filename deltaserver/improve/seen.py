@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ from numpy.typing import NDArray
 from deltaserver.arrays import Bools, Floats, Ints
 from deltaserver.errors import DataError
 from deltaserver.improve.choose import Choice
-from deltaserver.model.files.archive import read_arrays
-from deltaserver.textio.journal import write_atomically
+from deltaserver.model.files.archive import read_arrays, write_arrays
 
 
 @dataclass
@@ -48,10 +46,7 @@ class Seen:
 
 def write_seen(path: Path, seen: Seen) -> None:
     """Write what was seen, whole or not at all."""
-    arrays: dict[str, Any] = seen.arrays()
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    write_atomically(path, buffer.getvalue())
+    write_arrays(path, seen.arrays())
 
 
 def read_seen(path: Path) -> dict[str, Any]:

@@ -7,14 +7,13 @@ until everything is done. Components already there, trained on the same, are kep
 
 from __future__ import annotations
 
-import io
 import resource
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from deltaserver.arrays import Ints
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.datasets.labelling import LOCAL
 from deltaserver.errors import DataError
-from deltaserver.model.files.archive import read_arrays
+from deltaserver.model.files.archive import read_arrays, write_arrays
 from deltaserver.model.fragment_blocks import FragmentBlocks, owner_of
 from deltaserver.model.linear.expansion import Expansion
 from deltaserver.model.manifest import format_atoms
@@ -348,10 +347,8 @@ def _linear(checkpoints: Path, job: _Job, progress: Progress) -> Expansion | Non
         expansion: Expansion = job.fit.solve(
             lambda what, fraction: progress(f"{job.component.name}, {what}", fraction)
         )
-        buffer = io.BytesIO()
-        np.savez(buffer, **cast("dict[str, Any]", expansion.arrays()))
         checkpoints.mkdir(parents=True, exist_ok=True)
-        write_atomically(kept, buffer.getvalue())
+        write_arrays(kept, expansion.arrays(), compress=False)
     return job.fit.parse(read_arrays(kept), str(kept))
 
 

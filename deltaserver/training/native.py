@@ -7,7 +7,6 @@ them. One key of ours, ``deltaserver``, holds how the model was trained as JSON 
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,11 +18,10 @@ import numpy as np
 from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError
 from deltaserver.model.descriptor import PairDescriptor
-from deltaserver.model.files.archive import read_arrays
+from deltaserver.model.files.archive import read_arrays, write_arrays
 from deltaserver.model.files.parameters import LINEAR, NATIVE, WEIGHTED
 from deltaserver.model.fragment_blocks import FragmentBlocks
 from deltaserver.model.linear.expansion import Expansion
-from deltaserver.textio.journal import write_atomically
 
 CODE_VERSION = "1.0.3"  # of sgdml, whose format this is
 RECORD = "deltaserver"
@@ -154,9 +152,7 @@ class NativeModel:
 
 def write_model(path: Path, model: NativeModel) -> None:
     """Write a model file, whole or not at all."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **model.arrays())
-    write_atomically(path, buffer.getvalue())
+    write_arrays(path, model.arrays())
 
 
 def read_record(path: Path) -> dict[str, Any]:

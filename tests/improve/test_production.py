@@ -161,6 +161,19 @@ def test_a_torn_structure_is_not_labelled(teacher, settings):
     assert not any((seen[entry["place"]] == torn[-1]).all() for entry in chosen["chosen"])
 
 
+def test_of_a_long_way_some_are_looked_at_each_by_its_own_step(teacher, settings, monkeypatch):
+    monkeypatch.setattr(production, "MOST_OF_THE_WAY", 4)
+    one = teacher()
+    one.note(way(), "too new")
+    one.learn()
+    seen = read_arrays(round_paths(settings.output, 1).dynamics)
+    ours = seen["run"] == production.ON_THE_WAY
+    steps = seen["step"][ours]
+    assert steps[0] == 1 - len(way())
+    assert len(steps) == 4
+    np.testing.assert_array_equal(seen["positions"][ours], way()[steps - 1])  # 0 is the last
+
+
 def test_a_run_that_cannot_be_helped_is_ended(teacher, settings):
     """Three times in a row within a few structures, or when the labels are spent."""
     for number in range(1, PATIENCE):

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from deltaserver.arrays import Floats
 from deltaserver.errors import DataError
-from deltaserver.model.manifest import BOUND_PARTS, WHOLE_MODEL_PARTS
+from deltaserver.model.manifest import BINDING, BOUND_PARTS, WHOLE_MODEL_PARTS
 
 TOTAL = "total"
-E_BINDING = "E_b"  # in tables: prior and binding together
+E_BINDING = "E_b"  # in tables and figures: what binds, summed
 UNCERTAINTY = "uncertainty_ev_per_ang"  # as the log names it
 
 
@@ -77,18 +77,18 @@ def read_log(path: Path) -> dict[str, Series]:
 
 
 def binding_energy(series: Mapping[str, Series]) -> Series | None:
-    """Return E_b, the prior and what the binding model adds to it; None where neither is served.
+    """Return E_b, the prior, what the binding model adds to it, and triples; None without any.
 
-    Its force RMS is not known: those of the two do not add. Its novelty and uncertainty are the
+    Its force RMS is not known: those of several do not add. Its novelty and uncertainty are the
     binding model's.
     """
     parts = [series[name] for name in BOUND_PARTS if name in series]
     if not parts or len({len(part.seq) for part in parts}) > 1:
         return None
-    last = parts[-1]
+    model = series.get(BINDING, parts[-1])
     energy = np.sum([part.energy for part in parts], axis=0)
-    force_rms = last.force_rms if len(parts) == 1 else np.full(len(energy), np.nan)
-    return Series(last.seq, energy, force_rms, last.novelty, last.uncertainty)
+    force_rms = model.force_rms if len(parts) == 1 else np.full(len(energy), np.nan)
+    return Series(model.seq, energy, force_rms, model.novelty, model.uncertainty)
 
 
 def _steps(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -120,7 +120,7 @@ def _parts(record: Mapping[str, Any]) -> dict[str, Any]:
 def table(series: Mapping[str, Series]) -> str:
     """Format every part's mean, standard deviation and range as a text table.
 
-    Where prior and binding are two, their sum is a row of its own; largest novelty and mean
+    Where several parts bind, their sum is a row of its own; largest novelty and mean
     uncertainty are columns where the log has them.
     """
     shown = dict(series)

@@ -9,7 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from deltaserver.analysis.read.contributions import TOTAL, Series, binding_energy, known
+from deltaserver.analysis.read.contributions import (
+    E_BINDING,
+    TOTAL,
+    Series,
+    binding_energy,
+    known,
+)
 from deltaserver.analysis.show.figures_dynamics import thin
 from deltaserver.arrays import Floats
 from deltaserver.model.manifest import BOUND_PARTS
@@ -49,7 +55,7 @@ def draw_contributions(series: Mapping[str, Series], paths: Sequence[Path]) -> N
         DataError: a figure cannot be written there.
     """
     bound = binding_energy(series)
-    lines = dict(series) | ({"E_b": bound} if bound else {})
+    lines = dict(series) | ({E_BINDING: bound} if bound else {})
     panels = panels_of(series, bound)
     size = (WIDTH_IN, PANEL_IN * len(panels) + MARGIN_IN)
     write(lambda figure: _fill(figure, lines, panels), paths, size)
@@ -65,7 +71,7 @@ def panels_of(series: Mapping[str, Series], bound: Series | None) -> list[Panel]
             Panel("energy − mean / eV", lambda s: s.energy - s.energy.mean(), (TOTAL, *covalent))
         )
     if bound is not None:
-        panels.append(Panel("binding energy\n$E_b$ / eV", lambda s: s.energy, ("E_b",)))
+        panels.append(Panel("binding energy\n$E_b$ / eV", lambda s: s.energy, (E_BINDING,)))
     panels.append(Panel("force RMS / eV Å$^{-1}$", lambda s: s.force_rms, trained, True))
     if any(known(part.novelty) for part in series.values()):
         panels.append(Panel("novelty", lambda s: s.novelty, trained, limit=NOVELTY_LIMIT))
@@ -78,9 +84,9 @@ def panels_of(series: Mapping[str, Series], bound: Series | None) -> list[Panel]
 def _fill(figure: Any, lines: Mapping[str, Series], panels: Sequence[Panel]) -> None:
     from matplotlib.lines import Line2D
 
-    names = [name for name in lines if name not in (TOTAL, "E_b")]
+    names = [name for name in lines if name not in (TOTAL, E_BINDING)]
     colours = {name: PALETTE[k % len(PALETTE)] for k, name in enumerate(names)}
-    colours |= {TOTAL: BLACK, "E_b": BLACK}
+    colours |= {TOTAL: BLACK, E_BINDING: BLACK}
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, panel in zip(axes, panels, strict=True):
         for name in panel.parts:

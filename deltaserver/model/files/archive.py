@@ -8,15 +8,18 @@ holds.
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
+
+from deltaserver.textio.journal import write_atomically
 
 # Floats compress by a tenth at best; tables of permutations some tenfold, and those are small.
 FREE_BYTES = 16 << 20
@@ -118,3 +121,11 @@ def _read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"{name!r} has the format version {version}")
     return header
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any], *, compress: bool = True) -> None:
+    """Write arrays under their names, whole or not at all."""
+    buffer = io.BytesIO()
+    save = np.savez_compressed if compress else np.savez
+    save(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())

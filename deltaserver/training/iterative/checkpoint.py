@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections.abc import Mapping
@@ -12,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from deltaserver.model.files.archive import read_arrays
-from deltaserver.textio.journal import write_atomically
+from deltaserver.model.files.archive import read_arrays, write_arrays
 from deltaserver.training.iterative.conjugate import State
 
 INTERVAL_S = 30.0
@@ -54,13 +52,9 @@ class Checkpoint:
         now = time.monotonic()
         if self.path is None or now - self._written < self.interval_s:
             return
-        buffer = io.BytesIO()
-        arrays: dict[str, Any] = {
-            "identity": np.array(json.dumps(self.identity)),
-            "points": self.points,
-        }
-        np.savez(buffer, **arrays, **state.arrays())
-        write_atomically(self.path, buffer.getvalue())
+        identity = np.array(json.dumps(self.identity))
+        arrays = {"identity": identity, "points": self.points, **state.arrays()}
+        write_arrays(self.path, arrays, compress=False)
         self._written = time.monotonic()
 
     def drop(self) -> None:

@@ -56,6 +56,15 @@ def test_the_binding_energy_is_prior_and_binding_together(series):
     assert contributions.binding_energy({"total": series["total"]}) is None
 
 
+def test_with_three_molecules_it_has_the_binding_model_s_novelty_still(series):
+    prior = series["prior"]  # which has no novelty, as triples have none
+    bound = contributions.binding_energy({**series, "triples": prior})
+    known = contributions.binding_energy(series).energy
+    np.testing.assert_array_equal(bound.energy, known + prior.energy)
+    np.testing.assert_array_equal(bound.novelty, series["binding"].novelty)
+    np.testing.assert_array_equal(bound.uncertainty, series["binding"].uncertainty)
+
+
 def test_the_table_has_a_row_of_the_sum_and_columns_of_what_is_known(series):
     head, *rows = contributions.table(series).splitlines()
     assert [row.split()[0] for row in rows] == ["total", "a", "prior", "binding", "E_b"]
