@@ -305,7 +305,8 @@ def _run_with(plan: RunPlan, models: Path, quiet: bool) -> None:
             record.component,
             plan.backend,
             record.device or "auto",
-            threads=record.threads,
+            # A plug-in has threads of its own: here the model only tells what is simulated.
+            threads=1 if plan.ipi_input.has_plugin else record.threads,
             quiet=quiet,
             storage=record.storage,
         )
@@ -404,7 +405,7 @@ def _subject(request: RunRequest, quiet: bool) -> Subject:
     from deltaserver.serve.loading import load_model
 
     models, component = request.models, request.component
-    model, _ = load_model(models, component, quiet=quiet)
+    model, _ = load_model(models, component, threads=1, quiet=quiet)  # nothing is served
     return subject_of(models, request.structure, model, component, request.recipe.kind)
 
 
