@@ -73,6 +73,7 @@ class PluginTold:
             "extras": record.extras,
             "device": record.device,
             "threads": record.threads,
+            "storage": record.storage,
             "structure_check": guard.structure_check,
             "on_extrapolation": guard.extrapolation,
             "novelty_limit": guard.novelty_limit,
