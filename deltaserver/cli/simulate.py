@@ -15,6 +15,7 @@ from deltaserver.cli.options.directories import MODEL_DIRECTORY
 from deltaserver.cli.options.guards import GUARD_OPTIONS
 from deltaserver.cli.options.learning import (
     LEARNING_OPTIONS,
+    LIMITS,
     LearningOptions,
     make_production,
     remember,
@@ -192,7 +193,8 @@ def simulate(**options: Any) -> None:
     limits, guard = take(Limits, options), take(GuardSettings, options)
     learning = take(LearningOptions, options)
     if place.resume and not _is_given("extrapolation"):
-        learning, guard = remembered(place.learning, learning, guard)
+        told = [name for name in LIMITS if _is_given(name)]
+        learning, guard = remembered(place.learning, learning, guard, told)
     request = SimulateRequest(
         recipe=recipe,
         steps=recipe.steps if "steps" in given else None,
