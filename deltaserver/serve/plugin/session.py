@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -16,7 +15,7 @@ from deltaserver.errors import DeltaserverError
 from deltaserver.model.engines import Backend, Precision, Storage
 from deltaserver.model.force_field import ForceField
 from deltaserver.serve import telemetry
-from deltaserver.serve.answer import Examined, Request, examine
+from deltaserver.serve.answer import Examined, Inspect, Request, examine
 from deltaserver.serve.guard import ServingGuard
 from deltaserver.serve.loading import announce, load_model
 from deltaserver.serve.plugin.settings import PluginSettings
@@ -25,8 +24,6 @@ from deltaserver.units import BOHR_ANG
 
 PLACE = "plug-in"  # what the log has in the place of a connection's address
 REFUSED = "refused"  # the event that ends a run, which a process that watches it looks for
-
-Inspect = Callable[[Request], None]
 
 
 class Session:
