@@ -307,10 +307,10 @@ def _run_with(plan: RunPlan, models: Path, quiet: bool) -> None:
             record.component,
             plan.backend,
             record.device or "auto",
-            # A plug-in has threads of its own: here the model only tells what is simulated.
+            # Of a plug-in the model here only tells what is simulated: nothing is measured.
             threads=1 if plan.ipi_input.has_plugin else record.threads,
             quiet=quiet,
-            storage=record.storage,
+            storage="double" if plan.ipi_input.has_plugin else record.storage,
         )
     except SystemExit:  # a signal: for the daemon a clean end, for a run no end at all
         raise KeyboardInterrupt from None
