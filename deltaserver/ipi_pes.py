@@ -23,8 +23,8 @@ from ipi.utils.softexit import softexit
 
 from deltaserver.arrays import Floats
 from deltaserver.errors import DeltaserverError
-from deltaserver.serve.answer import Request
-from deltaserver.serve.plugin.session import Inspect, Session
+from deltaserver.serve.answer import Inspect, Request
+from deltaserver.serve.plugin.session import Session
 from deltaserver.serve.plugin.settings import parse_settings
 from deltaserver.simulate.blowup import GeometryWatch, Limits
 

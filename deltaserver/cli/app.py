@@ -76,7 +76,7 @@ COMMANDS = [
 )
 @click.option(
     "--committee",
-    type=PATH,
+    type=MODEL_DIRECTORY,
     multiple=True,
     metavar="DIR",
     help="Another model of the same molecule; may be repeated. The mean is served, and what each "

@@ -68,7 +68,7 @@ def check(
 
     if backend == "numpy" and (device or precision != "float64"):
         backend = "torch"
-    model, notes = load_model(models, "total", backend, device or "auto", precision)
+    model, notes = load_model(models, "total", backend, device or "auto", precision, threads=1)
     directory = models if models.is_dir() else models.parent
     stored = None if store else checks.read_stored(directory, model.n_atoms)
     positions = _positions(directory, structure, model, stored)

@@ -189,7 +189,7 @@ def input_command(
     from deltaserver.simulate.recipe import render
 
     recipe = RecipeRequest(**options).recipe(kind, temperatures_k or (300.0,))
-    model, _ = load_model(models, component)
+    model, _ = load_model(models, component, threads=1)  # nothing is served
     text = render(recipe, subject_of(models, structure, model, component, kind), address)
     if output is None:
         click.echo(text, nl=False)

@@ -9,6 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from deltaserver.cli.options.common import DEBUG, PATH
+from deltaserver.cli.options.directories import offer_names
 from deltaserver.errors import InputError, MissingExtraError
 from deltaserver.model.directories import shipped_models
 
@@ -24,7 +25,7 @@ class ShippedName(click.ParamType[str]):
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         """Offer what is installed."""
-        return [CompletionItem(name) for name in shipped_models() if name.startswith(incomplete)]
+        return offer_names(incomplete)
 
 
 @click.group()

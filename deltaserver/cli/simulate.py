@@ -15,6 +15,7 @@ from deltaserver.cli.options.directories import MODEL_DIRECTORY
 from deltaserver.cli.options.guards import GUARD_OPTIONS
 from deltaserver.cli.options.learning import (
     LEARNING_OPTIONS,
+    LIMITS,
     LearningOptions,
     make_production,
     remember,
@@ -192,7 +193,8 @@ def simulate(**options: Any) -> None:
     limits, guard = take(Limits, options), take(GuardSettings, options)
     learning = take(LearningOptions, options)
     if place.resume and not _is_given("extrapolation"):
-        learning, guard = remembered(place.learning, learning, guard)
+        told = [name for name in LIMITS if _is_given(name)]
+        learning, guard = remembered(place.learning, learning, guard, told)
     request = SimulateRequest(
         recipe=recipe,
         steps=recipe.steps if "steps" in given else None,
@@ -305,9 +307,10 @@ def _run_with(plan: RunPlan, models: Path, quiet: bool) -> None:
             record.component,
             plan.backend,
             record.device or "auto",
-            threads=record.threads,
+            # Of a plug-in the model here only tells what is simulated: nothing is measured.
+            threads=1 if plan.ipi_input.has_plugin else record.threads,
             quiet=quiet,
-            storage=record.storage,
+            storage="double" if plan.ipi_input.has_plugin else record.storage,
         )
     except SystemExit:  # a signal: for the daemon a clean end, for a run no end at all
         raise KeyboardInterrupt from None
@@ -404,7 +407,7 @@ def _subject(request: RunRequest, quiet: bool) -> Subject:
     from deltaserver.serve.loading import load_model
 
     models, component = request.models, request.component
-    model, _ = load_model(models, component, quiet=quiet)
+    model, _ = load_model(models, component, threads=1, quiet=quiet)  # nothing is served
     return subject_of(models, request.structure, model, component, request.recipe.kind)
 
 

@@ -19,9 +19,9 @@ from deltaserver.evaluation.scans.curves import ScanPlan
 from deltaserver.evaluation.scans.errors import ScanErrors, scan_errors
 from deltaserver.evaluation.scans.labels import LabelledScan, label_scan, read_scan
 from deltaserver.evaluation.scans.report import scan_json, scan_markdown
+from deltaserver.model.directories import STRUCTURE_NAME
 from deltaserver.model.manifest import read_manifest
 from deltaserver.textio.journal import write_atomically
-from deltaserver.training.directory_files import STRUCTURE_NAME
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from deltaserver.improve.seen import Seen, read_seen, told_of, write_seen
 from deltaserver.improve.settings import RoundPaths, Settings, alone, keep_settings, round_paths
 from deltaserver.model.composite import CompositeModel
 from deltaserver.model.files.archive import read_arrays, write_arrays
+from deltaserver.model.many.manifest import is_of_many
 from deltaserver.training.uncertainty.directory import spread_evenly
 
 Say = Callable[[str], None]
@@ -59,12 +60,12 @@ class Production:
         max_labels: int | None = None,
         say: Say = lambda line: None,
     ) -> None:
-        keep_settings(settings)
-        if CompositeModel.load(settings.models).periodic:
+        if is_of_many(settings.models) or CompositeModel.load(settings.models).periodic:
             raise DataError(
-                f"{settings.models}: periodic models cannot be taught by their own dynamics yet; "
-                "use --on-extrapolation stop"
+                f"{settings.models}: models of many molecules and periodic models cannot be taught "
+                "by their own dynamics yet; use --on-extrapolation stop"
             )
+        keep_settings(settings)
         self._learner = Learner(settings, say)
         self._settings, self._max_labels, self._say = settings, max_labels, say
         self._limits = Limits(

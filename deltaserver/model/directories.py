@@ -11,6 +11,7 @@ import importlib.util
 from pathlib import Path
 
 MANIFEST_NAME = "model.yaml"
+STRUCTURE_NAME = "structure.xyz"  # where simulations start from unless told otherwise
 PACKAGE = "deltaserver_models"
 # What paths that are too long, hold NUL, loop or are forbidden raise.
 UNUSABLE_PATH = (OSError, ValueError, RuntimeError)

@@ -8,8 +8,9 @@ from typing import TypeAlias
 import numpy as np
 
 from deltaserver.arrays import Floats, Ints
-from deltaserver.errors import InputError, ManifestError
+from deltaserver.errors import ManifestError
 from deltaserver.model.composite import CompositeModel
+from deltaserver.model.directories import STRUCTURE_NAME
 from deltaserver.model.engines import Backend, Precision, Storage
 from deltaserver.model.loading import Choice, ModelLoader
 from deltaserver.model.manifest import IsolatedAtom
@@ -23,12 +24,10 @@ from deltaserver.model.many.triples import TripleBinding, TriplePrior
 from deltaserver.model.parts import Fragment, check_fit, check_on_a_prior
 from deltaserver.model.prior import PairPrior
 from deltaserver.model.sgdml import SGDMLModel
-from deltaserver.textio.structures import read_structures
-from deltaserver.textio.xyz_frames import BadFrame
+from deltaserver.textio.structures import read_first
 
 ForceField: TypeAlias = CompositeModel | ManyModel
 
-STRUCTURE_NAME = "structure.xyz"
 NEUTRAL_E = 1e-6  # what is left of a molecule's charge by rounding
 FAIR = 1e-9  # of energies, eV and relative
 
@@ -103,18 +102,10 @@ def _structure(directory: Path) -> tuple[Ints | None, Floats | None]:
     path = directory / STRUCTURE_NAME
     if not path.is_file():
         return None, None
-    try:
-        frames = read_structures(path, _silent, "analysis", first_only=True)
-    except BadFrame as error:
-        raise InputError(f"{path}: not readable as XYZ ({error.reason})") from None
-    if not frames:
+    frame = read_first(path)
+    if frame is None:
         return None, None
-    cell = frames[0].cell
-    return frames[0].numbers, None if cell is None else cell.T
-
-
-def _silent(_: str) -> None:
-    """Tell nobody: what lies between frames is no part of the first one."""
+    return frame.numbers, None if frame.cell is None else frame.cell.T
 
 
 def _pair(

@@ -66,6 +66,10 @@ class Request:
         return Request(BOHR_ANG * data.positions, BOHR_ANG * data.cells, n_padding)
 
 
+# Sees a request before it is evaluated; what it raises ends the run.
+Inspect = Callable[[Request], None]
+
+
 @dataclass(frozen=True)
 class Contribution:
     """What one part adds to one structure, reduced to two numbers for logs and extras.

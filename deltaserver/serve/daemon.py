@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import selectors
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import structlog
 
 from deltaserver.errors import InputError, NoServerError, ProtocolError
 from deltaserver.model.force_field import ForceField
 from deltaserver.serve import telemetry
-from deltaserver.serve.answer import Answer, Request, answer_together
+from deltaserver.serve.answer import Answer, Inspect, answer_together
 from deltaserver.serve.guard import ServingGuard
 from deltaserver.serve.keeper import Keeper
 from deltaserver.serve.link import Link, Patience
@@ -22,8 +22,6 @@ from deltaserver.serve.signals import Signals
 from deltaserver.serve.telemetry import Origin, StepLog, StepTimes
 from deltaserver.serve.transport import Address
 from deltaserver.serve.watchers.watch import Condition, Watch, Watcher
-
-Inspect = Callable[[Request], None]
 
 # What i-PI's input may say in an ffsocket's <parameters>; i-PI adds the last one itself.
 COMPONENT_PARAMETER = "component"

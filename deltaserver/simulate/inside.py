@@ -73,6 +73,7 @@ class PluginTold:
             "extras": record.extras,
             "device": record.device,
             "threads": record.threads,
+            "storage": record.storage,
             "structure_check": guard.structure_check,
             "on_extrapolation": guard.extrapolation,
             "novelty_limit": guard.novelty_limit,
@@ -103,12 +104,11 @@ class Watched:
                 ipi.wait(UPDATE_EVERY_S)
                 break
             self._look(monitor)
-        for event in self._events():
-            if event["event"] == REFUSED:
-                monitor.n_seen = event["structures"] - self.first_seq + 1
-                monitor.last_positions = np.array(event["positions_ang"])
-                monitor.last_cell = np.array(event["cell_ang"])
-                raise _error(event)
+        for event in self._refusals():
+            monitor.n_seen = event["structures"] - self.first_seq + 1
+            monitor.last_positions = np.array(event["positions_ang"])
+            monitor.last_cell = np.array(event["cell_ang"])
+            raise _error(event)
 
     def _look(self, monitor: Monitor) -> None:
         try:
@@ -117,12 +117,17 @@ class Watched:
             monitor.n_seen = monitor.step + 1  # that it ran is known by what it has written
             raise
 
-    def _events(self) -> Iterator[dict[str, Any]]:
+    def _refusals(self) -> Iterator[dict[str, Any]]:
+        """Yield what the plug-in has refused; of the log's other lines nothing is made."""
         with self.log.open("rb") as file:
             file.seek(self._start)
             for line in file:
+                if REFUSED.encode() not in line:
+                    continue
                 with contextlib.suppress(ValueError):
-                    yield json.loads(line)
+                    event = json.loads(line)
+                    if event["event"] == REFUSED:
+                        yield event
 
 
 def _error(event: dict[str, Any]) -> errors.DeltaserverError:

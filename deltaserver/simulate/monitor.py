@@ -47,6 +47,7 @@ class Monitor:
         self.last_cell: Floats | None = None
         self.n_seen = 0  # requests
         self._looked_at = 0.0
+        self._newest: Structure | None = None
 
     def __call__(self, request: Request) -> None:
         """Take in a request's structures; raise BlowUpError where the run has blown up."""
@@ -62,7 +63,7 @@ class Monitor:
 
     def update(self, n_structures: int, last: Structure, times: StepTimes) -> None:
         """Take in the newest structure's result: binding energy, novelty, uncertainty."""
-        self.progress.words = words_of(last)
+        self._newest = last
 
     def look(self, final: bool = False) -> None:
         """Read what i-PI has written since the last look, and show it."""
@@ -75,6 +76,7 @@ class Monitor:
                 if drift and point.conserved_ev is not None:
                     drift.check(point.step, point.conserved_ev)
         if self.line and self.progress.point:
+            self.progress.words = words_of(self._newest) if self._newest else []
             self.line.follow([("", self.progress)], now=final)
 
     @property

@@ -136,8 +136,11 @@ def run(plan: RunPlan, model: ForceField, notes: list[str], quiet: bool) -> RunR
             per_step = plan.ipi_input.structures_per_step
             monitor.first_round = FirstRound(per_step, partial(_note_missing, plan, record))
         try:
-            serve = _follow if plan.ipi_input.has_plugin else _serve
-            farewell = serve(plan, model, monitor, start, (lock_fd, ending))
+            held = lock_fd, ending
+            if plan.ipi_input.has_plugin:
+                farewell = _follow(plan, monitor, start, held)
+            else:
+                farewell = _serve(plan, model, monitor, start, held)
         except (GuardError, GeometryError) as error:
             if isinstance(error, NoveltyError) and error.way is not None:
                 _conclude(plan, record, monitor, "stopped", " ".join(str(error).split()))
@@ -221,11 +224,7 @@ def _serve(
 
 
 def _follow(
-    plan: RunPlan,
-    model: ForceField,
-    monitor: Monitor,
-    start: Start,
-    held: tuple[int, threading.Event],
+    plan: RunPlan, monitor: Monitor, start: Start, held: tuple[int, threading.Event]
 ) -> Farewell:
     """Watch an i-PI that evaluates the model itself; ``held`` as in :func:`_serve`."""
     name = INPUT_NAME if start.state is None else CONTINUED_INPUT

@@ -13,13 +13,11 @@ import numpy as np
 
 from deltaserver.arrays import Floats
 from deltaserver.errors import GeometryError, InputError, StructureError
+from deltaserver.model.directories import STRUCTURE_NAME
 from deltaserver.model.force_field import ForceField
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.molecules.whole import Repeats, make_whole
-from deltaserver.textio.structures import read_structures
-from deltaserver.textio.xyz_frames import BadFrame
-
-STRUCTURE_NAME = "structure.xyz"
+from deltaserver.textio.structures import read_first
 
 
 @dataclass(frozen=True)
@@ -89,15 +87,11 @@ def read_structure(path: Path, whole: bool = True) -> StartStructure:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a structure")
-    try:
-        frames = read_structures(path, _silent, "analysis", first_only=True)
-    except BadFrame as error:
-        raise InputError(f"{path}: not readable as XYZ ({error.reason})") from None
-    if not frames or not np.isfinite(frames[0].positions).all():
+    frame = read_first(path)
+    if frame is None or not np.isfinite(frame.positions).all():
         raise InputError(
             f"{path}: not readable as XYZ (no atoms, or positions that are not finite)"
         )
-    frame = frames[0]
     positions, cell = frame.positions, None if frame.cell is None else frame.cell.T
     if frame.cell is not None and whole:
         try:
@@ -105,7 +99,3 @@ def read_structure(path: Path, whole: bool = True) -> StartStructure:
         except GeometryError as error:
             raise InputError(f"{path}: {error}") from None
     return StartStructure(tuple(frame.numbers.tolist()), positions, path, frame.symbols, cell)
-
-
-def _silent(_: str) -> None:
-    """Tell nobody: what lies between frames is no part of the first one."""

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from deltaserver.errors import DataError, MissingExtraError
+from deltaserver.errors import DataError, InputError, MissingExtraError
 from deltaserver.textio import pdb
 from deltaserver.textio.compressed import is_pdb, is_xyz, open_file
 from deltaserver.textio.species import parse_species
-from deltaserver.textio.xyz_frames import Frame, Note, read_frames
+from deltaserver.textio.xyz_frames import BadFrame, Frame, Note, read_frames
 
 
 def read_structures(path: Path, note: Note, extra: str, first_only: bool = False) -> list[Frame]:
@@ -35,6 +35,21 @@ def read_structures(path: Path, note: Note, extra: str, first_only: bool = False
             frames = pdb.iterate(file)
             return [next(frames)] if first_only else list(frames)
     return _with_ase(path, extra, first_only)
+
+
+def read_first(path: Path) -> Frame | None:
+    """Read the first structure of a file; None where there is none.
+
+    Raises:
+        InputError: it cannot be read.
+        DataError, MissingExtraError: see :func:`read_structures`.
+    """
+    try:
+        # Nobody is told what lies between frames: it is no part of the first one.
+        frames = read_structures(path, lambda line: None, "analysis", first_only=True)
+    except BadFrame as error:
+        raise InputError(f"{path}: not readable as XYZ ({error.reason})") from None
+    return frames[0] if frames else None
 
 
 def _with_ase(path: Path, extra: str, first_only: bool) -> list[Frame]:

@@ -12,7 +12,7 @@ import numpy as np
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.errors import DataError, InputError
 from deltaserver.model.composite import CompositeModel
-from deltaserver.model.directories import MANIFEST_NAME
+from deltaserver.model.directories import MANIFEST_NAME, STRUCTURE_NAME
 from deltaserver.model.manifest import FORMAT, format_atoms
 from deltaserver.model.trust.stored_frame import CHECK_NAME, store
 from deltaserver.molecules.elements import SYMBOLS
@@ -23,7 +23,6 @@ from deltaserver.training.components import BINDING, FULL, Component, lone_atom_
 from deltaserver.training.selection import TRAIN_FRACTION, Split
 
 REPORT_NAME = "training.json"
-STRUCTURE_NAME = "structure.xyz"  # where simulations start from unless told otherwise
 
 
 def read_report(output: Path) -> dict[str, Any]:

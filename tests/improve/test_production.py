@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -296,3 +297,11 @@ def test_periodic_models_are_refused(settings, monkeypatch):
     monkeypatch.setattr(CompositeModel, "periodic", property(lambda model: True))
     with pytest.raises(DataError, match="periodic models cannot be taught"):
         Production(settings, Limits(LIMIT, np.inf, 0.0))
+    assert not settings.output.exists()  # else the next attempt there would be refused
+
+
+def test_models_of_many_molecules_are_refused(settings):
+    many = replace(settings, models=ROOT / "models" / "benzenes")
+    with pytest.raises(DataError, match=r"benzenes: models of many molecules .* cannot be taught"):
+        Production(many, Limits(LIMIT, np.inf, 0.0))
+    assert not settings.output.exists()

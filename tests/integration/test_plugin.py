@@ -35,6 +35,8 @@ KINDS = {
     "nvt": [],
     "pimd": ["--beads", 4],
     "mts": ["--inner-steps", 2],
+    # Systems step in threads, and a thermostat's random numbers go to whichever comes first.
+    "remd": ["--temperature", 120, "--swap-every", 2, "--thermostat", "none"],
 }
 
 
@@ -54,7 +56,7 @@ def test_the_run_is_that_through_a_socket(tmp_path, kind):
         found, expected = (np.loadtxt(tmp_path / way / name) for way in ("plugin", "socket"))
         scale = np.abs(expected).max(axis=0)
         assert (np.abs(found - expected) <= 1e-6 * scale).all()
-    per_step = {"pimd": 4, "mts": 3}.get(kind, 1)
+    per_step = {"pimd": 4, "mts": 3, "remd": 2}.get(kind, 1)
     assert len(steps(tmp_path / "plugin")) == pytest.approx(10 * per_step, abs=per_step)
     assert {step["connection"] for step in steps(tmp_path / "plugin")} == {"plug-in"}
 

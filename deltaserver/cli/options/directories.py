@@ -11,6 +11,11 @@ from click.shell_completion import CompletionItem
 from deltaserver.model.directories import model_directory, shipped_models
 
 
+def offer_names(incomplete: str) -> list[CompletionItem]:
+    """Return the names of installed models that begin so, for the Tab key."""
+    return [CompletionItem(name) for name in shipped_models() if name.startswith(incomplete)]
+
+
 class ModelDirectory(click.ParamType[Path]):
     """The path of a model directory, or the name of one that ``deltaserver models list`` tells."""
 
@@ -22,8 +27,7 @@ class ModelDirectory(click.ParamType[Path]):
 
     def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
         """Offer the names of installed models, and directories."""
-        names = [name for name in shipped_models() if name.startswith(incomplete)]
-        return [CompletionItem(incomplete, type="dir"), *map(CompletionItem, names)]
+        return [CompletionItem(incomplete, type="dir"), *offer_names(incomplete)]
 
 
 MODEL_DIRECTORY = ModelDirectory()

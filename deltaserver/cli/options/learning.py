@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 REQUEST_NAME = "learning.json"
+LIMITS = ("novelty_limit", "uncertainty_limit")
 RUNS, STEPS = 8, 400  # short ones, from where the run was sure
 
 LEARNING_OPTIONS = together(
@@ -165,16 +166,17 @@ def remember(directory: Path, asked: LearningOptions, guard: GuardSettings) -> N
     record: dict[str, Any] = {
         **asdict(asked),
         "dataset": str(asked.dataset and asked.dataset.resolve()),
-        "novelty_limit": guard.novelty_limit,
-        "uncertainty_limit": guard.uncertainty_limit,
+        **{name: getattr(guard, name) for name in LIMITS},
     }
     write_atomically(directory / REQUEST_NAME, f"{json.dumps(record, indent=1)}\n".encode())
 
 
 def remembered(
-    directory: Path, asked: LearningOptions, guard: GuardSettings
+    directory: Path, asked: LearningOptions, guard: GuardSettings, told: Sequence[str] = ()
 ) -> tuple[LearningOptions, GuardSettings]:
     """Return what :func:`remember` has written there where nothing else is asked, and the guard.
+
+    ``told``: of :data:`LIMITS` those that are asked for now; they are the guard's.
 
     Raises:
         InputError: the file is damaged.
@@ -184,9 +186,10 @@ def remembered(
         return asked, guard
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        limits = {name: record.pop(name) for name in ("novelty_limit", "uncertainty_limit")}
+        limits = {name: record.pop(name) for name in LIMITS}
         record |= {"dataset": Path(record["dataset"]), "kelvin": tuple(record["kelvin"])}
         given = {key: value for key, value in vars(asked).items() if value not in (None, ())}
-        return LearningOptions(**record | given), replace(guard, extrapolation="label", **limits)
+        before = {name: limit for name, limit in limits.items() if name not in told}
+        return LearningOptions(**record | given), replace(guard, extrapolation="label", **before)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not what a run was asked to learn ({error!r})") from error

@@ -1,1 +1,1 @@
-"""What a shell and a terminal show: the help page, completion, progress."""
+"""What a terminal shows: the help page, progress."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -13,10 +12,10 @@ import structlog
 from deltaserver.arrays import Floats
 from deltaserver.compute.blas import keep_blas_threads
 from deltaserver.errors import DeltaserverError
-from deltaserver.model.engines import Backend, Precision
+from deltaserver.model.engines import Backend, Precision, Storage
 from deltaserver.model.force_field import ForceField
 from deltaserver.serve import telemetry
-from deltaserver.serve.answer import Examined, Request, examine
+from deltaserver.serve.answer import Examined, Inspect, Request, examine
 from deltaserver.serve.guard import ServingGuard
 from deltaserver.serve.loading import announce, load_model
 from deltaserver.serve.plugin.settings import PluginSettings
@@ -25,8 +24,6 @@ from deltaserver.units import BOHR_ANG
 
 PLACE = "plug-in"  # what the log has in the place of a connection's address
 REFUSED = "refused"  # the event that ends a run, which a process that watches it looks for
-
-Inspect = Callable[[Request], None]
 
 
 class Session:
@@ -41,7 +38,13 @@ class Session:
     def __init__(self, settings: PluginSettings) -> None:
         self.settings = settings
         self.steps = _steps(settings.log_file, settings.log_every, settings.first_seq)
-        self.model = _model(settings.models, settings.device, settings.precision, settings.threads)
+        self.model = _model(
+            settings.models,
+            settings.device,
+            settings.precision,
+            settings.threads,
+            settings.storage,
+        )
         self.model.check_component(settings.component)
         self.inspect: Inspect | None = None
         self._guard = ServingGuard(self.model, settings.guard)
@@ -107,11 +110,17 @@ def _steps(log_file: Path | None, log_every: int, first_seq: int) -> StepLog:
 
 @functools.cache
 def _model(
-    models: Path, device: str | None, precision: Precision, threads: int | None
+    models: Path,
+    device: str | None,
+    precision: Precision,
+    threads: int | None,
+    storage: Storage,
 ) -> ForceField:
     """Load a model directory, once however many ffdirects serve it."""
     backend: Backend = "torch" if device or precision != "float64" else "numpy"
-    model, notes = load_model(models, "total", backend, device or "auto", precision, threads)
+    model, notes = load_model(
+        models, "total", backend, device or "auto", precision, threads, storage=storage
+    )
     keep_blas_threads(1 if model.compiled else threads or 1)
     announce(model, models, backend, notes)
     return model

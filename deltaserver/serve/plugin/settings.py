@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from deltaserver.errors import InputError
-from deltaserver.model.engines import PRECISIONS, Precision
+from deltaserver.model.engines import PRECISIONS, STORAGES, Precision, Storage
 from deltaserver.model.trust import NOVELTY_LIMIT
 from deltaserver.serve.settings import (
     EXTRAS,
@@ -21,6 +21,8 @@ from deltaserver.serve.settings import (
 
 Choice = TypeVar("Choice", bound=str)
 OF_IPI = ("verbosity",)  # what i-PI adds of its own
+# A daemon is started again with the models that were taught; i-PI keeps its force field.
+UNTAUGHT = tuple(name for name in ON_EXTRAPOLATION if name != "label")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class PluginSettings:
         device: of the torch backend; None: the numpy backend.
         precision: of the torch backend.
         threads: of the evaluation; None: as the daemon takes them.
+        storage: of training points.
         guard: what is refused.
         log_file: of JSON lines, or None.
         log_every: structures between two of its lines.
@@ -54,12 +57,13 @@ class PluginSettings:
     first_seq: int = 0
     max_stretch: float | None = None
     max_separation: float | None = None
+    storage: Storage = "auto"
 
 
 KEYS = (
     "models", "component", "extras", "device", "precision", "threads", "structure_check",
     "on_extrapolation", "novelty_limit", "uncertainty_limit", "log_file", "log_every",
-    "first_seq", "max_stretch", "max_separation",
+    "first_seq", "max_stretch", "max_separation", "storage",
 )  # fmt: skip
 
 
@@ -94,7 +98,7 @@ def parse_settings(parameters: Mapping[str, Any]) -> PluginSettings:
         read.number("threads", "a whole number from 1 on", _at_least(1), None),
         GuardSettings(
             read.number("structure_check", "True or False", _truth, True),
-            read.choice("on_extrapolation", ON_EXTRAPOLATION, "warn"),
+            read.choice("on_extrapolation", UNTAUGHT, "warn"),
             read.number("novelty_limit", POSITIVE, _positive, NOVELTY_LIMIT),
             read.number("uncertainty_limit", POSITIVE, _positive, None),
             frame_beside(log_file),
@@ -105,6 +109,7 @@ def parse_settings(parameters: Mapping[str, Any]) -> PluginSettings:
         read.number("first_seq", "a whole number", _at_least(0), 0),
         read.number("max_stretch", POSITIVE, _positive, None),
         read.number("max_separation", POSITIVE, _positive, None),
+        read.choice("storage", STORAGES, "auto"),
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from deltaserver.arrays import Ints
 from deltaserver.errors import InputError, ManifestError
-from deltaserver.model.directories import MANIFEST_NAME
+from deltaserver.model.directories import MANIFEST_NAME, STRUCTURE_NAME
 from deltaserver.model.files.parameters import read_parameters
 from deltaserver.model.manifest import (
     FORMAT,
@@ -30,7 +30,6 @@ from deltaserver.model.manifest import (
 from deltaserver.model.many.manifest import is_of_many
 from deltaserver.model.prior_block import format_prior
 from deltaserver.molecules.elements import SYMBOLS
-from deltaserver.simulate.structure import STRUCTURE_NAME
 from deltaserver.textio.strict_yaml import dump_yaml, load_yaml
 
 
@@ -150,10 +149,10 @@ def _take_complex(found: Collected, manifest: Manifest) -> None:
 
 def _species(found: Collected, name: str, model: Path | IsolatedAtom) -> int:
     """Return the number of a species, which is that of the same elements, if there is one."""
-    lone = isinstance(model, IsolatedAtom)
-    numbers = np.array([model.number]) if isinstance(model, IsolatedAtom) else (
-        read_parameters(model).numbers
-    )  # fmt: skip
+    if isinstance(model, IsolatedAtom):
+        numbers = np.array([model.number])
+    else:
+        numbers = read_parameters(model).numbers
     for k, known in enumerate(found.numbers):
         if np.array_equal(known, numbers):
             return k
@@ -163,15 +162,13 @@ def _species(found: Collected, name: str, model: Path | IsolatedAtom) -> int:
             "train them on datasets that agree"
         )
     entry: dict[str, Any] = {"name": name}
-    if lone:
-        assert isinstance(model, IsolatedAtom)
+    if isinstance(model, IsolatedAtom):
         entry |= {
             "element": SYMBOLS[model.number],
             "energy": float(model.energy_ev),
             "energy_unit": "eV",
         }
     else:
-        assert isinstance(model, Path)
         entry["model"] = found.take(model, model.name)
     found.species.append(entry)
     found.numbers.append(numbers)

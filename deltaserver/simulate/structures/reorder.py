@@ -9,8 +9,9 @@ import numpy as np
 from deltaserver.arrays import Ints
 from deltaserver.errors import DeltaserverError, InputError, StructureError
 from deltaserver.model.composite import CompositeModel
+from deltaserver.model.directories import STRUCTURE_NAME
 from deltaserver.molecules.matching import Reference, match_order
-from deltaserver.simulate.structure import STRUCTURE_NAME, read_structure
+from deltaserver.simulate.structure import read_structure
 from deltaserver.textio.structures import read_structures
 from deltaserver.textio.xyz_frames import BadFrame, Frame, xyz_text
 

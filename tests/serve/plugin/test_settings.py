@@ -22,13 +22,13 @@ def test_texts_numbers_and_truth_values_as_i_pi_reads_them():
             "precision": "float32", "threads": 2, "structure_check": False,
             "on_extrapolation": "stop", "novelty_limit": 2, "uncertainty_limit": "0.1",
             "log_file": "here/run.jsonl", "log_every": 10, "first_seq": 7, "max_stretch": 1.5,
-            "max_separation": 20,
+            "max_separation": 20, "storage": "double",
         }
     )  # fmt: skip
     guard = GuardSettings(False, "stop", 2.0, 0.1, Path("here/run_extrapolation.xyz"), True)
     assert found == PluginSettings(
         Path("m"), "binding", "full", "cpu", "float32", 2, guard, Path("here/run.jsonl"), 10, 7,
-        1.5, 20.0,
+        1.5, 20.0, "double",
     )  # fmt: skip
 
 
@@ -43,6 +43,7 @@ def test_texts_numbers_and_truth_values_as_i_pi_reads_them():
         ({"models": "m", "structure_check": "no"}, "expected True or False"),
         ({"models": "m", "novelty_limit": "nan"}, "expected a number above 0"),
         ({"models": "m", "max_stretch": -1}, "max_stretch is '-1'"),
+        ({"models": "m", "on_extrapolation": "label"}, "expected one of warn, stop, ignore"),
     ],
 )
 def test_what_cannot_be_used_is_named(given, message):
