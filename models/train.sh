@@ -92,8 +92,8 @@ c60() {
     train run/merged/c60 $compare-catcher --symmetry fragment --component buckycatcher \
         --linear distances --n-train 560 --n-valid 60 --solver iterative --tolerance 1e-3 \
         --max-products 120 --lambda 1e-6 --sigma 20 --max-memory 6GB "${hold_out[@]}"
-    train run/merged/c60 $compare-c60 --symmetry fragment --component c60 --n-train 1000 \
-        --n-valid 60 --solver iterative --tolerance 1e-5 --max-products 130 --sigma 20 \
+    train run/merged/c60 $compare-c60 --symmetry fragment --component c60 --linear distances \
+        --n-train 600 --n-valid 60 --solver iterative --tolerance 1e-4 --lambda 1e-11 --sigma 20 \
         --max-memory 6GB "${hold_out[@]}"
     for part in c60 buckycatcher; do # for the table
         train $data $compare-product --symmetry fragment --component $part "${points[@]}"
