@@ -34,6 +34,7 @@ DECAYS = (3.0, 3.6, 4.2)  # 1/Å
 DISPERSION = ((6, 2.5), (8, 3.0))  # n and R, Å
 INDUCTION = (4, 2.0)  # with an ion
 ENERGY_WEIGHT = 5.0  # 1/Å: an energy counts as much as so many force components
+FAR_WEIGHT = 30.0  # of far frames: nothing else than the prior will act there
 TURNS = 12  # of charges
 FRAMES = 200  # that are enough for some tens of coefficients
 RIDGE = 1e-4  # of a column's norm: what the data leave open stays small
@@ -123,7 +124,9 @@ def fit_prior(
     """
     if not len(points):
         raise DataError(f"{frames.name}: no frames to fit a prior to")
-    points = points[np.linspace(0, len(points) - 1, min(len(points), FRAMES)).astype(int)]
+    gaps = shortest_distances(frames.select(points))
+    near, far = points[gaps <= FAR_ANG], points[gaps > FAR_ANG]
+    points = np.concatenate([_thinned(some) for some in (near, far)])
     if asymptote == "zero":
         return _Fit(frames, points, classes).solve()
     if len(frames.fragments) != 2:
@@ -205,7 +208,9 @@ class _Fit:
         stated = [fragment.charge for fragment in frames.fragments]
         self.charge = np.add(stated, 0.0 if passed is None else passed)
         self.positions = frames.positions[points]
-        self.y = _rows(frames.binding_energy[points], frames.binding_forces[points])
+        far = shortest_distances(frames.select(points)) > FAR_ANG
+        self.weight = np.where(far, FAR_WEIGHT, 1.0)  # of each frame
+        self.y = self._rows(frames.binding_energy[points], frames.binding_forces[points])
         self.fragment = owner_of([one.atoms for one in frames.fragments])
         self.home = [int(self.fragment[one.atoms[0]]) for one in classes]
         self.pairs: dict[tuple[str, ...], list[tuple[int, int]]] = {}  # alike ones together
@@ -259,7 +264,11 @@ class _Fit:
 
     def _column(self, prior: PairPrior) -> Floats:
         found = prior.evaluate(self.positions)
-        return _rows(found.energy, found.forces)
+        return self._rows(found.energy, found.forces)
+
+    def _rows(self, energy: Floats, forces: Floats) -> Floats:
+        weighted = self.weight[:, None, None] * forces
+        return np.concatenate([ENERGY_WEIGHT * self.weight * energy, weighted.ravel()])
 
     def _coulomb(self, charges: Floats) -> Floats:
         if not charges.any():
@@ -322,8 +331,9 @@ class _Total:
     charge: float
 
 
-def _rows(energy: Floats, forces: Floats) -> Floats:
-    return np.concatenate([ENERGY_WEIGHT * energy, forces.ravel()])
+def _thinned(points: Ints) -> Ints:
+    kept: Ints = points[np.linspace(0, len(points) - 1, min(len(points), FRAMES)).astype(int)]
+    return kept
 
 
 def _solve(columns: Floats, y: Floats, free: _Total | None = None) -> tuple[Floats, Floats]:

@@ -144,3 +144,25 @@ def test_no_frames_are_refused():
     frames = water_dimer(10)
     with pytest.raises(DataError, match="no frames"):
         fit_prior(frames, np.arange(0), Classes.by_element(frames, components(frames)))
+
+
+def test_the_tail_is_right_where_the_well_is_not_a_pair_potential():
+    """Nothing else than the prior acts far apart; the kernel learns the rest of the well."""
+    frames = water_dimer(60)
+    second = list(frames.fragments[1].atoms)
+    positions = frames.positions.copy()
+    shift = np.where(np.arange(60) % 2, 0.0, np.linspace(9.0, 14.0, 60))
+    positions[:, second, 0] += shift[:, None]
+    frames = replace(frames, positions=positions)
+    classes = Classes.by_element(frames, components(frames))
+    labelled = labelled_by(known_prior(frames, classes, [0.0] * 4), frames)
+    far = shift > 0.0
+    factor = np.where(far, 1.0, 1.5)
+    bound, pulled = labelled.binding_energy, labelled.binding_forces
+    labelled = replace(
+        labelled,
+        energy=labelled.energy + (factor - 1.0) * bound,
+        forces=labelled.forces + (factor - 1.0)[:, None, None] * pulled,
+    )
+    found = fit_prior(labelled, np.arange(60), classes).evaluate(positions[far]).energy
+    assert found == pytest.approx(bound[far], rel=0.1)
