@@ -156,7 +156,6 @@ def sized(case: Case) -> list[Piece]:
 def mbgdml(case: Case, fragment: int | None) -> Any:
     """One-body and two-body models, both native: benzene's, and a binding without a prior."""
     from ase.units import kcal, mol
-    from mbgdml.interfaces.ase import mbeCalculator
     from mbgdml.mbe import mbePredict
     from mbgdml.models import gdmlModel
     from mbgdml.predictors import predict_gdml
@@ -165,9 +164,17 @@ def mbgdml(case: Case, fragment: int | None) -> Any:
     files = [case.models / "benzene1.npz", case.output / "mbgdml" / "binding.npz"]
     orders = files if fragment is None else files[:1]
     models = [gdmlModel(native(f), comp_ids=[name] * (k + 1)) for k, f in enumerate(orders)]
-    owner = case.owner if fragment is None else np.zeros(len(case.fragments[fragment]), dtype=int)
-    parameters = {"entity_ids": owner, "comp_ids": [name] * (owner.max() + 1)}
-    return mbeCalculator(mbePredict(models, predict_gdml), parameters, kcal / mol, kcal / mol)
+    some = np.arange(len(case.numbers)) if fragment is None else case.fragments[fragment]
+    owner = case.owner[some] - case.owner[some].min()
+    numbers = case.numbers[some]
+    # Not its ASE calculator, which ASE 3.29 refuses (it sets Calculator.name).
+    expansion, of = mbePredict(models, predict_gdml), np.array([name] * (owner.max() + 1))
+
+    def evaluate(x: Any) -> tuple[float, Any]:
+        energy, forces = expansion.predict(numbers, x, owner, of)
+        return energy[0] * kcal / mol, forces[0] * kcal / mol
+
+    return Evaluated(evaluate)
 
 
 def so3lr(precision: str) -> Any:
