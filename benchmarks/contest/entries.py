@@ -58,7 +58,7 @@ RIVALS = (
         "gfn2-tblite", "GFN2-xTB (tblite)", "itself: the labels", "tblite",
         stages=("errors", "curve", "speed"),
     ),
-    Rival("gfn-ff", "GFN-FF (xtb)", "a force field for all elements", "xtb"),
+    Rival("gfn-ff", "GFN-FF (xtb)", "B97-3c geometries, frequencies", "xtb"),
     Rival("sgdml", "sgdml, one model", SAME_LABELS, "sgdml"),
     Rival("sgdml-sized", "sgdml, of our M and S", "(time only)", "sgdml", stages=("speed",)),
     Rival("mbgdml", "mbGDML", SAME_LABELS, "mbGDML", "mbgdml", MBGDML, (DIMER,)),

@@ -114,11 +114,13 @@ def _survival(done: Mapping[str, Any]) -> str:
 def _curve(known: Mapping[str, Any], done: Mapping[str, Any], name: str) -> list[str]:
     if "curve" not in done or ERROR in known.get(LABELS, {}).get("curve", {ERROR: ""}):
         return ["–", "–"]
-    errors, mark = curve_errors(known, name), "" if done["curve"]["of_fragments"] else "†"
-    e_b = done["curve"]["e_b"][DISPLACEMENTS_ANG.index(0.0)]
+    mark = "" if done["curve"]["of_fragments"] else "†"
+    e_b = f"{done['curve']['e_b'][DISPLACEMENTS_ANG.index(0.0)]:.3f}{mark}"
+    if name == LABELS:
+        return [e_b, "–"]
+    errors = curve_errors(known, name)
     worst = max(errors, key=lambda d: abs(errors[d]))
-    where = "" if name == LABELS else f" ({worst:+g} Å)"
-    return [f"{e_b:.3f}{mark}", f"{abs(errors[worst]):.2g}{where}{mark}"]
+    return [e_b, f"{abs(errors[worst]):.2g} ({worst:+g} Å){mark}"]
 
 
 def curves(rows: Rows, system: str) -> str:

@@ -102,7 +102,7 @@ def run(command: list[str], where: Path, cpu_s: int | None = None) -> int:
 def train_mace(directory: Path, dataset: Path, python: Path) -> None:
     """Train for ``MACE_CPU_S`` of processor time in all, then write the last checkpoint's model.
 
-    Stopped, it goes on from its last checkpoint; what was spent behind that counts too.
+    Stopped by Ctrl-C, it goes on from its last checkpoint.
 
     Raises:
         DataError: no model came of it.
