@@ -99,7 +99,12 @@ def _speed(done: Mapping[str, Any]) -> list[str]:
     if not found:
         return ["–", "–", "–"]
     ms = found["cpu_ms"]
-    return [f"{ms:.3g}", f"{found['ratio']:.3g}", f"{ns_a_day(ms):.2g}"]
+    return [plain(ms, 3), plain(found["ratio"], 2), plain(ns_a_day(ms), 2)]
+
+
+def plain(value: float, digits: int) -> str:
+    """Return so many digits, and those before the point in any case."""
+    return f"{value:.0f}" if value >= 10**digits else f"{value:.{digits}g}"
 
 
 def _survival(done: Mapping[str, Any]) -> str:
@@ -120,7 +125,7 @@ def _curve(known: Mapping[str, Any], done: Mapping[str, Any], name: str) -> list
         return [e_b, "–"]
     errors = curve_errors(known, name)
     worst = max(errors, key=lambda d: abs(errors[d]))
-    return [e_b, f"{abs(errors[worst]):.2g} ({worst:+g} Å){mark}"]
+    return [e_b, f"{plain(abs(errors[worst]), 2)} ({worst:+g} Å){mark}"]
 
 
 def curves(rows: Rows, system: str) -> str:
