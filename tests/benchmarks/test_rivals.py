@@ -175,7 +175,9 @@ def test_names_that_are_not_known_are_refused():
         rivals.names("gromacs", tuple(BY_NAME))
 
 
-def test_a_rival_that_does_not_install_is_told_in_one_line(tmp_path):
+def test_a_rival_that_does_not_install_is_told_in_one_line(tmp_path, monkeypatch):
+    create = environments.venv.create  # without pip, which takes seconds to unpack
+    monkeypatch.setattr(environments.venv, "create", lambda d, with_pip: create(d, symlinks=True))
     none = Rival("x", "x", "x", "x", "x", (str(tmp_path / "no-such-wheel.whl"),))
     with pytest.raises(environments.NotInstalledError, match=r"^does not install: .*") as caught:
         environments.python_of(none, tmp_path)
