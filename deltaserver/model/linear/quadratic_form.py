@@ -15,11 +15,14 @@ are not real, the matrices are multiplied as they are.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 
 from deltaserver.arrays import Floats, Ints
+from deltaserver.compute import jit
+from deltaserver.model import loops
 from deltaserver.model.kernel.fourier import GroupFourier
 
 Valued = tuple[Floats, Floats, Floats]
@@ -76,6 +79,10 @@ class _Block:
 
 
 class _SymmetricForm:
+    """The form by representations; in loops where they can be compiled."""
+
+    compiled: bool = jit.AVAILABLE
+
     def __init__(
         self, blocks: tuple[_Block, ...], between: GroupFourier, within: GroupFourier
     ) -> None:
@@ -119,6 +126,51 @@ class _SymmetricForm:
         )
 
     def __call__(self, y: Floats, x: Floats) -> Valued:
+        if not self.compiled:
+            return self._in_numpy(y, x)
+        energy, slope, pull = np.empty(len(y)), np.empty_like(y), np.empty_like(x)
+        bases, blocks = self._for_loops
+        loops.load("quadratic").quadratic_form(
+            y.reshape(len(y), -1), x, bases, blocks, (energy, slope.reshape(len(y), -1), pull)
+        )
+        return energy, slope, pull
+
+    @cached_property
+    def _for_loops(self) -> tuple[tuple[Any, Any], tuple[Ints, Ints, Floats]]:
+        """Return both changes of basis and the matrices as loops take them."""
+        rows, couplings = [], []
+        matrices: list[Floats] = []
+        place, k = 0, self._blocks[0].a.shape[0] // self._copies(0)
+        for b, one in enumerate(self._blocks):
+            size = len(one.a)
+            rows.append((k * one.rows.start, one.dim, size, place))
+            matrices.append(one.a.ravel())
+            place += size * size
+            for where, coupling in one.others:
+                couplings.append((b, where.start, coupling.shape[1], place, place + coupling.size))
+                matrices += [coupling.ravel(), coupling.T.ravel()]
+                place += 2 * coupling.size
+        gather = np.concatenate(
+            [
+                (
+                    len(self._between.gather) * np.arange(k)[:, None]
+                    + self._between.gather[one.rows].reshape(one.dim, 1, -1)
+                ).ravel()
+                for one in self._blocks
+            ]
+        )
+        bases = (
+            (*self._between.flat, gather.astype(np.int64)),
+            (*self._within.flat, self._within.gather.astype(np.int64)),
+        )
+        table = np.array(couplings, dtype=np.int64).reshape(-1, 5)
+        return bases, (np.array(rows, dtype=np.int64), table, np.concatenate(matrices))
+
+    def _copies(self, block: int) -> int:
+        one = self._blocks[block]
+        return int(one.rows.stop - one.rows.start) // one.dim
+
+    def _in_numpy(self, y: Floats, x: Floats) -> Valued:
         n_batch, k, n = y.shape
         turned = self._between.forward(y.reshape(-1, n)).reshape(y.shape)
         mixed = self._within.forward(x)
