@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from deltaserver.model.fragment_blocks import POWER
+from deltaserver.model.groups.fourier import GroupFourier
 from deltaserver.model.kernel.base import SQRT5
-from deltaserver.model.kernel.fourier import GroupFourier
 from deltaserver.model.kernel.training_sum import (
     DirectSum,
     FourierSum,

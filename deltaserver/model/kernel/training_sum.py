@@ -17,7 +17,7 @@ Four ways to the same sum, :func:`training_sum` takes the cheapest:
 
 - no coefficients, where a linear expansion is all of a model: :class:`NoSum`;
 - permutations that are a group, as symmetries are: :class:`FourierSum`, which correlates in the
-  group's Fourier space (:mod:`deltaserver.model.kernel.fourier`);
+  group's Fourier space (:mod:`deltaserver.model.groups.fourier`);
 - any set of permutations, or none but the identity: :class:`DirectSum`, plain matrix products;
 - one query leaves a matrix product little to reuse: compiled loops read the training arrays
   once (:mod:`deltaserver.model.loops`), where numba is installed and the group is not large.
@@ -29,9 +29,9 @@ from __future__ import annotations
 
 from deltaserver.arrays import Floats, Ints
 from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
+from deltaserver.model.groups.fourier import GroupFourier
 from deltaserver.model.kernel.base import Task, TrainingSum, Weights
 from deltaserver.model.kernel.direct import DirectSum
-from deltaserver.model.kernel.fourier import GroupFourier
 from deltaserver.model.kernel.group import FourierSum
 from deltaserver.model.kernel.nothing import NoSum
 

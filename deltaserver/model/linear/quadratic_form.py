@@ -23,7 +23,7 @@ import numpy as np
 from deltaserver.arrays import Floats, Ints
 from deltaserver.compute import jit
 from deltaserver.model import loops
-from deltaserver.model.kernel.fourier import GroupFourier
+from deltaserver.model.groups.fourier import GroupFourier
 
 Valued = tuple[Floats, Floats, Floats]
 TOLERANCE = 1e-10  # of a matrix's largest number, which the sparse form may miss

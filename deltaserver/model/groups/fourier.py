@@ -24,7 +24,7 @@ from functools import cached_property
 import numpy as np
 
 from deltaserver.arrays import Floats, Ints
-from deltaserver.model.kernel.representations import (
+from deltaserver.model.groups.representations import (
     Group,
     irreducible_representations,
     permutation_group,
