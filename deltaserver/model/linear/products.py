@@ -146,8 +146,9 @@ class Products:
         more -= self.mean
         energy, slope, pull = self._form(phi, more)
         slope *= phi
+        slope *= -self.decays[:, None]
         g = np.empty_like(r)  # ∂E/∂r
-        g[:, between] = np.matmul(-self.decays, slope)
+        g[:, between] = slope.sum(axis=1)
         g[:, within] = pull
         g *= r
         g *= r  # −∂E/∂D of D = 1/r

@@ -88,11 +88,12 @@ def _values(
     decays, multiples, powers = radials
     r, pull, one, term, by_r = work[0], work[1], work[2], work[3], work[4]
     n, n_decays, total = d.shape[1], len(decays), 0.0
+    x, y, z = d[0], d[1], d[2]
+    for p in range(n):  # a loop for every array: with more the compiler sees no vectors
+        r[p] = math.sqrt(x[p] * x[p] + y[p] * y[p] + z[p] * z[p])
     for p in range(n):
-        squared = d[0, p] * d[0, p] + d[1, p] * d[1, p] + d[2, p] * d[2, p]
-        r[p] = math.sqrt(squared)
         by_r[p] = 1.0 / r[p]
-        pull[p] = 0.0
+    pull[:] = 0.0
     for k in range(n_decays):
         decay, c = decays[k], coefficients[k]
         if k == 0 or multiples[k] == 0:
