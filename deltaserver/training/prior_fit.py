@@ -119,7 +119,7 @@ def fit_prior(
         classes: of equivalent atoms.
         asymptote: ``"zero"``: fragments far apart have their own charges and no energy;
             ``"fitted"``: what the labels say, between two fragments.
-        most: points that are looked at.
+        most: points that are looked at, of those near each other and of those far.
 
     Raises:
         DataError: there are no points, or other than two fragments whose asymptote is fitted.
