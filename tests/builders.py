@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from deltaserver.model.kernel import fourier
+from deltaserver.model.groups import fourier
 
 WATER = np.array([8, 1, 1])
 WATER_PERMS = np.array([[0, 1, 2], [0, 2, 1]])

@@ -88,7 +88,7 @@ def plan_of(first: Path, before: Path, part: Component, n_added: int, threads: i
         warm_start=before,
         prior=prior,
         intra_weights=(_weight(model),),
-        linear="distances" if identity.get("linear") else "none",
+        linear=str(identity.get("linear") or "none").split(",")[0],
         energies=float(identity.get("energies", 0.0)),
         **split_settings(report, part.name),
     )

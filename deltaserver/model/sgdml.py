@@ -123,6 +123,13 @@ class SGDMLModel:
         return self.parameters.numbers
 
     @property
+    def has_kernel(self) -> bool:
+        """Whether there is a kernel sum, and not an expansion alone."""
+        parameters = self.parameters
+        energies = parameters.alphas_energy
+        return bool(parameters.a.any() or (energies is not None and energies.any()))
+
+    @property
     def n_train(self) -> int:
         """Number of training points."""
         return len(self.parameters.x)

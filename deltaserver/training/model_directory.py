@@ -46,11 +46,16 @@ from deltaserver.training.directory_files import (
     write_served,
 )
 from deltaserver.training.iterative.conjugate import Bounds
-from deltaserver.training.linear.fit import LinearFit, linear_fit
+from deltaserver.training.linear.fit import LinearFit, linear_fit, product_fit
 from deltaserver.training.linear.site_fit import SiteFit
 from deltaserver.training.matrix.assembly import Progress, quiet
 from deltaserver.training.points import DEFAULT_SELECTION, NONE, Candidates
-from deltaserver.training.prior_fit import Asymptote, choose_prior, say_what_is_far_apart
+from deltaserver.training.prior_fit import (
+    FRAMES,
+    Asymptote,
+    choose_prior,
+    say_what_is_far_apart,
+)
 from deltaserver.training.request import LAMBDA, TrainingRequest
 from deltaserver.training.selection import Split, draw_stratified, split_in_time
 from deltaserver.training.symmetry import DEFAULT_CAP, Symmetry
@@ -60,6 +65,8 @@ from deltaserver.training.uncertainty.directory import Checked, with_uncertainty
 from deltaserver.training.warm_start import WarmStart, read_warm_start
 
 CHECKPOINTS = ".training"
+PRODUCTS = "products"  # a linear expansion of the binding without a kernel
+PRIOR_FRAMES = 600  # of its prior, whose tail is all that is left far apart
 Report = Callable[[str], None]
 
 
@@ -117,16 +124,18 @@ def train_directory(
     for component in wanted:  # all of them before the first is trained: refusals come at once
         job = _job(frames, available, component, split, plan)
         request, found = job.request, job.symmetry
-        choice = request.choice()
+        choice = request.choice() if request.kernel else None
         if not plan.overwrite:
             refuse_another(output, report, component.name, _identity(request, plan))
         jobs.append(job)
         note = f"; {found.note}" if found.note else ""
+        size = "no kernel" if choice is None else f"about {choice.bytes_ / 1e9:.2g} GB"
         say(
             f"{component.name}: {len(request.train)} points, {len(found.perms)} permutations, "
-            f"about {choice.bytes_ / 1e9:.2g} GB{note}"
+            f"{size}{note}"
         )
-        say(f"{component.name}: {choice}")
+        if choice is not None:
+            say(f"{component.name}: {choice}")
         if job.prior is not None and not job.prior.limit:
             say_what_is_far_apart(frames, request.train, say)
     output.mkdir(parents=True, exist_ok=True)
@@ -179,7 +188,10 @@ def _job(
     warm = _warm_start(plan, component, data)
     weights: tuple[FragmentBlocks | None, ...] = (None,)
     if component.name == BINDING or component.name == plan.component == FULL:  # else the baseline
-        weights = _weights(frames, plan.intra_weights, native=plan.linear == "none")
+        expands = plan.linear == "distances" or (
+            plan.linear == PRODUCTS and component.name == BINDING
+        )
+        weights = _weights(frames, plan.intra_weights, native=not expands)
 
     def symmetry(points: Ints) -> Symmetry:
         return resolve(plan.symmetry, frames, available, component, data, points, plan.cap)
@@ -199,14 +211,18 @@ def _job(
         draw_stratified(data.energy[validation], n_valid, plan.seed, f"{data.name} frames")
     ]
     found = symmetry(points)
+    kernel = plan.linear != PRODUCTS or component.name != BINDING
+    entries = np.setdiff1d(candidates, valid)
     prior: PairPrior | None = None
     if component.name == BINDING and plan.prior != "none":
         asymptote: Asymptote = "fitted" if plan.prior == "pairs-limit" else "zero"
-        prior = choose_prior(frames, available, points, valid, plan.cap, asymptote)
+        some, most = (points, FRAMES) if kernel else (entries, PRIOR_FRAMES)
+        prior = choose_prior(frames, available, some, valid, plan.cap, asymptote, most)
         data = without_prior(data, prior)
     fit: LinearFit | None = None
-    if plan.linear != "none":
-        entries = np.setdiff1d(candidates, valid)
+    if not kernel:
+        fit = product_fit(frames, available, data, entries, valid, found.perms, plan.cap)
+    elif plan.linear == "distances":
         limit = plan.prior == "pairs-limit"
         fit = linear_fit(frames, available, component, data, entries, valid, plan.cap, limit=limit)
     request = TrainingRequest(
@@ -224,6 +240,7 @@ def _job(
         weights[0],
         prior is not None or (fit is not None and component.name == BINDING),
         "" if fit is None else f"{plan.linear}, {len(fit.train)} frames",
+        fitted=None if kernel else entries,
         energies=plan.energies,
         scheduler=plan.scheduler,
         workers=plan.workers,
@@ -297,15 +314,19 @@ def _train_component(
         say(f"{name}: already trained, kept")
         return
     ranked = _ranked(output / CHECKPOINTS / name, job, plan, progress)
-    known = Checked(job.request.data, job.request.valid, job.prior)
-    write_atomically(path, with_uncertainty(ranked[0].path, known)[0])
+    checked = Checked(job.request.data, job.request.valid, job.prior)
+    content = ranked[0].path.read_bytes()
+    if job.request.kernel:  # whose points the spread stands on
+        content = with_uncertainty(ranked[0].path, checked)[0]
+    write_atomically(path, content)
     report["components"][name] = _entry(job, ranked, identity)
     write_report(output, report)
     best = ranked[0]
     weight = best.record.get("intra_weight", 1.0)
     within = "" if weight == 1.0 else f", weight {weight:g} within fragments"
     within += f", λ = {best.record['lambda']:g}" if len(plan.lambdas) > 1 else ""
-    say(f"{name}: σ = {best.sigma:g}{within}, validation force MAE {best.error:.4f} kcal/mol/Å")
+    what = f"σ = {best.sigma:g}{within}" if job.request.kernel else "no kernel"
+    say(f"{name}: {what}, validation force MAE {best.error:.4f} kcal/mol/Å")
     for note in best.record.get("notes", []):
         say(f"{name}: {note}")
 
@@ -318,7 +339,7 @@ def _ranked(
     first = replace(
         job.request,
         linear=_linear(checkpoints, job, progress),
-        again=job.fit if isinstance(job.fit, SiteFit) else None,
+        again=job.fit if isinstance(job.fit, SiteFit) and job.request.kernel else None,
     )
     for blocks, lam in product(job.weights, plan.lambdas):
         weight = 1.0 if blocks is None else float(blocks.weights[0, 0])

@@ -108,8 +108,9 @@ class Classes:
 
 
 def fit_prior(
-    frames: LabelledFrames, points: Ints, classes: Classes, asymptote: Asymptote = "zero"
-) -> PairPrior:
+    frames: LabelledFrames, points: Ints, classes: Classes, asymptote: Asymptote = "zero",
+    most: int = FRAMES,
+) -> PairPrior:  # fmt: skip
     """Return the potential that fits binding energies and forces of ``points`` best.
 
     Args:
@@ -118,6 +119,7 @@ def fit_prior(
         classes: of equivalent atoms.
         asymptote: ``"zero"``: fragments far apart have their own charges and no energy;
             ``"fitted"``: what the labels say, between two fragments.
+        most: points that are looked at, of those near each other and of those far.
 
     Raises:
         DataError: there are no points, or other than two fragments whose asymptote is fitted.
@@ -126,7 +128,7 @@ def fit_prior(
         raise DataError(f"{frames.name}: no frames to fit a prior to")
     gaps = shortest_distances(frames.select(points))
     near, far = points[gaps <= FAR_ANG], points[gaps > FAR_ANG]
-    points = np.concatenate([_thinned(some) for some in (near, far)])
+    points = np.concatenate([_thinned(some, most) for some in (near, far)])
     if asymptote == "zero":
         return _Fit(frames, points, classes).solve()
     if len(frames.fragments) != 2:
@@ -167,6 +169,7 @@ def choose_prior(
     valid: Ints,
     cap: int,
     asymptote: Asymptote = "zero",
+    most: int = FRAMES,
 ) -> PairPrior:
     """Return the better of two priors on validation frames: by elements, or by orbits."""
     by_element = Classes.by_element(frames, available)
@@ -174,7 +177,7 @@ def choose_prior(
     chosen = [by_element]
     if len(by_orbit.classes) > len(by_element.classes):
         chosen.append(by_orbit)
-    fitted = [fit_prior(frames, train, classes, asymptote) for classes in chosen]
+    fitted = [fit_prior(frames, train, classes, asymptote, most) for classes in chosen]
     if len(fitted) == 1 or not len(valid):
         return fitted[0]
 
@@ -331,8 +334,8 @@ class _Total:
     charge: float
 
 
-def _thinned(points: Ints) -> Ints:
-    kept: Ints = points[np.linspace(0, len(points) - 1, min(len(points), FRAMES)).astype(int)]
+def _thinned(points: Ints, most: int) -> Ints:
+    kept: Ints = points[np.linspace(0, len(points) - 1, min(len(points), most)).astype(int)]
     return kept
 
 

@@ -46,6 +46,8 @@ class TrainingRequest:
             prior may.
         linear_basis: what kind of linear expansion is fitted first, to what; empty is none.
         linear: that expansion (kcal/mol, Å); the kernel learns the rest.
+        fitted: entries that the expansion is fitted to where it is all of the model; training
+            points then tell only what is new. None: there is a kernel.
         again: the problem that the expansion solves, where it is to be solved again beside the
             kernel: a binding model's.
         energies: weight of energies as labels, Å⁻¹; 0 is forces alone.
@@ -68,6 +70,7 @@ class TrainingRequest:
     fades: bool = False
     linear_basis: str = ""
     linear: Expansion | None = None
+    fitted: Ints | None = None
     again: SiteFit | None = None
     energies: float = 0.0
     scheduler: str = LOCAL
@@ -80,6 +83,11 @@ class TrainingRequest:
             return self.data
         energy, forces, _ = self.linear.evaluate(self.data.positions)
         return less(self.data, energy * KCAL_PER_MOL_EV, forces * KCAL_PER_MOL_EV)
+
+    @property
+    def kernel(self) -> bool:
+        """Return whether there is one."""
+        return self.fitted is None
 
     @property
     def size(self) -> Size:

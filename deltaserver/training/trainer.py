@@ -36,11 +36,15 @@ from deltaserver.training.matrix.solver import UnsolvableError, solve_in_place
 from deltaserver.training.request import TrainingRequest, data_md5
 from deltaserver.units import KCAL_PER_MOL_EV
 
+NO_SIGMA = 1.0  # of a model without a kernel
 AUTO_START, AUTO_RANGE = 20.0, (1.25, 1280.0)
 NOTHING_KCAL = 0.02  # of binding energy besides the prior, kcal/mol
 # The same where an expansion takes what a kernel leaves: forces so small fix no energy, and C60's
 # kernel, which went on to 10 Å, left its energies there off by 0.35 kcal/mol, in place of 0.02.
 NOTHING_KCAL_BESIDE = 0.3
+# The same of an expansion alone, which knows energies: of two benzenes 0.0024 kcal/mol is left on
+# average from 7 Å on, where 0.02 would have twice as many pairs of a crystal evaluated.
+NOTHING_KCAL_ALONE = 0.08
 NEARER = (0.85, 0.97)  # of the shortest separation: the model fades between
 FADE_ANG = 2.0  # over which it fades out at long separations
 VALIDATION_BATCH = 16  # frames evaluated at once
@@ -72,25 +76,13 @@ def train_one(
         DataError: the labels are constant, or two atoms coincide.
     """
     data, train = request.data, request.train
-    choice = request.choice()
     positions, rest = data.positions[train], request.rest
     std = float(np.std(rest.forces[train])) / KCAL_PER_MOL_EV
     if not std > 0.0:
         raise DataError(f"{data.name}: all force labels are the same; nothing can be learned")
-    if choice.solver == "exact":
-        v, timings = _solve_exactly(request, sigma, std, progress)
-    else:
-        resources = Resources(
-            choice.points,
-            request.threads,
-            request.device,
-            unfinished,
-            request.scheduler,
-            request.workers,
-        )
-        system = _system(request, sigma, std)
-        v, timings = solve_iteratively(system, request.bounds, resources, progress)
-    alphas, alphas_energy = coefficients(v, positions.shape, request.energies)
+    v, timings = _solve(request, sigma, std, progress, unfinished)
+    weight = request.energies if request.kernel else 0.0
+    alphas, alphas_energy = coefficients(v, positions.shape, weight)
     x, a = _descriptor_coefficients(positions, alphas)
     draft = ModelParameters(
         data.numbers,
@@ -104,11 +96,11 @@ def train_one(
         blocks=request.blocks,
     )
     energy, left = (some.energy[train] / KCAL_PER_MOL_EV for some in (data, rest))
-    offset, notes = _integration_constant(draft, positions, left, energy - left)
+    offset, notes = 0.0, list[str]()
+    if request.kernel:
+        offset, notes = _integration_constant(draft, positions, left, energy - left)
     if request.blocks is not None and request.fades:
-        nothing = NOTHING_KCAL if request.again is None else NOTHING_KCAL_BESIDE
-        reach = reach_of(request.blocks, x, energy, nothing)
-        draft = replace(draft, blocks=replace(request.blocks, reach=reach))
+        draft = replace(draft, blocks=replace(request.blocks, reach=_reach(request)))
     linear = request.linear
     if request.again is not None:
         kernel = replace(draft, c=offset)
@@ -160,6 +152,27 @@ def _labels(request: TrainingRequest, std: float) -> Floats:
     return labels(
         rest.forces[request.train] / unit, rest.energy[request.train] / unit, request.energies
     )
+
+
+def _solve(
+    request: TrainingRequest, sigma: float, std: float, progress: Progress, unfinished: Path | None
+) -> tuple[Floats, dict[str, Any]]:
+    """Return v, zeros where there is no kernel, and what there is to tell of how it was found."""
+    if not request.kernel:
+        return np.zeros(request.data.positions[request.train].size), {}
+    choice = request.choice()
+    if choice.solver == "exact":
+        return _solve_exactly(request, sigma, std, progress)
+    resources = Resources(
+        choice.points,
+        request.threads,
+        request.device,
+        unfinished,
+        request.scheduler,
+        request.workers,
+    )
+    system = _system(request, sigma, std)
+    return solve_iteratively(system, request.bounds, resources, progress)
 
 
 def _solve_exactly(
@@ -221,6 +234,18 @@ def _descriptor_coefficients(positions: Floats, alphas: Floats) -> tuple[Floats,
     pairs = PairDescriptor(positions.shape[1])
     geometry = pairs.geometry(positions)
     return geometry.descriptor, pairs.project(geometry, alphas.reshape(positions.shape))
+
+
+def _reach(request: TrainingRequest) -> Reach:
+    """Return where a model counts, by what it was trained on."""
+    assert request.blocks is not None
+    some = request.train if request.fitted is None else request.fitted
+    nothing = NOTHING_KCAL if request.kernel else NOTHING_KCAL_ALONE
+    if request.again is not None:
+        nothing = NOTHING_KCAL_BESIDE
+    pairs = PairDescriptor(len(request.data.numbers))
+    x = pairs.geometry(request.data.positions[some]).descriptor
+    return reach_of(request.blocks, x, request.data.energy[some] / KCAL_PER_MOL_EV, nothing)
 
 
 def reach_of(
@@ -307,7 +332,10 @@ def train(
         UnsolvableError: no σ could be trained.
         InputError: memory does not suffice.
     """
-    request.choice()
+    if request.kernel:
+        request.choice()
+    else:
+        sigmas = (NO_SIGMA,)
     _claim(checkpoints, request.identity())
     done: dict[float, Candidate] = {}
     failure: UnsolvableError | None = None

@@ -13,13 +13,7 @@ from deltaserver.model import force_field
 from tests.builders import COMPLEX, water_model, write_directory, write_model
 from tests.integration.conftest import ROOT
 
-# Its binding's energies are rounded to 1e-6 eV, which slopes by steps of 1e-3 Å show. λ = 1e-8 and
-# 1e-7 are refused as well (2e-4 and 1e-4); 1e-6 costs too much: models/benzenes/README.md.
-ROUGH = pytest.mark.xfail(reason="energies keep too few digits for slopes", strict=True)
-SHIPPED = [
-    pytest.param(name, marks=ROUGH if name == "benzenes" else ())
-    for name in sorted(path.parent.name for path in ROOT.glob("models/*/model.yaml"))
-]
+SHIPPED = sorted(path.parent.name for path in ROOT.glob("models/*/model.yaml"))
 
 
 @pytest.fixture(autouse=True)

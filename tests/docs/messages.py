@@ -25,7 +25,7 @@ SPEAKERS = {
     "trust/structure": "GuardError",
     "trust/evaluation": "GuardError",
 }
-SILENT = {"kernel/representations"}  # caught by fourier, which does without
+SILENT = {"groups/representations"}  # caught by fourier, which does without
 WARNING = "warning"
 ENOUGH_LETTERS = 18
 

@@ -9,9 +9,15 @@ import torch
 from numpy.typing import NDArray
 
 from deltaserver.model.fragment_blocks import POWER
+from deltaserver.model.groups.fourier import GroupFourier
 from deltaserver.model.kernel.base import SQRT5
-from deltaserver.model.kernel.fourier import GroupFourier
-from deltaserver.model.kernel.training_sum import DirectSum, FourierSum, TrainingSum, Weights
+from deltaserver.model.kernel.training_sum import (
+    DirectSum,
+    FourierSum,
+    NoSum,
+    TrainingSum,
+    Weights,
+)
 from deltaserver.model.kernel.weighted import WeightedSum
 
 ToDevice = Callable[[NDArray[Any]], torch.Tensor]
@@ -19,12 +25,14 @@ ToDevice = Callable[[NDArray[Any]], torch.Tensor]
 
 def on_device(
     host: TrainingSum | WeightedSum, to_device: ToDevice
-) -> TorchDirectSum | TorchFourierSum | TorchWeightedSum:
+) -> TorchDirectSum | TorchFourierSum | TorchNoSum | TorchWeightedSum:
     """Move a kernel sum to a device."""
     if isinstance(host, WeightedSum):
         return TorchWeightedSum(host, to_device)
     if isinstance(host, FourierSum):
         return TorchFourierSum(host, to_device)
+    if isinstance(host, NoSum):
+        return TorchNoSum()
     assert isinstance(host, DirectSum)
     return TorchDirectSum(host, to_device)
 
@@ -53,6 +61,16 @@ class TorchWeights:
             matern = 1.0 + r / sigma * (1.0 + r / (3.0 * sigma))
             terms = terms + matern * exponential * self.alphas
         return w1, w2, terms
+
+
+class TorchNoSum:
+    """See :class:`deltaserver.model.kernel.nothing.NoSum`."""
+
+    per_query = 0
+
+    def __call__(self, q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return E (B,) and g (B, D)."""
+        return torch.zeros_like(q[:, 0]), torch.zeros_like(q)
 
 
 class TorchDirectSum:
@@ -165,7 +183,7 @@ class TorchWeightedSum:
 
     def __init__(self, host: WeightedSum, to_device: ToDevice) -> None:
         blocks = host.blocks
-        self.sum: TorchDirectSum | TorchFourierSum | TorchWeightedSum
+        self.sum: TorchDirectSum | TorchFourierSum | TorchNoSum | TorchWeightedSum
         self.sum = on_device(host.sum, to_device)
         self.per_query: int = self.sum.per_query + 2 * len(blocks.by_pair)
         self.offset, self.reach = host.offset, blocks.reach

@@ -12,6 +12,7 @@ from deltaserver.errors import ModelFileError
 from deltaserver.model.files.arrays import expect_shape, floats, integers
 from deltaserver.model.linear.embedding import Densities, Embedding
 from deltaserver.model.linear.expansion import Expansion, Together
+from deltaserver.model.linear.products import DistancePairs, Products
 from deltaserver.model.linear.radials import Radials
 from deltaserver.model.linear.sites import SitePairs, Sites
 from deltaserver.model.linear.valence import Valence
@@ -28,7 +29,12 @@ EMBEDDING_KEYS = (
     "embedding_groups", "embedding_decays", "embedding_stretches", "embedding_mean",
     "embedding_linear", "embedding_products", "embedding_quadratic",
 )  # fmt: skip
-LINEAR_KEYS = (*VALENCE_KEYS, *SITE_KEYS, *EMBEDDING_KEYS)
+PRODUCT_KEYS = (
+    "product_perms", "product_decays", "product_mean", "product_quadratic", "product_coupling",
+)  # fmt: skip
+LINEAR_KEYS = (*VALENCE_KEYS, *SITE_KEYS, *EMBEDDING_KEYS, *PRODUCT_KEYS)
+MAX_PRODUCT_ATOMS = 40  # 780 distances, whose pairs have matrices of some ten megabytes
+MAX_DECAYS = 8
 MAX_DENSITIES = 100  # of an atom
 MAX_DISTANCES = 4000  # of a valence expansion: its tables have the square, 128 MB each
 MAX_SITES, MAX_POWER = 4000, 12
@@ -82,6 +88,7 @@ def parse_between(arrays: Mapping[str, Any], fragment: Ints, source: str) -> Exp
     found = (
         parse_sites(arrays, fragment, source),
         parse_embedding(arrays, fragment, source),
+        parse_products(arrays, fragment, source),
         _parse_limit(arrays, fragment, source),
     )
     parts = tuple(part for part in found if part is not None)
@@ -153,6 +160,49 @@ def _terms(
     if (owner != owner[:, :1]).any():
         raise ModelFileError(f"{source}: {key} holds atoms of two fragments together")
     return rows
+
+
+def parse_products(arrays: Mapping[str, Any], fragment: Ints, source: str) -> Products | None:
+    """Return the products of distances of a complex, None where the file has none.
+
+    Raises:
+        ModelFileError: they are no sound ones.
+    """
+    if not _there(arrays, PRODUCT_KEYS, source):
+        return None
+    n_atoms = len(fragment)
+    if n_atoms > MAX_PRODUCT_ATOMS:
+        raise ModelFileError(
+            f"{source}: products of the distances of {n_atoms} atoms; expected "
+            f"{MAX_PRODUCT_ATOMS} at most"
+        )
+    perms = integers(arrays, "product_perms", source)
+    expect_shape(source, "product_perms", perms, (len(perms), n_atoms))
+    if not len(perms) or not (np.sort(perms, axis=1) == np.arange(n_atoms)).all():
+        raise ModelFileError(f"{source}: product_perms holds a row that is no permutation")
+    pairs = DistancePairs(fragment, perms)
+    together = fragment[perms][:, :, None] == fragment[perms][:, None]
+    if (together != (fragment[:, None] == fragment)).any():
+        raise ModelFileError(f"{source}: product_perms tears a fragment apart")
+    decays, mean, quadratic, coupling = (floats(arrays, k, source) for k in PRODUCT_KEYS[1:])
+    k, n = decays.size, coupling.shape[-1] if coupling.ndim else 0
+    expect_shape(source, "product_decays", decays, (k,))
+    if not 0 < k <= MAX_DECAYS or not (decays > 0.0).all():
+        raise ModelFileError(
+            f"{source}: product_decays holds one that is not positive, or not 1 to {MAX_DECAYS}"
+        )
+    expect_shape(source, "product_mean", mean, (len(pairs.within),))
+    expect_shape(source, "product_coupling", coupling, (k, n))
+    expect_shape(source, "product_quadratic", quadratic, (k, k, n))
+    if n <= pairs.classes.max():
+        raise ModelFileError(
+            f"{source}: product_coupling has {n} classes; its permutations make "
+            f"{pairs.classes.max() + 1}"
+        )
+    by_pair = quadratic[:, :, pairs.both]
+    if (by_pair != by_pair.transpose(1, 0, 3, 2)).any():
+        raise ModelFileError(f"{source}: product_quadratic is not symmetric in the distances")
+    return Products(pairs, decays, mean, quadratic, coupling)
 
 
 def parse_sites(arrays: Mapping[str, Any], fragment: Ints, source: str) -> SitePairs | None:

@@ -15,8 +15,8 @@ from deltaserver.compute import jit
 from deltaserver.compute.alignment import aligned, lasting, round_up
 from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.model import loops
+from deltaserver.model.groups.fourier import GroupFourier
 from deltaserver.model.kernel.base import Evaluator, Task, TrainingSum, Weights, row_products
-from deltaserver.model.kernel.fourier import GroupFourier
 
 FEW_ELEMENTS = 1 << 6  # S × matrix elements up to which one compiled call does everything
 EIGHT = 8  # training points at a time in compiled loops

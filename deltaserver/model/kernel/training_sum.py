@@ -13,10 +13,11 @@ cancels where q is close to x, so descriptors are centred on the training mean f
 subtracted is then of the size of the fluctuations, not of the descriptor. What is left of the
 error in |Δ|² enters E in second order, since w₂ is flat at r = 0.
 
-Three ways to the same sum, :func:`training_sum` takes the cheapest:
+Four ways to the same sum, :func:`training_sum` takes the cheapest:
 
+- no coefficients, where a linear expansion is all of a model: :class:`NoSum`;
 - permutations that are a group, as symmetries are: :class:`FourierSum`, which correlates in the
-  group's Fourier space (:mod:`deltaserver.model.kernel.fourier`);
+  group's Fourier space (:mod:`deltaserver.model.groups.fourier`);
 - any set of permutations, or none but the identity: :class:`DirectSum`, plain matrix products;
 - one query leaves a matrix product little to reuse: compiled loops read the training arrays
   once (:mod:`deltaserver.model.loops`), where numba is installed and the group is not large.
@@ -28,12 +29,13 @@ from __future__ import annotations
 
 from deltaserver.arrays import Floats, Ints
 from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
+from deltaserver.model.groups.fourier import GroupFourier
 from deltaserver.model.kernel.base import Task, TrainingSum, Weights
 from deltaserver.model.kernel.direct import DirectSum
-from deltaserver.model.kernel.fourier import GroupFourier
 from deltaserver.model.kernel.group import FourierSum
+from deltaserver.model.kernel.nothing import NoSum
 
-__all__ = ["DirectSum", "FourierSum", "Task", "TrainingSum", "Weights", "training_sum"]
+__all__ = ["DirectSum", "FourierSum", "NoSum", "Task", "TrainingSum", "Weights", "training_sum"]
 
 
 def training_sum(
@@ -55,6 +57,8 @@ def training_sum(
         pool: the threads that compiled loops are shared out among.
     """
     weights = Weights(sigma, alphas_energy)
+    if not a.any() and (alphas_energy is None or not alphas_energy.any()):
+        return NoSum(weights, pool)
     if len(pair_perms) > 1 and pair_perms.shape[1]:
         fourier = GroupFourier.of(pair_perms)
         if fourier:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from deltaserver.arrays import Floats
 from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.errors import ModelFileError
@@ -9,7 +11,7 @@ from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.files.parameters import ModelParameters
 from deltaserver.model.fragment_blocks import FragmentBlocks
 from deltaserver.model.kernel.base import Evaluator
-from deltaserver.model.kernel.training_sum import TrainingSum, training_sum
+from deltaserver.model.kernel.training_sum import NoSum, TrainingSum, training_sum
 
 
 class WeightedSum:
@@ -48,8 +50,12 @@ class WeightedSum:
 
         The forces of these, times s (B,), come to those that g pulls back to.
         """
-        energy, g = self.sum(self.blocks.reduce(q))
-        energy, g, share = self.blocks.fade(energy + self.offset + more, self.blocks.expand(g), q)
+        if isinstance(self.sum, NoSum):
+            energy, g = np.zeros(len(q)), np.zeros_like(q)
+        else:
+            energy, reduced = self.sum(self.blocks.reduce(q))
+            g = self.blocks.expand(reduced)
+        energy, g, share = self.blocks.fade(energy + self.offset + more, g, q)
         return energy - self.offset, g, share
 
 

@@ -80,7 +80,7 @@ class Radials:
         forces, (decays, powers) = np.zeros(places.shape), self.arrays
         loops.load("sites").add_pairs(
             places,
-            pairs,
+            (pairs[0], pairs[1], np.ascontiguousarray(pairs[2].T)),
             (decays, self.multiples, powers),
             compiled_cell(cell),
             (energy, forces, virial),

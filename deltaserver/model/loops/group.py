@@ -1,4 +1,4 @@
-"""The kernel sum over a group of permutations as compiled loops; see ``kernel.fourier``.
+"""The kernel sum over a group of permutations as compiled loops; see ``groups.fourier``.
 
 Training points go by in eights, as sixteen rows: eight x, eight a, which lie side by side in
 vectors. They are read from memory once: when they are needed again, with their weights known, they
@@ -109,7 +109,7 @@ def group_sum(
     holds eight x, then eight a, in Fourier space too, in either precision, row by row and copy by
     copy of each component; ``known`` (3, G, 8) the points' |x|², x·a and coefficients of energies,
     ``components`` (start, dim, copies, first matrix element, copies that are not zeros) of each;
-    see :mod:`deltaserver.model.kernel.fourier`. Points of zeros, which fill the last eight, add
+    see :mod:`deltaserver.model.groups.fourier`. Points of zeros, which fill the last eight, add
     nothing. Subtracts Σ (w₁ x + w₂ a) from g (B, W), adds energies, and Σ w₁, which is what q has
     to be multiplied by, to the rows of ``sums`` (2, B). ``sectors`` is (values, transposed,
     signs): matrix elements at the cosets of the centre (n_sectors, P, K), the same as (n_sectors,

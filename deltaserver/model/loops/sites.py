@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.compute.jit import compiled
-from deltaserver.model.loops.pairs import _nearest_image
+from deltaserver.model.loops.pairs import _nearest_image, add_stress
+from deltaserver.model.loops.sum import exponential
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -36,65 +38,107 @@ def add_pairs(
 ) -> None:
     """Add energies (B,), forces on places (B, n, 3) and virials (B, 3, 3) of places (B, n, 3).
 
-    ``pairs`` is (first, second, coefficients): the places of each (P,), and C (P, K).
+    ``pairs`` is (first, second, coefficients): the places of each (P,), and C (K, P).
     ``radials`` is (decays, multiples, powers): decays that are multiples of the first are powers of
-    one exponential; 0 is no multiple.
+    one exponential; 0 is no multiple. All pairs go through one function after another, which makes
+    vector instructions of it.
     """
     first, second, coefficients = pairs
-    decays, multiples, powers = radials
     energy, forces, virial = results
-    n_decays = len(decays)
-    decay = decays[0] if n_decays else 0.0
-    exponent = powers[:, 0].astype(np.int64)
-    shift = np.empty(len(powers))
-    for k in range(len(powers)):
-        shift[k] = powers[k, 1] ** exponent[k]
+    d, work = np.empty((3, len(first))), np.empty((6, len(first)))
+    stress = np.empty(6)
     for m in range(len(places)):
-        at, total = places[m], 0.0
-        v = np.zeros(6)
+        at, force = places[m], forces[m]
         for p in range(len(first)):
             a, b = first[p], second[p]
             x, y, z = at[a, 0] - at[b, 0], at[a, 1] - at[b, 1], at[a, 2] - at[b, 2]
             if cell is not None:
                 x, y, z = _nearest_image(x, y, z, cell)
-            squared = x * x + y * y + z * z
-            r = np.sqrt(squared)
-            inverse_squared = 1.0 / squared
-            value, pull = 0.0, 0.0  # φ and −φ′ r, divided by r² at the end
-            one = np.exp(-decay * r)
-            for k in range(n_decays):
-                n = multiples[k]
-                term = coefficients[p, k] * (_power(one, n) if n else np.exp(-decays[k] * r))
-                value += term
-                pull += decays[k] * r * term
-            for k in range(len(shift)):
-                raised = _power(r, exponent[k])
-                whole = 1.0 / (raised + shift[k])
-                term = coefficients[p, n_decays + k] * whole
-                value -= term
-                pull -= exponent[k] * raised * whole * term
-            pull *= inverse_squared
+            d[0, p], d[1, p], d[2, p] = x, y, z
+        energy[m] += _values(d, coefficients, radials, work)
+        pull = work[1]
+        stress[:] = 0.0
+        _stress(d, pull, stress)
+        for p in range(len(first)):
+            a, b = first[p], second[p]
+            fx, fy, fz = pull[p] * d[0, p], pull[p] * d[1, p], pull[p] * d[2, p]
+            force[a, 0] += fx
+            force[a, 1] += fy
+            force[a, 2] += fz
+            force[b, 0] -= fx
+            force[b, 1] -= fy
+            force[b, 2] -= fz
+        of = virial[m]
+        of[0, 0] += stress[0]
+        of[0, 1] += stress[1]
+        of[1, 0] += stress[1]
+        of[0, 2] += stress[2]
+        of[2, 0] += stress[2]
+        of[1, 1] += stress[3]
+        of[1, 2] += stress[4]
+        of[2, 1] += stress[4]
+        of[2, 2] += stress[5]
+
+
+@partial(compiled, allocates=False)
+def _values(
+    d: Floats, coefficients: Floats, radials: tuple[Floats, Ints, Floats], work: Floats
+) -> float:
+    """Return Σ C φ of displacements d (3, P); fill −Σ C φ′/r into ``work[1]`` of (6, P)."""
+    decays, multiples, powers = radials
+    r, pull, one, term, by_r = work[0], work[1], work[2], work[3], work[4]
+    n, n_decays, total = d.shape[1], len(decays), 0.0
+    x, y, z = d[0], d[1], d[2]
+    for p in range(n):  # a loop for every array: with more the compiler sees no vectors
+        r[p] = math.sqrt(x[p] * x[p] + y[p] * y[p] + z[p] * z[p])
+    for p in range(n):
+        by_r[p] = 1.0 / r[p]
+    pull[:] = 0.0
+    for k in range(n_decays):
+        decay, c = decays[k], coefficients[k]
+        if k == 0 or multiples[k] == 0:
+            for p in range(n):
+                term[p] = exponential(-decay * r[p])
+                if k == 0:
+                    one[p] = term[p]
+        elif multiples[k - 1] > 0 and multiples[k] > multiples[k - 1]:
+            for _ in range(multiples[k] - multiples[k - 1]):
+                for p in range(n):
+                    term[p] *= one[p]
+        else:
+            for p in range(n):
+                term[p] = _power(one[p], multiples[k])
+        for p in range(n):
+            value = c[p] * term[p]
             total += value
-            fx, fy, fz = pull * x, pull * y, pull * z
-            forces[m, a, 0] += fx
-            forces[m, a, 1] += fy
-            forces[m, a, 2] += fz
-            forces[m, b, 0] -= fx
-            forces[m, b, 1] -= fy
-            forces[m, b, 2] -= fz
-            v[0] += fx * x
-            v[1] += fx * y
-            v[2] += fx * z
-            v[3] += fy * y
-            v[4] += fy * z
-            v[5] += fz * z
-        energy[m] += total
-        virial[m, 0, 0] += v[0]
-        virial[m, 0, 1] += v[1]
-        virial[m, 1, 0] += v[1]
-        virial[m, 0, 2] += v[2]
-        virial[m, 2, 0] += v[2]
-        virial[m, 1, 1] += v[3]
-        virial[m, 1, 2] += v[4]
-        virial[m, 2, 1] += v[4]
-        virial[m, 2, 2] += v[5]
+            pull[p] += decay * value * by_r[p]
+    for k in range(len(powers)):
+        exponent, c = int(powers[k, 0]), coefficients[n_decays + k]
+        shift = powers[k, 1] ** exponent
+        raised = work[5]
+        raised[:] = 1.0
+        for _ in range(exponent):
+            for p in range(n):
+                raised[p] *= r[p]
+        for p in range(n):
+            whole = 1.0 / (raised[p] + shift)
+            value = c[p] * whole
+            total -= value
+            pull[p] -= exponent * raised[p] * whole * value * by_r[p] * by_r[p]
+    return total
+
+
+@partial(compiled, allocates=False)
+def _stress(d: Floats, pull: Floats, stress: Floats) -> None:
+    """Add Σ pull d ⊗ d to stress (6,)."""
+    xx = xy = xz = yy = yz = zz = 0.0
+    for p in range(len(pull)):
+        x, y, z = d[0, p], d[1, p], d[2, p]
+        fx, fy, fz = pull[p] * x, pull[p] * y, pull[p] * z
+        xx += fx * x
+        xy += fx * y
+        xz += fx * z
+        yy += fy * y
+        yz += fy * z
+        zz += fz * z
+    add_stress(stress, xx, xy, xz, yy, yz, zz)

@@ -179,10 +179,15 @@ class Total:
             parts: energies (P,), forces on each member (P, m, 3), virials (P, 3, 3).
         """
         energy, forces, virial = parts
-        self.energy += float(energy.sum())
-        self.virial += virial.sum(axis=0)
+        self.add_energies(members, energy, virial)
         for kind, member, force in zip(species, members, forces, strict=True):
             add_rows(self.forces[kind], member - frame.first[kind], force)
+
+    def add_energies(self, members: Sequence[Ints], energy: Floats, virial: Floats) -> None:
+        """Add energies (P,) and virials (P, 3, 3) of groups: each member has its share."""
+        self.energy += float(energy.sum())
+        self.virial += virial.sum(axis=0)
+        for member in members:
             add_rows(self.molecules, member, energy / len(members))
 
     def on_atoms(self, species: Sequence[Species], n_atoms: int) -> Floats:

@@ -29,6 +29,7 @@ from deltaserver.model.prior import PairPrior
 from deltaserver.model.sgdml import Evaluation, SGDMLModel, concatenate
 
 BATCH = 16  # pairs of one call of the kernel: what comes of them stays in a core's cache
+BATCH_ALONE = 64  # the same without a kernel, which costs less than the calls around it
 NUMBERS = 1 << 20  # in a temporary array of distances between atoms
 ALWAYS = (-2.0, -1.0)  # a reach whose near end is nowhere
 
@@ -118,13 +119,20 @@ class PairBinding:
         if self.model is None or not len(x):
             return
         # One call of a batch on a device; on a processor, one for every thread to take.
-        size = BATCH if self.model.engine.device is None else len(x)
         model = self.model
+        size = len(x)
+        if model.engine.device is None:
+            size = self._batch
         batches = [x[k : k + size] for k in range(0, len(x), size)]
         found = concatenate(pool.map(model.evaluate, batches))
         if self.fade is not None:
             found = faded(found, x, self.sizes, self.fade)
         self._add(frame, pairs, found, total)
+
+    @cached_property
+    def _batch(self) -> int:
+        assert self.model is not None
+        return BATCH if self.model.has_kernel else BATCH_ALONE
 
     def _add(self, frame: Assembled, pairs: Neighbours, found: Evaluation, total: Total) -> None:
         n = self.sizes[0]

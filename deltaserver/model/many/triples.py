@@ -21,7 +21,7 @@ from deltaserver.arrays import Floats, Ints
 from deltaserver.compute import jit
 from deltaserver.compute.thread_pool import ThreadPool
 from deltaserver.model import loops
-from deltaserver.model.many.molecules import Assembled, Total
+from deltaserver.model.many.molecules import Assembled, Total, add_rows
 from deltaserver.model.many.neighbours import Neighbours
 from deltaserver.model.many.switch import Switch
 from deltaserver.model.prior import AtomClass
@@ -162,17 +162,12 @@ class TripleBinding:
         triples = find_triples(frame.neighbours, self.switch.stop).of(frame.first, self.species)
         if not len(triples.weight):
             return
-        members = [
-            x[number - frame.first[kind]] + shift[:, None]
-            for x, number, shift, kind in zip(
-                (frame.x[kind] for kind in self.species),
-                triples.members,
-                triples.shifts,
-                self.species,
-                strict=True,
+        sites = [
+            frame.x[kind][:, own][number - frame.first[kind]] + shift[:, None]
+            for own, number, shift, kind in zip(
+                self.prior.sites, triples.members, triples.shifts, self.species, strict=True
             )
         ]
-        sites = [some[:, own] for some, own in zip(members, self.prior.sites, strict=True)]
         starts = range(0, len(triples.weight), BATCH)
         batches = [(sites[0][k : k + BATCH], sites[1][k : k + BATCH], sites[2][k : k + BATCH])
                    for k in starts]  # fmt: skip
@@ -189,19 +184,29 @@ class TripleBinding:
         distances = [np.sqrt(np.einsum("tx,tx->t", d, d)) for d in between]
         values, slopes = zip(*(self.switch(distance) for distance in distances), strict=True)
         s = triples.weight * values[0] * values[1] * values[2]
-        forces = [np.zeros((len(s), n, 3)) for n in self.prior.sizes]
-        ends = np.cumsum([0, *(len(some) for some in self.prior.sites)])
-        for k, own in enumerate(self.prior.sites):
-            forces[k][:, own] = s[:, None, None] * found.forces[:, ends[k] : ends[k + 1]]
+        on_centres = np.zeros((3, len(s), 3))
         virial = s[:, None, None] * found.virial
         for side, (a, b) in enumerate(SIDES):
             others = values[(side + 1) % 3] * values[(side + 2) % 3] * triples.weight
             slope = slopes[side] * others * found.energy / distances[side]
             pull = slope[:, None] * between[side]
-            forces[a] += pull[:, None] / self.prior.sizes[a]
-            forces[b] -= pull[:, None] / self.prior.sizes[b]
+            on_centres[a] += pull
+            on_centres[b] -= pull
             virial -= pull[:, :, None] * between[side][:, None]
-        total.add(frame, self.species, triples.members, (s * found.energy, forces, virial))
+        total.add_energies(triples.members, s * found.energy, virial)
+        ends = np.cumsum([0, *(len(some) for some in self.prior.sites)])
+        for k, (kind, own) in enumerate(zip(self.species, self.prior.sites, strict=True)):
+            # By molecule before by atom: there are a hundred times as many triples.
+            number = triples.members[k] - frame.first[kind]
+            forces = total.forces[kind]
+            on_sites, on_molecule = (
+                np.zeros((len(forces), len(own), 3)),
+                np.zeros_like(forces[:, 0]),
+            )
+            add_rows(on_sites, number, s[:, None, None] * found.forces[:, ends[k] : ends[k + 1]])
+            add_rows(on_molecule, number, on_centres[k])
+            forces[:, own] += on_sites
+            forces += on_molecule[:, None] / self.prior.sizes[k]
 
 
 @dataclass(frozen=True)

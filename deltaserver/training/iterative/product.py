@@ -3,7 +3,7 @@
 Forces that a model predicts at its own training points are K times its coefficients (and −E, where
 energies are labels too: see :mod:`deltaserver.training.matrix.blocks`). So K v is one
 evaluation of a model with coefficients v at M geometries: in the Fourier space of the permutation
-group (:mod:`deltaserver.model.kernel.fourier`), with what it takes of the training arrays read once
+group (:mod:`deltaserver.model.groups.fourier`), with what it takes of the training arrays read once
 for a block of geometries, blocks shared out among threads. All in the units of the training points.
 """
 
@@ -20,7 +20,7 @@ from deltaserver.arrays import Floats, Ints
 from deltaserver.compute.thread_pool import ThreadPool
 from deltaserver.model.descriptor import Geometry, PairDescriptor
 from deltaserver.model.fragment_blocks import FragmentBlocks
-from deltaserver.model.kernel.fourier import GroupFourier
+from deltaserver.model.groups.fourier import GroupFourier
 from deltaserver.model.kernel.training_sum import DirectSum, FourierSum, TrainingSum, Weights
 
 BLOCK = 16  # geometries that compiled loops evaluate at once

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
+from deltaserver.model.fragment_blocks import owner_of
 from deltaserver.model.linear.expansion import Expansion
+from deltaserver.model.linear.radials import Radials
 from deltaserver.training.components import (
     BINDING,
     Component,
@@ -19,6 +21,7 @@ from deltaserver.training.components import (
 )
 from deltaserver.training.linear.embedding_terms import EmbeddingTerms
 from deltaserver.training.linear.limit_terms import LimitTerms
+from deltaserver.training.linear.product_terms import DECAYS, ProductTerms
 from deltaserver.training.linear.site_fit import SiteFit, sites_of
 from deltaserver.training.linear.topology import (
     FragmentTopology,
@@ -33,6 +36,8 @@ from deltaserver.training.matrix.assembly import Progress
 
 Ints = NDArray[np.int64]
 
+# Of sites beside products of distances: one more, for the wall.
+RADIALS = Radials((*DECAYS, DECAYS[0] + DECAYS[-1]), ((6, 2.5), (8, 3.0)))
 N_MEAN = 50  # frames that lengths are averaged over
 
 
@@ -72,12 +77,39 @@ def linear_fit(
         some = data.positions[train[:: max(1, len(train) // N_MEAN)]]
         terms = EmbeddingTerms.of(frames.numbers, fragments, some)
         far = LimitTerms.of(fragments, some) if limit else None
-        return SiteFit(data, train, valid, sites, terms, far)
+        return SiteFit(data, train, valid, sites, terms, limit=far)
     if not component.is_fragment or component.is_lone_atom:
         return None
     first = frames.fragments[component.members[0]]
     perms = fragment_symmetry(frames, first, cap).perms
     return ValenceFit(data, train, valid, fragment_graph(frames, first), perms)
+
+
+def product_fit(
+    frames: LabelledFrames, available: Sequence[Component], data: LabelledSet, train: Ints,
+    valid: Ints, perms: Ints, cap: int,
+) -> SiteFit:  # fmt: skip
+    """Return the problem of a binding by sites and products of distances, no kernel on top.
+
+    Args:
+        frames: of the dataset.
+        available: components of the dataset.
+        data: binding labels, less the prior's.
+        train: entries of ``data`` to fit to.
+        valid: entries that decide.
+        perms: symmetries of the complex, shape (S, N).
+        cap: permutations of a fragment at most.
+
+    Raises:
+        InputError: the complex is too large for products of all distances.
+    """
+    fragments = _fragments(frames, available, cap)
+    some = data.positions[train[:: max(1, len(train) // N_MEAN)]]
+    owner = owner_of([one.atoms for one in frames.fragments])
+    terms = ProductTerms.of(owner, perms, some, data.name)
+    sites = sites_of(fragments, len(frames.numbers))
+    # Every orientation of small molecules is among the frames: nothing need be asked of others.
+    return SiteFit(data, train, valid, sites, products=terms, radials=RADIALS, n_contacts=0)
 
 
 def _fragments(

@@ -29,6 +29,7 @@ from deltaserver.training.linear.contacts import contacts
 from deltaserver.training.linear.embedding_terms import DECAYS, EmbeddingTerms
 from deltaserver.training.linear.least_squares import LeastSquares
 from deltaserver.training.linear.limit_terms import LimitTerms
+from deltaserver.training.linear.product_terms import ProductTerms
 from deltaserver.training.linear.topology import FragmentTopology
 from deltaserver.training.matrix.assembly import Progress, quiet
 from deltaserver.units import KCAL_PER_MOL_EV
@@ -73,7 +74,9 @@ class SiteFit:
         valid: entries that decide.
         sites: of all fragments.
         embedding: what is fitted with them, beyond pairs.
+        products: the same by products of distances.
         limit: what is fitted with them, of fragments however far apart.
+        radials: the functions of the distances of sites.
         n_contacts: geometries in contact, without labels, that ask for nothing.
     """
 
@@ -82,6 +85,7 @@ class SiteFit:
     valid: Ints
     sites: Sites
     embedding: EmbeddingTerms | None = None
+    products: ProductTerms | None = None
     limit: LimitTerms | None = None
     radials: Radials = RADIALS
     n_contacts: int = N_CONTACTS
@@ -132,9 +136,10 @@ class SiteFit:
         return found
 
     @property
-    def _more(self) -> list[EmbeddingTerms | LimitTerms]:
+    def _more(self) -> list[EmbeddingTerms | ProductTerms | LimitTerms]:
         """Return what there is beside sites, in the order of the columns."""
-        return [terms for terms in (self.embedding, self.limit) if terms is not None]
+        all_ = (self.embedding, self.products, self.limit)
+        return [terms for terms in all_ if terms is not None]
 
     @property
     def _n_between(self) -> int:

@@ -18,6 +18,7 @@ from deltaserver.model.linear.radials import Radials
 from deltaserver.model.linear.sites import SitePairs, Sites
 from deltaserver.model.linear.valence import LIMIT, Valence, held
 from deltaserver.model.sgdml import NativeUnits, SGDMLModel
+from tests.model.linear.builders import products
 from tests.tolerances import rounding
 
 N = 6
@@ -72,7 +73,7 @@ def embedding(compiled: bool = jit.AVAILABLE) -> Embedding:
 
 
 def together() -> Together:
-    return Together((site_pairs(), embedding()))
+    return Together((site_pairs(), embedding(), products()))
 
 
 def model(linear: Expansion, reach: Reach | None = None) -> SGDMLModel:
@@ -92,7 +93,7 @@ def parameters(linear: Expansion, reach: Reach | None = None) -> ModelParameters
     )  # fmt: skip
 
 
-EXPANSIONS = [valence, site_pairs, embedding, together]
+EXPANSIONS = [valence, site_pairs, embedding, products, together]
 MODELS = [
     lambda: model(valence()),
     lambda: model(site_pairs()),
@@ -253,6 +254,8 @@ def test_what_a_file_holds_is_what_was_written(make):
     np.testing.assert_allclose(one.forces, other.forces, rtol=0, atol=1e-10)
 
 
+N_CLASSES = products().coupling.shape[1]
+UNEQUAL = np.arange(4.0 * N_CLASSES).reshape(2, 2, N_CLASSES)
 WRONG = [
     (valence, {"valence_pairs": [[1, 0], [2, 0], [6, 1]]}, "counts to 6; expected 0 to 5"),
     (valence, {"valence_pairs": [[1, 0], [2, 0], [1, 1]]}, "distance to itself"),
@@ -278,6 +281,17 @@ WRONG = [
     (embedding, {"embedding_stretches": [[0, 0, 4, 0]]}, "atoms of two fragments together"),
     (embedding, {"embedding_products": [[0, 0, 3]]}, "counts to 3; expected 0 to 2"),
     (embedding, {"embedding_products": [[0, 0]]}, "expected \\(1, 3\\)"),
+    (products, {"product_perms": [[0, 1, 2, 3, 4, 4]]}, "no permutation"),
+    (products, {"product_perms": [[3, 1, 2, 0, 4, 5]]}, "tears a fragment apart"),
+    (products, {"product_perms": [[0, 1, 2, 3, 4, 5]]}, "classes; its permutations make 225"),
+    (products, {"product_decays": [0.8, -1.6]}, "not positive, or not 1 to 8"),
+    (products, {"product_mean": np.zeros(5)}, "expected \\(6,\\)"),
+    (products, {"product_coupling": None}, "lacks product_coupling"),
+    (
+        products,
+        {"product_quadratic": UNEQUAL},
+        "not symmetric in the distances",
+    ),
 ]
 
 

@@ -14,7 +14,7 @@ from deltaserver.model.kernel import base, direct
 from deltaserver.model.kernel import group as kernel_fourier
 from deltaserver.model.kernel.training_sum import Task, training_sum
 from tests.builders import TRICLINIC, geometry, shaken
-from tests.model.kernel.test_representations import cyclic, product, symmetric
+from tests.model.groups.test_representations import cyclic, product, symmetric
 from tests.tolerances import WEIGHT, assert_same_sum, rounding, terms_of_kernel
 
 needs_numba = pytest.mark.skipif(not jit.AVAILABLE, reason="numba is not installed")

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from deltaserver import CompositeModel
+from deltaserver.errors import InputError
 from deltaserver.model.files.parameters import read_parameters
 from deltaserver.training.components import components, fragment_graph, labelled_set
+from deltaserver.training.linear import product_terms
 from deltaserver.training.linear.contacts import GAPS_ANG, contacts
-from deltaserver.training.linear.fit import linear_fit
+from deltaserver.training.linear.fit import linear_fit, product_fit
 from deltaserver.training.linear.least_squares import LeastSquares
 from deltaserver.training.linear.site_fit import SiteFit
 from deltaserver.training.linear.topology import Distances, MoleculeSites, bonds_apart, rings
@@ -20,6 +22,7 @@ from deltaserver.training.linear.valence_fit import ValenceFit
 from deltaserver.training.model_directory import TrainingPlan, train_directory
 from deltaserver.training.symmetry import automorphisms
 from deltaserver.units import KCAL_PER_MOL_EV
+from tests.tolerances import rounding
 from tests.training.labelled import water_and_ion, water_dimer
 
 networkx = pytest.importorskip("networkx")
@@ -152,6 +155,38 @@ def test_what_sites_can_represent_they_find():
     np.testing.assert_allclose(found[0], energy[60:], rtol=0, atol=1e-3 * np.abs(energy).max())
 
 
+def of_products():
+    frames = water_dimer(80)
+    available = components(frames)
+    data = labelled_set(frames, available[1])
+    perms = np.array([[0, 1, 2, 3, 4, 5], [3, 4, 5, 0, 1, 2]])
+    train, valid = np.arange(60), np.arange(60, 80)
+    return product_fit(frames, available, data, train, valid, perms, 100), data
+
+
+def test_columns_of_products_are_those_of_the_expansion():
+    fit, data = of_products()
+    c = np.random.default_rng(1).normal(size=len(fit.products))
+    x = data.positions[:4]
+    energy, forces, _ = fit.products.expansion(c).evaluate(x)
+    for k, one in enumerate(x):
+        energies, columns = fit.products.rows(one)
+        bound = rounding(len(c))
+        assert abs(energies @ c - energy[k]) <= bound * np.abs(energies * c).sum()
+        left = np.abs(columns @ c - forces[k].ravel())
+        assert (left <= 10 * bound * np.abs(columns * c).sum(axis=1)).all()
+
+
+def test_what_products_can_represent_they_find():
+    fit, data = of_products()
+    made = fit._expansion(np.random.default_rng(0).normal(size=fit.n_columns))
+    energy, forces, _ = made.evaluate(data.positions)
+    labels = replace(data, energy=energy * KCAL_PER_MOL_EV, forces=forces * KCAL_PER_MOL_EV)
+    found = replace(fit, data=labels).solve().evaluate(data.positions[60:])
+    # More coefficients than these frames tell apart: the ridge decides what is left of them.
+    np.testing.assert_allclose(found[1], forces[60:], rtol=0, atol=0.02 * np.abs(forces).max())
+
+
 def test_contacts_are_of_two_atoms_and_leave_molecules_whole():
     frames, first = water_dimer(20).positions, np.arange(3)
     found = contacts(frames, first, 50)
@@ -224,6 +259,32 @@ def test_a_directory_with_expansions_can_be_served(trained):
     )
 
 
+def test_products_are_all_of_a_binding(tmp_path):
+    """Fragments keep their kernels; the binding has none, and its points tell what is new."""
+    plan = replace(PLAN, linear="products", n_train=30)
+    said: list[str] = []
+    report = train_directory(water_dimer(100), plan, tmp_path / "model", said.append)
+    assert any("binding: 30 points" in line and "no kernel" in line for line in said)
+    model = CompositeModel.load(tmp_path / "model")
+    assert not model.binding.has_kernel
+    assert model.fragments[0].model.has_kernel
+    assert model.binding.parameters.uncertainty is None
+    prior = replace(plan, linear="none", n_train=2)
+    rough = train_directory(water_dimer(100), prior, tmp_path / "rough")
+    name = "valid_force_mae_kcal_mol_ang"
+    assert report["binding"][name] < 0.5 * rough["binding"][name]
+
+
+def test_products_of_too_many_distances_are_refused(monkeypatch):
+    monkeypatch.setattr(product_terms, "MAX_PRODUCT_ATOMS", 5)
+    with pytest.raises(InputError, match="6 atoms, too many for products"):
+        of_products()
+    monkeypatch.undo()
+    monkeypatch.setattr(product_terms, "MAX_COLUMNS", 100)
+    with pytest.raises(InputError, match="products of distances that no symmetry makes alike"):
+        of_products()
+
+
 def test_sgdml_refuses_it(trained):
     predict = pytest.importorskip("sgdml.predict")
     with np.load(trained[0] / "left.npz") as file:
@@ -233,8 +294,6 @@ def test_sgdml_refuses_it(trained):
 
 
 def test_kept_when_asked_for_again_and_refused_when_not_the_same(trained):
-    from deltaserver.errors import InputError
-
     output, _ = trained
     said: list[str] = []
     train_directory(water_dimer(100), PLAN, output, said.append)

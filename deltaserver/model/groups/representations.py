@@ -1,7 +1,7 @@
 """Finite groups of permutations and their irreducible representations, found numerically.
 
 A model's permutations are the symmetries of its molecule and therefore a group. What the kernel
-sum needs of them (:mod:`deltaserver.model.kernel.fourier`) are the real irreducible representations
+sum needs of them (:mod:`deltaserver.model.groups.fourier`) are the real irreducible representations
 ρ(s), orthogonal d × d matrices with ρ(s)ρ(t) = ρ(st).
 
 They are read off the regular representation, in which s acts on functions of the group as

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from deltaserver.model.descriptor import PairDescriptor
+from deltaserver.model.groups.fourier import MAX_ORDER, GroupFourier
 from deltaserver.model.kernel import base
-from deltaserver.model.kernel.fourier import MAX_ORDER, GroupFourier
 from deltaserver.model.kernel.training_sum import DirectSum, FourierSum, Weights, training_sum
-from tests.model.kernel.test_representations import GROUPS, cyclic, product, symmetric
+from tests.model.groups.test_representations import GROUPS, cyclic, product, symmetric
 from tests.model.kernel.test_training_sum import literal_sum
 from tests.tolerances import assert_same_sum, terms_of_kernel
 

@@ -24,7 +24,7 @@ from functools import cached_property
 import numpy as np
 
 from deltaserver.arrays import Floats, Ints
-from deltaserver.model.kernel.representations import (
+from deltaserver.model.groups.representations import (
     Group,
     irreducible_representations,
     permutation_group,
@@ -159,6 +159,23 @@ class GroupFourier:
             points = values[:, here].reshape(-1, len(kind.entries)) @ matrix
             result[:, here] = points.reshape(len(values), -1)
         return result
+
+    @property
+    def flat(self) -> tuple[Ints, Ints, Floats, Floats]:
+        """The bases as loops over whole orbits take them.
+
+        Which entry is where orbit by orbit, (D,); of every kind its start there, its points and
+        orbits, and where its basis begins; all bases, and their transposes, row by row.
+        """
+        rows, entry, place = [], 0, 0
+        for kind in self.kinds:
+            n_points, n_orbits = kind.entries.shape
+            rows.append((entry, n_points, n_orbits, place))
+            entry, place = entry + kind.entries.size, place + n_points**2
+        straight = [kind.basis.ravel() for kind in self.kinds]
+        transposed = [kind.basis.T.ravel() for kind in self.kinds]
+        table = np.array(rows, dtype=np.int64)
+        return self._sorted, table, np.concatenate(straight), np.concatenate(transposed)
 
     def sparse_basis(self, places: Ints, n_places: int) -> tuple[Ints, Ints, Floats]:
         """Qᵀ row by row: where each row's entries start, which they are, and their factors.

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from deltaserver.model.files.parameters import read_parameters
-from deltaserver.model.kernel import representations
-from deltaserver.model.kernel.representations import irreducible_representations, permutation_group
+from deltaserver.model.groups import representations
+from deltaserver.model.groups.representations import irreducible_representations, permutation_group
 
 
 def cyclic(n):

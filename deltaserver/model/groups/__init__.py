@@ -1,0 +1,1 @@
+"""Groups of permutations: their irreducible representations, and the basis of these."""
