@@ -47,14 +47,6 @@ class Coordinate:
             pull[list(atoms)] += sign * np.array(weights) / sum(weights)
         return pull
 
-    def check(self, n_atoms: int) -> None:
-        """Raise InputError if a structure of so many atoms does not have them all."""
-        if self._n_atoms > n_atoms:
-            raise InputError(
-                f"variable {self.name}: atom {self._n_atoms - 1} is out of range; the structure "
-                f"has atoms 0 to {n_atoms - 1}"
-            )
-
     def value(self, positions_ang: Floats) -> float:
         """Return s, Å, of positions (N, 3), Å."""
         return float(np.linalg.norm(self._between(positions_ang)))

@@ -56,7 +56,8 @@ class RunningBias:
         """Note that one more step is done, and has led here; return E before − E after, eV.
 
         That is what a hill, or a window that moves, does to a structure that stands still: its
-        negative is work on the run.
+        negative is work on the run. i-PI keeps the force that it has for the next half step: of a
+        hill on its top that is none, of a window k Δs₀, which its pull is slow enough for.
         """
         value = self.bias.coordinate.value(positions_ang)
         before, _ = self._energy_and_slope(value)

@@ -62,7 +62,9 @@ def _draw_main(profile: Profile, unit: EnergyUnit, stem: Path) -> Path:
         top.set_ylim(bottom=0.0)
         edges = np.linspace(surface.edges[0][0], surface.edges[0][-1], HISTOGRAM_BINS + 1)
         for k, one in enumerate(profile.runs):
-            counts, _ = np.histogram(one.values_of(profile.variable), bins=edges)
+            begin = one.run.bias.settled_at if one.run.bias else 0
+            counted = one.values_of(profile.variable)[one.surveyed.steps > begin]
+            counts, _ = np.histogram(counted, bins=edges)
             colour = PALETTE[k % len(PALETTE)]
             below.stairs(counts / max(1, counts.max()), edges, color=colour, linewidth=0.9)
         below.set_xlabel(variable.label)

@@ -211,7 +211,7 @@ def _springs(recipe: Recipe, asked: BiasRequest, bias: Bias, subject: Subject) -
     constant = asked.spring_ev_per_ang2
     if constant is None:
         if len(centres) < 2:
-            raise InputError("--windows: of a single one the --spring is not known; give it")
+            raise InputError("--windows: a single one says nothing of the spring; give --spring")
         nearest = float(np.diff(centres).min())
         constant = 4.0 * KB_EV_PER_K * recipe.temperatures_k[0] / nearest**2
     start = bias.coordinate.value(subject.positions_ang)
@@ -238,16 +238,13 @@ def _coordinate(asked: BiasRequest, subject: Subject) -> tuple[Coordinate, bool]
         )
     first, second = variable.groups
     masses = [parse_species(symbol).mass_u for symbol in subject.species]
-    plain = variable.centre == "geometry"
-    left, right = (
-        tuple(1.0 if plain else masses[a] for a in group if a < len(masses))
-        for group in (first, second)
-    )
     if beyond := variable.atoms_beyond(len(masses)):
         raise InputError(
             f"--variable {variable.name}: atom {beyond[0]} is out of range; the model has atoms "
             f"0 to {len(masses) - 1}"
         )
+    plain = variable.centre == "geometry"
+    left, right = (tuple(1.0 if plain else masses[a] for a in group) for group in (first, second))
     coordinate = Coordinate(variable.name, (first, second), (left, right))
     both = {*first, *second}
     held = any(both <= set(atoms) for atoms in definitions.fragments.values())
