@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from deltaserver.analysis.measure.binding import BindingFreeEnergy
 from deltaserver.analysis.measure.definitions import Definitions, SurfaceSpec
 from deltaserver.analysis.measure.distributions import PairDistribution
 from deltaserver.analysis.measure.free_energy import Jacobian, Surface
 from deltaserver.analysis.measure.msad import Msad
+from deltaserver.analysis.measure.reweighting import Weighted
 from deltaserver.analysis.measure.survey import Surveyed
 from deltaserver.analysis.measure.thermo import Drift, Temperature
 from deltaserver.analysis.read.contributions import Series
@@ -25,7 +27,8 @@ class Options:
     """What the user asks for beyond the runs themselves.
 
     ``beads`` is ``all`` (every bead is a sample) or ``centroid``. ``variables`` with ``ranges``
-    stand for the surfaces of the definitions, ``bins`` and ``jacobian`` change all of them.
+    stand for the surfaces of the definitions, ``bins`` and ``jacobian`` change all of them. In
+    biased runs, molecules nearer than ``bound_ang`` are bound, those in ``outer_ang`` are free.
     """
 
     models: Path | None = None
@@ -41,6 +44,8 @@ class Options:
     bins: int | None = None
     ranges: tuple[tuple[float, float], ...] = ()
     jacobian: Jacobian | None = None
+    bound_ang: float | None = None
+    outer_ang: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -103,9 +108,48 @@ class RunAnalysis:
 
 
 @dataclass(frozen=True)
+class Profile:
+    """What biased runs amount to.
+
+    Attributes:
+        label: of the runs, and of files.
+        method: ``umbrella`` or ``metadynamics``.
+        runs: what was put together.
+        variable: that was biased.
+        weighted: samples and weights.
+        surfaces: free energies, errors by bootstrap.
+        hills_ev: of metadynamics, F at the middles of the bins of the biased variable's surface by
+            the sum of hills.
+        binding: the standard free energy, where it can be told.
+    """
+
+    label: str
+    method: str
+    runs: tuple[RunAnalysis, ...]
+    variable: str
+    weighted: Weighted
+    surfaces: tuple[tuple[SurfaceSpec, Surface], ...]
+    hills_ev: Floats | None = None
+    binding: BindingFreeEnergy | None = None
+
+    @property
+    def main(self) -> tuple[SurfaceSpec, Surface] | None:
+        """The surface of the biased variable alone."""
+        return next((p for p in self.surfaces if p[0].variables == (self.variable,)), None)
+
+    def as_run(self) -> RunAnalysis:
+        """Return the first run with the surfaces of all, as figures and tables take it."""
+        first = self.runs[0]
+        return replace(
+            first, run=replace(first.run, label=self.label), surfaces=self.surfaces, broken=None
+        )
+
+
+@dataclass(frozen=True)
 class Analysis:
     """All runs, and what was told while they were read."""
 
     runs: tuple[RunAnalysis, ...]
     notes: tuple[str, ...]
     problems: tuple[str, ...]  # what was asked for and could not be done
+    profiles: tuple[Profile, ...] = ()  # of biased runs together

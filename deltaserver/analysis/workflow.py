@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deltaserver.analysis.biased import profiles
 from deltaserver.analysis.exchange import sort_by_temperature
 from deltaserver.analysis.measure import distributions, free_energy, msad, thermo
 from deltaserver.analysis.measure.definitions import SurfaceSpec
@@ -42,7 +43,10 @@ def analyse(
     found = [read(run, options, parts, notes, progress) for run in runs]
     found = sort_by_temperature(found, notes)
     done = [_finish(one, found, options, parts, notes) for one in found]
-    return Analysis(tuple(done), tuple(notes.notes), tuple(notes.problems))
+    together = tuple(profiles(done, options, notes)) if "fes" in parts else ()
+    if options.bound_ang is not None and not any(one.run.bias for one in found):
+        notes.problem("--bound: no run here has a bias or a wall, in which molecules are kept")
+    return Analysis(tuple(done), tuple(notes.notes), tuple(notes.problems), together)
 
 
 def _finish(
@@ -66,7 +70,10 @@ def _finish(
 def _surfaces(
     one: RunAnalysis, every: Sequence[RunAnalysis], notes: Notes
 ) -> Iterator[tuple[SurfaceSpec, free_energy.Surface]]:
-    """Yield the surfaces, on bins that all runs share."""
+    """Yield the surfaces, on bins that all runs share; a biased run's own would mean nothing."""
+    if one.run.bias is not None:
+        return
+    every = [other for other in every if other.run.bias is None]
     if one.definitions.surfaces and one.run.temperature_k is None:
         notes.problem(f"{one.run.label}: no temperature is known; give --temperature for the FES")
         return

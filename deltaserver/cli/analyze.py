@@ -183,8 +183,25 @@ def everything(**given: Any) -> None:
     type=click.Choice(("keep", "remove")),
     help="Whether R² (distance) or sin θ (angle) stays in P.",
 )
+@click.option(
+    "--bound",
+    "bound_ang",
+    type=POSITIVE,
+    metavar="ANG",
+    help="Tell the standard free energy of binding too: nearer than this, molecules are bound.",
+)
+@click.option(
+    "--outer",
+    "outer_ang",
+    type=Span(),
+    metavar="LOW:HIGH",
+    help="Where they are free, Å; the outermost tenth of what was sampled, if not given.",
+)
 def fes(**given: Any) -> None:
-    """Free energy surfaces −kT ln P, with errors."""
+    """Free energy surfaces −kT ln P, with errors.
+
+    Of biased runs, the windows of an umbrella are joined and metadynamics is weighted.
+    """
     _analyse(("fes",), **given)
 
 
@@ -238,7 +255,7 @@ def _analyse(
     from deltaserver.analysis import workflow
     from deltaserver.analysis.read.directory import find_runs
     from deltaserver.analysis.results import Options
-    from deltaserver.analysis.show import figures, tables
+    from deltaserver.analysis.show import figures, profiles, tables
     from deltaserver.analysis.show import output as files
 
     unit = figures.EnergyUnit(energy_unit)
@@ -253,6 +270,8 @@ def _analyse(
     written = files.write_all(analysis, directory, unit, title, parts=parts, report=report)
     if not quiet:
         click.echo(tables.text_of(analysis, unit))
+        for profile in analysis.profiles:
+            click.echo("\n".join(profiles.text_of(profile, unit)))
         for path in written:
             click.echo(f"wrote {path}")
     if analysis.problems:

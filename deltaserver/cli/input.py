@@ -9,12 +9,14 @@ from typing import Any
 
 import click
 
+from deltaserver.cli.options.bias import BIAS_OPTIONS, BiasRequest, with_bias
 from deltaserver.cli.options.common import (
     AT_LEAST_0,
     AT_LEAST_1,
     DEBUG,
     PATH,
     POSITIVE,
+    take,
     together,
 )
 from deltaserver.cli.options.directories import MODELS
@@ -131,6 +133,7 @@ RECIPE_OPTIONS = together(
         is_flag=True,
         help="i-PI evaluates the model in its own process: no socket, no daemon.",
     ),
+    BIAS_OPTIONS,
 )
 
 
@@ -188,9 +191,14 @@ def input_command(
     from deltaserver.serve.loading import load_model
     from deltaserver.simulate.recipe import render
 
+    biased = take(BiasRequest, options)
     recipe = RecipeRequest(**options).recipe(kind, temperatures_k or (300.0,))
     model, _ = load_model(models, component, threads=1)  # nothing is served
-    text = render(recipe, subject_of(models, structure, model, component, kind), address)
+    subject = subject_of(models, structure, model, component, kind)
+    recipes = with_bias(recipe, biased, subject)
+    if len(recipes) > 1:
+        raise InputError(f"--windows: an input is of one window, not of {len(recipes)}")
+    text = render(recipes[0], subject, address)
     if output is None:
         click.echo(text, nl=False)
         return

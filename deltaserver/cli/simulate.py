@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deltaserver.cli.input import RECIPE_OPTIONS, RecipeRequest, subject_of
+from deltaserver.cli.options.bias import BiasRequest, with_bias
 from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, DEVICE, PATH, POSITIVE, QUIET, take
 from deltaserver.cli.options.directories import MODEL_DIRECTORY
 from deltaserver.cli.options.guards import GUARD_OPTIONS
@@ -72,6 +73,7 @@ class SimulateRequest:
     jobs: int
     serve: tuple[str, ...]
     recipe: RecipeRequest
+    bias: BiasRequest
     steps: int | None
     options: RunOptions
     learning: LearningOptions | None
@@ -188,8 +190,9 @@ def simulate(**options: Any) -> None:
     if (handed_over := options.pop("request")) is not None:
         _run_recipe(read_request(handed_over), place)
         return
-    given = {field.name for field in fields(RecipeRequest) if _is_given(field.name)}
-    recipe = take(RecipeRequest, options)
+    known = (*fields(RecipeRequest), *fields(BiasRequest))
+    given = {field.name for field in known if _is_given(field.name)}
+    recipe, bias = take(RecipeRequest, options), take(BiasRequest, options)
     limits, guard = take(Limits, options), take(GuardSettings, options)
     learning = take(LearningOptions, options)
     if place.resume and not _is_given("extrapolation"):
@@ -197,6 +200,7 @@ def simulate(**options: Any) -> None:
         learning, guard = remembered(place.learning, learning, guard, told)
     request = SimulateRequest(
         recipe=recipe,
+        bias=bias,
         steps=recipe.steps if "steps" in given else None,
         options=replace(take(RunOptions, options), limits=limits, guard=guard),
         learning=learning.checked(guard),
@@ -211,6 +215,8 @@ def simulate(**options: Any) -> None:
         _simulate_input(request, place)
     elif request.ipi_input is not None:
         raise InputError("INPUT.xml and --kind: give the one or the other")
+    elif request.kind == "umbrella":
+        _windows(request, place)
     elif len(request.temperatures_k) > 1 and request.kind not in ("remd", "ramp"):
         _sweep(request, request.kind, place)
     else:
@@ -349,6 +355,8 @@ def _nothing_left(old: RunRecord, last_step: int) -> bool:
 def _simulate_kind(request: SimulateRequest, kind: Kind, place: Place) -> None:
     """Run one run whose input is made here."""
     run = _run_request(request, kind, request.temperatures_k or (DEFAULT_K,))
+    if request.bias.is_wanted(kind):
+        _, (run,) = _biased(run, request, place.quiet)
     _run_recipe(run, place, request.serve, request.learning)
 
 
@@ -361,6 +369,15 @@ def _run_request(
     return RunRequest(models, recipe, request.structure, component, request.options)
 
 
+def _biased(
+    run: RunRequest, request: SimulateRequest, quiet: bool
+) -> tuple[Subject, list[RunRequest]]:
+    """Return what is simulated, and the run with each of the biases that are asked for."""
+    subject = _subject(run, quiet)
+    recipes = with_bias(run.recipe, request.bias, subject)
+    return subject, [replace(run, recipe=recipe) for recipe in recipes]
+
+
 def _run_recipe(
     request: RunRequest,
     place: Place,
@@ -370,6 +387,7 @@ def _run_recipe(
     """Make the input of a recipe, and run it."""
     from deltaserver.simulate.directory import INPUT_NAME
     from deltaserver.simulate.ipi.input import parse_input
+    from deltaserver.simulate.ipi.plugin import parameters_text
     from deltaserver.simulate.recipe import render
     from deltaserver.simulate.record import RunRecord, read_record
 
@@ -384,6 +402,7 @@ def _run_recipe(
         recipe.seed,
         recipe.steps,
         subject.slug,
+        bias=parameters_text(recipe.bias.parameters()) if recipe.bias else "",
     )
     old = read_record(place.directory) if place.resume else None
     if old is not None:
@@ -421,7 +440,7 @@ def _check_same(directory: Path, old: RunRecord, new: RunRecord) -> None:
     from deltaserver.textio.journal import changed
 
     before, now = asdict(old), asdict(new)
-    settings = ("models", "component", "kind", "temperatures_k", "timestep_fs", "seed")
+    settings = ("models", "component", "kind", "temperatures_k", "timestep_fs", "seed", "bias")
     for name in changed(before, now, settings):
         raise InputError(
             f"{directory}: was begun with {name} {before[name]}, not {now[name]}; resume it with "
@@ -431,8 +450,7 @@ def _check_same(directory: Path, old: RunRecord, new: RunRecord) -> None:
 
 def _sweep(request: SimulateRequest, kind: Kind, place: Place) -> None:
     """Run one run for each temperature."""
-    from deltaserver.simulate.record import make_directory
-    from deltaserver.simulate.sweep import SweepRun, read_sweep, write_sweep
+    from deltaserver.simulate.sweep import SweepRun
 
     if request.learning is not None:
         raise InputError(
@@ -444,16 +462,47 @@ def _sweep(request: SimulateRequest, kind: Kind, place: Place) -> None:
     runs = []
     for kelvin in request.temperatures_k:
         run, name = _run_request(request, kind, (kelvin,)), f"{kelvin:g}K"
-        slug = _subject(run, place.quiet).slug  # complains before anything is run
+        subject, (run,) = _biased(run, request, place.quiet)  # complains before anything is run
         # Equal noise would make runs follow one another, and their errors with them.
         run = run.absolute().with_seed(run.recipe.seed + round(kelvin))
-        runs.append(SweepRun(name, place.directory / name, run, f"{slug}.out"))
+        runs.append(SweepRun(name, place.directory / name, run, f"{subject.slug}.out"))
+    _begin_sweep(runs, request.jobs, place)
+
+
+def _windows(request: SimulateRequest, place: Place) -> None:
+    """Run one run for each window of an umbrella."""
+    from deltaserver.simulate.sweep import SweepRun
+
+    if request.learning is not None:
+        raise InputError(
+            "--on-extrapolation label: windows run apart, each would be taught another model; "
+            "teach the model first, with `deltaserver improve`"
+        )
+    run = _run_request(request, "umbrella", request.temperatures_k or (DEFAULT_K,)).absolute()
+    subject, windows = _biased(run, request, place.quiet)
+    runs = []
+    for window in windows:
+        bias = window.recipe.bias
+        assert bias is not None
+        assert bias.spring is not None
+        name = f"{bias.coordinate.name}_{bias.spring.centre_ang:g}"
+        # A window's random numbers are its own, whichever others there are.
+        window = window.with_seed(window.recipe.seed + round(1e3 * bias.spring.centre_ang))
+        runs.append(SweepRun(name, place.directory / name, window, f"{subject.slug}.out"))
+    _begin_sweep(runs, request.jobs, place)
+
+
+def _begin_sweep(runs: list[SweepRun], jobs: int, place: Place) -> None:
+    """Write down what the sweep is, and run it; resumed, others may have joined what was there."""
+    from deltaserver.simulate.record import make_directory
+    from deltaserver.simulate.sweep import read_sweep, write_sweep
+
     make_directory(place.directory)
-    if place.resume:  # with other temperatures a sweep grows
+    if place.resume:
         names = {run.name for run in runs}
         runs += [run for run in read_sweep(place.directory) or () if run.name not in names]
     write_sweep(place.directory, runs)
-    _run_sweep(runs, request.jobs, place)
+    _run_sweep(runs, jobs, place)
 
 
 def _resume_sweep(request: SimulateRequest, runs: list[SweepRun], place: Place) -> None:

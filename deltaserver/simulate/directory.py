@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from deltaserver.bias.settings import HILLS_NAME
 from deltaserver.errors import InputError
 from deltaserver.simulate.ipi.input import IpiInput
 from deltaserver.simulate.ipi.process import EXIT_FILE, IPI_LOG
@@ -20,7 +21,9 @@ FRAME_NAME = "blow_up.xyz"
 LOCK_NAME = "run.lock"
 LEARNING_NAME = "learning"  # what the run's model was taught on the way
 LOCK_PATIENCE_S = 60.0  # how long an i-PI whose daemon was killed may take to end
-OF_ONE_RUN = (LOG_NAME, IPI_LOG, RESTART_NAME, CONTINUED_INPUT, FRAME_NAME, RUN_FILE)
+OF_ONE_RUN = (
+    LOG_NAME, IPI_LOG, RESTART_NAME, CONTINUED_INPUT, FRAME_NAME, RUN_FILE, HILLS_NAME,
+)  # fmt: skip
 OURS = (*OF_ONE_RUN, INPUT_NAME, LOCK_NAME, EXIT_FILE)
 
 

@@ -14,13 +14,19 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from deltaserver.arrays import Floats
+from deltaserver.bias.settings import Bias
 from deltaserver.errors import InputError
 from deltaserver.molecules.elements import SYMBOLS
+from deltaserver.simulate.ipi import bias
 from deltaserver.simulate.ipi.plugin import PES_PATH, parameters_text
 from deltaserver.textio.species import parse_species
 
-Kind = Literal["nvt", "nve", "npt", "pimd", "remd", "mts", "ramp"]
-KINDS: tuple[Kind, ...] = ("nvt", "nve", "npt", "pimd", "remd", "mts", "ramp")
+Kind = Literal["nvt", "nve", "npt", "pimd", "remd", "mts", "ramp", "umbrella", "metad"]
+KINDS: tuple[Kind, ...] = (
+    "nvt", "nve", "npt", "pimd", "remd", "mts", "ramp", "umbrella", "metad",
+)  # fmt: skip
+BIASED: tuple[Kind, ...] = ("umbrella", "metad")  # dynamics as in nvt
+WALLED: tuple[Kind, ...] = ("nvt", *BIASED)  # may have a wall
 Thermostat = Literal["langevin", "svr", "none"]
 THERMOSTATS: tuple[Thermostat, ...] = ("langevin", "svr", "none")
 CELL_ANG = 300.0
@@ -53,6 +59,7 @@ class Recipe:
             a short run, every 5 fs in a longer one.
         checkpoint_every: steps.
         plugin: whether i-PI evaluates the model in its own process, without a socket.
+        bias: of umbrella and metad; of nvt at most a wall.
     """
 
     kind: Kind
@@ -71,6 +78,7 @@ class Recipe:
     pressure_bar: float = 1.0
     barostat_tau_fs: float = 500.0
     plugin: bool = False
+    bias: Bias | None = None
 
     def __post_init__(self) -> None:
         needed = {"remd": "two or more", "ramp": "two: start and end"}.get(self.kind, "one")
@@ -123,6 +131,11 @@ class Subject:
     cell_ang: Floats | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def species(self) -> tuple[str, ...]:
+        """Symbols of all atoms."""
+        return self.symbols or tuple(SYMBOLS[z] for z in self.numbers)
+
     def __post_init__(self) -> None:
         cell = self.cell_ang
         if cell is not None and np.abs(np.tril(cell, -1)).max() > CELL_ROUNDING_ANG:
@@ -146,10 +159,18 @@ def render(recipe: Recipe, subject: Subject, address: str = "delta") -> str:
 {_output(recipe, subject)}
   <total_steps>{recipe.steps}</total_steps>
   <prng><seed>{recipe.seed}</seed></prng>
-{_forcefields(recipe, subject, address)}
+{_forcefields(recipe, subject, address)}{_bias(recipe)}
 {_systems(recipe, subject)}
 </simulation>
 """
+
+
+def _bias(recipe: Recipe) -> str:
+    """Write the bias's force field, and what tells it of steps where it changes with them."""
+    if recipe.bias is None:
+        return ""
+    lines = ["", bias.forcefield(recipe.bias), *([bias.SMOTION] if recipe.bias.grows else [])]
+    return "\n".join(lines)
 
 
 def socket_names(kind: Kind, address: str) -> tuple[str, ...]:
@@ -196,6 +217,8 @@ def _output(recipe: Recipe, subject: Subject) -> str:
         columns.append("kinetic_cv{electronvolt}")
     if recipe.kind == "npt":
         columns += ["volume{angstrom3}", "pressure_md{bar}", "density{g/cm3}"]
+    if recipe.bias is not None:
+        columns.append("ensemble_bias{electronvolt}")
     if recipe.kind in ("remd", "ramp"):
         columns.append("ensemble_temperature{kelvin}")
     every = recipe.energies_stride
@@ -280,7 +303,7 @@ def _system(recipe: Recipe, subject: Subject, kelvin: float, prefix: str) -> str
 {_forces(recipe)}
     </forces>
     <ensemble>
-      <temperature units="kelvin">{kelvin:g}</temperature>{_pressure(recipe)}
+      <temperature units="kelvin">{kelvin:g}</temperature>{_pressure(recipe)}{_in_ensemble(recipe)}
     </ensemble>
 {_motion(recipe)}
   </system>"""
@@ -292,11 +315,14 @@ def _pressure(recipe: Recipe) -> str:
     return f'\n      <pressure units="bar">{recipe.pressure_bar:g}</pressure>'
 
 
+def _in_ensemble(recipe: Recipe) -> str:
+    return "" if recipe.bias is None else f"\n      {bias.IN_ENSEMBLE}"
+
+
 def _start(subject: Subject, n_beads: int) -> str:
     n_atoms = len(subject.numbers)
-    symbols = subject.symbols or [SYMBOLS[z] for z in subject.numbers]
-    names = ", ".join(symbols)
-    masses = ", ".join(f"{parse_species(symbol).mass_u:g}" for symbol in symbols)
+    names = ", ".join(subject.species)
+    masses = ", ".join(f"{parse_species(symbol).mass_u:g}" for symbol in subject.species)
     rows = [", ".join(f"{value:.8f}" for value in row) for row in subject.positions_ang]
     positions = ",\n        ".join(rows * n_beads)  # every bead starts there
     box = CELL_ANG * np.eye(3) if subject.cell_ang is None else np.triu(subject.cell_ang)

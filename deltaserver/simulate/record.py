@@ -48,6 +48,7 @@ class RunRecord:
         device, threads, extras, storage: what the daemon was told; see its options.
         first_missing: structures that the first evaluation sent fewer than a step does, because
             all beads began at the same place and were sent as one.
+        bias: of the recipe, as i-PI's input has it; empty where there is none.
     """
 
     models: str
@@ -70,6 +71,7 @@ class RunRecord:
     extras: str = "summary"
     storage: str = "auto"
     first_missing: int = 0
+    bias: str = ""
 
 
 def write_record(record: RunRecord, directory: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from deltaserver.bias.settings import Bias
 from deltaserver.errors import InputError
 from deltaserver.serve.settings import GuardSettings
 from deltaserver.simulate.blowup import Limits
@@ -56,8 +57,9 @@ class RunRequest:
     options: RunOptions = field(default_factory=RunOptions)
 
     def with_total_steps(self, steps: int) -> RunRequest:
-        """Return the same run with another number of steps."""
-        return replace(self, recipe=replace(self.recipe, steps=steps))
+        """Return the same run with another number of steps, those on the way to a window apart."""
+        way = self.recipe.bias.settled_at if self.recipe.bias else 0
+        return replace(self, recipe=replace(self.recipe, steps=steps + way))
 
     def with_seed(self, seed: int) -> RunRequest:
         """Return the same run with other random numbers."""
@@ -71,6 +73,8 @@ class RunRequest:
     def record(self) -> dict[str, Any]:
         """Return what :meth:`from_record` reads, fit for JSON."""
         record: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
+        bias = self.recipe.bias
+        record["recipe"]["bias"] = bias.parameters() if bias else None
         return record
 
     @staticmethod
@@ -82,9 +86,11 @@ class RunRequest:
         """
         recipe, options = record["recipe"], record["options"]
         guard = options["guard"]
+        bias = Bias.parse(recipe["bias"]) if recipe.get("bias") else None
+        kelvin = tuple(recipe["temperatures_k"])
         return RunRequest(
             models=Path(record["models"]),
-            recipe=Recipe(**{**recipe, "temperatures_k": tuple(recipe["temperatures_k"])}),
+            recipe=Recipe(**{**recipe, "temperatures_k": kelvin, "bias": bias}),
             structure=Path(record["structure"]) if record["structure"] else None,
             component=str(record["component"]),
             options=RunOptions(

@@ -16,6 +16,7 @@ import numpy as np
 
 from deltaserver.arrays import Floats
 from deltaserver.errors import InputError
+from deltaserver.simulate.ipi.bias import continue_biases
 from deltaserver.simulate.ipi.input import IpiInput, set_child
 from deltaserver.simulate.ipi.plugin import plugins
 from deltaserver.simulate.ipi.records import Reader, log_records, records_of
@@ -80,6 +81,7 @@ def continued_input(state: RestartState, ipi_input: IpiInput) -> str:
             if value is not None:
                 set_child(node, key, value)
     _continue_plugins(state, root)
+    continue_biases(state.root, root, state.path)
     return ElementTree.tostring(state.root, encoding="unicode")
 
 

@@ -41,6 +41,7 @@ from deltaserver.simulate.directory import (
     set_old_files_aside,
 )
 from deltaserver.simulate.inside import PluginTold, Watched
+from deltaserver.simulate.ipi.bias import start_at
 from deltaserver.simulate.ipi.input import IpiInput
 from deltaserver.simulate.ipi.process import Farewell, ipi_process
 from deltaserver.simulate.monitor import FirstRound, Monitor
@@ -125,7 +126,7 @@ def run(plan: RunPlan, model: ForceField, notes: list[str], quiet: bool) -> RunR
         start = Start(state, _first_seq(plan, state))
         if plan.ipi_input.has_plugin:
             plan = _told(plan, start)
-        record = _prepare(plan, start)
+        plan, record = _prepare(plan, start)
         line = None if quiet else ProgressLine()
         telemetry.configure(plan.directory / LOG_NAME, quiet=quiet, other_status=line)
         if not plan.ipi_input.has_plugin:  # which says so itself
@@ -273,14 +274,16 @@ def _first_seq(plan: RunPlan, state: RestartState | None) -> int:
     return max(0, n_steps * plan.ipi_input.structures_per_step - missing)
 
 
-def _prepare(plan: RunPlan, start: Start) -> RunRecord:
-    """Make the directory ready for i-PI, and write the record."""
+def _prepare(plan: RunPlan, start: Start) -> tuple[RunPlan, RunRecord]:
+    """Make the directory ready for i-PI, and write the record; tell a bias where it begins."""
     record = replace(plan.record, status="running", version=deltaserver.__version__)
     directory, state = plan.directory, start.state
     if state is None:
         set_old_files_aside(directory, plan.ipi_input)
         record = replace(record, restarts=(), step=0, reason=None, frame=None, first_missing=0)
+        plan = replace(plan, ipi_input=start_at(plan.ipi_input, directory, 0))
     else:
+        plan = replace(plan, ipi_input=start_at(plan.ipi_input, directory, state.step))
         text = continued_input(state, plan.ipi_input)
         cut_outputs(directory, plan.ipi_input, state.step)
         cut_log(directory / LOG_NAME, start.first_seq)
@@ -300,7 +303,7 @@ def _prepare(plan: RunPlan, start: Start) -> RunRecord:
         keep_old_input(directory, plan.ipi_input.text)
     write_whole(directory / INPUT_NAME, plan.ipi_input.text)
     link_files(directory, plan.ipi_input)
-    return record
+    return plan, record
 
 
 def _note_missing(plan: RunPlan, record: RunRecord, missing: int) -> None:

@@ -4,6 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from deltaserver.bias.coordinate import Coordinate
+from deltaserver.bias.settings import Bias
+from deltaserver.bias.terms import Spring, WellTempered
 from deltaserver.errors import InputError
 from deltaserver.serve.transport import UnixAddress
 from deltaserver.simulate.ipi.input import parse_input
@@ -15,6 +18,13 @@ WATER = Subject(
 )  # fmt: skip
 
 
+BETWEEN = Coordinate("R", ((0,), (1, 2)), ((15.999,), (1.008, 1.008)))
+BIASES = {
+    "umbrella": Bias(BETWEEN, Spring(0.7, 1.0, 0.6, 5)),
+    "metad": Bias(BETWEEN, growth=WellTempered(0.01, 0.1, 5, 8.0, 120.0)),
+}
+
+
 def subject(kind):
     """Water: in a cell where there is to be a pressure."""
     return replace(WATER, cell_ang=9.0 * np.eye(3)) if kind == "npt" else WATER
@@ -22,7 +32,7 @@ def subject(kind):
 
 def recipe(kind, **changes):
     temperatures = {"remd": (100.0, 150.0, 200.0), "ramp": (300.0, 50.0)}.get(kind, (120.0,))
-    return Recipe(kind, temperatures, **changes)
+    return Recipe(kind, temperatures, bias=BIASES.get(kind), **changes)
 
 
 def root_of(kind, **changes):

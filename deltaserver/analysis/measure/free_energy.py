@@ -118,12 +118,12 @@ def free_energy(
     if not counts.sum():
         raise DataError("no frame lies within the bins; widen their range")
     total = counts.sum(axis=0)
-    free = _minus_kt_ln(total, edges, temperature_k, kinds, jacobian)
+    free = minus_kt_ln(total, edges, temperature_k, kinds, jacobian)
     n_blocks = len(counts) if length else 0
     error = np.full_like(free, np.nan)
     if length:
         drawn = correlation.resample(counts, N_RESAMPLES, SEED)
-        error = _spread(_minus_kt_ln_rows(drawn, temperature_k))
+        error = spread_of_rows(_minus_kt_ln_rows(drawn, temperature_k))
     return Surface(
         edges=edges,
         free_energy_ev=free - np.nanmin(free),
@@ -150,7 +150,7 @@ def _memory(by_frame: Floats, kinds: tuple[str, ...]) -> Floats:
     return np.stack(columns, axis=-1)
 
 
-def _minus_kt_ln(
+def minus_kt_ln(
     counts: Floats,
     edges: tuple[Floats, ...],
     temperature_k: float,
@@ -176,7 +176,7 @@ def _minus_kt_ln_rows(density: Floats, temperature_k: float) -> Floats:
     return np.where(density > 0.0, free, np.nan)
 
 
-def _spread(rows: Floats) -> Floats:
+def spread_of_rows(rows: Floats) -> Floats:
     """Return the standard deviation of the rows that are numbers, NaN where they are few."""
     known = np.isfinite(rows)
     n = known.sum(axis=0)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from deltaserver.errors import DataError, UnitError
+from deltaserver.bias.settings import PES_NAME, Bias, split_parameters
+from deltaserver.errors import DataError, InputError, UnitError
 from deltaserver.units import from_ipi
 
 RUN_FILE = "run.json"
@@ -60,6 +61,7 @@ class Settings:
     fixed_centre: bool
     n_beads: int
     is_exchange: bool = False  # replicas swap temperatures, or the temperature is ramped
+    bias: Bias | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Run:
     reason: str = ""
     is_exchange: bool = False  # temperatures change along the trajectory
     remarks: tuple[str, ...] = ()  # on which of several outputs is read
+    bias: Bias | None = None
 
     @property
     def blew_up(self) -> bool:
@@ -196,6 +199,7 @@ def read_run(directory: Path) -> list[Run]:
                 reason=str(record.get("reason") or ""),
                 is_exchange=settings.is_exchange,
                 remarks=remarks,
+                bias=settings.bias,
             )
         )
     return runs
@@ -261,7 +265,19 @@ def read_settings(path: Path) -> Settings:
         is_exchange=any(n.get("mode") == "remd" for n in root.iter("smotion"))
         or root.find(".//t_ramp") is not None,
         n_beads=max((int(n.get("nbeads", "1")) for n in root.iter("initialize")), default=1),
+        bias=_bias(path, root),
     )
+
+
+def _bias(path: Path, root: ElementTree.Element) -> Bias | None:
+    """Return the bias of ours that acts on a run's systems."""
+    for node in root.iter("ffdirect"):
+        if Path((node.findtext("pes_path") or "").strip()).name == PES_NAME:
+            try:
+                return Bias.parse(split_parameters(node.findtext("parameters") or ""))
+            except InputError as error:
+                raise DataError(f"{path}: {error}") from None
+    return None
 
 
 def _temperatures(path: Path, root: ElementTree.Element) -> dict[str, float]:

@@ -8,7 +8,13 @@ from pathlib import Path
 
 from deltaserver.analysis.measure.definitions import SurfaceSpec
 from deltaserver.analysis.results import Analysis, RunAnalysis
-from deltaserver.analysis.show import figures, figures_contributions, figures_dynamics, tables
+from deltaserver.analysis.show import (
+    figures,
+    figures_contributions,
+    figures_dynamics,
+    profiles,
+    tables,
+)
 from deltaserver.analysis.show.figures import EnergyUnit
 from deltaserver.analysis.show.report import write_report
 from deltaserver.plots import FORMATS
@@ -52,8 +58,13 @@ def write_all(
     many = len(runs) > 1
     for found, slug in zip(runs, tables.slugs(runs), strict=True):
         tables.write_tables(found, unit, directory / "data" / (slug if many else ""), parts)
-    tables.write_summary(analysis, unit, directory / SUMMARY_NAME)
+    for profile in analysis.profiles:
+        profiles.write_tables(profile, unit, directory / "data" / profiles.slug_of(profile))
+    told = [profiles.summary_of(profile, unit) for profile in analysis.profiles]
+    tables.write_summary(analysis, unit, directory / SUMMARY_NAME, told)
     drawn = list(_figures(runs, unit, directory / "figures", parts))
+    for profile in analysis.profiles:
+        drawn += profiles.draw(profile, unit, directory / "figures")
     looked_at = [directory / SUMMARY_NAME, *(path for path, _ in drawn)]
     if report:
         path = directory / REPORT_NAME

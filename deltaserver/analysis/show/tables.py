@@ -100,7 +100,7 @@ def _values(found: RunAnalysis) -> Iterator[list[object]]:
 
 def _write_distributions(found: RunAnalysis, unit: EnergyUnit, directory: Path) -> Iterator[Path]:
     for spec, surface in found.surfaces:
-        yield _write_surface(found, spec, surface, unit, directory)
+        yield write_surface(found, spec, surface, unit, directory)
     for guest, result in found.msads.items():
         columns = [result.lag_ps]
         header = ["lag_ps"]
@@ -125,12 +125,17 @@ def _curves(result: Msad) -> dict[str, Any]:
     }
 
 
-def _write_surface(
+def energy_column(unit: EnergyUnit) -> str:
+    """Return a unit as the name of a column has it."""
+    return "".join(c if c.isalnum() else "_per_" for c in unit.name.lower())
+
+
+def write_surface(
     found: RunAnalysis, spec: SurfaceSpec, surface: Surface, unit: EnergyUnit, directory: Path
 ) -> Path:
     """Write one row a bin: the middles, F and its error; an empty bin has ``nan``."""
     names = [found.definitions.variable(name).column for name in spec.variables]
-    energy = "".join(c if c.isalnum() else "_per_" for c in unit.name.lower())
+    energy = energy_column(unit)
     centres = np.meshgrid(*surface.centres, indexing="ij")
     columns = [c.ravel() for c in centres]
     columns += [surface.free_energy_ev.ravel() / unit.ev, surface.error_ev.ravel() / unit.ev]
@@ -144,13 +149,16 @@ def _write_surface(
 # -- JSON --------------------------------------------------------------------------------------
 
 
-def write_summary(analysis: Analysis, unit: EnergyUnit, path: Path) -> dict[str, Any]:
+def write_summary(
+    analysis: Analysis, unit: EnergyUnit, path: Path, profiles: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
     """Write every number that is not a curve as JSON, and return it; NaN becomes null."""
     data = {
         "format": FORMAT,
         "version": deltaserver.__version__,
         "energy_unit": unit.name,
         "runs": [summary_of(found, unit) for found in analysis.runs],
+        "profiles": list(profiles),
         "notes": list(analysis.notes),
         "problems": list(analysis.problems),
     }
@@ -184,7 +192,7 @@ def summary_of(found: RunAnalysis, unit: EnergyUnit) -> dict[str, Any]:
         "reason": found.run.reason or None,
         "broken": found.broken and vars(found.broken),
         "variables": {v.name: _variable(found, v.name) for v in found.definitions.variables},
-        "fes": [_surface(found, spec, surface, unit) for spec, surface in found.surfaces],
+        "fes": [surface_summary(found, spec, surface, unit) for spec, surface in found.surfaces],
         "msad": {guest: msad_summary(result) for guest, result in found.msads.items()},
         "rdf": [_pair(pair) for pair in found.pairs],
         "thermo": _thermo(found),
@@ -222,9 +230,10 @@ def _variable(found: RunAnalysis, name: str) -> dict[str, Any]:
     }
 
 
-def _surface(
+def surface_summary(
     found: RunAnalysis, spec: SurfaceSpec, surface: Surface, unit: EnergyUnit
 ) -> dict[str, Any]:
+    """Return what is known of a surface beside its values."""
     lowest = np.unravel_index(np.nanargmin(surface.free_energy_ev), surface.free_energy_ev.shape)
     return {
         "variables": list(spec.variables),
@@ -350,12 +359,7 @@ def text_of(analysis: Analysis, unit: EnergyUnit) -> str:
                 f"σ = {values['std']:.4g}, {values['min']:.4g} to {values['max']:.4g}"
             )
         for surface in data["fes"]:
-            place = ", ".join(f"{value:.3g}" for value in surface["minimum_at"])
-            lines.append(
-                f"  FES({', '.join(surface['variables'])}): lowest at {place}; up to "
-                f"{surface['highest']:.2f} {unit.name}; error {number(surface['median_error'], 2)} "
-                f"(median, {surface['blocks']} blocks); {surface['empty_bins']} bins empty"
-            )
+            lines.append(surface_line(surface, unit))
         for guest, result in found.msads.items():
             fit = result.diffusion
             lines.append(
@@ -380,6 +384,16 @@ def text_of(analysis: Analysis, unit: EnergyUnit) -> str:
                 "meV/atom/ps"
             )
     return "\n".join(lines)
+
+
+def surface_line(surface: dict[str, Any], unit: EnergyUnit) -> str:
+    """Return a line on one surface."""
+    place = ", ".join(f"{value:.3g}" for value in surface["minimum_at"])
+    return (
+        f"  FES({', '.join(surface['variables'])}): lowest at {place}; up to "
+        f"{surface['highest']:.2f} {unit.name}; error {number(surface['median_error'], 2)} "
+        f"(median, {surface['blocks']} blocks); {surface['empty_bins']} bins empty"
+    )
 
 
 def _expected(std_k: float | None) -> str:

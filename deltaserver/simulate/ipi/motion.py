@@ -7,7 +7,10 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Collection
 from pathlib import Path
 
+from deltaserver.bias.settings import PES_NAME
 from deltaserver.errors import InputError
+from deltaserver.simulate.ipi.plugin import loading
+from deltaserver.simulate.ipi.template import read_list
 
 DYNAMICS = ("dynamics", "constrained_dynamics")
 # May stand beside dynamics, and change neither what is conserved nor how many structures are sent.
@@ -35,8 +38,17 @@ def is_dynamics(root: ElementTree.Element) -> bool:
 def is_conserved(root: ElementTree.Element) -> bool:
     """Tell whether i-PI's conserved quantity is one."""
     kinds = {kind for system in root.findall("system") for kind in motions(system)}
-    biased = any(node.get("mode", "").strip() in BIASED for node in root.iter("smotion"))
+    ours = {node.get("name", "").strip() for node in loading(root, PES_NAME)}
+    biased = any(
+        node.get("mode", "").strip() in BIASED and not set(_biased_by(node)) <= ours
+        for node in root.iter("smotion")
+    )
     return is_dynamics(root) and not kinds & set(NOT_CONSERVED) and not biased
+
+
+def _biased_by(node: ElementTree.Element) -> list[str]:
+    """Return the force fields whose metadynamics this is; ours tell i-PI what work they do."""
+    return read_list(node.findtext("metad/metaff")) or [""]
 
 
 def is_even(root: ElementTree.Element, served: Collection[str]) -> bool:

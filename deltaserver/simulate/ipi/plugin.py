@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import deltaserver
+from deltaserver.bias.settings import split_parameters
 from deltaserver.errors import InputError
 
 PES_PATH = Path(deltaserver.__file__).with_name("ipi_pes.py")
@@ -16,11 +17,16 @@ UNFIT = re.compile(r"[,{}\n]")  # what separates entries in i-PI's dictionaries
 
 def plugins(root: ElementTree.Element) -> list[ElementTree.Element]:
     """Return the ffdirects that load our file, wherever it is installed."""
+    return loading(root, PES_PATH.name)
+
+
+def loading(root: ElementTree.Element, name: str) -> list[ElementTree.Element]:
+    """Return the ffdirects that load a file of that name."""
     return [
         node
         for node in root.iter("ffdirect")
         if (node.findtext("pes") or "").strip() == "custom"
-        and Path((node.findtext("pes_path") or "").strip()).name == PES_PATH.name
+        and Path((node.findtext("pes_path") or "").strip()).name == name
     ]
 
 
@@ -41,9 +47,7 @@ def parameters_text(parameters: Mapping[str, object]) -> str:
 
 def read_parameters(node: ElementTree.Element) -> dict[str, str]:
     """Read the ``<parameters>`` of an ffdirect."""
-    text = (node.findtext("parameters") or "").strip().strip("{}")
-    pairs = (piece.partition(":") for piece in text.split(","))
-    return {key.strip(): value.strip() for key, _, value in pairs if key.strip()}
+    return split_parameters(node.findtext("parameters") or "")
 
 
 def write_parameters(
