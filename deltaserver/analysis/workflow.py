@@ -260,7 +260,8 @@ def _before_break(
 
 def whole_steps(series: Mapping[str, contributions.Series]) -> bool:
     """Tell whether every structure has all parts: not so where parts are served apart."""
-    return len({len(part.energy) for part in series.values()}) == 1
+    total = series[contributions.TOTAL].seq
+    return all(np.array_equal(part.seq, total) for part in series.values())
 
 
 def matching(total: contributions.Series, steps: Ints, potential_ev: Floats) -> float:

@@ -57,20 +57,28 @@ class Follower(Protocol):
 
 
 class StepLog:
-    """Numbers the structures served and reports them: file, status line, both or none."""
+    """Numbers the structures served and reports them: file, status line, both or none.
+
+    Every ``log_every``-th goes to the file, counted for each component by itself: of parts that
+    are served in turn, as in multiple time stepping, one could else be passed over for good.
+    """
 
     def __init__(self, log_every: int, status: Follower | None, first_seq: int = 0) -> None:
         self.log_every = log_every
         self.status = status
         self.n_structures = first_seq  # of a run that is continued: not 0
+        self._first_seq, self._of_component = first_seq, dict[str, int]()
         self._log = structlog.get_logger()
 
     def record(self, structures: tuple[Structure, ...], times: StepTimes, origin: Origin) -> None:
         """Report the structures of one request."""
+        count = self._of_component.get(origin.component, self._first_seq)
         for structure in structures:
-            if self.n_structures % self.log_every == 0:
+            if count % self.log_every == 0:
                 self._log.info("step", **self._fields(structure, times, origin, len(structures)))
             self.n_structures += 1
+            count += 1
+        self._of_component[origin.component] = count
         if self.status:
             self.status.update(self.n_structures, structures[-1], times)
 

@@ -267,6 +267,25 @@ def test_a_log_that_does_not_match_is_left_out(tmp_path):
     assert "no step events" in analysis.problems[0]
 
 
+def test_parts_that_are_served_in_turn_are_no_other_run_s(tmp_path):
+    """As in multiple time stepping: no line of the log has the potential, and all are kept."""
+    directory = write_run(tmp_path / "r", moving(100), range(100))
+    potential = np.linspace(-7000.0, -6999.0, 100)
+    write_properties(directory / "run.out", range(100), potential, potential, potential)
+    part = {"energy_ev": -1.0, "force_rms_ev_per_ang": 0.1}
+    lines = [
+        {"event": "step", "seq": k, "energy_ev": -1.0}
+        | ({"fragments": {}, "binding": part} if k % 2 else {"fragments": {"one": part}})
+        for k in range(40)
+    ]
+    (directory / "deltaserver.jsonl").write_text("".join(json.dumps(d) + "\n" for d in lines))
+    analysis, _ = analysed([directory], ("contributions",))
+    assert not analysis.problems
+    assert {name: len(part.seq) for name, part in analysis.runs[0].contributions.items()} == {
+        "total": 40, "one": 20, "binding": 20,
+    }  # fmt: skip
+
+
 def test_matching_allows_for_strides_restarts_and_i_pis_electronvolt():
     energy = -7377.0 + np.random.default_rng(4).normal(size=500)
     total = Series(np.arange(500), *[energy] * 4)

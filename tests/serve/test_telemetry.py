@@ -71,6 +71,20 @@ def test_every_so_many_structures_are_logged_but_all_are_counted(every, logged):
     assert log.n_structures == 7
 
 
+def test_parts_served_in_turn_are_all_logged():
+    """Three fragments' structures to one of the binding: every tenth of all is always fragments."""
+    log = StepLog(10, None)
+    origins = {name: Origin(f"unix:/tmp/{name}", name) for name in ("fragments", "binding")}
+    with structlog.testing.capture_logs() as events:
+        for _ in range(20):
+            for name in ("fragments", "fragments", "fragments", "binding"):
+                log.record((structure(),), TIMES, origins[name])
+    logged = [event["component"] for event in events]
+    assert {name: logged.count(name) for name in origins} == {"fragments": 6, "binding": 2}
+    seqs = [event["seq"] for event in events]
+    assert seqs == sorted(set(seqs))
+
+
 def test_the_log_file_holds_json_lines(tmp_path):
     path = tmp_path / "run.jsonl"
     path.write_text('{"event": "earlier"}\n')
