@@ -128,15 +128,17 @@ def fit_prior(
         raise DataError(f"{frames.name}: no frames to fit a prior to")
     gaps = shortest_distances(frames.select(points))
     near, far = points[gaps <= FAR_ANG], points[gaps > FAR_ANG]
-    points = np.concatenate([_thinned(some, most) for some in (near, far)])
+    near, far = (_thinned(some, most) for some in (near, far))
+    weight = np.repeat([1.0, FAR_WEIGHT], [len(near), len(far)])
+    points = np.concatenate([near, far])
     if asymptote == "zero":
-        return _Fit(frames, points, classes).solve()
+        return _Fit(frames, points, weight, classes).solve()
     if len(frames.fragments) != 2:
         raise DataError(
             f"{frames.name}: an asymptote is fitted between two fragments; "
             f"here are {len(frames.fragments)}"
         )
-    fits = [_Fit(frames, points, classes, (q, -q)) for q in PASSED_OVER]
+    fits = [_Fit(frames, points, weight, classes, (q, -q)) for q in PASSED_OVER]
     return min((fit.solve() for fit in fits), key=fits[0].error)
 
 
@@ -194,6 +196,7 @@ class _Fit:
     Args:
         frames: labelled.
         points: which of them count.
+        weight: how much each of these counts.
         grouped: classes of equivalent atoms.
         passed: charge that has passed to every fragment, and there is E_∞; None: neither.
     """
@@ -202,6 +205,7 @@ class _Fit:
         self,
         frames: LabelledFrames,
         points: Ints,
+        weight: Floats,
         grouped: Classes,
         passed: tuple[float, ...] | None = None,
     ) -> None:
@@ -211,8 +215,7 @@ class _Fit:
         stated = [fragment.charge for fragment in frames.fragments]
         self.charge = np.add(stated, 0.0 if passed is None else passed)
         self.positions = frames.positions[points]
-        far = shortest_distances(frames.select(points)) > FAR_ANG
-        self.weight = np.where(far, FAR_WEIGHT, 1.0)  # of each frame
+        self.weight = weight
         self.y = self._rows(frames.binding_energy[points], frames.binding_forces[points])
         self.fragment = owner_of([one.atoms for one in frames.fragments])
         self.home = [int(self.fragment[one.atoms[0]]) for one in classes]

@@ -61,6 +61,19 @@ def quadratic_form(
 
 
 @partial(compiled, allocates=False)
+def _change_basis(rows: Floats, shift: int, kinds: Ints, matrices: Floats, changed: Floats) -> None:
+    """Multiply the part of rows from ``shift`` on, orbit by orbit, with its kind's matrix."""
+    for k in range(len(kinds)):
+        start, points, orbits, place = kinds[k]
+        for orbit in range(orbits):
+            here = (shift + start + orbit * points) * LANES
+            products(
+                points, rows, here, LANES, HALF, matrices, place, points, points,
+                changed, here, LANES, HALF,
+            )  # fmt: skip
+
+
+@partial(compiled, allocates=False)
 def _turn(values: Floats, basis: Basis, first: Floats, second: Floats, turned: Floats) -> None:
     """Fill turned (n · 16,) with rows in the new basis of values (≤ 16, n)."""
     order, kinds, _, transposed, gather = basis
@@ -74,14 +87,7 @@ def _turn(values: Floats, basis: Basis, first: Floats, second: Floats, turned: F
             else:
                 for t in range(size):
                     first[(shift + t) * LANES + lane] = 0.0
-        for k in range(len(kinds)):
-            start, points, orbits, place = kinds[k]
-            for orbit in range(orbits):
-                here = (shift + start + orbit * points) * LANES
-                products(
-                    points, first, here, LANES, HALF, transposed, place, points, points,
-                    second, here, LANES, HALF,
-                )  # fmt: skip
+        _change_basis(first, shift, kinds, transposed, second)
     for row in range(len(gather)):
         for lane in range(LANES):
             turned[row * LANES + lane] = second[gather[row] * LANES + lane]
@@ -97,14 +103,7 @@ def _turn_back(turned: Floats, basis: Basis, first: Floats, second: Floats, valu
             first[gather[row] * LANES + lane] = turned[row * LANES + lane]
     for part in range(values.shape[1] // size):
         shift = part * size
-        for k in range(len(kinds)):
-            start, points, orbits, place = kinds[k]
-            for orbit in range(orbits):
-                here = (shift + start + orbit * points) * LANES
-                products(
-                    points, first, here, LANES, HALF, straight, place, points, points,
-                    second, here, LANES, HALF,
-                )  # fmt: skip
+        _change_basis(first, shift, kinds, straight, second)
         for lane in range(len(values)):
             for t in range(size):
                 values[lane, shift + order[t]] = second[(shift + t) * LANES + lane]
