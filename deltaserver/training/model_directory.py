@@ -187,10 +187,9 @@ def _job(
     validation = np.flatnonzero(np.isin(data.frame, split.valid))
     warm = _warm_start(plan, component, data)
     weights: tuple[FragmentBlocks | None, ...] = (None,)
-    if component.name == BINDING or component.name == plan.component == FULL:  # else the baseline
-        expands = plan.linear == "distances" or (
-            plan.linear == PRODUCTS and component.name == BINDING
-        )
+    baseline = component.name == FULL != plan.component  # sGDML's own, to compare with
+    if component.name in (BINDING, FULL) and not baseline:
+        expands = plan.linear != "none" and component.name == BINDING
         weights = _weights(frames, plan.intra_weights, native=not expands)
 
     def symmetry(points: Ints) -> Symmetry:
@@ -222,7 +221,7 @@ def _job(
     fit: LinearFit | None = None
     if not kernel:
         fit = product_fit(frames, available, data, entries, valid, found.perms, plan.cap)
-    elif plan.linear == "distances":
+    elif plan.linear == "distances" and not baseline:
         limit = plan.prior == "pairs-limit"
         fit = linear_fit(frames, available, component, data, entries, valid, plan.cap, limit=limit)
     request = TrainingRequest(

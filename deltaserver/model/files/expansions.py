@@ -21,6 +21,7 @@ VALENCE_KEYS = (
     "valence_pairs", "valence_mean", "valence_width", "valence_powers", "valence_couplings",
     "valence_products", "valence_triples", "valence_cubic",
 )  # fmt: skip
+SPRINGS = "valence_springs"  # of a file made before there were any: none
 SITE_KEYS = (
     "site_members", "site_starts", "site_kinds", "site_decays", "site_powers",
     "site_coefficients",
@@ -32,7 +33,7 @@ EMBEDDING_KEYS = (
 PRODUCT_KEYS = (
     "product_perms", "product_decays", "product_mean", "product_quadratic", "product_coupling",
 )  # fmt: skip
-LINEAR_KEYS = (*VALENCE_KEYS, *SITE_KEYS, *EMBEDDING_KEYS, *PRODUCT_KEYS)
+LINEAR_KEYS = (*VALENCE_KEYS, SPRINGS, *SITE_KEYS, *EMBEDDING_KEYS, *PRODUCT_KEYS)
 MAX_PRODUCT_ATOMS = 40  # 780 distances, whose pairs have matrices of some ten megabytes
 MAX_DECAYS = 8
 MAX_DENSITIES = 100  # of an atom
@@ -71,7 +72,13 @@ def parse_valence(arrays: Mapping[str, Any], n_atoms: int, source: str) -> Valen
     _check_range(source, "valence_triples", triples, n)
     cubic = floats(arrays, "valence_cubic", source)
     expect_shape(source, "valence_cubic", cubic, (len(triples),))
-    return Valence(pairs, mean, width, powers, couplings, products, triples, cubic, n_atoms)
+    springs = floats(arrays, SPRINGS, source) if SPRINGS in arrays else np.zeros(n)
+    expect_shape(source, SPRINGS, springs, (n,))
+    if (springs < 0.0).any():
+        raise ModelFileError(f"{source}: valence_springs holds one that is negative")
+    return Valence(
+        pairs, mean, width, powers, couplings, products, triples, cubic, springs, n_atoms
+    )
 
 
 def parse_between(arrays: Mapping[str, Any], fragment: Ints, source: str) -> Expansion | None:

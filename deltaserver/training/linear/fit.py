@@ -1,4 +1,4 @@
-"""Which linear expansion a component gets: distances of a molecule, sites between fragments."""
+"""Which linear expansion a component gets: distances within molecules, sites between fragments."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from deltaserver.model.linear.expansion import Expansion
 from deltaserver.model.linear.radials import Radials
 from deltaserver.training.components import (
     BINDING,
+    FULL,
     Component,
     LabelledSet,
     fragment_graph,
@@ -33,6 +34,7 @@ from deltaserver.training.linear.topology import (
 )
 from deltaserver.training.linear.valence_fit import ValenceFit
 from deltaserver.training.matrix.assembly import Progress
+from deltaserver.training.symmetry_modes import product_of_fragments
 
 Ints = NDArray[np.int64]
 
@@ -59,7 +61,9 @@ def linear_fit(
     frames: LabelledFrames, available: Sequence[Component], component: Component,
     data: LabelledSet, train: Ints, valid: Ints, cap: int, *, limit: bool = False,
 ) -> LinearFit | None:  # fmt: skip
-    """Return the problem of a component; None where it has none (full, a lone atom).
+    """Return the problem of a component; None where it has none (a lone atom, nothing but such).
+
+    A fragment's is of its own distances, the full model's of those within every fragment.
 
     Args:
         frames: of the dataset.
@@ -78,11 +82,17 @@ def linear_fit(
         terms = EmbeddingTerms.of(frames.numbers, fragments, some)
         far = LimitTerms.of(fragments, some) if limit else None
         return SiteFit(data, train, valid, sites, terms, limit=far)
-    if not component.is_fragment or component.is_lone_atom:
+    if component.name == FULL:
+        graph = _whole_graph(frames)
+        perms = product_of_fragments(frames, tuple(available), cap).perms
+    elif not component.is_lone_atom:
+        first = frames.fragments[component.members[0]]
+        graph, perms = fragment_graph(frames, first), fragment_symmetry(frames, first, cap).perms
+    else:
         return None
-    first = frames.fragments[component.members[0]]
-    perms = fragment_symmetry(frames, first, cap).perms
-    return ValenceFit(data, train, valid, fragment_graph(frames, first), perms)
+    if not graph.number_of_edges():
+        return None
+    return ValenceFit(data, train, valid, graph, perms, energies=component.name != FULL)
 
 
 def product_fit(
@@ -110,6 +120,18 @@ def product_fit(
     sites = sites_of(fragments, len(frames.numbers))
     # Every orientation of small molecules is among the frames: nothing need be asked of others.
     return SiteFit(data, train, valid, sites, products=terms, radials=RADIALS, n_contacts=0)
+
+
+def _whole_graph(frames: LabelledFrames) -> Any:
+    """Return the bonded graphs (networkx) of all fragments as one, with the complex's atoms."""
+    import networkx
+
+    graph = networkx.Graph()
+    graph.add_nodes_from(range(len(frames.numbers)))
+    for fragment in frames.fragments:
+        own = fragment_graph(frames, fragment) if len(fragment.atoms) > 1 else networkx.Graph()
+        graph.add_edges_from((fragment.atoms[i], fragment.atoms[j]) for i, j in own.edges)
+    return graph
 
 
 def _fragments(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 class LeastSquares:
@@ -64,3 +65,16 @@ class LeastSquares:
         result = np.zeros(len(self._aim))
         result[:n] = cho_solve(factor, self._aim[:n] / norms) / norms
         return result
+
+    def solve_non_negative(self, columns: Ints, ridge: float = 1e-9) -> Floats:
+        """Return c ≥ 0 of some columns alone, shape (len(columns),); ``ridge`` as of ``solve``."""
+        from scipy.linalg import cholesky, solve_triangular
+        from scipy.optimize import nnls
+
+        low, high = np.sort(np.broadcast_arrays(columns, columns[:, None]), axis=0)
+        norms = np.where(self.norms > 0.0, self.norms, 1.0)[columns]
+        gram = self._gram[high, low] / norms / norms[:, None]
+        root = cholesky(gram + ridge * np.eye(len(columns)))  # gram = rootᵀ root
+        aim = solve_triangular(root, self._aim[columns] / norms, trans="T")
+        found: Floats = nnls(root, aim)[0] / norms
+        return found

@@ -78,7 +78,8 @@ class LimitTerms:
         powers = np.ascontiguousarray(c.reshape(POWERS, -1)[:, self.of_pair].T)
         return Valence(
             self.pairs, self.mean, self.width, powers, none, np.zeros(0),
-            np.zeros((0, 3), dtype=np.int64), np.zeros(0), self.n_atoms,
+            np.zeros((0, 3), dtype=np.int64), np.zeros(0), np.zeros(len(self.pairs)),
+            self.n_atoms,
         )  # fmt: skip
 
     def rows(self, x: Floats) -> tuple[Floats, Floats]:

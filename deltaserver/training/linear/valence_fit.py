@@ -45,6 +45,8 @@ class ValenceFit:
         valid: entries that decide.
         graph: bonded graph of the molecule (networkx).
         perms: its symmetries, shape (S, N).
+        energies: whether energies are fitted too. Those of several molecules hold their binding,
+            of which no distance within a molecule knows: forces alone then.
     """
 
     data: LabelledSet
@@ -52,6 +54,7 @@ class ValenceFit:
     valid: Ints
     graph: Any
     perms: Ints
+    energies: bool = True
 
     def solve(self, progress: Progress = quiet) -> Valence:
         """Return the expansion that predicts the validation forces best."""
@@ -64,11 +67,12 @@ class ValenceFit:
             energies.append(energy)
             progress("fitting distances", 0.9 * (start + len(some)) / len(frames))
         energy, label = np.concatenate(energies), self.data.energy[frames] / KCAL_PER_MOL_EV
-        # The constant is free: only differences of energies count.
-        problem.add(ENERGY_WEIGHT * (energy - energy.mean(axis=0)),
-                    ENERGY_WEIGHT * (label - label.mean()))  # fmt: skip
+        if self.energies:  # the constant is free: only differences count
+            problem.add(ENERGY_WEIGHT * (energy - energy.mean(axis=0)),
+                        ENERGY_WEIGHT * (label - label.mean()))  # fmt: skip
+        springs = self._springs(problem)
         candidates = [
-            self._expansion(problem.solve(ridge, n))
+            self._expansion(problem.solve(ridge, n), springs)
             for n in self._prefixes for ridge in RIDGES
         ]  # fmt: skip
         return min(candidates, key=self._error) if len(self.valid) else candidates[-1]
@@ -128,7 +132,7 @@ class ValenceFit:
         """Return energies (B, n_columns) and forces (B·3N, n_columns) of unit coefficients."""
         found, (mean, spread) = self._distances, self._scale
         d, r = distances(x, *found.pairs.T)
-        z, bent = held((r - mean) / spread)
+        z, bent = held((r - mean) / spread)  # the springs beyond are no columns
         pulls = -(bent / (spread * r))[..., None] * d  # [B, P, 3]
         energy = np.zeros((len(x), self._n_columns))
         rows = np.zeros((len(x), *x.shape[1:], self._n_columns))
@@ -155,14 +159,21 @@ class ValenceFit:
         column = [own.ravel(), of_coupling, of_coupling, of_triple, of_triple, of_triple]
         return csr_matrix((value, (np.concatenate(row), np.concatenate(column))), (n, len(energy)))
 
-    def _expansion(self, c: Floats) -> Valence:
+    def _springs(self, problem: LeastSquares) -> Floats:
+        """Return κ of every distance (P,): the best springs between atoms, and nothing else."""
+        squares = np.arange(1, self._prefixes[0], POWERS)  # the columns of z², whose c is κ/2
+        of_class = 2.0 * problem.solve_non_negative(squares)
+        of_pair: Floats = of_class[self._distances.of_pair]
+        return of_pair
+
+    def _expansion(self, c: Floats, springs: Floats) -> Valence:
         (couplings, of_coupling), (triples, of_triple) = self._products
         second, third = c[of_coupling] != 0.0, c[of_triple] != 0.0
         return Valence(
             self._distances.pairs, *self._scale,
             c[: self._prefixes[0]].reshape(-1, POWERS)[self._distances.of_pair],
             couplings[second], c[of_coupling][second], triples[third], c[of_triple][third],
-            len(self.data.numbers),
+            springs, len(self.data.numbers),
         )  # fmt: skip
 
     def _error(self, expansion: Valence) -> float:

@@ -43,7 +43,8 @@ def valence(compiled: bool = jit.AVAILABLE) -> Valence:
     triples = np.array([[1, 0, 0], [2, 1, 0], [2, 2, 1]])
     return Valence(
         pairs, np.array([1.0, 1.0, 1.4]), np.array([0.05, 0.07, 0.1]), rng.normal(size=(3, 4)),
-        couplings, rng.normal(size=3), triples, rng.normal(size=3), N, compiled,
+        couplings, rng.normal(size=3), triples, rng.normal(size=3), rng.uniform(0.5, 1.0, 3), N,
+        compiled,
     )  # fmt: skip
 
 
@@ -226,9 +227,31 @@ def test_beyond_its_limit_a_distance_is_held():
     assert value[3] == pytest.approx(-LIMIT - np.tanh(0.5))
     assert value[4] == pytest.approx(LIMIT + 1.0)
     assert bent[-1] == pytest.approx(0.0, abs=1e-12)
-    far = valence().evaluate(np.array([1.0, 30.0, 60.0])[:, None, None] * positions(1))
-    assert np.abs(far[0][2] - far[0][1]) < 1e-9 * abs(far[0][1])  # flat
-    assert np.abs(far[1][2]).max() < 1e-9
+    far = np.array([1.0, 30.0, 60.0])[:, None, None] * positions(1)
+    free = replace(valence(), springs=np.zeros(3)).evaluate(far)
+    assert np.abs(free[0][2] - free[0][1]) < 1e-9 * abs(free[0][1])  # flat
+    assert np.abs(free[1][2]).max() < 1e-9
+
+
+def test_beyond_its_limit_springs_pull_a_distance_back():
+    made = valence()
+    loose = replace(made, springs=np.zeros(3))
+    x = positions(1)
+    for one, other in zip(made.evaluate(x), loose.evaluate(x), strict=True):
+        np.testing.assert_array_equal(one, other)  # within, springs say nothing
+    x[0, 1] += (made.mean[0] + 20 * made.width[0] - 1.0) * np.array([1.0, 0.0, 0.0])
+    energy, forces, _ = (a - b for a, b in zip(made.evaluate(x), loose.evaluate(x), strict=True))
+    i, j = made.pairs.T
+    z = (np.linalg.norm(x[0, i] - x[0, j], axis=1) - made.mean) / made.width
+    beyond = np.abs(z) > LIMIT
+    assert beyond.any()
+    expected = (0.5 * made.springs * (z**2 - held(z)[0] ** 2))[beyond].sum()
+    assert energy[0] == pytest.approx(expected, rel=1e-9)
+    assert forces[0, 1, 0] < 0.0  # back
+    # All of it is still one function's.
+    whole = made.evaluate(x)[1]
+    scale = np.abs(whole).max()
+    np.testing.assert_allclose(whole[0], slope(made, x[0]), rtol=0, atol=1e-5 * scale)
 
 
 def arrays(linear: Expansion) -> dict[str, object]:
@@ -254,12 +277,21 @@ def test_what_a_file_holds_is_what_was_written(make):
     np.testing.assert_allclose(one.forces, other.forces, rtol=0, atol=1e-10)
 
 
+def test_a_file_of_before_there_were_springs_has_none():
+    old = {key: value for key, value in arrays(valence()).items() if key != "valence_springs"}
+    linear = parse_parameters(old, "test").linear
+    assert isinstance(linear, Valence)
+    assert not linear.springs.any()
+
+
 N_CLASSES = products().coupling.shape[1]
 UNEQUAL = np.arange(4.0 * N_CLASSES).reshape(2, 2, N_CLASSES)
 WRONG = [
     (valence, {"valence_pairs": [[1, 0], [2, 0], [6, 1]]}, "counts to 6; expected 0 to 5"),
     (valence, {"valence_pairs": [[1, 0], [2, 0], [1, 1]]}, "distance to itself"),
     (valence, {"valence_width": [1.0, 0.0, 1.0]}, "not positive"),
+    (valence, {"valence_springs": [1.0, -1.0, 1.0]}, "negative"),
+    (valence, {"valence_springs": [1.0]}, "expected \\(3,\\)"),
     (valence, {"valence_triples": [[0, 1, 3]], "valence_cubic": [1.0]}, "valence_triples counts"),
     (valence, {"valence_cubic": [1.0]}, "expected \\(3,\\)"),
     (valence, {"valence_mean": None}, "lacks valence_mean"),

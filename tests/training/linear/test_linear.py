@@ -11,6 +11,7 @@ import pytest
 from deltaserver import CompositeModel
 from deltaserver.errors import InputError
 from deltaserver.model.files.parameters import read_parameters
+from deltaserver.model.sgdml import SGDMLModel
 from deltaserver.training.components import components, fragment_graph, labelled_set
 from deltaserver.training.linear import product_terms
 from deltaserver.training.linear.contacts import GAPS_ANG, contacts
@@ -124,6 +125,22 @@ def test_springs_are_found():
     assert np.ptp(left) < 1e-4
 
 
+def test_bonds_hold_beyond_all_frames():
+    """Springs beyond the polynomial are those of the labels, and pull back."""
+    fit, data = of_water()
+    found = fit.solve()
+    assert (found.springs >= 0.0).all()
+    bonds = found.mean < 1.2  # O–H, not H–H
+    assert (found.springs[bonds] > 0.0).all()
+    x = data.positions[:1].copy()
+    h, o = found.pairs[bonds][0]
+    x[0, h] += (x[0, h] - x[0, o]) * 1.5
+    pull = found.evaluate(x)[1][0]
+    out = x[0, h] - x[0, o]
+    assert pull[h] @ out < 0.0
+    assert pull[o] @ out > 0.0
+
+
 def test_equivalent_atoms_are_treated_alike():
     fit, data = of_water()
     expansion = fit.solve()
@@ -223,6 +240,46 @@ def test_a_lone_atom_is_a_site_and_has_no_expansion_of_its_own():
     lone = labelled_set(frames, available[1])
     nothing = np.arange(5)
     assert linear_fit(frames, available, available[1], lone, nothing, nothing, 100) is None
+
+
+def test_a_full_model_has_the_distances_within_all_its_molecules():
+    frames = water_dimer(80)
+    available = components(frames)
+    full = available[-1]
+    data, train, valid = labelled_set(frames, full), np.arange(60), np.arange(60, 80)
+    fit = linear_fit(frames, available, full, data, train, valid, 100)
+    assert isinstance(fit, ValenceFit)
+    owner = np.repeat([0, 1], 3)
+    assert len(fit._distances.pairs) == 6
+    assert (np.diff(owner[fit._distances.pairs]) == 0).all()
+    assert fit._distances.of_pair.max() + 1 == 2  # O–H and H–H, of both waters
+    # Its molecules do not feel each other: twice one water's, which the fit of both has found.
+    expansion, far = fit.solve(), data.positions[60:].copy()
+    far[:, 3:] += 50.0
+    energy, forces, _ = expansion.evaluate(data.positions[60:])
+    moved = expansion.evaluate(far)
+    # Atoms at 50 Å are known to as many digits fewer.
+    np.testing.assert_allclose(moved[0], energy, rtol=0, atol=1e-9 * np.abs(energy).max())
+    np.testing.assert_allclose(moved[1], forces, rtol=0, atol=1e-9 * np.abs(forces).max())
+    left = data.forces[60:] / KCAL_PER_MOL_EV - forces
+    without = data.binding_forces if hasattr(data, "binding_forces") else frames.binding_forces
+    bound = np.abs(without[60:]).mean() / KCAL_PER_MOL_EV
+    assert np.abs(left).mean() < 2 * bound
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.5])
+def test_a_full_model_on_an_expansion_is_better_and_is_read_back(tmp_path, weight):
+    frames = water_dimer(100)
+    plan = replace(PLAN, component="full", prior="none", intra_weights=(weight,))
+    found = train_directory(frames, plan, tmp_path / "expanded")["full"]
+    plain = train_directory(frames, replace(plan, linear="none"), tmp_path / "plain")["full"]
+    assert read_parameters(tmp_path / "expanded" / "full.npz").linear is not None
+    key = "valid_force_mae_kcal_mol_ang"
+    assert found[key] < 0.5 * plain[key]
+    model = SGDMLModel.load(tmp_path / "expanded" / "full.npz")
+    forces = model.evaluate(frames.positions[90:]).forces
+    error = np.abs(forces - frames.forces[90:]).mean() / KCAL_PER_MOL_EV
+    assert error < 0.5 * plain[key]
 
 
 PLAN = TrainingPlan(
