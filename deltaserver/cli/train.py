@@ -91,8 +91,9 @@ def _weights(_context: click.Context, _option: click.Parameter, text: str) -> tu
     show_default=True,
     help="distances fits a linear expansion first, to all training "
     "frames: of a fragment's bonds, angles and torsions (of full, where it is trained alone, "
-    "those of all fragments), of pairs of sites between fragments; the kernel learns what is left. products, for small molecules: the binding "
-    "is sites and products of two distances, without a kernel, much the fastest.",
+    "those of all fragments), of pairs of sites between fragments; the kernel learns what is "
+    "left. products, for small molecules: the binding is sites and products of two distances, "
+    "without a kernel, much the fastest.",
 )
 @click.option(
     "--symmetry",
