@@ -95,7 +95,7 @@ class TriplePrior:
         if self.compiled:
             joined = np.concatenate(x, axis=1)
             n = len(joined)
-            energy, forces, virial = np.empty(n), np.zeros(joined.shape), np.empty((n, 3, 3))
+            energy, forces, virial = np.empty(n), np.empty(joined.shape), np.empty((n, 3, 3))
             loops.load("molecules").add_triples(
                 joined, self.table, self.radius**3, energy, forces, virial
             )
