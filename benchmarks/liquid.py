@@ -26,11 +26,13 @@ from ase.optimize import FIRE
 from deltaserver.analysis.measure.thermo import drift_of
 from deltaserver.analysis.read.properties import read_properties
 from deltaserver.ase import DeltaCalculator
+from deltaserver.model.many.neighbours import find_neighbours
 
 SIDE = 4  # molecules along an edge
 SPARSE, DENSE = 6.8, 21.18 / SIDE  # Å of the edge for each
 SHRINK, RELAX = 0.985, 12  # the edge by so much, then so many steps downhill
 SKIP_PS = 0.1
+ENDS = {10.0: "triples", 12.0: "pairs"}  # Å
 MODEL = Path("models/benzenes")
 
 
@@ -124,6 +126,24 @@ def tell_drift(directory: Path) -> None:
         )
 
 
+def tell_crossings(directory: Path, model: Path) -> None:
+    """Print how often pairs went through the ends of what binds two and three."""
+    edge = read(model / "structure.xyz").cell.array.T
+    frames = read(sorted(directory.glob("*pos*.xyz"))[-1], index=":", format="xyz")
+    for end, what in ENDS.items():
+        inside = []
+        for frame in frames:
+            centres = frame.positions.reshape(-1, 12, 3).mean(axis=1)
+            near = find_neighbours(centres, end, edge)
+            images = np.rint(near.shift / edge[0, 0]).astype(int)
+            inside.append(set(zip(near.i, near.j, map(tuple, images), strict=True)))
+        crossed = sum(len(one ^ other) for one, other in itertools.pairwise(inside))
+        print(
+            f"{end:g} Å, where {what} end: {np.mean([len(some) for some in inside]):.0f} pairs "
+            f"within, {crossed} crossings seen in {len(frames)} frames"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path)
@@ -142,6 +162,7 @@ def main() -> None:
         "--timestep", asked.timestep, "--structure", start,
     )  # fmt: skip
     tell_drift(free)
+    tell_crossings(free, model)
 
 
 if __name__ == "__main__":
