@@ -17,6 +17,7 @@ vibrations [Yang et al., Science 345, 640 (2014), DOI 10.1126/science.1254419].
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import shutil
 import tempfile
@@ -32,6 +33,7 @@ import yaml
 from ase.filters import FrechetCellFilter
 from ase.io import read
 from ase.optimize import BFGS
+from ase.units import GPa
 
 from deltaserver.ase import DeltaCalculator
 from deltaserver.datasets import calculators
@@ -128,13 +130,9 @@ def groups_of(atoms: ase.Atoms, model: force_field.ForceField) -> tuple[list[Gro
         alike(pairs, np.stack([x[i], x[j] + shift]), float(distance), 1.0 / len(x))
     triples: list[Group] = []
     found = find_triples(near, TRIPLES)
-    for members, shifts, weight in zip(
-        np.transpose(found.members),
-        np.transpose(found.shifts, (1, 0, 2)),
-        found.weight,
-        strict=True,
-    ):
-        three = x[members] + shifts[:, None]
+    members, shifts = np.transpose(found.members), np.transpose(found.shifts, (1, 0, 2))
+    for own, shift, weight in zip(members, shifts, found.weight, strict=True):
+        three = x[own] + shift[:, None]
         middle = three.mean(axis=1)
         longest = np.linalg.norm(middle - np.roll(middle, 1, axis=0), axis=1).max()
         alike(triples, three, float(longest), float(weight) / len(x))
@@ -225,53 +223,67 @@ def gfn2() -> Label:
 
 
 def main() -> None:
-    model_path, label = arguments().model, gfn2()
-    atoms = read(model_path / "structure.xyz")
-    atoms.calc = DeltaCalculator(model_path)
-    model = atoms.calc.model
-    n = len(model.molecules)
+    path, label = arguments().model, gfn2()
+    atoms = read(path / "structure.xyz")
+    atoms.calc = DeltaCalculator(path)
     relax(atoms)
-    alone, alone_gfn2 = molecule_energy(model_path, label)
+    alone = molecule_energy(path, label)
     tell_cell("relaxed with the model", atoms.cell.lengths())
     tell_cell("measured, 138 K", MEASURED_CELL)
-    ours = (atoms.get_potential_energy() / n - alone) / KJ_PER_MOL_EV
-    print(f"lattice energy, model: {ours:.2f} kJ/mol; measured: {MEASURED_ENERGY}")
+    own = tell_lattice_energy(atoms, alone[0])
+    slopes = tell_expansion(atoms, path, label, (alone[1], own))
+    stiff = constants(atoms)
+    print("elastic constants, GPa:", np.array2string(stiff / atoms.get_volume() / GPa, precision=1))
+    step = -np.linalg.solve(stiff, len(atoms) // N * (slopes[0] - slopes[1]))
+    tell_cell("GFN2-xTB, by one step of Newton", atoms.cell.lengths() * (1.0 + step))
+
+
+def tell_lattice_energy(atoms: ase.Atoms, alone: float) -> float:
+    """Print the model's, of a relaxed crystal; return what a molecule is bent by, kJ/mol."""
+    n, model = len(atoms) // N, atoms.calc.model
+    energy = float(atoms.get_potential_energy())
+    print(f"lattice energy, model: {(energy / n - alone) / KJ_PER_MOL_EV:.2f} kJ/mol")
+    print(f"  measured: {MEASURED_ENERGY} kJ/mol")
+    parts = {k: float(v.energy) / n / KJ_PER_MOL_EV for k, v in atoms.calc.contributions.items()}
+    parts[model.own_names[0]] -= alone / KJ_PER_MOL_EV
+    print("  of it", ", ".join(f"{name} {value:+.2f}" for name, value in parts.items()))
     held = atoms.copy()
     held.calc = DeltaCalculator(model)
     held.set_cell(MEASURED_CELL, scale_atoms=True)
     relax(held, cell=False)
-    above = (held.get_potential_energy() - atoms.get_potential_energy()) / n / KJ_PER_MOL_EV
-    print(f"  in the measured cell {above:+.2f} kJ/mol")
-    parts = {k: float(v.energy) / n / KJ_PER_MOL_EV for k, v in atoms.calc.contributions.items()}
-    parts[model.own_names[0]] -= alone / KJ_PER_MOL_EV
-    print("  of it", ", ".join(f"{name} {value:+.2f}" for name, value in parts.items()))
-    bent = label(model.species[0].whole(atoms.positions, atoms.cell.array.T)[0])[0] - alone_gfn2
+    above = (held.get_potential_energy() - energy) / n / KJ_PER_MOL_EV
+    print(f"  in the measured cell {above:+.2f} kJ/mol", flush=True)
+    return parts[model.own_names[0]]
 
+
+def tell_expansion(
+    atoms: ase.Atoms, path: Path, label: Label, known: tuple[float, float]
+) -> np.ndarray:
+    """Print what pairs and triples give, by GFN2-xTB and by the model; return both's slopes.
+
+    ``known`` is GFN2-xTB's energy of a relaxed molecule, eV, and what the model says that one is
+    bent by in the crystal, kJ/mol.
+    """
+    model, n = atoms.calc.model, len(atoms) // N
     pairs, triples = groups_of(atoms, model)
     with tempfile.TemporaryDirectory() as folder:
-        two, three = (
-            force_field.load(cluster(model_path, k, Path(folder)), threads=1) for k in (2, 3)
-        )
+        two, three = (force_field.load(cluster(path, k, Path(folder)), threads=1) for k in (2, 3))
         table, slopes = compared([*pairs, *triples], label, (two, three))
     tell_shells(table)
-    found = np.zeros((2, 3))
-    for k, size in enumerate((2, 3)):
-        some = table[table[:, 0] == size]
-        found[:, k] = some[:, 2] @ some[:, 3:] / KJ_PER_MOL_EV
-    found[:, 2] = bent / KJ_PER_MOL_EV, parts[model.own_names[0]]
-    pair = model.pairs[0]
-    tail = 0.5 * n * tail_ev_ang3(pair.prior, Switch(PAIRS - 1e-3, PAIRS)) / atoms.get_volume()
-    tail /= KJ_PER_MOL_EV
-    for name, (e2, e3, own) in zip(("GFN2-xTB", "model"), found, strict=True):
+    one = label(model.species[0].whole(atoms.positions, atoms.cell.array.T)[0])[0]
+    bent = (one - known[0]) / KJ_PER_MOL_EV, known[1]
+    tail = tail_ev_ang3(model.pairs[0].prior, Switch(PAIRS - 1e-3, PAIRS))
+    tail *= 0.5 * n / atoms.get_volume() / KJ_PER_MOL_EV
+    e2, e3 = (
+        table[table[:, 0] == size, 2] @ table[table[:, 0] == size, 3:] / KJ_PER_MOL_EV
+        for size in (2, 3)
+    )
+    for k, name in enumerate(("GFN2-xTB", "model")):
         print(
-            f"{name}: molecule {own:+.2f}, pairs {e2:+.2f}, triples {e3:+.2f}, "
-            f"beyond {PAIRS:g} Å (model's) {tail:+.2f}: {own + e2 + e3 + tail:.2f} kJ/mol"
+            f"{name}: molecule {bent[k]:+.2f}, pairs {e2[k]:+.2f}, triples {e3[k]:+.2f}, beyond "
+            f"{PAIRS:g} Å (model's) {tail:+.2f}: {bent[k] + e2[k] + e3[k] + tail:.2f} kJ/mol"
         )
-    stiff = constants(atoms)
-    volume = atoms.get_volume()
-    print("elastic constants, eV/Å³:", np.array2string(stiff / volume, precision=3))
-    step = -np.linalg.solve(stiff, n * (slopes[0] - slopes[1]))
-    tell_cell("GFN2-xTB, by one step of Newton", atoms.cell.lengths() * (1.0 + step))
+    return slopes
 
 
 def tell_cell(name: str, lengths: tuple[float, ...]) -> None:
@@ -283,7 +295,7 @@ def tell_cell(name: str, lengths: tuple[float, ...]) -> None:
 def tell_shells(table: np.ndarray) -> None:
     """Print what groups of every distance give a molecule, kJ/mol."""
     for size, name in ((2, "pairs"), (3, "triples")):
-        for low, high in zip(SHELLS, SHELLS[1:], strict=False):
+        for low, high in itertools.pairwise(SHELLS):
             some = table[(table[:, 0] == size) & (table[:, 1] >= low) & (table[:, 1] < high)]
             if len(some):
                 theirs, ours = some[:, 2] @ some[:, 3:] / KJ_PER_MOL_EV
