@@ -55,6 +55,110 @@ def add_triples(
             spread_stress(stress, lane, virial[start + lane])
 
 
+@compiled
+def add_triples_of(
+    sites: tuple[Floats, Floats, Floats],
+    centres: Floats,
+    triples: tuple[Ints, Floats, Floats],
+    prior: tuple[Floats, float, float, float],
+    results: tuple[Floats, tuple[Floats, Floats, Floats], Floats, Floats],
+) -> None:
+    """Add what triples of molecules give, with the ends of their potential.
+
+    ``sites`` (n, sites, 3) are those of the molecules that each member may be, ``centres`` (n, 3)
+    of all molecules; ``triples`` is (members, shifts, weight): numbers among all molecules, less
+    the first of their species, and of that (2, 3, T), what is to be added to positions (3, T, 3)
+    and (T,). ``prior`` is (table, R³, start and stop of S). Fills energies (T,), adds forces on
+    sites (n, sites, 3) of each member, on centres (n, 3) and the virial (3, 3).
+    """
+    members, shifts, weight = triples
+    table, cubed, first, last = prior
+    energy, forces, on_centres, virial = results
+    n_a, n_b, n_c = table.shape
+    ends = (n_a, n_a + n_b, n_a + n_b + n_c)
+    at, pull = aligned(1, 3 * ends[2] * LANES)[0], aligned(1, 3 * ends[2] * LANES)[0]
+    n_sides = n_a * n_b + n_b * n_c + n_c * n_a
+    sides, slopes = aligned(1, 4 * n_sides * LANES)[0], aligned(1, n_sides * LANES)[0]
+    stress, total, three = aligned(1, 6 * LANES)[0], aligned(1, LANES)[0], np.empty((3, 3))
+    strain = np.empty((3, 3))
+    n_triples = len(weight)
+    for start in range(0, n_triples, LANES):
+        for lane in range(LANES):
+            t = min(start + lane, n_triples - 1)
+            _gather_molecule(sites[0][members[0, 0, t]], shifts[0, t], 0, lane, at)
+            _gather_molecule(sites[1][members[0, 1, t]], shifts[1, t], ends[0], lane, at)
+            _gather_molecule(sites[2][members[0, 2, t]], shifts[2, t], ends[1], lane, at)
+        eight_triples(at, ends, table, cubed, (sides, slopes, total, pull, stress))
+        for lane in range(min(LANES, n_triples - start)):
+            t = start + lane
+            for k in range(3):
+                for axis in range(3):
+                    three[k, axis] = centres[members[1, k, t], axis] + shifts[k, t, axis]
+            spread_stress(stress, lane, strain)
+            share = _ends(three, (first, last), weight[t], total[lane], strain)
+            energy[t] = share * total[lane]
+            for i in range(3):
+                for j in range(3):
+                    virial[i, j] += strain[i, j]
+                    on_centres[members[1, i, t], j] += three[i, j]
+            _add_molecule(pull, 0, lane, share, forces[0][members[0, 0, t]])
+            _add_molecule(pull, ends[0], lane, share, forces[1][members[0, 1, t]])
+            _add_molecule(pull, ends[1], lane, share, forces[2][members[0, 2, t]])
+
+
+@partial(compiled, allocates=False)
+def _gather_molecule(x: Floats, shift: Floats, first: int, lane: int, at: Floats) -> None:
+    for i in range(len(x)):
+        for k in range(3):
+            at[(3 * (first + i) + k) * LANES + lane] = x[i, k] + shift[k]
+
+
+@partial(compiled, allocates=False)
+def _add_molecule(pull: Floats, first: int, lane: int, factor: float, to: Floats) -> None:
+    for i in range(len(to)):
+        for k in range(3):
+            to[i, k] += factor * pull[(3 * (first + i) + k) * LANES + lane]
+
+
+@partial(compiled, allocates=False)
+def _ends(
+    three: Floats, ends: tuple[float, float], weight: float, energy: float, virial: Floats
+) -> float:
+    """Return S of three centres (3, 3) times the weight; multiply the virial (3, 3) by it.
+
+    Of the energy without S: its slope's forces on the centres come in their places, and their
+    virial to the other.
+    """
+    ab, ab_slope = _switch(three[0], three[1], ends)
+    bc, bc_slope = _switch(three[1], three[2], ends)
+    ca, ca_slope = _switch(three[2], three[0], ends)
+    share: float = weight * ab * bc * ca
+    scale = weight * energy
+    along_ab = scale * ab_slope * bc * ca
+    along_bc, along_ca = scale * bc_slope * ca * ab, scale * ca_slope * ab * bc
+    for i in range(3):
+        for j in range(3):
+            pulled = along_ab * (three[1, i] - three[0, i]) * (three[1, j] - three[0, j])
+            pulled += along_bc * (three[2, i] - three[1, i]) * (three[2, j] - three[1, j])
+            pulled += along_ca * (three[0, i] - three[2, i]) * (three[0, j] - three[2, j])
+            virial[i, j] = share * virial[i, j] - pulled
+    for k in range(3):
+        a, b, c = three[0, k], three[1, k], three[2, k]
+        three[0, k] = along_ab * (b - a) - along_ca * (a - c)
+        three[1, k] = along_bc * (c - b) - along_ab * (b - a)
+        three[2, k] = along_ca * (a - c) - along_bc * (c - b)
+    return share
+
+
+@partial(compiled, allocates=False)
+def _switch(one: Floats, other: Floats, ends: tuple[float, float]) -> tuple[float, float]:
+    """Return S of the distance R of two points, and S′/R."""
+    x, y, z = other[0] - one[0], other[1] - one[1], other[2] - one[2]
+    distance = np.sqrt(x * x + y * y + z * z)
+    rise, slope = _step(distance, ends[0], ends[1])
+    return 1.0 - rise, -slope / distance
+
+
 @partial(compiled, allocates=False)
 def eight_triples(
     at: Floats,
