@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from deltaserver.arrays import Floats, Ints
+from deltaserver.model import loops
 
 POWER = 12  # of the smooth shortest distance
 
@@ -131,6 +132,20 @@ class FragmentBlocks:
             return np.ones(len(descriptor))
         share: Floats = self.reach(self.shortest(descriptor))[0]
         return share
+
+    def fade_in_loops(self, x: Floats, offset: float, parts: tuple[Floats, Floats, Floats]) -> None:
+        """Turn E (B,), forces and virials of x (B, N, 3) into those of s (E + offset)."""
+        if self.reach is not None:
+            reach = (*self.reach.near, *self.reach.far)
+            loops.load("molecules").fade(x, self._atoms_between, reach, offset, parts)
+            return
+        parts[0][...] += offset
+
+    @cached_property
+    def _atoms_between(self) -> tuple[Ints, Ints]:
+        """Return the atoms i > j of every pair of two fragments."""
+        i, j = np.tril_indices(len(self.fragment), k=-1)
+        return i[self.between], j[self.between]
 
     def fade(self, energy: Floats, g: Floats, descriptor: Floats) -> tuple[Floats, Floats, Floats]:
         """Return s E, −∂(s E)/∂D and s, shapes (B,), (B, D) and (B,), of E and g = −∂E/∂D."""

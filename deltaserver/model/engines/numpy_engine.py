@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from deltaserver.arrays import Floats
+from deltaserver.compute import jit
 from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.model.descriptor import Geometry, PairDescriptor, as_batch, compiled_cell
 from deltaserver.model.engines.base import Engine, Evaluated
@@ -63,6 +64,8 @@ class NumpyEngine(Engine):
         scale: float,
     ) -> Evaluated:
         """Kernel sum and linear expansion, fading out together."""
+        if jit.AVAILABLE and cell is None and not total.has_sum:
+            return self._evaluate_faded_alone(total, linear, x, scale)
         geometry, std = self._geometry(x, cell), self.parameters.std
         more, forces, virial = linear.evaluate(x, cell)
         energy, g, share = total.with_more(geometry.descriptor, more / std)
@@ -70,6 +73,18 @@ class NumpyEngine(Engine):
         share = share[:, None, None] * scale
         energy = energy * (std * scale) + self.parameters.c * scale
         return energy, pulled + share * forces, strained + share * virial
+
+    def _evaluate_faded_alone(
+        self, total: WeightedSum, linear: Expansion, x: Floats, scale: float
+    ) -> Evaluated:
+        """Linear expansion without a kernel sum, fading out: in loops."""
+        result = linear.evaluate(x)
+        total.blocks.fade_in_loops(x, self.parameters.c, result)
+        if not np.isfinite(result[0]).all():
+            self._geometry(x, None)  # says what is wrong
+        for array in result:
+            array *= scale
+        return result
 
     def _evaluate(self, x: Floats, cell: Floats | None, scale: float) -> Evaluated:
         geometry, std = self._geometry(x, cell), self.parameters.std * scale

@@ -37,6 +37,11 @@ class WeightedSum:
         """See :class:`TrainingSum`."""
         return self.sum.compiled
 
+    @property
+    def has_sum(self) -> bool:
+        """Whether there is a kernel sum at all."""
+        return not isinstance(self.sum, NoSum)
+
     def evaluator(self) -> Evaluator | None:
         """Return None: compiled loops know no weights."""
         return None
@@ -50,7 +55,7 @@ class WeightedSum:
 
         The forces of these, times s (B,), come to those that g pulls back to.
         """
-        if isinstance(self.sum, NoSum):
+        if not self.has_sum:
             energy, g = np.zeros(len(q)), np.zeros_like(q)
         else:
             energy, reduced = self.sum(self.blocks.reduce(q))

@@ -24,9 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.arrays import Floats, Ints
+from deltaserver.model import loops
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.linear.expansion import Evaluated, chunks, join
-from deltaserver.model.linear.quadratic_form import QuadraticForm, quadratic_form
+from deltaserver.model.linear.quadratic_form import ForLoops, QuadraticForm, quadratic_form
 from deltaserver.model.linear.radials import Radials
 
 
@@ -115,6 +116,8 @@ class Products:
 
     def evaluate(self, positions: Floats, cell: Floats | None = None) -> Evaluated:
         """See :class:`deltaserver.model.linear.expansion.Expansion`."""
+        if cell is None and self._form.for_loops is not None:
+            return self._in_loops(np.ascontiguousarray(positions), self._form.for_loops)
         numbers = 6 * len(self.decays) * self.pairs.descriptor.dim
         parts = [self._chunk(positions[s], cell) for s in chunks(len(positions), numbers)]
         return join(parts, positions.shape)
@@ -131,6 +134,21 @@ class Products:
     def _form(self) -> QuadraticForm:
         p = self.quadratic[:, :, self.pairs.both].transpose(0, 2, 1, 3)
         return quadratic_form(p, self.coupling[:, self.pairs.mixed], self.pairs.moved)
+
+    def _in_loops(self, x: Floats, form: ForLoops) -> Evaluated:
+        results = np.empty(len(x)), np.empty(x.shape), np.empty((len(x), 3, 3))
+        loops.load("quadratic").distance_products(x, *self._by_orbits, *form, results)
+        return results
+
+    @cached_property
+    def _by_orbits(self) -> tuple[tuple[Ints, ...], tuple[Floats, Ints, Floats]]:
+        """Atoms of the distances between and within orbit by orbit; the functions of them."""
+        assert self._form.for_loops is not None
+        orders = [basis[0] for basis in self._form.for_loops[0]]
+        entries = self.pairs.between[orders[0]], self.pairs.within[orders[1]]
+        descriptor = self.pairs.descriptor
+        atoms = tuple(side[some] for some in entries for side in (descriptor.i, descriptor.j))
+        return atoms, (self.decays, self._multiples, self.mean[orders[1]])
 
     @cached_property
     def _multiples(self) -> Ints:

@@ -26,6 +26,7 @@ from deltaserver.model import loops
 from deltaserver.model.groups.fourier import GroupFourier
 
 Valued = tuple[Floats, Floats, Floats]
+ForLoops = tuple[tuple[Any, Any], tuple[Ints, Ints, Floats]]
 TOLERANCE = 1e-10  # of a matrix's largest number, which the sparse form may miss
 
 
@@ -34,6 +35,10 @@ class QuadraticForm(Protocol):
 
     def __call__(self, y: Floats, x: Floats) -> Valued:
         """Return E (B,), ∂E/∂y (B, K, I) and ∂E/∂x (B, W) of y (B, K, I) and x (B, W)."""
+
+    @property
+    def for_loops(self) -> ForLoops | None:
+        """Both changes of basis and the matrices as loops take them; None where they cannot."""
 
 
 def quadratic_form(p: Floats, m: Floats, perms: tuple[Ints, Ints]) -> QuadraticForm:
@@ -59,6 +64,10 @@ class _DenseForm:
         slope, along = flat @ self._p, x @ self._m.T
         energy = _dot(flat, 0.5 * slope + along)
         return energy, (slope + along).reshape(y.shape), flat @ self._m
+
+    @property
+    def for_loops(self) -> None:
+        """None: products of whole matrices are left to BLAS."""
 
 
 @dataclass(frozen=True)
@@ -129,14 +138,19 @@ class _SymmetricForm:
         if not self.compiled:
             return self._in_numpy(y, x)
         energy, slope, pull = np.empty(len(y)), np.empty_like(y), np.empty_like(x)
-        bases, blocks = self._for_loops
+        bases, blocks = self._layout
         loops.load("quadratic").quadratic_form(
             y.reshape(len(y), -1), x, bases, blocks, (energy, slope.reshape(len(y), -1), pull)
         )
         return energy, slope, pull
 
+    @property
+    def for_loops(self) -> ForLoops | None:
+        """See :class:`QuadraticForm`."""
+        return self._layout if self.compiled else None
+
     @cached_property
-    def _for_loops(self) -> tuple[tuple[Any, Any], tuple[Ints, Ints, Floats]]:
+    def _layout(self) -> ForLoops:
         """Return both changes of basis and the matrices as loops take them."""
         rows, couplings = [], []
         matrices: list[Floats] = []

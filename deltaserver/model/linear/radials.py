@@ -18,6 +18,7 @@ from deltaserver.model.descriptor import compiled_cell
 from deltaserver.model.linear.expansion import Evaluated, chunks, distances, join, summed
 
 Pairs = tuple[Ints, Ints, Floats]
+MANY = 4  # geometries from which on eight side by side cost less than one after the other
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,9 @@ class Radials:
             numbers = 10 * len(pairs[0])
             parts = [self._chunk(places[s], pairs, cell) for s in chunks(len(places), numbers)]
             return join(parts, places.shape)
+        if cell is None and len(places) >= MANY:
+            each = np.arange(places.shape[1] + 1)
+            return self.summed_of_sites(places, (each[:-1], each), pairs)
         energy, virial = np.zeros(len(places)), np.zeros((len(places), 3, 3))
         forces, (decays, powers) = np.zeros(places.shape), self.arrays
         loops.load("sites").add_pairs(
@@ -86,6 +90,19 @@ class Radials:
             (energy, forces, virial),
         )
         return energy, forces, virial
+
+    def summed_of_sites(self, x: Floats, sites: tuple[Ints, Ints], pairs: Pairs) -> Evaluated:
+        """Return the same of sites of atoms x (B, n, 3), eight geometries at a time in loops.
+
+        ``sites`` is the members of each, and where they begin.
+        """
+        results = np.empty(len(x)), np.empty(x.shape), np.empty((len(x), 3, 3))
+        decays, powers = self.arrays
+        some = pairs[0], pairs[1], np.ascontiguousarray(pairs[2].T)
+        loops.load("sites").add_pairs_by_eights(
+            x, sites, some, (decays, self.multiples, powers), results
+        )
+        return results
 
     def _chunk(self, places: Floats, pairs: Pairs, cell: Floats | None) -> Evaluated:
         a, b, coefficients = pairs

@@ -23,7 +23,7 @@ from deltaserver.arrays import Floats, Ints
 from deltaserver.compute import jit
 from deltaserver.model.descriptor import nearest_images
 from deltaserver.model.linear.expansion import Evaluated
-from deltaserver.model.linear.radials import Radials
+from deltaserver.model.linear.radials import MANY, Radials
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,9 @@ class SitePairs:
 
     def evaluate(self, positions: Floats, cell: Floats | None = None) -> Evaluated:
         """See :class:`deltaserver.model.linear.expansion.Expansion`."""
+        if self.compiled and cell is None and len(positions) >= MANY:
+            sites, x = (self.sites.members, self.sites.starts), np.ascontiguousarray(positions)
+            return self.radials.summed_of_sites(x, sites, (*self._pairs, self._of_pairs))
         places = np.ascontiguousarray(self.sites.places(positions, cell))
         pairs = (*self._pairs, self._of_pairs)
         energy, on_sites, virial = self.radials.summed(places, pairs, cell, self.compiled)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.compute.jit import compiled
+from deltaserver.model.loops import eights
+from deltaserver.model.loops.eights import LANES, add_place, everywhere, place, root, store
 from deltaserver.model.loops.pairs import _nearest_image, add_stress
-from deltaserver.model.loops.sum import exponential
+from deltaserver.model.loops.sum import aligned, exponential
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -142,3 +145,117 @@ def _stress(d: Floats, pull: Floats, stress: Floats) -> None:
         yz += fy * z
         zz += fz * z
     add_stress(stress, xx, xy, xz, yy, yz, zz)
+
+
+@compiled
+def add_pairs_by_eights(
+    x: Floats,
+    sites: tuple[Ints, Ints],
+    pairs: tuple[Ints, Ints, Floats],
+    radials: tuple[Floats, Ints, Floats],
+    results: tuple[Floats, Floats, Floats],
+) -> None:
+    """Fill energies (B,), forces (B, N, 3) and virials (B, 3, 3) of x (B, N, 3), eight at a time.
+
+    ``sites`` is (members, starts): each is the mean of some atoms. The rest is as in
+    :func:`add_pairs`, without a cell; pairs stand in the order of their first sites.
+    """
+    members, starts = sites
+    energy, forces, virial = results
+    n_sites, n_atoms = len(starts) - 1, x.shape[1]
+    at, pull = aligned(1, 3 * n_atoms * LANES)[0], aligned(1, 3 * n_atoms * LANES)[0]
+    places, on_sites = aligned(1, 3 * n_sites * LANES)[0], aligned(1, 3 * n_sites * LANES)[0]
+    total, stress = aligned(1, LANES)[0], aligned(1, 6 * LANES)[0]
+    decays, multiples, powers = radials
+    shifts = np.empty(len(powers))
+    for k in range(len(powers)):
+        shifts[k] = powers[k, 1] ** powers[k, 0]
+    for start in range(0, len(x), LANES):
+        some = x[start : start + LANES]
+        eights.gather(some, at)
+        places[:] = 0.0
+        pull[:] = 0.0
+        on_sites[:] = 0.0
+        for s in range(n_sites):
+            share = 1.0 / (starts[s + 1] - starts[s])
+            for k in range(starts[s], starts[s + 1]):
+                add_place(places, s, share, *place(at, members[k]))
+        _values_of_eight(places, pairs, (decays, multiples, powers, shifts), (total, on_sites))
+        for s in range(n_sites):
+            share = 1.0 / (starts[s + 1] - starts[s])
+            for k in range(starts[s], starts[s + 1]):
+                add_place(pull, members[k], share, *place(on_sites, s))
+        eights.fill_stress(places, on_sites, stress)
+        for lane in range(len(some)):
+            energy[start + lane] = total[lane]
+            eights.spread(pull, lane, 1.0, forces[start + lane])
+            eights.spread_stress(stress, lane, virial[start + lane])
+
+
+@partial(compiled, allocates=False)
+def _values_of_eight(
+    at: Floats,
+    pairs: tuple[Ints, Ints, Floats],
+    radials: tuple[Floats, Ints, Floats, Floats],
+    results: tuple[Floats, Floats],
+) -> None:
+    """Fill energies (8,) and add forces (n, 3, 8) of places at (n, 3, 8)."""
+    first, second, coefficients = pairs
+    energy, pull = results
+    total, p = everywhere(0.0), 0
+    while p < len(first):
+        a = first[p]
+        x, y, z = place(at, a)
+        fx, fy, fz = everywhere(0.0), everywhere(0.0), everywhere(0.0)
+        while p < len(first) and first[p] == a:
+            b = second[p]
+            x_, y_, z_ = place(at, b)
+            dx, dy, dz = x - x_, y - y_, z - z_
+            value, along = _radial(dx * dx + dy * dy + dz * dz, coefficients, p, radials)
+            total = total + value
+            gx, gy, gz = along * dx, along * dy, along * dz
+            fx, fy, fz = fx + gx, fy + gy, fz + gz
+            add_place(pull, b, -1.0, gx, gy, gz)
+            p += 1
+        add_place(pull, a, 1.0, fx, fy, fz)
+    store(energy, 0, total)
+
+
+@partial(compiled, allocates=False)
+def _radial(
+    square: Any, coefficients: Floats, p: int, radials: tuple[Floats, Ints, Floats, Floats]
+) -> tuple[Any, Any]:
+    """Return Σ C φ and −Σ C φ′/r of the pair p of eight geometries, of the square of r."""
+    decays, multiples, powers, shifts = radials
+    n_decays = len(decays)
+    r = root(square)
+    total, pull = everywhere(0.0), everywhere(0.0)
+    one = term = everywhere(1.0)
+    for k in range(n_decays):
+        if k == 0 or multiples[k] == 0:
+            term = eights.exponential(r * -decays[k])
+            if k == 0:
+                one = term
+        else:
+            gone = multiples[k - 1] if 0 < multiples[k - 1] <= multiples[k] else 0
+            if gone == 0:
+                term = everywhere(1.0)
+            for _ in range(multiples[k] - gone):
+                term = term * one
+        value = term * coefficients[k, p]
+        total = total + value
+        pull = pull + value * decays[k]
+    if n_decays:
+        pull = pull / r
+    for k in range(len(powers)):
+        exponent, c = int(powers[k, 0]), coefficients[n_decays + k, p]
+        lowered = r if exponent % 2 else everywhere(1.0)  # r^(n − 2), but for n = 1
+        for _ in range((exponent - 1) // 2 if exponent % 2 == 0 else (exponent - 3) // 2):
+            lowered = lowered * square
+        if exponent == 1:
+            lowered = 1.0 / r
+        whole = 1.0 / (lowered * square + shifts[k])
+        value = whole * c
+        total = total - value
+        pull = pull - value * whole * lowered * float(exponent)
+    return total, pull

@@ -24,6 +24,8 @@ from deltaserver.model.trust.wrapping import WrappingCheck
 if TYPE_CHECKING:
     from deltaserver.model.many.model import ManyModel
 
+BATCH = 256  # molecules or pairs that a thread looks at at once
+
 
 class ManyGuards:
     """See :class:`deltaserver.model.trust.guards.Guards`."""
@@ -169,8 +171,10 @@ class ManyGuards:
         distance = self._distance(model)
         if distance is None:
             return
-        values = distance(x / model.native.length_ang) if len(x) else np.zeros(1)
-        newest[name] = max(newest.get(name, 0.0), float(values.max()))
+        native = x / model.native.length_ang
+        batches = [native[k : k + BATCH] for k in range(0, len(x), BATCH)]
+        values = [float(some.max()) for some in self._model.pool.map(distance, batches)]
+        newest[name] = max([newest.get(name, 0.0), *values])
 
     def measure(
         self, positions: Floats, contributions: Mapping[str, Evaluation], cell: Floats | None

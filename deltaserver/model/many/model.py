@@ -32,7 +32,7 @@ from deltaserver.model.parts import facts_of
 from deltaserver.model.sgdml import Evaluation, SGDMLModel, concatenate
 from deltaserver.model.trust.fingerprint import fingerprint_of_many
 
-FRAGMENTS = 64  # molecules of one call of the kernel
+FRAGMENTS = 16  # molecules of one call of the kernel, which a thread takes
 # A cell is at least so many times as high as any bond: else nobody can tell which image is bonded.
 HEIGHT_IN_BONDS = 2.5
 
@@ -261,7 +261,7 @@ class ManyModel(SummedModel):
         parts = {name: Total.zero(frame) for name in self.bound}
         for k, pair in enumerate(self.pairs):
             if pair.prior:
-                pair.add_prior(frame, parts[PRIOR])
+                pair.add_prior(frame, self.pool, parts[PRIOR])
             if pair.model:
                 pair.add_model(frame, self.touching(frame, k), self.pool, parts[BINDING])
         for triple in self.triples:

@@ -10,7 +10,7 @@ binding's ``fade``. Pairs that are farther apart are evaluated by neither.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -97,14 +97,14 @@ class PairBinding:
         near = shortest(x, self.sizes[0]) < self.end
         return pairs.some(near), np.ascontiguousarray(x[near])
 
-    def add_prior(self, frame: Assembled, total: Total) -> None:
+    def add_prior(self, frame: Assembled, pool: ThreadPool, total: Total) -> None:
         """Add the prior of all pairs, and what the switch cuts off of a liquid."""
         if self.prior is None:
             return
         pairs = self.of(frame)
         if self.switch is not None:
             pairs = pairs.some(pairs.distance < self.switch.stop)
-        found = self.prior.evaluate(self.joined(frame, pairs))
+        found = _in_batches(self.prior.evaluate, self.joined(frame, pairs), BATCH_ALONE, pool)
         if self.switch is not None:
             found = switched(found, pairs, self.switch, self.sizes)
         self._add(frame, pairs, found, total)
@@ -120,11 +120,8 @@ class PairBinding:
             return
         # One call of a batch on a device; on a processor, one for every thread to take.
         model = self.model
-        size = len(x)
-        if model.engine.device is None:
-            size = self._batch
-        batches = [x[k : k + size] for k in range(0, len(x), size)]
-        found = concatenate(pool.map(model.evaluate, batches))
+        size = self._batch if model.engine.device is None else len(x)
+        found = _in_batches(model.evaluate, x, size, pool)
         if self.fade is not None:
             found = faded(found, x, self.sizes, self.fade)
         self._add(frame, pairs, found, total)
@@ -158,6 +155,13 @@ class PairBinding:
         assert self.prior is not None
         assert self.switch is not None
         return tail_ev_ang3(self.prior, self.switch)
+
+
+def _in_batches(
+    evaluate: Callable[[Floats], Evaluation], x: Floats, size: int, pool: ThreadPool
+) -> Evaluation:
+    batches = [x[k : k + size] for k in range(0, max(1, len(x)), size)]
+    return concatenate(pool.map(evaluate, batches))
 
 
 def shortest(x: Floats, n_first: int) -> Floats:

@@ -27,7 +27,8 @@ from deltaserver.model.many.switch import Switch
 from deltaserver.model.prior import AtomClass
 from deltaserver.model.sgdml import Evaluation, concatenate
 
-BATCH = 64  # triples that a thread takes at once
+BATCH = 64  # triples that a thread takes at once, at least
+SHARES = 16  # of all triples, at most: each has forces of its own, so that sums keep their order
 SIDES = ((0, 1), (1, 2), (2, 0))
 
 
@@ -95,7 +96,7 @@ class TriplePrior:
         if self.compiled:
             joined = np.concatenate(x, axis=1)
             n = len(joined)
-            energy, forces, virial = np.empty(n), np.zeros(joined.shape), np.empty((n, 3, 3))
+            energy, forces, virial = np.empty(n), np.empty(joined.shape), np.empty((n, 3, 3))
             loops.load("molecules").add_triples(
                 joined, self.table, self.radius**3, energy, forces, virial
             )
@@ -162,6 +163,9 @@ class TripleBinding:
         triples = find_triples(frame.neighbours, self.switch.stop).of(frame.first, self.species)
         if not len(triples.weight):
             return
+        if self.prior.compiled:
+            self._add_in_loops(frame, triples, pool, total)
+            return
         sites = [
             frame.x[kind][:, own][number - frame.first[kind]] + shift[:, None]
             for own, number, shift, kind in zip(
@@ -171,8 +175,40 @@ class TripleBinding:
         starts = range(0, len(triples.weight), BATCH)
         batches = [(sites[0][k : k + BATCH], sites[1][k : k + BATCH], sites[2][k : k + BATCH])
                    for k in starts]  # fmt: skip
-        found = concatenate(pool.map(self.prior.evaluate, batches))
-        self._add(frame, triples, found, total)
+        self._add(frame, triples, concatenate(pool.map(self.prior.evaluate, batches)), total)
+
+    def _add_in_loops(
+        self, frame: Assembled, triples: Triples, pool: ThreadPool, total: Total
+    ) -> None:
+        """Evaluate triples where the molecules stand, end them, and add them."""
+        prior, n = self.prior, len(triples.weight)
+        sites = tuple(np.ascontiguousarray(frame.x[kind][:, own])
+                      for own, kind in zip(prior.sites, self.species, strict=True))  # fmt: skip
+        first = frame.first[list(self.species)]
+        numbers = np.stack(triples.members)
+        members, shifts = np.stack([numbers - first[:, None], numbers]), np.stack(triples.shifts)
+        known = prior.table, prior.radius**3, *prior.cutoff
+        energy = np.empty(n)
+        step = max(BATCH, -(-n // SHARES))
+
+        def evaluate(start: int) -> tuple[tuple[Floats, ...], Floats, Floats]:
+            some = slice(start, start + step)
+            own = members[:, :, some], shifts[:, some], triples.weight[some]
+            forces = tuple(np.zeros_like(one) for one in sites)
+            on_centres, virial = np.zeros_like(frame.centres), np.zeros((3, 3))
+            results = energy[some], forces, on_centres, virial
+            loops.load("molecules").add_triples_of(sites, frame.centres, own, known, results)
+            return results[1:]
+
+        for forces, on_centres, virial in pool.map(evaluate, range(0, n, step)):
+            total.virial += virial
+            for k, (kind, own) in enumerate(zip(self.species, prior.sites, strict=True)):
+                total.forces[kind][:, own] += forces[k]
+            for kind in set(self.species):
+                here = slice(frame.first[kind], frame.first[kind + 1])
+                whole = on_centres[here, None] / total.forces[kind].shape[1]
+                total.forces[kind] += whole
+        total.add_energies(triples.members, energy, np.zeros((1, 3, 3)))
 
     def _add(self, frame: Assembled, triples: Triples, found: Evaluation, total: Total) -> None:
         """Switch an evaluation of triples, and add it."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from deltaserver.model import force_field
 from deltaserver.model.many.model import ManyModel
 from tests import shipped
 from tests.model.many.builders import BENZENE_DIMER, CELL, benzenes, directory, manifest, positions
+from tests.tolerances import assert_same_sum
 
 N_WATER, N_NEON = 6, 3
 FIVE_POINTS = {-2: 1.0 / 12.0, -1: -8.0 / 12.0, 1: 8.0 / 12.0, 2: -1.0 / 12.0}
@@ -123,6 +126,22 @@ def test_a_batch_and_threads_are_the_same(tmp_path, model, x):
         assert found.energy[k] == pytest.approx(expected.energy, abs=1e-10)
         assert np.allclose(found.forces[k], expected.forces, atol=1e-10)
         assert found[k].molecules["prior"].shape == (N_WATER + N_NEON,)
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+def test_triples_in_loops_are_those_of_numpy(tmp_path, x, periodic):
+    """Each molecule's share, the ends of the potential and images included."""
+    path = directory(tmp_path, manifest(N_WATER, N_NEON, periodic=periodic))
+    model = force_field.load(path)
+    triples = tuple(replace(t, prior=replace(t.prior, compiled=False)) for t in model.triples)
+    other = ManyModel(model.species, model.pairs, triples, periodic=periodic)
+    cell = CELL if periodic else None
+    found, expected = (one.evaluate(x, "binding", cell) for one in (model, other))
+    assert abs(expected.contributions["triples"].energy) > 1e-4
+    for name in ("energy", "forces", "virial"):
+        one, two = (getattr(result.contributions["triples"], name) for result in (found, expected))
+        assert_same_sum(one, two, 400)
+    assert_same_sum(found.molecules["triples"], expected.molecules["triples"], 400)
 
 
 def test_halves_far_apart_are_the_sum_of_both(tmp_path):
