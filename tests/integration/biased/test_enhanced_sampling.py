@@ -144,11 +144,19 @@ def profile_of(directory, *words):
     return summary["profiles"][0], r[known], free[known], error[known]
 
 
-def deviation(free_ev, expected_ev, error_ev):
-    """Return by how many standard errors they differ in the RMS, beside a constant."""
+def differences(free_ev, expected_ev, error_ev):
+    """Return by how much two free energies differ beside a constant: RMS in eV, and in errors."""
     off = free_ev - expected_ev
     off -= np.average(off, weights=error_ev**-2)
-    return np.sqrt(np.mean((off / error_ev) ** 2))
+    return np.sqrt(np.mean(off**2)), np.sqrt(np.mean((off / error_ev) ** 2))
+
+
+# The bounds below lie between what was found and what is found where the analysis takes the bias
+# for half or twice as strong: RMS difference in kT; in standard errors; median error in kT.
+#                     right               half               twice
+# windows of the pair 0.21; 1.0; 0.18     0.33; 2.2; 0.14    0.42; 1.3; 0.32
+# metadynamics        0.06; 0.7; 0.08     0.26; 1.1; 0.22    0.58; 3.9; 0.15
+# windows of methane  0.23; 0.5; 0.48     0.40; 1.1; 0.37    0.77; 0.9; 0.99
 
 
 @pytest.mark.slow
@@ -160,8 +168,9 @@ def test_windows_in_i_pi_give_the_surface_of_the_formula(tmp_path, pair):
     found, r, free, error = profile_of(tmp_path, "--bound", 4.2, "--outer", "5.5:6.3", "--bins", 25)
     kt = KB_EV_PER_K * 120.0
     assert len(r) >= 20
-    assert np.median(error) < 0.3 * kt  # nothing passes because nothing is known
-    assert deviation(free, free_energy_ev(r, 120.0), error) < 1.8
+    assert np.median(error) < 0.25 * kt
+    _, in_errors = differences(free, free_energy_ev(r, 120.0), error)
+    assert in_errors < 1.8
     expected = -kt * np.log(constant_ang3(4.2, (5.5, 6.3), 120.0) / ANG3_PER_MOLAR)
     binding = found["binding"]
     assert abs(binding["free_energy"] - expected) < 4.0 * binding["error"]
@@ -178,8 +187,9 @@ def test_metadynamics_in_i_pi_gives_the_surface_of_the_formula(tmp_path, pair):
     r, free, error = r[visited], free[visited], error[visited]
     expected = free_energy_ev(r, 120.0)
     assert len(r) >= 15
-    assert np.median(error) < 0.4 * kt
-    assert deviation(free, expected, error) < 1.8
+    off_ev, in_errors = differences(free, expected, error)
+    assert off_ev < 0.15 * kt
+    assert in_errors < 1.8
     # The hills say the same by themselves: −γ/(γ − 1) V, rough by the height of the last ones.
     width = Bias.parse(read_request_of(tmp_path)).growth.hill_width_ang
     summed = -6.0 / 5.0 * Hills(width, read_hills(tmp_path / "hills.csv")).energy(r)
@@ -205,10 +215,14 @@ def test_methane_binds_in_windows_as_statistical_mechanics_says(tmp_path):
     )
     grid = np.arange(2.9, 8.3, 0.15)
     factor = boltzmann_factor(CompositeModel.load(METHANES), grid, kelvin)
+    sampled = (r > 3.4) & (r < 7.9)
+    r, free, error = r[sampled], free[sampled], error[sampled]
     density = np.interp(r, grid, factor) * r**2
     assert len(r) >= 14
-    assert np.median(error) < 0.4 * kt
-    assert deviation(free, -kt * np.log(density), error) < 1.8
+    assert np.median(error) < 0.75 * kt
+    off_ev, in_errors = differences(free, -kt * np.log(density), error)
+    assert off_ev < 0.35 * kt
+    assert in_errors < 1.8
     fine = np.linspace(grid[0], 8.0, 2000)
     shells = [(fine < bound), (fine >= outer[0]) & (fine < outer[1])]
     weight = np.interp(fine, grid, factor) * fine**2
@@ -229,7 +243,7 @@ def boltzmann_factor(model, distances_ang, kelvin, n=400):
     for fragment, atoms in zip(model.fragments, (first, second), strict=True):
         x = free_molecules(fragment.model, start[atoms], masses[atoms], kelvin, n, rng)
         x -= np.average(x, axis=1, weights=masses[atoms])[:, None]
-        turned.append(np.einsum("bij,baj->bai", Rotation.random(n, rng=rng).as_matrix(), x))
+        turned.append(np.einsum("bij,baj->bai", rotations(n, rng), x))
     factors = []
     for r in distances_ang:
         x = np.zeros((n, len(masses), 3))
@@ -237,6 +251,11 @@ def boltzmann_factor(model, distances_ang, kelvin, n=400):
         energy = model.evaluate(x, "binding").energy
         factors.append(np.exp(-energy / (KB_EV_PER_K * kelvin)).mean())
     return np.array(factors)
+
+
+def rotations(n, rng):
+    """Return n rotation matrices, uniform: normal quaternions have no preferred direction."""
+    return Rotation.from_quat(rng.normal(size=(n, 4))).as_matrix()
 
 
 def free_molecules(model, start, masses, kelvin, n, rng):
