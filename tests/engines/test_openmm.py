@@ -1,5 +1,8 @@
 """The real OpenMM with our force: its units, its periodic boxes, its dynamics."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -156,3 +159,31 @@ def test_openmm_ml_makes_a_system_of_a_topology(potential, composite, positions)
 def test_openmm_ml_s_topology_is_compared_with_the_model(potential, numbers, message):
     with pytest.raises(GeometryError, match=message):
         potential.createSystem(topology_of(numbers))
+
+
+def test_openmm_ml_takes_the_model_for_some_atoms_and_another_force_for_the_others(
+    potential, composite, positions
+):
+    """Two neon atoms on a spring; the spring between atoms of the model is taken out."""
+    x = np.concatenate([positions, [[30.0, 0.0, 0.0], [31.5, 0.0, 0.0]]])
+    spring = openmm.HarmonicBondForce()  # its equilibrium is 1 Å
+    spring.addBond(7, 8, 0.1, 1000.0)
+    spring.addBond(0, 1, 0.1, 1000.0)
+    whole = system_with(spring, [*COMPLEX, 10, 10])
+    atoms = list(range(7))
+    mixed = potential.createMixedSystem(
+        topology_of([*COMPLEX, 10, 10]), whole, atoms, check_structure=False
+    )
+    energy, forces = found_in(context_at(mixed, x))
+    expected = composite.evaluate(positions)
+    stretched = 0.5 * 1000.0 * 0.05**2 * KJ_MOL_EV
+    assert energy == pytest.approx(float(expected.energy) + stretched, abs=TOLERANCE)
+    np.testing.assert_allclose(forces[:7], expected.forces, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("first", ["deltaserver.openmm", "openmmml"])
+def test_either_may_be_imported_first(first):
+    """OpenMM-ML imports this module while it is imported, where the package is installed."""
+    pytest.importorskip("openmmml")
+    code = f"import {first}, openmmml, deltaserver.openmm"
+    subprocess.run([sys.executable, "-c", code], check=True)

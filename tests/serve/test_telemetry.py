@@ -154,7 +154,7 @@ def test_the_status_line_tells_how_far_the_forces_can_be_trusted():
     now[0] = 2.0
     trust = {"novelty": {"water": 0.5, "binding": 1.25}, "uncertainty_ev_per_ang": {"total": 0.02}}
     line.update(10, replace(structure(), **trust), TIMES)
-    told = "binding +0.2500 eV  novelty 1.25 (binding)  forces ± 0.020 eV/Å"
+    told = "binding +0.2500 eV  novelty 1.25 (binding)  forces ± 20.0 meV/Å"
     assert terminal.getvalue().endswith(told)
 
 

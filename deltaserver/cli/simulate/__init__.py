@@ -1,0 +1,1 @@
+"""``deltaserver simulate``: one run, or a sweep of them."""
