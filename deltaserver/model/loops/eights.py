@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.compute.jit import compiled
+from deltaserver.model.loops.sum import LN2_HIGH, LN2_LOW, LOG2_E, SHIFT
 
 Floats = NDArray[np.float64]
 
@@ -34,7 +35,6 @@ _WORD = _ir.IntType(64)
 _VECTOR = _ir.VectorType(_ir.DoubleType(), LANES)
 _WORDS = _ir.VectorType(_WORD, LANES)
 _FLAGS = ("contract", "nsz")
-_SHIFT = 1.5 * 2.0**52  # a sum with it is rounded to an integer, which stands in its last bits
 
 
 class _EightType(_types.Type):  # type: ignore[misc, name-defined]
@@ -184,9 +184,9 @@ def _times_power(_context, _series, _shifted):  # type: ignore[no-untyped-def]
 def exponential(x: Any) -> Any:
     """Return exp x for x ≤ 0, to two units in the last place: see ``loops.sum``."""
     x = larger(x, everywhere(-708.0))
-    shifted = x * 1.4426950408889634 + 6755399441055744.0
-    n = shifted - 6755399441055744.0
-    r = (x - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10
+    shifted = x * LOG2_E + SHIFT
+    n = shifted - SHIFT
+    r = (x - n * LN2_HIGH) - n * LN2_LOW
     s = r * r
     even = s * (1.0 / 479001600.0) + 1.0 / 3628800.0
     even = even * s + 1.0 / 40320.0
@@ -235,6 +235,15 @@ def place(at: Floats, i: int) -> tuple[Any, Any, Any]:
     """Return x, y and z of the place i of at (n, 3, 8)."""
     here = 3 * i * LANES
     return load(at, here), load(at, here + LANES), load(at, here + 2 * LANES)
+
+
+@partial(compiled, allocates=False)
+def apart(at: Floats, i: int, j: int) -> tuple[Any, Any, Any, Any]:
+    """Return the displacement of the place i of at (n, 3, 8) from the place j, and its square."""
+    x, y, z = place(at, i)
+    x_, y_, z_ = place(at, j)
+    dx, dy, dz = x - x_, y - y_, z - z_
+    return dx, dy, dz, dx * dx + dy * dy + dz * dz
 
 
 @partial(compiled, allocates=False)

@@ -13,6 +13,7 @@ from deltaserver.model.loops.eights import (
     LANES,
     add_place,
     add_stress_of_eight,
+    apart,
     everywhere,
     fill_stress,
     gather,
@@ -362,10 +363,7 @@ def _near(at: Floats, between: tuple[Ints, Ints]) -> Any:
     """Return Σ r^(−12) of eight geometries."""
     total = everywhere(0.0)
     for p in range(len(between[0])):
-        x, y, z = place(at, between[0][p])
-        x_, y_, z_ = place(at, between[1][p])
-        dx, dy, dz = x - x_, y - y_, z - z_
-        square = dx * dx + dy * dy + dz * dz
+        square = apart(at, between[0][p], between[1][p])[3]
         third = square * square * square
         total = total + 1.0 / (third * third)
     return total
@@ -375,10 +373,7 @@ def _near(at: Floats, between: tuple[Ints, Ints]) -> Any:
 def _pull_of_near(at: Floats, between: tuple[Ints, Ints], factor: Any, pull: Floats) -> None:
     """Add forces ``factor`` r⁻¹⁴ d to pull (n, 3, 8)."""
     for p in range(len(between[0])):
-        x, y, z = place(at, between[0][p])
-        x_, y_, z_ = place(at, between[1][p])
-        dx, dy, dz = x - x_, y - y_, z - z_
-        square = dx * dx + dy * dy + dz * dz
+        dx, dy, dz, square = apart(at, between[0][p], between[1][p])
         third = square * square * square
         along = factor / (third * third * square)
         fx, fy, fz = along * dx, along * dy, along * dz

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from deltaserver.compute.jit import compiled
 from deltaserver.model.loops import eights
-from deltaserver.model.loops.eights import add_place, everywhere, load, place, root, store
+from deltaserver.model.loops.eights import add_place, apart, everywhere, load, root, store
 from deltaserver.model.loops.sum import aligned
 from deltaserver.model.loops.vectors import products
 
@@ -117,10 +117,8 @@ def distance_products(
 @partial(compiled, allocates=False)
 def _between(at: Floats, i: int, j: int) -> tuple[Any, Any, Any, Any]:
     """Return the displacement of two atoms of eight geometries, and its length."""
-    x, y, z = place(at, i)
-    x_, y_, z_ = place(at, j)
-    dx, dy, dz = x - x_, y - y_, z - z_
-    return dx, dy, dz, root(dx * dx + dy * dy + dz * dz)
+    dx, dy, dz, square = apart(at, i, j)
+    return dx, dy, dz, root(square)
 
 
 @partial(compiled, allocates=False)

@@ -19,9 +19,9 @@ Ints = NDArray[np.int64]
 Eight = tuple[float, float, float, float, float, float, float, float]
 
 LINE = 8  # float64 numbers in a cache line
-_SHIFT = 1.5 * 2.0**52  # a sum with it is rounded to an integer, which stands in its last bits
-_LOG2_E = 1.4426950408889634
-_LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # their sum is ln 2
+SHIFT = 1.5 * 2.0**52  # a sum with it is rounded to an integer, which stands in its last bits
+LOG2_E = 1.4426950408889634
+LN2_HIGH, LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # their sum is ln 2
 
 
 @compiled
@@ -41,9 +41,9 @@ def exponential(x: float) -> float:
     series, which is short since |x − n ln 2| < 0.35.
     """
     x = max(x, -708.0)
-    shifted = x * _LOG2_E + _SHIFT
-    n = shifted - _SHIFT
-    r = (x - n * _LN2_HIGH) - n * _LN2_LOW
+    shifted = x * LOG2_E + SHIFT
+    n = shifted - SHIFT
+    r = (x - n * LN2_HIGH) - n * LN2_LOW
     s = r * r
     even = 1.0 / 479001600.0
     even = even * s + 1.0 / 3628800.0

@@ -129,8 +129,9 @@ def _whole_graph(frames: LabelledFrames) -> Any:
     graph = networkx.Graph()
     graph.add_nodes_from(range(len(frames.numbers)))
     for fragment in frames.fragments:
-        own = fragment_graph(frames, fragment) if len(fragment.atoms) > 1 else networkx.Graph()
-        graph.add_edges_from((fragment.atoms[i], fragment.atoms[j]) for i, j in own.edges)
+        if len(fragment.atoms) > 1:
+            bonds = fragment_graph(frames, fragment).edges
+            graph.add_edges_from((fragment.atoms[i], fragment.atoms[j]) for i, j in bonds)
     return graph
 
 

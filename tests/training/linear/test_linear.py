@@ -262,8 +262,7 @@ def test_a_full_model_has_the_distances_within_all_its_molecules():
     np.testing.assert_allclose(moved[0], energy, rtol=0, atol=1e-9 * np.abs(energy).max())
     np.testing.assert_allclose(moved[1], forces, rtol=0, atol=1e-9 * np.abs(forces).max())
     left = data.forces[60:] / KCAL_PER_MOL_EV - forces
-    without = data.binding_forces if hasattr(data, "binding_forces") else frames.binding_forces
-    bound = np.abs(without[60:]).mean() / KCAL_PER_MOL_EV
+    bound = np.abs(frames.binding_forces[60:]).mean() / KCAL_PER_MOL_EV
     assert np.abs(left).mean() < 2 * bound
 
 
