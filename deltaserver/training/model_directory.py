@@ -47,7 +47,7 @@ from deltaserver.training.directory_files import (
 )
 from deltaserver.training.iterative.conjugate import Bounds
 from deltaserver.training.linear.fit import LinearFit, linear_fit, product_fit
-from deltaserver.training.linear.site_fit import SiteFit
+from deltaserver.training.linear.site_fit import WALL_EV, SiteFit
 from deltaserver.training.matrix.assembly import Progress, quiet
 from deltaserver.training.points import DEFAULT_SELECTION, NONE, Candidates
 from deltaserver.training.prior_fit import (
@@ -65,6 +65,7 @@ from deltaserver.training.uncertainty.directory import Checked, with_uncertainty
 from deltaserver.training.warm_start import WarmStart, read_warm_start
 
 CHECKPOINTS = ".training"
+DISTANCES = "distances"  # the linear expansion below a kernel
 PRODUCTS = "products"  # a linear expansion of the binding without a kernel
 PRIOR_FRAMES = 600  # of its prior, whose tail is all that is left far apart
 Report = Callable[[str], None]
@@ -189,20 +190,24 @@ def _job(
     weights: tuple[FragmentBlocks | None, ...] = (None,)
     baseline = component.name == FULL != plan.component  # sGDML's own, to compare with
     if component.name in (BINDING, FULL) and not baseline:
-        expands = plan.linear != "none" and component.name == BINDING
-        weights = _weights(frames, plan.intra_weights, native=not expands)
+        native = plan.linear == "none" or component.name == FULL
+        weights = _weights(frames, plan.intra_weights, native=native)
 
     def symmetry(points: Ints) -> Symmetry:
         return resolve(plan.symmetry, frames, available, component, data, points, plan.cap)
 
+    expands = plan.linear == DISTANCES and not baseline
+    known, pool = _known(data, candidates, frames, plan, warm), candidates
+    if expands and component.name == BINDING:  # for a wall the expansion is enough
+        low = frames.binding_energy[data.frame] <= WALL_EV
+        pool = np.union1d(candidates[low[candidates]], known)
     compared = Candidates(
         data,
-        candidates,
-        frames.trajectory[data.frame[candidates]],
-        lambda: symmetry(candidates).perms,
+        pool,
+        frames.trajectory[data.frame[pool]],
+        lambda: symmetry(pool).perms,
         None if weights[0] is None else weights[0].by_pair,
     )
-    known = _known(data, candidates, frames, plan, warm)
     points = compared.draw(plan.selection, plan.n_train, plan.seed, known)
     # Fewer validation frames than asked for are no reason to refuse.
     n_valid = min(plan.n_valid, len(validation))
@@ -221,7 +226,7 @@ def _job(
     fit: LinearFit | None = None
     if not kernel:
         fit = product_fit(frames, available, data, entries, valid, found.perms, plan.cap)
-    elif plan.linear == "distances" and not baseline:
+    elif expands:
         limit = plan.prior == "pairs-limit"
         fit = linear_fit(frames, available, component, data, entries, valid, plan.cap, limit=limit)
     request = TrainingRequest(

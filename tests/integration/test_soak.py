@@ -12,7 +12,7 @@ from ase.io import read
 
 from tests.serve.server_double import Peer, ServerDouble
 
-from .conftest import DIMER, ROOT, start_daemon
+from .conftest import ROOT, start_daemon
 
 WINDOWS = 10
 
@@ -77,7 +77,8 @@ def check(memory: np.ndarray, cost: np.ndarray) -> None:
 
 def test_memory_and_cost_do_not_grow(tmp_path):
     """By processor time: beside other tests latency says how busy these are."""
-    found = soak(tmp_path, DIMER, ROOT / "ipi_inputs" / "benzene_dimer.xyz", 1500)
+    models = ROOT / "models" / "methane_dimer"
+    found = soak(tmp_path, models, models / "structure.xyz", 1500)
     memory, _, processor = found.T
     check(memory, processor)
 

@@ -23,7 +23,7 @@ from deltaserver.training.components import (
 from deltaserver.training.linear.embedding_terms import EmbeddingTerms
 from deltaserver.training.linear.limit_terms import LimitTerms
 from deltaserver.training.linear.product_terms import DECAYS, ProductTerms
-from deltaserver.training.linear.site_fit import SiteFit, sites_of
+from deltaserver.training.linear.site_fit import SiteFit, sites_of, weight_on_the_wall
 from deltaserver.training.linear.topology import (
     FragmentTopology,
     MoleculeSites,
@@ -81,7 +81,8 @@ def linear_fit(
         some = data.positions[train[:: max(1, len(train) // N_MEAN)]]
         terms = EmbeddingTerms.of(frames.numbers, fragments, some)
         far = LimitTerms.of(fragments, some) if limit else None
-        return SiteFit(data, train, valid, sites, terms, limit=far)
+        weight = weight_on_the_wall(frames.binding_energy[data.frame])
+        return SiteFit(data, train, valid, sites, terms, limit=far, weight=weight)
     if component.name == FULL:
         graph = _whole_graph(frames)
         perms = product_of_fragments(frames, tuple(available), cap).perms

@@ -39,8 +39,20 @@ Ints = NDArray[np.int64]
 
 RADIALS = Radials(DECAYS, ((6, 2.5), (8, 3.0)))
 RIDGES = (1e-9, 1e-8, 1e-7, 1e-6)
+WALL_EV = 1.0  # from here on frames count less
 ENERGY_WEIGHT = 5.0  # 1/Å, as of the prior
 N_CONTACTS, CONTACT_WEIGHT = 200, 0.1
+
+
+def weight_on_the_wall(binding_energy: Floats) -> Floats:
+    """Return w = 1 / (1 + (E_b / 1 eV)²) of frames with E_b > 0, else 1: how much they count.
+
+    A wall must be there, but no run climbs it: its labels, as large as they are, must not decide
+    over the well's, as of MB-pol [Babin, Leforestier, Paesani, J. Chem. Theory Comput. 9, 5395
+    (2013), DOI 10.1021/ct400863t].
+    """
+    height = np.maximum(binding_energy, 0.0) / WALL_EV
+    return 1.0 / (1.0 + height**2)
 
 
 def sites_of(fragments: Sequence[FragmentTopology], n_atoms: int) -> Sites:
@@ -78,6 +90,7 @@ class SiteFit:
         limit: what is fitted with them, of fragments however far apart.
         radials: the functions of the distances of sites.
         n_contacts: geometries in contact, without labels, that ask for nothing.
+        weight: of the rows of every entry; None: all count the same.
     """
 
     data: LabelledSet
@@ -89,6 +102,7 @@ class SiteFit:
     limit: LimitTerms | None = None
     radials: Radials = RADIALS
     n_contacts: int = N_CONTACTS
+    weight: Floats | None = None
 
     def solve(self, progress: Progress = quiet) -> Expansion:
         """Return the expansion that predicts the validation frames best."""
@@ -96,9 +110,9 @@ class SiteFit:
         for k, frame in enumerate(self.train):
             energy, forces = self._rows(self.data.positions[frame])
             label = np.append(ENERGY_WEIGHT * self.data.energy[frame], self.data.forces[frame])
-            problem.add(
-                np.concatenate([ENERGY_WEIGHT * energy[None], forces]), label / KCAL_PER_MOL_EV
-            )
+            rows = np.concatenate([ENERGY_WEIGHT * energy[None], forces])
+            counts = self._counts[frame]
+            problem.add(counts * rows, counts * label / KCAL_PER_MOL_EV)
             progress("fitting sites", 0.9 * (k + 1) / len(self.train))
         self._add_contacts(problem)
         largest = np.zeros(int(self._family.max()) + 1)
@@ -121,6 +135,10 @@ class SiteFit:
         found = parse_between(arrays, self.sites.fragment, source)
         assert found is not None
         return found
+
+    @cached_property
+    def _counts(self) -> Floats:
+        return np.ones(len(self.data.energy)) if self.weight is None else self.weight
 
     @property
     def n_columns(self) -> int:
@@ -211,4 +229,5 @@ class SiteFit:
         energy, forces, _ = expansion.evaluate(self.data.positions[self.valid])
         energy = energy - self.data.energy[self.valid] / KCAL_PER_MOL_EV
         forces = forces - self.data.forces[self.valid] / KCAL_PER_MOL_EV
-        return float((ENERGY_WEIGHT**2 * energy**2).sum() + (forces**2).sum())
+        squares = ENERGY_WEIGHT**2 * energy**2 + (forces**2).sum(axis=(1, 2))
+        return float((squares * self._counts[self.valid] ** 2).sum())

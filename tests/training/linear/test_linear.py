@@ -17,7 +17,7 @@ from deltaserver.training.linear import product_terms
 from deltaserver.training.linear.contacts import GAPS_ANG, contacts
 from deltaserver.training.linear.fit import linear_fit, product_fit
 from deltaserver.training.linear.least_squares import LeastSquares
-from deltaserver.training.linear.site_fit import SiteFit
+from deltaserver.training.linear.site_fit import SiteFit, weight_on_the_wall
 from deltaserver.training.linear.topology import Distances, MoleculeSites, bonds_apart, rings
 from deltaserver.training.linear.valence_fit import ValenceFit
 from deltaserver.training.model_directory import TrainingPlan, train_directory
@@ -170,6 +170,39 @@ def test_what_sites_can_represent_they_find():
     found = again.solve().evaluate(data.positions[60:])
     np.testing.assert_allclose(found[1], forces[60:], rtol=0, atol=1e-3 * np.abs(forces).max())
     np.testing.assert_allclose(found[0], energy[60:], rtol=0, atol=1e-3 * np.abs(energy).max())
+
+
+def test_a_wall_counts_less_the_higher_it_is():
+    heights = np.array([-3.0, 0.0, 1.0, 3.0])
+    assert weight_on_the_wall(heights).tolist() == [1.0, 1.0, 0.5, 0.1]
+
+
+def test_frames_that_count_for_nothing_change_nothing():
+    """Labels of half of the frames are nonsense: weight 0 is the same as leaving them out."""
+    frames = water_dimer(80)
+    available = components(frames)
+    data = labelled_set(frames, available[1])
+    fit = linear_fit(frames, available, available[1], data, np.arange(60), np.arange(60, 80), 100)
+    assert isinstance(fit, SiteFit)
+    fit = replace(fit, n_contacts=0)  # which are made of the training frames
+    spoilt, weight = data.energy.copy(), np.ones(80)
+    spoilt[30:70] += 50.0
+    weight[30:70] = 0.0
+    with_them = replace(fit, data=replace(data, energy=spoilt), weight=weight)
+    without = replace(fit, train=np.arange(30), valid=np.arange(70, 80), weight=None)
+    x = data.positions
+    found, expected = (one.solve().evaluate(x)[0] for one in (with_them, without))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+def test_a_kernel_has_no_points_on_a_wall_that_its_expansion_knows(tmp_path):
+    frames = water_dimer(100)
+    high = np.arange(100) % 3 == 0
+    raised = frames.energy + np.where(high, 2.0 - frames.binding_energy, 0.0)  # E_b is 2 eV
+    plan = replace(PLAN, component="binding", n_train=20)
+    train_directory(replace(frames, energy=raised), plan, tmp_path / "model")
+    with np.load(tmp_path / "model" / "binding.npz") as file:
+        assert not high[file["idxs_train"]].any()
 
 
 def of_products():
