@@ -12,7 +12,11 @@ from deltaserver.analysis.reading import Notes
 from deltaserver.analysis.results import Options
 from deltaserver.analysis.show.figures import EnergyUnit
 from deltaserver.analysis.show.tables import summary_of, text_of
+from deltaserver.bias.coordinate import Coordinate
+from deltaserver.bias.settings import Bias
+from deltaserver.bias.terms import Spring
 from deltaserver.errors import DataError
+from deltaserver.simulate.ipi.bias import forcefield
 from deltaserver.units import KB_EV_PER_K
 from tests.analysis.written import (
     FRAGMENTS,
@@ -100,6 +104,17 @@ def test_start_and_end_can_be_left_out(tmp_path):
     assert analysis.runs[0].surveyed.steps[[0, -1]].tolist() == [200, 1000]
     with pytest.raises(DataError, match="no frames from 5 ps on; it has 100 whole frames"):
         analysed([directory], ("variables",), skip_ps=5.0)
+
+
+def test_of_a_window_the_start_is_left_out_after_its_way(tmp_path):
+    directory = write_run(tmp_path / "r", moving(100), range(0, 2000, 20))
+    between = Coordinate("R_CM", ((0, 1, 2), (3, 4, 5, 6, 7)), ((1.0,) * 3, (1.0,) * 5))
+    path = directory / "input.xml"
+    window = forcefield(Bias(between, Spring(4.0, 1.0, 3.0, pull_steps=600)))
+    path.write_text(path.read_text().replace("  <system>", f"{window}\n  <system>"))
+    for skip_ps, first in ((0.0, 0), (0.1, 600 + 200)):
+        analysis, _ = analysed([directory], ("variables",), skip_ps=skip_ps)
+        assert analysis.runs[0].surveyed.steps[0] == first
 
 
 def test_a_broken_bond_ends_the_analysis(tmp_path):
