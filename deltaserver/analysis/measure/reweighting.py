@@ -259,10 +259,19 @@ def _check_connected(runs: Sequence[Series], s: Floats, counts: Ints) -> None:
         if low > reached:
             raise DataError(
                 f"{runs[last].label} ends at {reached:.3f} Å and {runs[k].label} begins at "
-                f"{low:.3f} Å: nothing joins them; add a window between, or a weaker spring"
+                f"{low:.3f} Å: nothing joins them; add a window between with the command that "
+                f"began them, --resume and --windows {_middle(runs[last], runs[k]):.4g}"
             )
         if high > reached:
             reached, last = high, k
+
+
+def _middle(one: Series, other: Series) -> float:
+    """Return where a window between two is missing: in the middle of their centres, Å."""
+    places = [
+        run.bias.spring.centre_ang if run.bias.spring else run.s.mean() for run in (one, other)
+    ]
+    return float(np.mean(places))
 
 
 # -- hills ---------------------------------------------------------------------------------------
