@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from deltaserver.analysis.read.contributions import (
     E_BINDING,
     TOTAL,
@@ -127,7 +129,7 @@ def _line(
     values = panel.values(part)
     if not known(values):
         return
-    x, y = thin(scale * part.seq, values)
+    x, y = thin(scale * part.seq.astype(np.float64), values)
     axis.plot(x, y, color=colour, linewidth=0.8, zorder=1 if behind else 2)
 
 
