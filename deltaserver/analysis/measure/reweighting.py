@@ -260,18 +260,20 @@ def _check_connected(runs: Sequence[Series], s: Floats, counts: Ints) -> None:
             raise DataError(
                 f"{runs[last].label} ends at {reached:.3f} Å and {runs[k].label} begins at "
                 f"{low:.3f} Å: nothing joins them; add a window between with the command that "
-                f"began them, --resume and --windows {_middle(runs[last], runs[k]):.4g}"
+                f"began them, --resume and {_missing(runs[last], runs[k])}"
             )
         if high > reached:
             reached, last = high, k
 
 
-def _middle(one: Series, other: Series) -> float:
-    """Return where a window between two is missing: in the middle of their centres, Å."""
-    places = [
-        run.bias.spring.centre_ang if run.bias.spring else run.s.mean() for run in (one, other)
-    ]
-    return float(np.mean(places))
+def _missing(one: Series, other: Series) -> str:
+    """Return the options of a window between two: in the middle of their centres, as stiff."""
+    springs = [run.bias.spring for run in (one, other) if run.bias.spring]
+    places = [spring.centre_ang for spring in springs]
+    if len(places) < 2:
+        places = [float(one.s.mean()), float(other.s.mean())]
+    stiff = f" --spring {springs[0].spring_ev_per_ang2:.4g}" if springs else ""
+    return f"--windows {np.mean(places):.4g}{stiff}"
 
 
 # -- hills ---------------------------------------------------------------------------------------

@@ -127,7 +127,9 @@ def test_frames_that_depend_on_one_another_are_thinned_out():
 
 
 def test_windows_that_do_not_meet_are_refused():
-    with pytest.raises(DataError, match=r"w3.4 ends at .* and w7 begins at .*--windows 5.2$"):
+    with pytest.raises(
+        DataError, match=r"w3.4 ends at .* and w7 begins at .*--windows 5.2 --spring 0.12$"
+    ):
         join_windows(windows(50, centres=(2.8, 3.4, 7.0)), KELVIN)
 
 
