@@ -20,9 +20,9 @@ for part in "${@:-windows analysis}"; do
     for one in $part; do
         case $one in
         windows)
-            windows 10.2:13.4:0.8 3333 --spring 0.2 --pull-speed 3
             windows 7.2:7.6:0.4 3333 # where the force is largest, windows are farther apart
             windows 4.2:9.4:0.4 3333
+            windows 10.2:13.4:0.8 3333 --spring 0.2 --pull-speed 3
             ;;
         analysis) deltaserver analyze fes "$directory" --skip 1 --jacobian remove --bound 9 ;;
         esac
