@@ -15,6 +15,7 @@ from deltaserver.analysis.show.report_page import with_error
 from deltaserver.plots import GREY, PALETTE, save
 
 HISTOGRAM_BINS = 60
+LARGE = 1e5  # of a ratio: all its digits would tell nothing
 METHODS = {
     "umbrella": "windows joined by MBAR; bands: one standard error, bootstrap",
     "metadynamics": "frames weighted by the hills; bands: one standard error, block bootstrap",
@@ -160,6 +161,8 @@ def text_of(profile: Profile, unit: EnergyUnit) -> list[str]:
         low, high = found.shells.outer_ang
         value = with_error(found.free_energy_ev / unit.ev, found.error_ev / unit.ev)
         ratio = with_error(found.ratio, found.ratio_error)
+        if found.ratio > LARGE:
+            ratio = f"{found.ratio:.1e}"
         lines.append(
             f"  binding free energy (1 mol/l, bound below {found.shells.bound_ang:g} Å) = {value} "
             f"{unit.name}; P(bound)/P({low:.2f} to {high:.2f} Å) = {ratio}"
