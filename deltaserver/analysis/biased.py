@@ -15,6 +15,7 @@ from deltaserver.analysis.measure.binding import BindingFreeEnergy, Shells, bind
 from deltaserver.analysis.measure.definitions import SurfaceSpec
 from deltaserver.analysis.measure.free_energy import Surface, bin_edges
 from deltaserver.analysis.measure.reweighting import (
+    LEAST_OVERLAP,
     Series,
     Weighted,
     join_windows,
@@ -79,6 +80,7 @@ def _profile(label: str, mine: Sequence[RunAnalysis], options: Options, notes: N
     hills = None
     if bias.growth is None:
         weighted = join_windows([s for s, _ in series], kelvin)
+        _warn_of_gaps(weighted, notes)
     else:
         path = first.run.directory / HILLS_NAME
         hills = Hills(bias.growth.hill_width_ang, read_hills(path))
@@ -100,6 +102,15 @@ def _profile(label: str, mine: Sequence[RunAnalysis], options: Options, notes: N
         known = np.isfinite(surface.free_energy_ev)
         profile = replace(profile, hills_ev=free - free[known].min())
     return replace(profile, binding=_binding(profile, names.index(variable), options, notes))
+
+
+def _warn_of_gaps(found: Weighted, notes: Notes) -> None:
+    least = found.least_overlap
+    if least is not None and least.overlap < LEAST_OVERLAP:
+        notes.note(
+            f"{least.label}: overlaps with the next window by {least.overlap:.3f} only; "
+            f"{LEAST_OVERLAP:g} or more is wanted: add a window between, or a weaker spring"
+        )
 
 
 def _check_alike(mine: Sequence[RunAnalysis]) -> None:

@@ -251,6 +251,12 @@ def _orientable(
     return replace(definitions, rotations=tuple(kept))
 
 
+def _way_ps(found: RunAnalysis) -> float:
+    """Return how long a window was on its way: ``skip`` begins where it has come to its place."""
+    bias = found.run.bias
+    return bias.settled_at * (found.step_ps or 1.0) if bias else 0.0
+
+
 def _trimmed(found: RunAnalysis, options: Options, notes: Notes) -> RunAnalysis:
     """Leave out the time before ``skip``, after ``until``, and what follows a broken bond."""
     surveyed, label = found.surveyed, found.run.label
@@ -276,7 +282,7 @@ def _trimmed(found: RunAnalysis, options: Options, notes: Notes) -> RunAnalysis:
             f"the {len(surveyed.steps) - end} frames from there on are left out"
         )
     times = found.time_ps[:end]
-    begin = int(np.searchsorted(times, options.skip_ps)) if options.skip_ps else 0
+    begin = int(np.searchsorted(times, _way_ps(found) + options.skip_ps)) if options.skip_ps else 0
     if options.until_ps is not None:
         end = int(np.searchsorted(times, options.until_ps, side="right"))
     if begin >= end:

@@ -40,13 +40,30 @@ def analyse(
         MissingExtraError: ASE or SciPy is not installed.
     """
     notes = Notes(note)
-    found = [read(run, options, parts, notes, progress) for run in runs]
+    found = list(_read_all(runs, options, parts, notes, progress))
     found = sort_by_temperature(found, notes)
     done = [_finish(one, found, options, parts, notes) for one in found]
     together = tuple(profiles(done, options, notes)) if "fes" in parts else ()
     if options.bound_ang is not None and not any(one.run.bias for one in found):
         notes.problem("--bound: no run here has a bias or a wall, in which molecules are kept")
     return Analysis(tuple(done), tuple(notes.notes), tuple(notes.problems), together)
+
+
+def _read_all(
+    runs: Sequence[Run], options: Options, parts: Sequence[str], notes: Notes, progress: Progress
+) -> Iterator[RunAnalysis]:
+    """Go through the runs; a window that is not far enough yet does not keep the others waiting."""
+    n_read = 0
+    for k, run in enumerate(runs):
+        is_window = run.bias is not None and run.bias.spring is not None
+        try:
+            yield read(run, options, parts, notes, progress)
+        except DataError as error:
+            if not is_window or (k + 1 == len(runs) and not n_read):
+                raise
+            notes.note(f"{error}; the window is left out")
+        else:
+            n_read += 1
 
 
 def _finish(

@@ -94,7 +94,7 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
                 type=click.FloatRange(min=0),
                 default=0.0,
                 metavar="PS",
-                help="Leave out this much of the start, in ps.",
+                help="Leave out this much of the start, in ps; of a window, after its way.",
             ),
             click.option(
                 "--until",

@@ -43,7 +43,7 @@ RECIPE_OPTIONS = together(
         "timestep_fs",
         type=POSITIVE,
         metavar="FS",
-        help="Of mts the outer one. 0.5 if not given, of mts 0.5 for each inner step.",
+        help="With inner steps the outer one. 0.5 if not given, 0.5 for each inner step.",
     ),
     click.option("--steps", type=AT_LEAST_1, default=Recipe.steps, show_default=True),
     click.option("--seed", type=AT_LEAST_0, default=Recipe.seed, show_default=True),
@@ -76,9 +76,8 @@ RECIPE_OPTIONS = together(
         "--inner-steps",
         "n_inner",
         type=AT_LEAST_1,
-        default=Recipe.n_inner,
-        show_default=True,
-        help="Steps of the fragments in one of mts.",
+        help="Steps of the fragments in one of the binding: of mts (2 if not given), and of "
+        "umbrella and metad, which have none if not given.",
     ),
     click.option(
         "--swap-every",
@@ -147,7 +146,7 @@ class RecipeRequest:
     thermostat: Thermostat
     tau_fs: float
     n_beads: int
-    n_inner: int
+    n_inner: int | None
     swap_every: int
     positions_every_fs: float
     energies_every: int | None
@@ -158,9 +157,11 @@ class RecipeRequest:
 
     def recipe(self, kind: Kind, temperatures_k: tuple[float, ...]) -> Recipe:
         """Make the recipe; raise InputError where something does not fit."""
-        n_inner = self.n_inner if kind == "mts" else 1
-        settings = asdict(self)
-        settings["timestep_fs"] = self.timestep_fs or Recipe.timestep_fs * n_inner
+        split = kind != "mts" and self.n_inner is not None
+        n_inner = self.n_inner or Recipe.n_inner
+        per_step = n_inner if split or kind == "mts" else 1
+        settings = asdict(self) | {"n_inner": n_inner, "split": split}
+        settings["timestep_fs"] = self.timestep_fs or Recipe.timestep_fs * per_step
         return Recipe(kind, temperatures_k, **settings)
 
 
@@ -194,7 +195,7 @@ def input_command(
     biased = take(BiasRequest, options)
     recipe = RecipeRequest(**options).recipe(kind, temperatures_k or (300.0,))
     model, _ = load_model(models, component, threads=1)  # nothing is served
-    subject = subject_of(models, structure, model, component, kind)
+    subject = subject_of(models, structure, model, component, recipe)
     recipes = with_bias(recipe, biased, subject)
     if len(recipes) > 1:
         raise InputError(f"--windows: an input is of one window, not of {len(recipes)}")
@@ -209,7 +210,7 @@ def input_command(
 
 
 def subject_of(
-    models: Path, structure: Path | None, model: Any, component: str, kind: str
+    models: Path, structure: Path | None, model: Any, component: str, recipe: Recipe
 ) -> Subject:
     """Put together what a recipe is applied to."""
     from deltaserver.simulate.structure import start_structure
@@ -221,14 +222,15 @@ def subject_of(
         "binding": binding,
         "fragments": fragments,
     }.get(component, [component])
-    if kind == "mts" and (component != "total" or not binding):
+    if recipe.is_split and (component != "total" or not binding):
+        how = "--kind mts" if recipe.kind == "mts" else "--inner-steps"
         raise InputError(
-            "--kind mts splits fragments from binding: it needs both, and --component total"
+            f"{how} splits fragments from binding: it needs both, and --component total"
         )
     directory = models if models.is_dir() else models.parent
     slug = re.sub(r"[^A-Za-z0-9_+-]+", "_", directory.resolve().name) or "model"
     return Subject(
-        f"{slug}_{kind}",
+        f"{slug}_{recipe.kind}",
         model.name,
         str(models),
         start.numbers,

@@ -157,7 +157,8 @@ def announce(model: ForceField, models: Path, backend: str, notes: list[str]) ->
     )
     for file, stored in model.stored.items():
         if stored.loss is not None:
-            log.info("storage", file=file, precision=stored.precision, float32_costs=stored.loss)
+            loss = float(f"{stored.loss:.2g}")
+            log.info("storage", file=file, precision=stored.precision, float32_costs=loss)
     if model.thread_times_ms:
         times = {str(number): ms for number, ms in model.thread_times_ms.items()}
         log.info("threads", chosen=model.n_threads, ms_a_step=times)

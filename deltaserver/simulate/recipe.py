@@ -25,7 +25,8 @@ Kind = Literal["nvt", "nve", "npt", "pimd", "remd", "mts", "ramp", "umbrella", "
 KINDS: tuple[Kind, ...] = (
     "nvt", "nve", "npt", "pimd", "remd", "mts", "ramp", "umbrella", "metad",
 )  # fmt: skip
-BIASED: tuple[Kind, ...] = ("umbrella", "metad")  # dynamics as in nvt
+BIASED: tuple[Kind, ...] = ("umbrella", "metad")  # dynamics as in nvt, or as in mts
+SPLIT: tuple[Kind, ...] = ("mts", *BIASED)  # may have multiple time steps
 WALLED: tuple[Kind, ...] = ("nvt", *BIASED)  # may have a wall
 Thermostat = Literal["langevin", "svr", "none"]
 THERMOSTATS: tuple[Thermostat, ...] = ("langevin", "svr", "none")
@@ -52,7 +53,8 @@ class Recipe:
         pressure_bar: of npt.
         barostat_tau_fs: time constant of npt's isotropic barostat.
         n_beads: of pimd.
-        n_inner: steps of the fragments in each step of the binding, of mts.
+        n_inner: steps of the fragments in each step of the binding, of what is split.
+        split: whether the dynamics of a bias are split so too; those of mts always are.
         swap_every: steps between attempts to exchange, on average, of remd.
         positions_every_fs: between the frames written.
         energies_every: steps between lines of properties and contributions; None: every step in
@@ -71,6 +73,7 @@ class Recipe:
     tau_fs: float = 100.0
     n_beads: int = 8
     n_inner: int = 2
+    split: bool = False
     swap_every: int = 10
     positions_every_fs: float = 10.0
     energies_every: int | None = None
@@ -89,6 +92,13 @@ class Recipe:
             raise InputError("--temperature: expected numbers above 0 K")
         if self.kind == "npt" and self.thermostat == "none":
             raise InputError("--kind npt needs a thermostat: langevin or svr")
+        if self.split and self.kind not in SPLIT:
+            raise InputError(f"--inner-steps: only with --kind {', '.join(SPLIT)}")
+
+    @property
+    def is_split(self) -> bool:
+        """Whether fragments are stepped inside, and the binding and a bias outside."""
+        return self.kind == "mts" or self.split
 
     @property
     def positions_stride(self) -> int:
@@ -173,9 +183,9 @@ def _bias(recipe: Recipe) -> str:
     return "\n".join(lines)
 
 
-def socket_names(kind: Kind, address: str) -> tuple[str, ...]:
+def socket_names(recipe: Recipe, address: str) -> tuple[str, ...]:
     """Return the names of the unix sockets that an input listens on."""
-    return (f"{address}_{INNER}", f"{address}_{OUTER}") if kind == "mts" else (address,)
+    return (f"{address}_{INNER}", f"{address}_{OUTER}") if recipe.is_split else (address,)
 
 
 def _comment(recipe: Recipe, subject: Subject, address: str) -> str:
@@ -192,7 +202,7 @@ def _comment(recipe: Recipe, subject: Subject, address: str) -> str:
 def _by_hand(recipe: Recipe, subject: Subject, address: str) -> str:
     if recipe.plugin:
         return "or i-PI alone, where deltaserver is installed:\n         i-pi FILE.xml"
-    sockets = " ".join(f"-s unix:{name}" for name in socket_names(recipe.kind, address))
+    sockets = " ".join(f"-s unix:{name}" for name in socket_names(recipe, address))
     return f"""or the daemon in one terminal and i-PI in another, in any order:
          deltaserver -m {subject.models} {sockets}
          i-pi FILE.xml"""
@@ -242,8 +252,8 @@ def _output(recipe: Recipe, subject: Subject) -> str:
 
 def _forcefields(recipe: Recipe, subject: Subject, address: str) -> str:
     batch = {"pimd": recipe.n_beads, "remd": len(recipe.temperatures_k)}.get(recipe.kind, 1)
-    parts = {"delta": None} if recipe.kind != "mts" else {INNER: "fragments", OUTER: "binding"}
-    addresses = socket_names(recipe.kind, address)
+    parts = {INNER: "fragments", OUTER: "binding"} if recipe.is_split else {"delta": None}
+    addresses = socket_names(recipe, address)
     return "\n".join(
         _direct(name, batch, subject.parameters, component)
         if recipe.plugin
@@ -337,7 +347,7 @@ def _start(subject: Subject, n_beads: int) -> str:
 
 
 def _forces(recipe: Recipe) -> str:
-    if recipe.kind != "mts":
+    if not recipe.is_split:
         return '      <force forcefield="delta"/>'
     return "\n".join(
         f'      <force forcefield="{name}"><mts_weights>{weights}</mts_weights></force>'
@@ -372,7 +382,7 @@ def _dynamics(recipe: Recipe, indent: str) -> str:
         f'  <dynamics mode="{mode}">',
         f'    <timestep units="femtosecond">{recipe.timestep_fs:g}</timestep>',
     ]
-    if recipe.kind == "mts":
+    if recipe.is_split:
         lines.append(f"    <nmts>[1, {recipe.n_inner}]</nmts>")
     bath = [
         f'    <thermostat mode="{thermostat}">',

@@ -12,7 +12,11 @@ from deltaserver.analysis.reading import Notes
 from deltaserver.analysis.results import Options
 from deltaserver.analysis.show.figures import EnergyUnit
 from deltaserver.analysis.show.tables import summary_of, text_of
+from deltaserver.bias.coordinate import Coordinate
+from deltaserver.bias.settings import Bias
+from deltaserver.bias.terms import Spring
 from deltaserver.errors import DataError
+from deltaserver.simulate.ipi.bias import forcefield
 from deltaserver.units import KB_EV_PER_K
 from tests.analysis.written import (
     FRAGMENTS,
@@ -100,6 +104,32 @@ def test_start_and_end_can_be_left_out(tmp_path):
     assert analysis.runs[0].surveyed.steps[[0, -1]].tolist() == [200, 1000]
     with pytest.raises(DataError, match="no frames from 5 ps on; it has 100 whole frames"):
         analysed([directory], ("variables",), skip_ps=5.0)
+
+
+def write_window(directory, n_frames=100):
+    """A window of 600 steps of way, and a frame every 20 steps."""
+    write_run(directory, moving(n_frames), range(0, 20 * n_frames, 20))
+    between = Coordinate("R_CM", ((0, 1, 2), (3, 4, 5, 6, 7)), ((1.0,) * 3, (1.0,) * 5))
+    path = directory / "input.xml"
+    window = forcefield(Bias(between, Spring(4.0, 1.0, 3.0, pull_steps=600)))
+    path.write_text(path.read_text().replace("  <system>", f"{window}\n  <system>"))
+    return directory
+
+
+def test_a_window_that_has_hardly_begun_does_not_keep_the_others_waiting(tmp_path):
+    long, short = write_window(tmp_path / "long"), write_window(tmp_path / "short", 30)
+    analysis, told = analysed([long, short], ("variables",), skip_ps=0.1)
+    assert [one.run.directory.name for one in analysis.runs] == ["long"]
+    assert any("no frames from 0.1 ps on" in line and "is left out" in line for line in told)
+    with pytest.raises(DataError, match=r"no frames from 0\.1 ps on"):
+        analysed([short], ("variables",), skip_ps=0.1)
+
+
+def test_of_a_window_the_start_is_left_out_after_its_way(tmp_path):
+    directory = write_window(tmp_path / "r")
+    for skip_ps, first in ((0.0, 0), (0.1, 600 + 200)):
+        analysis, _ = analysed([directory], ("variables",), skip_ps=skip_ps)
+        assert analysis.runs[0].surveyed.steps[0] == first
 
 
 def test_a_broken_bond_ends_the_analysis(tmp_path):

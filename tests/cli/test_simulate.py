@@ -66,6 +66,14 @@ def test_input_refuses_what_does_not_fit(capsys, model_directory, start, tmp_pat
         capsys, *words, "--kind", "mts", "--structure", start, "--component", "fragments"
     )
     assert "--kind mts splits fragments from binding" in line
+    words_of_window = ("--kind", "umbrella", "--windows", "4", "--spring", "1")
+    line = refused(
+        capsys, *words, *words_of_window, "--structure", start, "--component", "fragments",
+        "--inner-steps", "3",
+    )  # fmt: skip
+    assert "--inner-steps splits fragments from binding" in line
+    line = refused(capsys, *words, "--kind", "nvt", "--structure", start, "--inner-steps", "3")
+    assert "--inner-steps: only with --kind mts, umbrella, metad" in line
     line = refused(capsys, *words, "--kind", "nvt", "--structure", start, "--output", "/no/where")
     assert line == "deltaserver: --output /no/where: no such file or directory"
     assert "component 'oxygen'" in refused(
@@ -73,9 +81,13 @@ def test_input_refuses_what_does_not_fit(capsys, model_directory, start, tmp_pat
     )
 
 
-def test_the_time_step_of_mts_is_that_of_its_inner_steps(capsys, model_directory, start):
-    words = ["input", "--models", model_directory, "--kind", "mts", "--structure", start]
-    for more, expected in (((), "1"), (("--inner-steps", 3), "1.5"), (("--timestep", 4), "4")):
+@pytest.mark.parametrize(
+    ("kind", "alone"),
+    [(("mts",), "1"), (("umbrella", "--windows", "4", "--spring", "1"), "0.5")],
+)
+def test_the_time_step_is_that_of_the_inner_steps(capsys, model_directory, start, kind, alone):
+    words = ["input", "--models", model_directory, "--structure", start, "--kind", *kind]
+    for more, expected in (((), alone), (("--inner-steps", 3), "1.5"), (("--timestep", 4), "4")):
         assert app.main([str(word) for word in (*words, *more)]) == 0
         assert f'<timestep units="femtosecond">{expected}<' in capsys.readouterr().out
 

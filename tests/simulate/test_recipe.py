@@ -101,6 +101,19 @@ def test_multiple_time_stepping_has_two_sockets_of_one_daemon():
     assert parameters == ["{component:fragments}", "{component:binding}"]
 
 
+def test_a_bias_may_be_split_as_mts_is():
+    """The inner steps are the same; i-PI adds a bias in the outer ones."""
+    root, expected = root_of("umbrella", n_inner=4, split=True), root_of("mts", n_inner=4)
+    system, other = root.find("system"), expected.find("system")
+    for place in ("forces", "motion"):
+        assert ElementTree.tostring(system.find(place)) == ElementTree.tostring(other.find(place))
+    assert {node.get("name") for node in root.iter("ffsocket")} == {"inner", "outer"}
+    assert system.find("ensemble/bias/force").get("forcefield") == "bias"
+    assert root_of("umbrella").find(".//nmts") is None
+    with pytest.raises(InputError, match="--inner-steps: only with --kind mts, umbrella, metad"):
+        Recipe("nvt", (300.0,), split=True)
+
+
 @pytest.mark.parametrize(("kind", "structures"), [("nvt", 1), ("pimd", 8), ("remd", 3)])
 def test_structures_per_step_and_batches(kind, structures):
     text = render(recipe(kind), subject(kind))

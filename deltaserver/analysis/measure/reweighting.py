@@ -16,7 +16,7 @@ average is taken off [Tiwary and Parrinello, J. Phys. Chem. B 119, 736 (2015), D
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ N_RESAMPLES = 100
 SEED = 20271
 FEWEST = 5  # independent samples of a window
 GRID = 400  # places at which c(t) is integrated
+LEAST_OVERLAP = 0.03  # of neighbours [Klimovich, Shirts and Mobley, see _overlaps]
 MARGIN = 5.0  # widths of a hill beyond the outermost
 
 
@@ -51,6 +52,7 @@ class Window:
     inefficiency: float
     n_independent: int
     free_energy_kt: float = 0.0
+    overlap: float = float("nan")  # with the next one along the variable, in MBAR's matrix
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,12 @@ class Weighted:
     def kt_ev(self) -> float:
         """Boltzmann's constant times the temperature."""
         return KB_EV_PER_K * self.temperature_k
+
+    @property
+    def least_overlap(self) -> Window | None:
+        """The window that overlaps least with the next one; None where there is but one."""
+        known = [window for window in self.windows if np.isfinite(window.overlap)]
+        return min(known, key=lambda window: window.overlap, default=None)
 
     def probability(self, inside: Floats) -> tuple[float, Floats]:
         """Return the probability of samples for which ``inside`` (n,) is 1, and the resamples'."""
@@ -168,7 +176,7 @@ def join_windows(
     beta = 1.0 / (KB_EV_PER_K * temperature_k)
     reduced = beta * np.stack([run.bias.fixed_energy(s) for run in runs])  # [K, n]
     _check_connected(runs, s, counts)
-    f = solve(reduced, counts)
+    f, overlaps = solve(reduced, counts), _overlaps(reduced, counts, s)
     weights = _weights(reduced, counts, f)
     rng, starts = np.random.default_rng(SEED), np.cumsum([0, *counts[:-1]])
     replicates = np.zeros((n_resamples, len(s)))
@@ -179,8 +187,8 @@ def join_windows(
         of_drawn = _weights(some, counts, solve(some, counts, f))
         replicates[k] = np.bincount(drawn, of_drawn, len(s))
     told = tuple(
-        Window(w.label, w.bias, w.n_frames, w.inefficiency, w.n_independent, float(f_k))
-        for w, f_k in zip(windows, f, strict=True)
+        replace(window, free_energy_kt=float(f_k), overlap=float(overlap))
+        for window, f_k, overlap in zip(windows, f, overlaps, strict=True)
     )
     return Weighted(joined, weights, replicates, temperature_k, told)
 
@@ -189,12 +197,34 @@ def solve(reduced: Floats, counts: Ints, start: Floats | None = None) -> Floats:
     """Return f_k of windows, (K,), from the reduced biases (K, n) of all samples; f_0 is 0."""
     if len(counts) == 1:
         return np.zeros(1)
+    return np.asarray(_mbar(reduced, counts, start).f_k)
+
+
+def _overlaps(reduced: Floats, counts: Ints, s: Floats) -> Floats:
+    """Return each window's overlap with the next one along s, (K,); NaN for the last.
+
+    It is the smaller of O_kl and O_lk, O_kl being the probability that a sample of window k is
+    taken for one of window l: Σ_n N_l W_nk W_nl with MBAR's weights. Equal windows of K have 1/K.
+    [Klimovich, Shirts and Mobley, J. Comput. Aided Mol. Des. 29, 397 (2015), DOI
+    10.1007/s10822-015-9840-9]
+    """
+    found = np.full(len(counts), np.nan)
+    if len(counts) == 1:
+        return found
+    matrix = np.asarray(_mbar(reduced, counts).compute_overlap()["matrix"])  # [K, K]
+    owner = np.repeat(np.arange(len(counts)), counts)
+    order = np.argsort(np.bincount(owner, s) / counts)
+    here, following = order[:-1], order[1:]
+    found[here] = np.minimum(matrix[here, following], matrix[following, here])
+    return found
+
+
+def _mbar(reduced: Floats, counts: Ints, start: Floats | None = None) -> Any:
     try:
         from pymbar import MBAR
     except ImportError as error:
         raise MissingExtraError("pymbar", "sampling") from error
-    found = MBAR(reduced, counts, initial_f_k=start, verbose=False)
-    return np.asarray(found.f_k)
+    return MBAR(reduced, counts, initial_f_k=start, verbose=False)
 
 
 def _weights(reduced: Floats, counts: Ints, f: Floats) -> Floats:
@@ -229,10 +259,21 @@ def _check_connected(runs: Sequence[Series], s: Floats, counts: Ints) -> None:
         if low > reached:
             raise DataError(
                 f"{runs[last].label} ends at {reached:.3f} Å and {runs[k].label} begins at "
-                f"{low:.3f} Å: nothing joins them; add a window between, or a weaker spring"
+                f"{low:.3f} Å: nothing joins them; add a window between with the command that "
+                f"began them, --resume and {_missing(runs[last], runs[k])}"
             )
         if high > reached:
             reached, last = high, k
+
+
+def _missing(one: Series, other: Series) -> str:
+    """Return the options of a window between two: in the middle of their centres, as stiff."""
+    springs = [run.bias.spring for run in (one, other) if run.bias.spring]
+    places = [spring.centre_ang for spring in springs]
+    if len(places) < 2:
+        places = [float(one.s.mean()), float(other.s.mean())]
+    stiff = f" --spring {springs[0].spring_ev_per_ang2:.4g}" if springs else ""
+    return f"--windows {np.mean(places):.4g}{stiff}"
 
 
 # -- hills ---------------------------------------------------------------------------------------

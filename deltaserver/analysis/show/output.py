@@ -84,7 +84,9 @@ def _figures(
         if found.contributions:
             name = f"contributions_{slug}" if len(runs) > 1 else "contributions"
             paths = [directory / f"{name}.{suffix}" for suffix in FORMATS]
-            figures_contributions.draw_contributions(found.contributions, paths)
+            last = max(int(part.seq.max()) for part in found.contributions.values())
+            ps = figures_contributions.ps_per_structure(last, found.last_step, found.step_ps)
+            figures_contributions.draw_contributions(found.contributions, paths, ps)
             yield paths[0], f"{html.escape(found.run.label)}: {CONTRIBUTIONS_CAPTION}"
 
 

@@ -15,6 +15,7 @@ from deltaserver.analysis.show.report_page import with_error
 from deltaserver.plots import GREY, PALETTE, save
 
 HISTOGRAM_BINS = 60
+LARGE = 1e5  # of a ratio: all its digits would tell nothing
 METHODS = {
     "umbrella": "windows joined by MBAR; bands: one standard error, bootstrap",
     "metadynamics": "frames weighted by the hills; bands: one standard error, block bootstrap",
@@ -86,7 +87,9 @@ def write_tables(profile: Profile, unit: EnergyUnit, directory: Path) -> list[Pa
     ]
     header = ["run", "centre_ang", "spring_ev_per_ang2", "frames", "inefficiency", "independent"]
     written.append(
-        tables.write_rows(directory / "windows.csv", [*header, "free_energy_kt"], _windows(profile))
+        tables.write_rows(
+            directory / "windows.csv", [*header, "free_energy_kt", "overlap"], _windows(profile)
+        )
     )
     if profile.hills_ev is not None and profile.main:
         name = profile.runs[0].definitions.variable(profile.variable).column
@@ -108,6 +111,7 @@ def _windows(profile: Profile) -> Iterator[Sequence[object]]:
             round(window.inefficiency, 3),
             window.n_independent,
             round(window.free_energy_kt, 6),
+            round(window.overlap, 4) if np.isfinite(window.overlap) else "",
         )
 
 
@@ -127,6 +131,8 @@ def summary_of(profile: Profile, unit: EnergyUnit) -> dict[str, Any]:
             for spec, surface in profile.surfaces
         ],
     }
+    if (least := profile.weighted.least_overlap) is not None:
+        told["least_overlap"] = {"run": least.label, "with_the_next": least.overlap}
     if (found := profile.binding) is not None:
         told["binding"] = {
             "free_energy": found.free_energy_ev / unit.ev,
@@ -147,12 +153,16 @@ def text_of(profile: Profile, unit: EnergyUnit) -> list[str]:
     n = data["independent_frames"]
     runs = f"{data['runs']} runs, " if profile.method == "umbrella" else ""
     lines = [f"{profile.label}, {profile.method}: {runs}{n} independent frames"]
+    if (least := profile.weighted.least_overlap) is not None:
+        lines.append(f"  neighbours overlap by {least.overlap:.2f} or more (least: {least.label})")
     for surface in data["fes"]:
         lines.append(tables.surface_line(surface, unit))
     if (found := profile.binding) is not None:
         low, high = found.shells.outer_ang
         value = with_error(found.free_energy_ev / unit.ev, found.error_ev / unit.ev)
         ratio = with_error(found.ratio, found.ratio_error)
+        if found.ratio > LARGE:
+            ratio = f"{found.ratio:.1e}"
         lines.append(
             f"  binding free energy (1 mol/l, bound below {found.shells.bound_ang:g} Å) = {value} "
             f"{unit.name}; P(bound)/P({low:.2f} to {high:.2f} Å) = {ratio}"

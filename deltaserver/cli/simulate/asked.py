@@ -86,4 +86,4 @@ def subject_in(request: RunRequest, quiet: bool) -> Subject:
 
     models, component = request.models, request.component
     model, _ = load_model(models, component, threads=1, quiet=quiet)  # nothing is served
-    return subject_of(models, request.structure, model, component, request.recipe.kind)
+    return subject_of(models, request.structure, model, component, request.recipe)

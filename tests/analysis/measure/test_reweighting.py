@@ -127,8 +127,29 @@ def test_frames_that_depend_on_one_another_are_thinned_out():
 
 
 def test_windows_that_do_not_meet_are_refused():
-    with pytest.raises(DataError, match=r"w3.4 ends at .* and w7 begins at .*nothing joins them"):
+    with pytest.raises(
+        DataError, match=r"w3.4 ends at .* and w7 begins at .*--windows 5.2 --spring 0.12$"
+    ):
         join_windows(windows(50, centres=(2.8, 3.4, 7.0)), KELVIN)
+
+
+def test_neighbours_overlap_as_their_distributions_do():
+    """Two windows of a flat potential: O = ∫ N₂ p₁ p₂ / (N₁ p₁ + N₂ p₂), by quadrature."""
+    pytest.importorskip("pymbar")
+    kt, spring, distance = KB_EV_PER_K * KELVIN, 0.4, 0.4
+    width = np.sqrt(kt / spring)
+    rng, n = np.random.default_rng(3), 4000
+    runs = [
+        Series(f"w{k}", Bias(PAIR, Spring(c, spring, c)), rng.normal(c, width, (n, 1)))
+        for k, c in enumerate((5.0, 5.0 + distance))
+    ]
+    found = join_windows(runs, KELVIN, 2)
+    x = np.linspace(4.0, 6.5, 4000)
+    p, q = (np.exp(-0.5 * ((x - c) / width) ** 2) for c in (5.0, 5.0 + distance))
+    expected = np.trapezoid(p * q / (p + q), x) / np.trapezoid(p, x)
+    assert found.least_overlap.label == "w0"
+    assert found.least_overlap.overlap == pytest.approx(expected, abs=4.0 / np.sqrt(n) * expected)
+    assert np.isnan(found.windows[1].overlap)
 
 
 def test_windows_of_a_few_frames_are_refused():

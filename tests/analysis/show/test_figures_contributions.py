@@ -60,3 +60,34 @@ def test_the_figure_is_written_in_every_format(parts, tmp_path):
     paths = [tmp_path / f"c.{suffix}" for suffix in ("png", "svg")]
     figures.draw_contributions(parts, paths)
     assert all(path.stat().st_size > 2000 for path in paths)
+
+
+@pytest.mark.parametrize(
+    ("last_seq", "last_step", "step_ps", "expected"),
+    [
+        (3000, 3000, 5e-4, 5e-4),
+        (3000, 2980, 5e-4, 5e-4),  # frames are rarer than steps
+        (4 * 500 + 3, 500, 3e-3, 3e-3 / 4),  # a binding and three inner steps
+        (1200, 3000, 5e-4, None),  # the log began anew
+        (750, 500, 5e-4, None),
+        (3000, 3000, None, None),
+    ],
+)
+def test_structures_are_told_as_time_where_a_step_sends_so_many(
+    last_seq, last_step, step_ps, expected
+):
+    found = figures.ps_per_structure(last_seq, last_step, step_ps)
+    assert found == (None if expected is None else pytest.approx(expected))
+
+
+def test_the_axis_is_time_where_it_is_known(parts, monkeypatch, tmp_path):
+    from matplotlib.figure import Figure
+
+    drawn = []
+    monkeypatch.setattr(figures, "write", lambda draw, paths, size: drawn.append(draw))
+    for ps, label, last in ((None, "structures served", STEPS - 1), (5e-4, "$t$ / ps", 0.0995)):
+        figures.draw_contributions(parts, [tmp_path / "f.png"], ps)
+        figure = Figure()
+        drawn[-1](figure)
+        assert figure.axes[-1].get_xlabel() == label
+        assert figure.axes[0].lines[0].get_xdata()[-1] == pytest.approx(last)

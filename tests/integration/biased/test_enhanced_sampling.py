@@ -38,11 +38,14 @@ def columns(path):
     return np.loadtxt(path)
 
 
-def test_a_window_is_pulled_to_its_place_and_told_apart_from_the_potential(tmp_path, pair):
-    """Through the daemon's socket, from the start structure at 3.1 Å."""
+@pytest.mark.parametrize("splitting", [(), ("--inner-steps", 2)])
+def test_a_window_is_pulled_to_its_place_and_told_apart_from_the_potential(
+    tmp_path, pair, splitting
+):
+    """Through the daemon's sockets, from the start structure at 3.1 Å."""
     options = ["--windows", "4.1", "--spring", 1.5, "--pull-speed", 4, "--positions-every", 4]
-    simulate("--models", pair, "--kind", "umbrella", *QUICK[:-1], *options, "--steps", 60,
-             "--directory", tmp_path)  # fmt: skip
+    simulate("--models", pair, "--kind", "umbrella", *QUICK[:-1], *options, *splitting,
+             "--steps", 60, "--directory", tmp_path)  # fmt: skip
     run = tmp_path / "R_CM_4.1"
     bias = read_request(run / "request.json").recipe.bias
     assert bias.spring.start_ang == pytest.approx(3.1)
