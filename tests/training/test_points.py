@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from deltaserver.errors import DataError
+from deltaserver.statistics.draws import draw_farthest
 from deltaserver.training.components import components, labelled_set
 from deltaserver.training.model_directory import TrainingPlan, train_directory
-from deltaserver.training.points import SELECTIONS, Candidates, draw_farthest
+from deltaserver.training.points import SELECTIONS, Candidates
 from deltaserver.training.symmetry_modes import resolve
 from tests.training.labelled import water_dimer
 
