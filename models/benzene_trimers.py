@@ -3,9 +3,10 @@
     python models/benzene_trimers.py [DATASET...]
 
 DATASET is of `deltaserver dataset cut --order 3`; the last fifth of each trajectory is held out.
-Without, data/benzene_trimers.npz holds trimers cut out of clusters (positions_ang [288, 3, 12, 3]) with the
-energy and forces that GFN2-xTB has beyond those of the three dimers and molecules; trajectories 4
-and 8 are held out. C is linear, one least-squares problem of energies and forces for every R.
+Without, data/benzene_trimers.npz holds trimers cut out of clusters (positions_ang [288, 3, 12, 3])
+with the energy and forces that GFN2-xTB has beyond those of the three dimers and molecules;
+trajectories 4 and 8 are held out. C is linear, one least-squares problem of energies and forces for
+every R.
 """
 
 from __future__ import annotations
