@@ -1,18 +1,22 @@
 """Fit what three benzenes have beyond their pairs: R and C of models/benzenes.
 
-    python models/benzene_trimers.py
+    python models/benzene_trimers.py [DATASET...]
 
-data/benzene_trimers.npz holds trimers cut out of clusters (positions_ang [288, 3, 12, 3]) with the
-energy and forces that GFN2-xTB has beyond those of the three dimers and molecules. C is linear, one
-least-squares problem of energies and forces for every R; trajectories 4 and 8 are held out.
+DATASET is of `deltaserver dataset cut --order 3`; the last fifth of each trajectory is held out.
+Without, data/benzene_trimers.npz holds trimers cut out of clusters (positions_ang [288, 3, 12, 3])
+with the energy and forces that GFN2-xTB has beyond those of the three dimers and molecules;
+trajectories 4 and 8 are held out. C is linear, one least-squares problem of energies and forces for
+every R.
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 
+from deltaserver.datasets.files import read_dataset
 from deltaserver.model.many.triples import TriplePrior
 from deltaserver.model.prior import AtomClass
 from deltaserver.units import KCAL_PER_MOL_EV
@@ -34,11 +38,26 @@ def of_one(radius: float, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return found.energy, forces
 
 
+def read(paths: list[str]) -> tuple[np.ndarray, ...]:
+    """Return positions, energies, forces, and which trimers are fitted to."""
+    if not paths:
+        data = np.load(DATA, allow_pickle=False)
+        x, forces = (data[key].astype(float) for key in ("positions_ang", "forces_ev_per_ang"))
+        return x, data["energy_ev"], forces, ~np.isin(data["trajectory"], HELD_OUT)
+    parts = []
+    for path in paths:
+        f = read_dataset(path)
+        if f.order != 3 or len(f.numbers) != 36:
+            raise SystemExit(f"{path}: no trimers of benzene that were cut with --order 3")
+        last = np.array([f.step[f.trajectory == k].max() for k in f.trajectory])
+        shape = (-1, 3, 12, 3)
+        parts.append((f.positions.reshape(shape), f.binding_energy,
+                      f.binding_forces.reshape(shape), f.step < 0.8 * last))  # fmt: skip
+    return tuple(np.concatenate(some) for some in zip(*parts, strict=True))
+
+
 def main() -> None:
-    data = np.load(DATA, allow_pickle=False)
-    x, energy = data["positions_ang"].astype(np.float64), data["energy_ev"]
-    forces = data["forces_ev_per_ang"].astype(np.float64)
-    train = ~np.isin(data["trajectory"], HELD_OUT)
+    x, energy, forces, train = read(sys.argv[1:])
     size = float(np.sqrt((energy[~train] ** 2).mean())) / KCAL_PER_MOL_EV
     print(f"held-out labels: {(~train).sum()} trimers, energy RMS {size:.4f} kcal/mol")
     for radius in (3.5, 4.0, 4.5, 5.0, 5.5):

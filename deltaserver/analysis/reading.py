@@ -26,6 +26,7 @@ from deltaserver.analysis.results import Break, Options, RunAnalysis
 from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError
 from deltaserver.model.manifest import read_manifest
+from deltaserver.model.many.manifest import is_of_many
 from deltaserver.molecules.bonds import NONMETALS
 from deltaserver.textio.species import parse_species
 from deltaserver.units import BOHR_ANG, PS_FS
@@ -146,6 +147,9 @@ def _definitions(
     models = options.models or run.models
     fragments: Fragments = {}
     path = options.definitions
+    if models and is_of_many(models):
+        known = read_definitions(path, {}) if path else Definitions((), (), (), (), {})
+        return _with_surfaces(known, options)
     if models:
         manifest = read_manifest(models)
         fragments = {entry.name: entry.atoms for entry in manifest.fragments}

@@ -12,6 +12,7 @@ from deltaserver.analysis.measure.binding import BindingFreeEnergy
 from deltaserver.analysis.measure.definitions import Definitions, SurfaceSpec
 from deltaserver.analysis.measure.distributions import PairDistribution
 from deltaserver.analysis.measure.free_energy import Jacobian, Surface
+from deltaserver.analysis.measure.liquid import Liquid
 from deltaserver.analysis.measure.msad import Msad
 from deltaserver.analysis.measure.reweighting import Weighted
 from deltaserver.analysis.measure.survey import Surveyed
@@ -85,6 +86,7 @@ class RunAnalysis:
     pairs: tuple[PairDistribution, ...] = ()
     thermo: Thermo | None = None
     contributions: Mapping[str, Series] = field(default_factory=dict)
+    liquid: Liquid | None = None  # of runs of many molecules
 
     @property
     def time_ps(self) -> Floats:

@@ -12,6 +12,7 @@ from deltaserver.analysis.biased import profiles
 from deltaserver.analysis.exchange import sort_by_temperature
 from deltaserver.analysis.measure import distributions, free_energy, msad, thermo
 from deltaserver.analysis.measure.definitions import SurfaceSpec
+from deltaserver.analysis.molecules import liquid_of
 from deltaserver.analysis.read import contributions
 from deltaserver.analysis.read.directory import Run
 from deltaserver.analysis.read.properties import Properties, read_properties
@@ -21,7 +22,7 @@ from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError, InputError
 from deltaserver.statistics.correlation import circular_mean
 
-PARTS = ("variables", "fes", "msad", "rdf", "thermo", "contributions")
+PARTS = ("variables", "fes", "msad", "rdf", "thermo", "molecules", "contributions")
 MIN_MATCH = 0.3
 MAX_SHIFT = 6  # restarts by which a log's count may be ahead
 
@@ -73,7 +74,8 @@ def _finish(
     parts: Sequence[str],
     notes: Notes,
 ) -> RunAnalysis:
-    read = _properties(one, notes) if {"thermo", "contributions"} & set(parts) else None
+    wanted = {"thermo", "contributions", "molecules"} & set(parts)
+    read = _properties(one, notes) if wanted else None
     return replace(
         one,
         surfaces=tuple(_surfaces(one, every, notes)) if "fes" in parts else (),
@@ -81,6 +83,7 @@ def _finish(
         pairs=_pairs(one) if "rdf" in parts else (),
         thermo=_thermo(one, read, options, notes) if "thermo" in parts and read else None,
         contributions=_contributions(one, read, notes) if "contributions" in parts else {},
+        liquid=liquid_of(one, read, options, notes) if "molecules" in parts else None,
     )
 
 

@@ -241,6 +241,13 @@ def rdf(**given: Any) -> None:
     _analyse(("rdf",), **given)
 
 
+@analyze.command()
+@common
+def molecules(**given: Any) -> None:
+    """Of many molecules: g(r) and diffusion of centres, density, energy."""
+    _analyse(("molecules", "thermo"), **given)
+
+
 def _analyse(
     parts: Sequence[str],
     *,

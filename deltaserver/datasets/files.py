@@ -31,8 +31,10 @@ from deltaserver.textio.xyz_frames import BadFrame, Frame, Note, read_frames
 FORMAT = "deltaserver-dataset/1"
 MANIFEST_NAME = "dataset.yaml"
 FRAMES_NAME = "frames.xyz.gz"
+ENERGY_OF_PAIRS, FORCES_OF_PAIRS = "energy_two_body", "forces_two_body"  # of order 3
 DECIMALS = 8  # of ASE's extended XYZ writer
 ENERGY_UNIT, LENGTH_UNIT = "eV", "Ang"
+OPTIONAL = ("frames", "order", "elements", "provenance")
 STEP_KEYS = ("step", "md_step", "frame_step")
 RESERVED_DATASET_NAMES = (*RESERVED_NAMES, "noninteracting", "frames", "dataset", "complex")
 
@@ -68,6 +70,11 @@ def read_dataset(path: str | Path, note: Note = silent, plausible: bool = True) 
         raise DataError(f"{frames_path}: no such file; {path.name} describes its frames")
     numbers = _stated_numbers(path, top["elements"]) if "elements" in top else None
     frames = _read_frames(frames_path, top["name"], top["reference"], fragments, numbers, note)
+    if top.get("order", 2) != frames.order:
+        raise DataError(
+            f"{frames_path}: has labels of order {frames.order}; {path.name} states "
+            f"{top.get('order', 2)!r}: one of the two was replaced"
+        )
     if "frames" in top and top["frames"] != len(frames):
         raise DataError(
             f"{frames_path}: has {len(frames)} frames; {path.name} states {top['frames']}: "
@@ -92,7 +99,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     check = Checker(path, DataError)
     required = ("format", "name", "reference", "units", "fragments")
-    data = check.mapping(check.read(), "the file", required, ("frames", "elements", "provenance"))
+    data = check.mapping(check.read(), "the file", required, OPTIONAL)
     check.format(data, FORMAT)
     for key in ("name", "reference"):
         check.text(data[key], key)
@@ -204,6 +211,7 @@ def write_frames(frames: LabelledFrames, directory: Path, provenance: Mapping[st
         "reference": frames.reference,
         "units": {"length": LENGTH_UNIT, "energy": ENERGY_UNIT},
         "frames": len(frames),
+        **({"order": frames.order} if frames.order > 2 else {}),
         "elements": " ".join(SYMBOLS[number] for number in frames.numbers),
         "fragments": [describe_fragment(fragment) for fragment in frames.fragments],
         "provenance": dict(provenance),
@@ -219,6 +227,9 @@ def rounded(frames: LabelledFrames) -> LabelledFrames:
         positions=frames.positions.round(DECIMALS),
         forces=frames.forces.round(DECIMALS),
         fragment_forces=frames.fragment_forces.round(DECIMALS),
+        two_body_forces=None
+        if frames.two_body_forces is None
+        else frames.two_body_forces.round(DECIMALS),
     )
 
 
@@ -227,6 +238,7 @@ def _write_xyz(file: io.TextIOBase, frames: LabelledFrames) -> None:
     from ase.io.extxyz import write_xyz
 
     columns = ["symbols", "positions", "forces_full", "forces_frag"]
+    columns += [FORCES_OF_PAIRS] if frames.order == 3 else []
     for m in range(len(frames)):
         atoms = Atoms(numbers=frames.numbers, positions=frames.positions[m])
         atoms.arrays["forces_full"] = frames.forces[m]
@@ -234,6 +246,9 @@ def _write_xyz(file: io.TextIOBase, frames: LabelledFrames) -> None:
         atoms.info = {"energy_full": float(frames.energy[m])}
         for j, energy in enumerate(frames.fragment_energies[m], start=1):
             atoms.info[f"energy_frag{j}"] = float(energy)
+        if frames.two_body_energy is not None and frames.two_body_forces is not None:
+            atoms.info[ENERGY_OF_PAIRS] = float(frames.two_body_energy[m])
+            atoms.arrays[FORCES_OF_PAIRS] = frames.two_body_forces[m]
         atoms.info |= {"traj": int(frames.trajectory[m]), "step": int(frames.step[m])}
         write_xyz(file, [atoms], columns=columns, write_results=False)
 
@@ -254,8 +269,9 @@ def _read_frames(
         fragments = _convention_fragments(path, first)
         reference = str(first.info.get("method", "not stated"))
     check_partition(fragments, len(numbers), str(path))
+    of_pairs = ENERGY_OF_PAIRS in first.info
     for index, atoms in enumerate(images):
-        _check_frame(f"{path}: frame {index}", atoms, numbers, len(fragments))
+        _check_frame(f"{path}: frame {index}", atoms, numbers, len(fragments), of_pairs)
     steps = np.array(stated_steps(images, str(path)), dtype=np.int64)
     energies = [
         [atoms.info[f"energy_frag{j}"] for j in range(1, len(fragments) + 1)] for atoms in images
@@ -272,6 +288,12 @@ def _read_frames(
         fragment_forces=np.array([atoms.arrays["forces_frag"] for atoms in images]),
         trajectory=steps[:, 0],
         step=steps[:, 1],
+        two_body_energy=np.array([atoms.info[ENERGY_OF_PAIRS] for atoms in images], np.float64)
+        if of_pairs
+        else None,
+        two_body_forces=np.array([atoms.arrays[FORCES_OF_PAIRS] for atoms in images])
+        if of_pairs
+        else None,
     )
 
 
@@ -333,7 +355,7 @@ def _convention_fragments(path: Path, atoms: Frame) -> tuple[FragmentSpec, ...]:
     return tuple(map(FragmentSpec, names, atoms_of, (first, second)))
 
 
-def _check_frame(where: str, atoms: Frame, numbers: Any, n_fragments: int) -> None:
+def _check_frame(where: str, atoms: Frame, numbers: Any, n_fragments: int, of_pairs: bool) -> None:
     if len(atoms) != len(numbers):
         raise DataError(f"{where} has {len(atoms)} atoms; expected {len(numbers)}")
     for index in np.flatnonzero(atoms.numbers != numbers)[:1]:
@@ -343,9 +365,10 @@ def _check_frame(where: str, atoms: Frame, numbers: Any, n_fragments: int) -> No
     if stated is not None and str(stated).lower() not in ("ev,angstrom", "ev,ang"):
         raise DataError(f"{where}: units are {stated!r}; expected eV,Angstrom: convert it first")
     labels: dict[str, Any] = {"positions": atoms.positions}
-    for key in ("forces_full", "forces_frag"):
+    energies = ["energy_full", *(f"energy_frag{j}" for j in range(1, n_fragments + 1))]
+    for key in ("forces_full", "forces_frag", *([FORCES_OF_PAIRS] if of_pairs else [])):
         labels[key] = atoms.arrays.get(key)
-    for key in ("energy_full", *(f"energy_frag{j}" for j in range(1, n_fragments + 1))):
+    for key in (*energies, *([ENERGY_OF_PAIRS] if of_pairs else [])):
         labels[key] = atoms.info.get(key)
     for key, value in labels.items():
         if value is None:

@@ -34,6 +34,9 @@ class LabelledFrames:
     Lengths in Å, energies in eV, forces in eV/Å. ``fragment_forces[m, i]`` is the force on atom i
     in its own fragment alone at the same coordinates. ``trajectory`` and ``step`` say where a
     frame comes from: splits are made along them, never at random.
+
+    Frames of order 3 have what pairs add as well, so that binding is of three bodies alone:
+    ``two_body_energy`` is Σ_(i<j) (E_ij − E_i − E_j), with its forces.
     """
 
     name: str
@@ -47,22 +50,29 @@ class LabelledFrames:
     fragment_forces: Floats  # [M, N, 3]
     trajectory: Ints  # [M]
     step: Ints  # [M]
+    two_body_energy: Floats | None = None  # [M]
+    two_body_forces: Floats | None = None  # [M, N, 3]
 
     def __len__(self) -> int:
         """Return the number of frames."""
         return len(self.positions)
 
     @property
+    def order(self) -> int:
+        """How many molecules at once binding is of: 3 where that of pairs is taken off, else 2."""
+        return 2 if self.two_body_energy is None else 3
+
+    @property
     def binding_energy(self) -> Floats:
-        """Return E − Σ E_j of every frame, in eV, shape (M,)."""
+        """Return E − Σ E_j of every frame, in eV, shape (M,); of order 3 less that of pairs."""
         result: Floats = self.energy - self.fragment_energies.sum(axis=1)
-        return result
+        return result if self.two_body_energy is None else result - self.two_body_energy
 
     @property
     def binding_forces(self) -> Floats:
-        """Return F − (F_1, F_2, …) of every frame, in eV/Å, shape (M, N, 3)."""
+        """Return F − (F_1, F_2, …) in eV/Å, shape (M, N, 3); of order 3 less that of pairs."""
         result: Floats = self.forces - self.fragment_forces
-        return result
+        return result if self.two_body_forces is None else result - self.two_body_forces
 
     def select(self, index: Ints | slice) -> LabelledFrames:
         """Return the frames at ``index``, in that order."""
@@ -78,4 +88,6 @@ class LabelledFrames:
             self.fragment_forces[index],
             self.trajectory[index],
             self.step[index],
+            None if self.two_body_energy is None else self.two_body_energy[index],
+            None if self.two_body_forces is None else self.two_body_forces[index],
         )

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +68,12 @@ def label_jobs(
     numbers: Ints,
     fragments: tuple[FragmentSpec, ...],
     spin: int | None = None,
+    order: int = 2,
 ) -> list[LabelJob]:
     """Return one job for the complex and one per fragment of every frame, lone atoms once.
 
-    ``spin``: unpaired electrons of the complex, if not those of all fragments.
+    ``spin``: unpaired electrons of the complex, if not those of all fragments. Frames of
+    ``order`` 3 have one for every two fragments as well.
     """
     charges = nominal_charges(len(numbers), fragments)
     spins = nominal_spins(len(numbers), fragments)
@@ -89,7 +91,21 @@ def label_jobs(
                 jobs[key] = LabelJob(
                     key, numbers[atoms], frame.positions[atoms], charges[atoms], spins[atoms]
                 )
+        for name, atoms in _twos(fragments, order):
+            jobs[(*where, name)] = LabelJob(
+                (*where, name), numbers[atoms], frame.positions[atoms], charges[atoms], spins[atoms]
+            )
     return list(jobs.values())
+
+
+def _twos(fragments: tuple[FragmentSpec, ...], order: int) -> list[tuple[str, Ints]]:
+    """Return name and atoms of every two fragments, of frames of order 3: no name has a blank."""
+    if order < 3:
+        return []
+    return [
+        (f"{a.name} {b.name}", np.array([*a.atoms, *b.atoms]))
+        for a, b in combinations(fragments, 2)
+    ]
 
 
 def label(
@@ -161,6 +177,7 @@ def assemble(
     labels_path: Path,
     name: str,
     reference: str,
+    order: int = 2,
 ) -> LabelledFrames:
     """Put the frames whose labels are all there together; energies in eV, forces in eV/Å.
 
@@ -168,18 +185,21 @@ def assemble(
         DataError: not one frame has all its labels.
     """
     labels = {_key(record): record for record in read_journal(labels_path)}
-    complete = [f for f in frames if all(k in labels for k in _keys(f, fragments))]
+    complete = [f for f in frames if all(k in labels for k in _keys(f, fragments, order))]
     if not complete:
         raise DataError(f"{labels_path}: no frame has all its labels")
     shape = (len(complete), len(numbers), 3)
     forces, fragment_forces = np.empty(shape), np.empty(shape)
     energy, fragment_energies = np.empty(shape[0]), np.empty((shape[0], len(fragments)))
     for m, frame in enumerate(complete):
-        keys = _keys(frame, fragments)
+        keys = _keys(frame, fragments)  # not those of pairs
         energy[m], forces[m] = labels[keys[0]]["energy"], labels[keys[0]]["forces"]
         for j, (fragment, key) in enumerate(zip(fragments, keys[1:], strict=True)):
             fragment_energies[m, j] = labels[key]["energy"]
             fragment_forces[m, fragment.atoms] = labels[key]["forces"]
+    two_body: tuple[Floats | None, Floats | None] = (None, None)
+    if order == 3:
+        two_body = _of_pairs(complete, labels, fragments, fragment_energies, fragment_forces)
     return LabelledFrames(
         name=name,
         reference=reference,
@@ -192,15 +212,35 @@ def assemble(
         fragment_forces=fragment_forces,
         trajectory=np.array([frame.trajectory for frame in complete]),
         step=np.array([frame.step for frame in complete]),
+        two_body_energy=two_body[0],
+        two_body_forces=two_body[1],
     )
 
 
-def _keys(frame: Frame, fragments: tuple[FragmentSpec, ...]) -> list[Key]:
+def _of_pairs(
+    frames: list[Frame],
+    labels: dict[Key, Record],
+    fragments: tuple[FragmentSpec, ...],
+    energies: Floats,
+    forces: Floats,
+) -> tuple[Floats, Floats]:
+    """Return Σ (E_ij − E_i − E_j), (M,), and its forces, (M, N, 3), of frames of order 3."""
+    n = len(fragments) - 1  # every molecule is in so many pairs
+    energy, force = -n * energies.sum(axis=1), -n * forces
+    for m, frame in enumerate(frames):
+        for name, atoms in _twos(fragments, 3):
+            record = labels[(frame.trajectory, frame.step, name)]
+            energy[m] += record["energy"]
+            force[m, atoms] += np.array(record["forces"])
+    return energy, force
+
+
+def _keys(frame: Frame, fragments: tuple[FragmentSpec, ...], order: int = 2) -> list[Key]:
     where = (frame.trajectory, frame.step)
     keys = [(*where, COMPLEX)]
     for fragment in fragments:
         keys.append((*(NO_FRAME if len(fragment.atoms) == 1 else where), fragment.name))
-    return keys
+    return keys + [(*where, name) for name, _ in _twos(fragments, order)]
 
 
 def _key(record: Record) -> Key:

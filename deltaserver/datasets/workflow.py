@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from deltaserver.arrays import Floats
 from deltaserver.datasets import labelling
 from deltaserver.datasets.calculators import calculator_factory, check_spins, program_versions
 from deltaserver.datasets.coverage import coverage
@@ -114,7 +115,11 @@ def run_labelling(
     check_spins(calculator, workspace.numbers, workspace.fragments, workspace.spin)
     write_atomically(marker, calculator.encode())
     jobs = labelling.label_jobs(
-        frames_of(workspace), workspace.numbers, workspace.fragments, workspace.spin
+        frames_of(workspace),
+        workspace.numbers,
+        workspace.fragments,
+        workspace.spin,
+        workspace.order,
     )
     labelling.label(
         jobs, calculator, workspace.labels, workspace.rejected, scheduler, workers, on_progress
@@ -134,6 +139,7 @@ def finish(workspace: Workspace, name: str, reference: str | None) -> LabelledFr
         workspace.labels,
         name,
         reference or calculator,
+        workspace.order,
     )
     write_dataset(frames, workspace.directory, provenance_of(workspace, frames, calculator))
     return frames
@@ -194,12 +200,20 @@ def merge(
         fragment_forces=np.concatenate([part.fragment_forces for part in parts]),
         trajectory=np.concatenate(trajectories),
         step=np.concatenate([part.step for part in parts]),
+        two_body_energy=_joined([part.two_body_energy for part in parts]),
+        two_body_forces=_joined([part.two_body_forces for part in parts]),
     ).select(np.flatnonzero(np.concatenate(keep)))
     if not len(merged):
         raise DataError(f"{name}: no frame's binding energy is below {max_binding_ev:g} eV")
     provenance = {"command": command_line(), COVERAGE_KEY: coverage(merged), "merged": sources}
     write_dataset(merged, directory, provenance)
     return merged
+
+
+def _joined(parts: list[Floats | None]) -> Floats | None:
+    """Return the labels of pairs of all parts, which all have them or none."""
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if known else None
 
 
 def _check_mergeable(
@@ -210,6 +224,11 @@ def _check_mergeable(
         (f.atoms, f.charge, f.spin) for f in named.fragments
     ]:
         raise DataError(f"{where}: its fragments are not those of the first dataset")
+    if part.order != named.order:
+        raise DataError(
+            f"{where}: of order {part.order}, while the first dataset is of order {named.order}; "
+            "merge those of one order"
+        )
     if reference is None and part.reference != named.reference:
         raise DataError(
             f"{where}: labels are from {part.reference!r}, others from {named.reference!r}; if "
@@ -229,7 +248,7 @@ def provenance_of(workspace: Workspace, frames: LabelledFrames, calculator: str)
     }
     plan = workspace.plan
     if plan is None:
-        provenance["frames"] = workspace.starts[0].source
+        provenance["frames"] = ", ".join(dict.fromkeys(one.source for one in workspace.starts))
         return provenance
     provenance[REACTED_KEY] = _sampled(workspace)[1]
     provenance["sampling"] = {**plan.describe(), "programs": program_versions(plan.calculator)}

@@ -52,6 +52,7 @@ class Workspace:
     fragments: tuple[FragmentSpec, ...]
     plan: SamplingPlan | None  # None: the frames were given
     spin: int | None = None  # unpaired electrons of the complex; None: those of all fragments
+    order: int = 2  # 3: every two fragments are labelled as well
 
     @property
     def sampling(self) -> Path:
@@ -163,9 +164,10 @@ def open_frames(
     fragments: tuple[FragmentSpec, ...],
     steps: list[list[int]],
     spin: int | None = None,
+    order: int = 2,
 ) -> Workspace:
     """Set up the labelling of frames, each with its (trajectory, step), or continue it."""
-    workspace = Workspace(directory, starts, fragments, None, spin)
+    workspace = Workspace(directory, starts, fragments, None, spin, order)
     _keep_settings(workspace, steps)
     return workspace
 
@@ -193,6 +195,7 @@ def reopen(directory: Path) -> Workspace:
             parse_fragments(settings["fragments"], str(path)),
             None if plan is None else SamplingPlan.from_record(plan),
             settings.get("spin"),
+            settings.get("order", 2),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not the settings of a dataset ({error!r})") from None
@@ -259,6 +262,7 @@ def _settings(workspace: Workspace) -> dict[str, Any]:
         ],
         "fragments": [describe_fragment(fragment) for fragment in workspace.fragments],
         "spin": workspace.spin,
+        "order": workspace.order,
     }
 
 
@@ -274,7 +278,7 @@ def _keep_settings(workspace: Workspace, steps: list[list[int]] | None = None) -
     settings = _settings(workspace)
     if path.exists():
         before = _settings(reopen(workspace.directory))
-        for key in changed(before, settings, ("numbers", "starts", "fragments", "spin")):
+        for key in changed(before, settings, ("numbers", "starts", "fragments", "spin", "order")):
             raise DataError(f"{path}: was begun with other {key}; use another --output")
         old, new = _flat(before["plan"]), _flat(settings["plan"])
         if old and "nearest" not in old:  # windows may be added to a dataset that has none

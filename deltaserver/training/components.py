@@ -46,6 +46,19 @@ class Component:
         return len(self.atoms[0]) == 1
 
 
+def refuse_three_bodies(frames: LabelledFrames, wanted: Sequence[Component]) -> None:
+    """Refuse to train a complex's binding on what three molecules have beyond their pairs.
+
+    Raises:
+        DataError: it is wanted, and the frames are of order 3.
+    """
+    if frames.order == 3 and any(component.name == BINDING for component in wanted):
+        raise DataError(
+            f"{frames.name}: of order 3: it has the binding of three molecules beyond their pairs, "
+            "which no model of one complex can serve; see docs/molecules.md"
+        )
+
+
 @dataclass(frozen=True)
 class LabelledSet:
     """Frames of one component with its labels: Å, eV, eV/Å.

@@ -36,6 +36,7 @@ from deltaserver.training.components import (
     choose,
     components,
     labelled_set,
+    refuse_three_bodies,
     without_prior,
 )
 from deltaserver.training.directory_files import (
@@ -119,6 +120,7 @@ def train_directory(
     split = split_in_time(frames.trajectory, frames.step, plan.train_fraction, held_out, trained)
     available = components(frames)
     wanted = [c for c in choose(available, plan.component) if not c.is_lone_atom]
+    refuse_three_bodies(frames, wanted)
     report = read_report(output)
     refuse_other_frames(output, report, _frames_of(frames, plan))
     jobs = []

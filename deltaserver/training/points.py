@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.trust.novelty import CHUNK_ROWS, OrbitFeatures
+from deltaserver.statistics.draws import draw_farthest
 from deltaserver.training.components import LabelledSet
-from deltaserver.training.selection import allocate, draw_stratified
+from deltaserver.training.selection import draw_stratified
 
 Selection = Literal["random", "strata", "farthest"]
 SELECTIONS: tuple[str, ...] = get_args(Selection)
@@ -88,43 +88,3 @@ class Candidates:
         mean = descriptors(0).mean(axis=0)
         features = OrbitFeatures.of(pairs, self.perms(), mean, self.weights)
         return np.concatenate([features(descriptors(start)) for start in parts])
-
-
-def draw_farthest(
-    features: Floats, trajectory: Ints, count: int, seed: int, known: NDArray[np.bool_]
-) -> Ints:
-    """Return ``count`` rows of ``features`` (K, F), ascending, those that are ``known`` (K,) too.
-
-    The first one, where none is known, is drawn at random.
-    """
-    group = _groups(trajectory)
-    taken = known.copy()
-    left = np.zeros(group.max() + 1, dtype=np.int64)  # that a trajectory may still give
-    there, population = np.unique(group[~taken], return_counts=True)
-    left[there] = allocate(population, count - int(taken.sum()))
-    distance = np.full(len(features), np.inf)
-
-    def take(row: int) -> None:
-        change = features - features[row]
-        np.minimum(distance, np.einsum("kf,kf->k", change, change), out=distance)
-        taken[row] = True
-
-    for row in np.flatnonzero(known):
-        take(int(row))
-    while taken.sum() < count:
-        free = ~taken & (left[group] > 0)
-        if taken.any():
-            row = int(np.argmax(np.where(free, distance, -1.0)))
-        else:
-            row = int(np.random.default_rng(seed).choice(np.flatnonzero(free)))
-        take(row)
-        left[group[row]] -= 1
-    return np.flatnonzero(taken)
-
-
-def _groups(trajectory: Ints) -> Ints:
-    """Number trajectories from 0 on; those of one frame have one number together."""
-    _, number, size = np.unique(trajectory, return_inverse=True, return_counts=True)
-    numbers = np.where(size == 1, len(size), np.arange(len(size)))[number]
-    result: Ints = np.unique(numbers, return_inverse=True)[1]
-    return result

@@ -13,6 +13,7 @@ import numpy as np
 
 from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError
+from deltaserver.statistics.draws import allocate
 
 TRAIN_FRACTION = 0.8  # of a trajectory; the rest is held out
 VALID_SHARE = 0.2  # of that, at its end
@@ -117,17 +118,3 @@ def _bins(energy: Floats, count: int) -> Ints:
     edges = np.linspace(energy.min(), energy.max(), n_bins + 1)[1:-1]
     result: Ints = np.digitize(energy, edges)
     return result
-
-
-def allocate(population: Ints, count: int) -> Ints:
-    """Share ``count`` among bins in proportion, none above its population."""
-    exact = population * (count / population.sum())
-    share: Ints = np.minimum(np.maximum(np.floor(exact).astype(np.int64), 1), population)
-    while share.sum() != count:
-        missing = count - share.sum()
-        # The bin that is furthest from its exact share and can still give or take.
-        gap = np.where(share < population, exact - share, -np.inf)
-        if missing < 0:
-            gap = np.where(share > (1 if len(share) <= count else 0), share - exact, -np.inf)
-        share[int(np.argmax(gap))] += 1 if missing > 0 else -1
-    return share

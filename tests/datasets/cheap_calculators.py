@@ -56,3 +56,16 @@ class Torn(Calculator):
         forces = np.zeros((len(atoms), 3))
         forces[-1, 0] = 1.0
         self.results = {"energy": -float(atoms.positions[-1, 0]), "forces": forces}
+
+
+class Cubed(Calculator):
+    """E = S³, S = Σ s |x|²: what three groups have beyond their pairs is 6 S₁ S₂ S₃, exactly."""
+
+    implemented_properties = ["energy", "forces"]
+    scale = 0.002
+
+    def calculate(self, atoms=None, *args, **kwargs):
+        super().calculate(atoms, *args, **kwargs)
+        total = self.scale * (atoms.positions**2).sum()
+        forces = -6.0 * total**2 * self.scale * atoms.positions
+        self.results = {"energy": float(total**3), "forces": forces}

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from deltaserver.errors import DataError
+from deltaserver.statistics.draws import draw_farthest
 from deltaserver.training.components import components, labelled_set
 from deltaserver.training.model_directory import TrainingPlan, train_directory
-from deltaserver.training.points import SELECTIONS, Candidates, draw_farthest
+from deltaserver.training.points import SELECTIONS, Candidates
 from deltaserver.training.symmetry_modes import resolve
 from tests.training.labelled import water_dimer
 
@@ -90,3 +91,16 @@ def test_the_report_says_how_they_were_chosen(tmp_path):
     )
     train_directory(water_dimer(80), plan, tmp_path)
     assert '"left": "farthest"' in (tmp_path / "training.json").read_text()
+
+
+def test_no_complex_is_trained_on_what_three_molecules_have_beyond_their_pairs(tmp_path):
+    frames = water_dimer(20)
+    frames = replace(
+        frames,
+        two_body_energy=np.zeros(len(frames)),
+        two_body_forces=np.zeros(frames.forces.shape),
+    )
+    plan = TrainingPlan(component="binding", n_train=5, n_valid=5)
+    with pytest.raises(DataError, match="of order 3: it has the binding of three molecules"):
+        train_directory(frames, plan, tmp_path / "model")
+    assert not (tmp_path / "model").exists()

@@ -16,6 +16,7 @@ from deltaserver.analysis.show import (
     tables,
 )
 from deltaserver.analysis.show.figures import EnergyUnit
+from deltaserver.analysis.show.liquid import LIQUID_CAPTION, draw_liquid
 from deltaserver.analysis.show.report import write_report
 from deltaserver.plots import FORMATS
 
@@ -81,6 +82,12 @@ def _figures(
     for group, mine in figures.groups_of(runs).items():
         yield from _along_time(mine, directory, f"_{group}" if group else "", parts)
     for found, slug in zip(runs, tables.slugs(runs), strict=True):
+        if found.liquid:
+            stem = directory / (f"molecules_{slug}" if len(runs) > 1 else "molecules")
+            yield (
+                draw_liquid(found.liquid, stem),
+                f"{html.escape(found.run.label)}: {LIQUID_CAPTION}",
+            )
         if found.contributions:
             name = f"contributions_{slug}" if len(runs) > 1 else "contributions"
             paths = [directory / f"{name}.{suffix}" for suffix in FORMATS]

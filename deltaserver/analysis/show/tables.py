@@ -17,6 +17,7 @@ from deltaserver.analysis.measure.msad import SAFE_RMS_RAD, Msad
 from deltaserver.analysis.read import contributions
 from deltaserver.analysis.results import Analysis, RunAnalysis
 from deltaserver.analysis.show.figures import EnergyUnit, label_of
+from deltaserver.analysis.show.liquid import liquid_lines, liquid_summary, liquid_tables
 from deltaserver.analysis.show.report_page import number, with_error
 from deltaserver.errors import DataError
 from deltaserver.statistics.correlation import circular_mean_of, mean_of
@@ -61,6 +62,9 @@ def write_tables(
         *_write_along_time(found, directory, parts),
         *_write_distributions(found, unit, directory),
     ]
+    if found.liquid:
+        for name, header, rows in liquid_tables(found.liquid):
+            written.append(write_rows(directory / name, header, rows))
     if found.contributions:
         path = directory / "contributions.csv"
         contributions.write_csv(found.contributions, path)
@@ -196,6 +200,7 @@ def summary_of(found: RunAnalysis, unit: EnergyUnit) -> dict[str, Any]:
         "msad": {guest: msad_summary(result) for guest, result in found.msads.items()},
         "rdf": [_pair(pair) for pair in found.pairs],
         "thermo": _thermo(found),
+        "molecules": liquid_summary(found.liquid) if found.liquid else None,
         "contributions": {name: _contribution(s) for name, s in found.contributions.items()},
     }
 
@@ -367,6 +372,7 @@ def text_of(analysis: Analysis, unit: EnergyUnit) -> str:
                 f"({fit.begin_ps:.3g} to {fit.end_ps:.3g} ps, exponent {fit.exponent:.2f}: "
                 f"{motion(result)})"
             )
+        lines += liquid_lines(found.liquid) if found.liquid else []
         thermo = found.thermo
         if thermo and thermo.temperature:
             target = thermo.temperature.target_k

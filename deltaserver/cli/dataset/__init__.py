@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from deltaserver.cli.dataset import commands
+from deltaserver.cli.dataset.cutting import cut_command
 from deltaserver.cli.dataset.importing import import_command
 
 
@@ -19,6 +20,7 @@ from deltaserver.cli.dataset.importing import import_command
         commands.check_command,
         commands.complex_command,
         commands.place_command,
+        cut_command,
         import_command,
     ]
 )

@@ -20,7 +20,7 @@ from deltaserver.model.files.parameters import ModelParameters
 from deltaserver.model.files.uncertainty import MAX_EXPONENT, MAX_POINTS, UncertaintyBlock
 from deltaserver.model.trust.novelty import TrainingDistance
 from deltaserver.model.trust.uncertainty import PosteriorSpread, rms, squared_distances, uncertainty
-from deltaserver.training.points import draw_farthest
+from deltaserver.statistics.draws import draw_farthest
 
 LENGTHS = (1.0, 3.0, 10.0, 30.0)  # of the median distance of nearest neighbours
 ONE_SIGMA = 0.6827  # of a normal distribution, within its standard deviation

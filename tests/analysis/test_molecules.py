@@ -1,0 +1,68 @@
+"""``deltaserver analyze`` of a run of many molecules: numbers and figures, nothing refused."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from deltaserver.cli.analyze import analyze
+from deltaserver.units import AVOGADRO_PER_MOL
+from tests.analysis.written import INPUT, ipi_frame, write_properties
+from tests.model.many.builders import directory, manifest, positions
+
+N_WATER, N_NEON, N_FRAMES, EDGE = 8, 2, 40, 12.0
+SYMBOLS = ("O", "H", "H") * N_WATER + ("Ne",) * N_NEON
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    """A run at constant pressure of water and neon, which only drift together: the cell grows."""
+    run = tmp_path_factory.mktemp("wet") / "run"
+    run.mkdir()
+    models = directory(run.parent / "models", manifest(N_WATER, N_NEON))
+    x = positions(N_WATER, N_NEON, EDGE * np.eye(3))
+    edges = EDGE + 0.01 * np.arange(N_FRAMES)
+    text = ""
+    for k, edge in enumerate(edges):
+        frame = ipi_frame(x + 0.4 * k, 10 * k, SYMBOLS)
+        text += frame.replace(f"{300:10.5f}", f"{edge:10.5f}")
+    (run / "run.pos_0.xyz").write_text(text)
+    (run / "input.xml").write_text(INPUT.format(kelvin=300, timestep=0.5, beads=1))
+    (run / "run.json").write_text(json.dumps({"models": str(models)}))
+    rows = np.arange(10 * N_FRAMES)
+    energy = -30.0 + 0.1 * np.random.default_rng(0).normal(size=len(rows))
+    write_properties(run / "run.out", rows, energy, np.full(len(rows), 300.0), energy)
+    found = CliRunner().invoke(analyze, [str(run)])
+    assert found.exception is None, found.output
+    return json.loads((run / "analysis" / "summary.json").read_text()), run, edges, energy, found
+
+
+def test_density_and_energy_of_a_molecule(result):
+    summary, run, edges, energy, _ = result
+    (told,) = [one["molecules"] for one in summary["runs"]]
+    grams = (N_WATER * 18.015 + N_NEON * 20.180) / AVOGADRO_PER_MOL
+    expected = np.mean(grams / (1e-24 * edges.round(5) ** 3))
+    assert told["density_g_cm3"]["mean"] == pytest.approx(expected, rel=1e-4)
+    assert told["energy_of_a_molecule_ev"]["mean"] == pytest.approx(energy.mean() / 10, rel=1e-6)
+    rows = (run / "analysis" / "data" / "density.csv").read_text().splitlines()
+    assert rows[0] == "time_ps,density_g_cm3"
+    assert len(rows) == N_FRAMES + 1
+
+
+def test_every_two_species_have_a_g_and_each_its_diffusion(result):
+    """What moves as one does not diffuse."""
+    told = result[0]["runs"][0]["molecules"]
+    assert set(told["g"]) == {"water-water", "water-neon", "neon-neon"}
+    assert set(told["diffusion"]) == {"water", "neon"}
+    for one in told["diffusion"].values():
+        assert abs(one["d_ang2_per_ps"]) < 1e-6
+
+
+def test_report_and_figure_are_written_and_the_terminal_tells(result):
+    _, run, _, _, found = result
+    for name in ("report.html", "figures/molecules.png", "figures/thermo.png"):
+        assert (run / "analysis" / name).stat().st_size > 1000
+    assert "10 molecules" in found.output
+    assert "g/cm³" in found.output
+    assert "D(water)" in found.output
