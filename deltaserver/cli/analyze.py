@@ -244,7 +244,7 @@ def rdf(**given: Any) -> None:
 @analyze.command()
 @common
 def molecules(**given: Any) -> None:
-    """Of many molecules: g(r) and diffusion of centres, density, energy."""
+    """Diffusion, g(r) and density of many molecules."""
     _analyse(("molecules", "thermo"), **given)
 
 
