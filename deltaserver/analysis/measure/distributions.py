@@ -11,6 +11,7 @@ from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError
 
 N_BLOCKS = 10
+MIN_BLOCKS = 4  # below which there is no error
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,28 @@ class PairDistribution:
         return (self.edges_ang[1:] + self.edges_ang[:-1]) / 2.0
 
 
+def shell_volumes(edges: Floats) -> Floats:
+    """Return the volumes of the shells between radii, Å³."""
+    volumes: Floats = 4.0 / 3.0 * np.pi * np.diff(edges**3)
+    return volumes
+
+
+def error_over_blocks(rows: Floats, most: int = N_BLOCKS) -> Floats:
+    """Return the standard error of the mean of frames (S, bins) over blocks; NaN with few frames.
+
+    Args:
+        rows: one of every frame, in the order of time.
+        most: blocks at most.
+    """
+    n_blocks = min(most, len(rows))
+    if n_blocks < MIN_BLOCKS:
+        return np.full(rows.shape[1], np.nan)
+    length = len(rows) // n_blocks
+    blocks = rows[: n_blocks * length].reshape(n_blocks, length, -1).mean(axis=1)
+    error: Floats = blocks.std(axis=0, ddof=1) / np.sqrt(n_blocks)
+    return error
+
+
 def pair_distribution(spec: PairsSpec, counts: Ints, n_beads: int = 1) -> PairDistribution:
     """Return the distribution from (S, bins) counts of the distances in S frames.
 
@@ -45,18 +68,13 @@ def pair_distribution(spec: PairsSpec, counts: Ints, n_beads: int = 1) -> PairDi
     if not len(counts):
         raise DataError(f"{spec.name}: no frames to take distances from")
     edges = np.linspace(0.0, spec.max_ang, spec.bins + 1)
-    shells = 4.0 / 3.0 * np.pi * np.diff(edges**3)
     n_pairs = len(spec.first) * len(spec.second) * n_beads
-    rows = counts / (n_pairs * shells)
-    n_blocks = min(N_BLOCKS, len(rows))
-    length = len(rows) // n_blocks
-    blocks = rows[: n_blocks * length].reshape(n_blocks, length, -1).mean(axis=1)
-    error = blocks.std(axis=0, ddof=1) / np.sqrt(n_blocks) if n_blocks > 3 else shells * np.nan
+    rows = counts / (n_pairs * shell_volumes(edges))
     return PairDistribution(
         name=spec.name,
         edges_ang=edges,
         density=rows.mean(axis=0),
-        density_error=error,
+        density_error=error_over_blocks(rows),
         neighbours=np.cumsum(counts.mean(axis=0)) / (len(spec.first) * n_beads),
         n_frames=len(counts),
     )

@@ -15,13 +15,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deltaserver.analysis.measure.distributions import (
+    MIN_BLOCKS,
+    error_over_blocks,
+    shell_volumes,
+)
 from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError
 from deltaserver.model.many.neighbours import find_neighbours
 from deltaserver.statistics.correlation import Mean, mean_of
 
 BIN_ANG = 0.1
-N_BLOCKS, MIN_BLOCKS = 8, 4
+N_BLOCKS = 8  # of frames, and groups of molecules
 MIN_FRAMES = 20
 WINDOW = (1 / 10, 1 / 4)  # of the trajectory, in which D is fitted
 N_LAGS = 60
@@ -108,7 +113,7 @@ def count_shells(
         edges: of the bins, Å.
     """
     near = find_neighbours(centres, float(edges[-1]), cell)
-    shells = 4.0 / 3.0 * np.pi * np.diff(edges**3)
+    shells = shell_volumes(edges)
     volume = abs(float(np.linalg.det(cell)))
     kind_i, kind_j = (np.searchsorted(first, k, side="right") - 1 for k in (near.i, near.j))
     found = {}
@@ -124,15 +129,9 @@ def count_shells(
 
 def distribution(name: str, rows: Floats, edges: Floats, density: float) -> CentreDistribution:
     """Return g(r) of frames (S, bins) with errors over blocks; density of the second, Å⁻³."""
-    n_blocks = min(N_BLOCKS, len(rows))
-    length = len(rows) // n_blocks
-    blocks = rows[: n_blocks * length].reshape(n_blocks, length, -1).mean(axis=1)
-    g = rows.mean(axis=0)
-    error = np.full(len(g), np.nan)
-    if n_blocks >= MIN_BLOCKS:
-        error = blocks.std(axis=0, ddof=1) / np.sqrt(n_blocks)
-    shells = 4.0 / 3.0 * np.pi * np.diff(edges**3)
-    return CentreDistribution(name, edges, g, error, np.cumsum(g * shells * density), len(rows))
+    g, error = rows.mean(axis=0), error_over_blocks(rows, N_BLOCKS)
+    neighbours = np.cumsum(g * shell_volumes(edges) * density)
+    return CentreDistribution(name, edges, g, error, neighbours, len(rows))
 
 
 def unwrapped(centres: Floats, cells: Sequence[Floats] | None) -> Floats:

@@ -176,7 +176,8 @@ def join_windows(
     beta = 1.0 / (KB_EV_PER_K * temperature_k)
     reduced = beta * np.stack([run.bias.fixed_energy(s) for run in runs])  # [K, n]
     _check_connected(runs, s, counts)
-    f, overlaps = solve(reduced, counts), _overlaps(reduced, counts, s)
+    f = solve(reduced, counts)
+    overlaps = _overlaps(reduced, counts, f, s)
     weights = _weights(reduced, counts, f)
     rng, starts = np.random.default_rng(SEED), np.cumsum([0, *counts[:-1]])
     replicates = np.zeros((n_resamples, len(s)))
@@ -200,7 +201,7 @@ def solve(reduced: Floats, counts: Ints, start: Floats | None = None) -> Floats:
     return np.asarray(_mbar(reduced, counts, start).f_k)
 
 
-def _overlaps(reduced: Floats, counts: Ints, s: Floats) -> Floats:
+def _overlaps(reduced: Floats, counts: Ints, f: Floats, s: Floats) -> Floats:
     """Return each window's overlap with the next one along s, (K,); NaN for the last.
 
     It is the smaller of O_kl and O_lk, O_kl being the probability that a sample of window k is
@@ -211,7 +212,7 @@ def _overlaps(reduced: Floats, counts: Ints, s: Floats) -> Floats:
     found = np.full(len(counts), np.nan)
     if len(counts) == 1:
         return found
-    matrix = np.asarray(_mbar(reduced, counts).compute_overlap()["matrix"])  # [K, K]
+    matrix = np.asarray(_mbar(reduced, counts, f).compute_overlap()["matrix"])  # [K, K]
     owner = np.repeat(np.arange(len(counts)), counts)
     order = np.argsort(np.bincount(owner, s) / counts)
     here, following = order[:-1], order[1:]
