@@ -168,6 +168,8 @@ class _Job:
         prior: what its labels are without, of the binding; None is nothing.
         weights: blocks of the descriptor to choose from by validation; None is sGDML's own.
         fit: of the linear expansion that the kernel stands on; None is none.
+        again: of the one that takes its place beside the kernel, with frames of the wall; None:
+            it stays.
     """
 
     component: Component
@@ -176,6 +178,7 @@ class _Job:
     prior: PairPrior | None
     weights: tuple[FragmentBlocks | None, ...]
     fit: LinearFit | None
+    again: SiteFit | None
 
 
 def _job(
@@ -200,9 +203,12 @@ def _job(
 
     expands = plan.linear == DISTANCES and not baseline
     known, pool = _known(data, candidates, frames, plan, warm), candidates
-    if expands and component.name == BINDING:  # for a wall the expansion is enough
+    if expands and component.name == BINDING:  # for a wall an expansion is enough, fitted last
         low = frames.binding_energy[data.frame] <= WALL_EV
-        pool = np.union1d(candidates[low[candidates]], known)
+        pool, validation = (
+            np.union1d(candidates[low[candidates]], known),
+            validation[low[validation]],
+        )
     compared = Candidates(
         data,
         pool,
@@ -231,6 +237,9 @@ def _job(
     elif expands:
         limit = plan.prior == "pairs-limit"
         fit = linear_fit(frames, available, component, data, entries, valid, plan.cap, limit=limit)
+    again: SiteFit | None = None
+    if kernel and isinstance(fit, SiteFit):
+        again, fit = fit, replace(fit, train=np.intersect1d(entries, pool), weight=None)
     request = TrainingRequest(
         data,
         found.perms,
@@ -245,13 +254,13 @@ def _job(
         warm,
         weights[0],
         prior is not None or (fit is not None and component.name == BINDING),
-        "" if fit is None else f"{plan.linear}, {len(fit.train)} frames",
+        "" if fit is None else f"{plan.linear}, {len((again or fit).train)} frames",
         fitted=None if kernel else entries,
         energies=plan.energies,
         scheduler=plan.scheduler,
         workers=plan.workers,
     )
-    return _Job(component, request, found, prior, weights, fit)
+    return _Job(component, request, found, prior, weights, fit, again)
 
 
 def _weights(
@@ -345,7 +354,7 @@ def _ranked(
     first = replace(
         job.request,
         linear=_linear(checkpoints, job, progress),
-        again=job.fit if isinstance(job.fit, SiteFit) and job.request.kernel else None,
+        again=job.again,
     )
     for blocks, lam in product(job.weights, plan.lambdas):
         weight = 1.0 if blocks is None else float(blocks.weights[0, 0])

@@ -5,6 +5,10 @@ infinity come out some tenths of a kcal/mol apart. The expansion is fitted to en
 take that back with forces too small to be seen: one step of backfitting [Hastie and Tibshirani,
 Stat. Sci. 1, 297 (1986), DOI 10.1214/ss/1177013604]. Of C60 in its catcher, frames held out: the
 energy was off by −0.18 kcal/mol in the well and +0.47 halfway out.
+
+What the expansion says where no frame is, the validation frames cannot tell: of ridges that they
+hardly tell apart the largest is taken. Of nitrate in its host those were within 2 % of each other,
+and the best of them had a hole of −1.6 eV in one of twelve ways out.
 """
 
 from __future__ import annotations
@@ -42,4 +46,4 @@ def refit_sites(
     energy, forces = np.zeros_like(fit.data.energy), np.zeros_like(fit.data.forces)
     energy[some], forces[some] = known.energy, known.forces
     left = less(fit.data, energy * KCAL_PER_MOL_EV, forces * KCAL_PER_MOL_EV)
-    return replace(fit, data=left).solve(progress)
+    return replace(fit, data=left).solve(progress, plainest=True)

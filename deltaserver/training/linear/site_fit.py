@@ -104,8 +104,15 @@ class SiteFit:
     n_contacts: int = N_CONTACTS
     weight: Floats | None = None
 
-    def solve(self, progress: Progress = quiet) -> Expansion:
-        """Return the expansion that predicts the validation frames best."""
+    def solve(self, progress: Progress = quiet, *, plainest: bool = False) -> Expansion:
+        """Return the expansion that predicts the validation frames best.
+
+        Args:
+            progress: called as work proceeds.
+            plainest: of those that predict them as well as can be told, take the one of the
+                largest ridge: within one standard error of the best [Breiman, Friedman, Olshen,
+                Stone, Classification and Regression Trees (1984), section 3.4.3].
+        """
         problem = LeastSquares(self.n_columns)
         for k, frame in enumerate(self.train):
             energy, forces = self._rows(self.data.positions[frame])
@@ -119,7 +126,15 @@ class SiteFit:
         np.maximum.at(largest, self._family, problem.norms)
         scale = largest[self._family]
         candidates = [self._expansion(problem.solve(ridge, None, scale)) for ridge in RIDGES]
-        return min(candidates, key=self._error) if len(self.valid) else candidates[-1]
+        if not len(self.valid):
+            return candidates[-1]
+        squares = np.array([self._squares(one) for one in candidates])  # [ridges, n_valid]
+        errors = squares.sum(axis=1)
+        best = int(errors.argmin())
+        if plainest:
+            bound = errors[best] + squares[best].std() * np.sqrt(len(self.valid))
+            best = int(np.flatnonzero(errors <= bound)[-1])
+        return candidates[best]
 
     def _add_contacts(self, problem: LeastSquares) -> None:
         """Ask for nothing where fragments touch in ways that no frame knows."""
@@ -224,10 +239,10 @@ class SiteFit:
             start += len(terms)
         return parts[0] if len(parts) == 1 else Together(tuple(parts))
 
-    def _error(self, expansion: Expansion) -> float:
-        """Return the sum of squares that was made least, of validation frames: outliers count."""
+    def _squares(self, expansion: Expansion) -> Floats:
+        """Return what was made least, of every validation frame: outliers count."""
         energy, forces, _ = expansion.evaluate(self.data.positions[self.valid])
         energy = energy - self.data.energy[self.valid] / KCAL_PER_MOL_EV
         forces = forces - self.data.forces[self.valid] / KCAL_PER_MOL_EV
         squares = ENERGY_WEIGHT**2 * energy**2 + (forces**2).sum(axis=(1, 2))
-        return float((squares * self._counts[self.valid] ** 2).sum())
+        return np.asarray(squares * self._counts[self.valid] ** 2)

@@ -13,7 +13,7 @@ from deltaserver.errors import InputError
 from deltaserver.model.files.parameters import read_parameters
 from deltaserver.model.sgdml import SGDMLModel
 from deltaserver.training.components import components, fragment_graph, labelled_set
-from deltaserver.training.linear import product_terms
+from deltaserver.training.linear import product_terms, site_fit
 from deltaserver.training.linear.contacts import GAPS_ANG, contacts
 from deltaserver.training.linear.fit import linear_fit, product_fit
 from deltaserver.training.linear.least_squares import LeastSquares
@@ -195,14 +195,55 @@ def test_frames_that_count_for_nothing_change_nothing():
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
 
-def test_a_kernel_has_no_points_on_a_wall_that_its_expansion_knows(tmp_path):
-    frames = water_dimer(100)
+@pytest.fixture(scope="module")
+def with_a_wall(tmp_path_factory):
+    """Return which frames are on a wall, and the file trained with it 2 or 3 eV high."""
+    frames, found = water_dimer(100), {}
     high = np.arange(100) % 3 == 0
-    raised = frames.energy + np.where(high, 2.0 - frames.binding_energy, 0.0)  # E_b is 2 eV
     plan = replace(PLAN, component="binding", n_train=20)
-    train_directory(replace(frames, energy=raised), plan, tmp_path / "model")
-    with np.load(tmp_path / "model" / "binding.npz") as file:
+    for height in (2.0, 3.0):
+        raised = frames.energy + np.where(high, height - frames.binding_energy, 0.0)
+        output = tmp_path_factory.mktemp("wall") / "model"
+        train_directory(replace(frames, energy=raised), plan, output)
+        with np.load(output / "binding.npz") as file:
+            found[height] = dict(file)
+    return high, found
+
+
+def test_a_kernel_has_no_points_on_a_wall_that_its_expansion_knows(with_a_wall):
+    high, found = with_a_wall
+    for file in found.values():
         assert not high[file["idxs_train"]].any()
+        assert not high[file["idxs_valid"]].any()
+
+
+def test_a_wall_is_learned_by_what_is_fitted_beside_the_kernel_alone(with_a_wall):
+    """What the kernel learns is the same, however high the wall; the expansion's sites are not."""
+    _, found = with_a_wall
+    low, high = found[2.0], found[3.0]
+    np.testing.assert_array_equal(low["alphas_F"], high["alphas_F"])
+    sites = low["site_coefficients"]
+    assert np.abs(sites - high["site_coefficients"]).max() > 0.01 * np.abs(sites).max()
+
+
+def test_of_ridges_as_good_as_each_other_the_largest_is_taken(monkeypatch):
+    """Of noise, which none predicts, the largest; of what only the least finds, the least."""
+    frames = water_dimer(80)
+    available = components(frames)
+    data = labelled_set(frames, available[1])
+    fit = linear_fit(frames, available, available[1], data, np.arange(60), np.arange(60, 80), 100)
+    assert isinstance(fit, SiteFit)
+    fit = replace(fit, n_contacts=0)
+    energy, forces, _ = fit._expansion(np.ones(fit.n_columns)).evaluate(data.positions)
+    exact = replace(data, energy=energy * KCAL_PER_MOL_EV, forces=forces * KCAL_PER_MOL_EV)
+    rng = np.random.default_rng(0)
+    noise = replace(data, energy=rng.normal(size=80), forces=rng.normal(size=forces.shape))
+    for labels, ridge in ((exact, 1e-9), (noise, 1.0)):
+        problem = replace(fit, data=labels)
+        monkeypatch.setattr(site_fit, "RIDGES", (1e-9, 1.0))
+        found = problem.solve(plainest=True).arrays()["site_coefficients"]
+        monkeypatch.setattr(site_fit, "RIDGES", (ridge,))
+        np.testing.assert_array_equal(found, problem.solve().arrays()["site_coefficients"])
 
 
 def of_products():
