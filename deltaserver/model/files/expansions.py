@@ -11,7 +11,7 @@ from deltaserver.arrays import Ints
 from deltaserver.errors import ModelFileError
 from deltaserver.model.files.arrays import expect_shape, floats, integers
 from deltaserver.model.linear.embedding import Densities, Embedding
-from deltaserver.model.linear.expansion import Expansion, Together
+from deltaserver.model.linear.expansion import Expansion, OfUnits, Together
 from deltaserver.model.linear.products import DistancePairs, Products
 from deltaserver.model.linear.radials import Radials
 from deltaserver.model.linear.sites import SitePairs, Sites
@@ -33,7 +33,8 @@ EMBEDDING_KEYS = (
 PRODUCT_KEYS = (
     "product_perms", "product_decays", "product_mean", "product_quadratic", "product_coupling",
 )  # fmt: skip
-LINEAR_KEYS = (*VALENCE_KEYS, SPRINGS, *SITE_KEYS, *EMBEDDING_KEYS, *PRODUCT_KEYS)
+UNITS = "units"  # of a molecule with terms between them
+LINEAR_KEYS = (*VALENCE_KEYS, SPRINGS, *SITE_KEYS, *EMBEDDING_KEYS, *PRODUCT_KEYS, UNITS)
 MAX_PRODUCT_ATOMS = 40  # 780 distances, whose pairs have matrices of some ten megabytes
 MAX_DECAYS = 8
 MAX_DENSITIES = 100  # of an atom
@@ -79,6 +80,23 @@ def parse_valence(arrays: Mapping[str, Any], n_atoms: int, source: str) -> Valen
     return Valence(
         pairs, mean, width, powers, couplings, products, triples, cubic, springs, n_atoms
     )
+
+
+def parse_molecule(arrays: Mapping[str, Any], n_atoms: int, source: str) -> Expansion | None:
+    """Return all that a file has of one molecule, None where it has nothing.
+
+    Raises:
+        ModelFileError: it is not sound.
+    """
+    valence = parse_valence(arrays, n_atoms, source)
+    if valence is None or UNITS not in arrays:
+        return valence
+    units = integers(arrays, UNITS, source)
+    expect_shape(source, UNITS, units, (n_atoms,))
+    if not np.array_equal(np.unique(units), np.arange(units.max() + 1)):
+        raise ModelFileError(f"{source}: units are not numbered from 0 on")
+    found = parse_sites(arrays, units, source), parse_embedding(arrays, units, source)
+    return OfUnits((valence, *(part for part in found if part is not None)), units)
 
 
 def parse_between(arrays: Mapping[str, Any], fragment: Ints, source: str) -> Expansion | None:

@@ -7,7 +7,7 @@ A model whose descriptor is weighted by fragments is none that sgdml could evalu
 is ``WEIGHTED``, which sgdml refuses. It holds training positions ``R`` and their coefficients,
 which descriptors and Jᵀα follow from, and ``fragments``, ``block_weights`` and ``reach``. Nor could
 sgdml evaluate one that stands on a linear expansion (:mod:`deltaserver.model.linear`): of type
-``LINEAR`` with that of a molecule, of ``WEIGHTED`` with one between fragments.
+``LINEAR`` with that of a molecule, or of its ``units``, of ``WEIGHTED`` with one between fragments.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from deltaserver.errors import GeometryError, ModelFileError
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.files.archive import ArchiveLimitError, NoArchiveError, read_arrays
 from deltaserver.model.files.arrays import expect_shape, floats, integers, scalar, text
-from deltaserver.model.files.expansions import LINEAR_KEYS, parse_between, parse_valence
+from deltaserver.model.files.expansions import LINEAR_KEYS, parse_between, parse_molecule
 from deltaserver.model.files.uncertainty import (
     UNCERTAINTY_KEYS,
     UncertaintyBlock,
@@ -221,7 +221,7 @@ def _linear(
     arrays: Mapping[str, Any], kind: str, n_atoms: int, blocks: FragmentBlocks | None, source: str
 ) -> Expansion | None:
     if kind == LINEAR:
-        return parse_valence(arrays, n_atoms, source)
+        return parse_molecule(arrays, n_atoms, source)
     return None if blocks is None else parse_between(arrays, blocks.fragment, source)
 
 

@@ -49,6 +49,21 @@ class Together:
         return {key: array for part in self.parts for key, array in part.arrays().items()}
 
 
+@dataclass(frozen=True)
+class OfUnits(Together):
+    """What is within a molecule, and between its stiff units as if they were fragments.
+
+    Attributes:
+        units: which unit each atom belongs to, shape (N,).
+    """
+
+    units: Ints
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what a model file holds of it."""
+        return {**super().arrays(), "units": self.units}
+
+
 def distances(x: Floats, i: Ints, j: Ints, cell: Floats | None = None) -> tuple[Floats, Floats]:
     """Return x_i − x_j (B, P, 3), nearest images where there is a cell, and their lengths."""
     d = nearest_images(x[:, i] - x[:, j], cell)

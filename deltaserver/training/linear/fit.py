@@ -32,7 +32,8 @@ from deltaserver.training.linear.topology import (
     classes,
     moved_distances,
 )
-from deltaserver.training.linear.valence_fit import ValenceFit
+from deltaserver.training.linear.units import unit_topologies
+from deltaserver.training.linear.valence_fit import MAX_COLUMNS, ROWS_A_COLUMN, ValenceFit
 from deltaserver.training.matrix.assembly import Progress
 from deltaserver.training.symmetry_modes import product_of_fragments
 
@@ -93,7 +94,26 @@ def linear_fit(
         return None
     if not graph.number_of_edges():
         return None
-    return ValenceFit(data, train, valid, graph, perms, energies=component.name != FULL)
+    between = None if component.name == FULL else _between_units(data, train, valid, graph, perms)
+    return ValenceFit(data, train, valid, graph, perms, component.name != FULL, between)
+
+
+def _between_units(
+    data: LabelledSet, train: Ints, valid: Ints, graph: Any, perms: Ints
+) -> SiteFit | None:
+    """Return the terms between stiff units of a molecule; None for one, or for too few frames."""
+    units = unit_topologies(graph, perms)
+    if len(units) < 2:
+        return None
+    sites = sites_of(units, len(data.numbers))
+    some = data.positions[train[:: max(1, len(train) // N_MEAN)]]
+    rows = 3 * len(data.numbers) * len(train)
+    most = min(MAX_COLUMNS // 2, rows // ROWS_A_COLUMN[0])
+    for terms in (EmbeddingTerms.of(data.numbers, units, some), None):
+        fit = SiteFit(data, train, valid, sites, terms, n_contacts=0)
+        if fit.n_columns <= most:
+            return fit
+    return None
 
 
 def product_fit(

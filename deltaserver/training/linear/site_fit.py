@@ -115,17 +115,17 @@ class SiteFit:
         """
         problem = LeastSquares(self.n_columns)
         for k, frame in enumerate(self.train):
-            energy, forces = self._rows(self.data.positions[frame])
+            energy, forces = self.rows(self.data.positions[frame])
             label = np.append(ENERGY_WEIGHT * self.data.energy[frame], self.data.forces[frame])
             rows = np.concatenate([ENERGY_WEIGHT * energy[None], forces])
             counts = self._counts[frame]
             problem.add(counts * rows, counts * label / KCAL_PER_MOL_EV)
             progress("fitting sites", 0.9 * (k + 1) / len(self.train))
         self._add_contacts(problem)
-        largest = np.zeros(int(self._family.max()) + 1)
-        np.maximum.at(largest, self._family, problem.norms)
-        scale = largest[self._family]
-        candidates = [self._expansion(problem.solve(ridge, None, scale)) for ridge in RIDGES]
+        largest = np.zeros(int(self.family.max()) + 1)
+        np.maximum.at(largest, self.family, problem.norms)
+        scale = largest[self.family]
+        candidates = [self.expansion(problem.solve(ridge, None, scale)) for ridge in RIDGES]
         if not len(self.valid):
             return candidates[-1]
         squares = np.array([self._squares(one) for one in candidates])  # [ridges, n_valid]
@@ -140,7 +140,7 @@ class SiteFit:
         """Ask for nothing where fragments touch in ways that no frame knows."""
         some, first = self.data.positions[self.train], np.flatnonzero(self.sites.fragment == 0)
         for x in contacts(some, first, self.n_contacts):
-            energy, forces = self._rows(x)
+            energy, forces = self.rows(x)
             rows = CONTACT_WEIGHT * np.concatenate([ENERGY_WEIGHT * energy[None], forces])
             rows[:, self._n_between :] = 0.0  # the limit is no less there than anywhere
             problem.add(rows, np.zeros(len(rows)))
@@ -158,10 +158,10 @@ class SiteFit:
     @property
     def n_columns(self) -> int:
         """Return the number of coefficients."""
-        return len(self._family)
+        return len(self.family)
 
     @cached_property
-    def _family(self) -> Ints:
+    def family(self) -> Ints:
         """Return which columns share their scale: those of one function, or of like densities."""
         found = np.repeat(np.arange(len(self.radials)), self._column_of[1])
         for terms in self._more:
@@ -200,7 +200,7 @@ class SiteFit:
         a, b = np.nonzero(owner[:, None] < owner)
         return a, b, self._column_of[0][kind[a], kind[b]]
 
-    def _rows(self, x: Floats) -> tuple[Floats, Floats]:
+    def rows(self, x: Floats) -> tuple[Floats, Floats]:
         """Return energies (n_columns,) and forces (3N, n_columns) of unit coefficients."""
         found = [self._of_sites(x), *(terms.rows(x) for terms in self._more)]
         energies, forces = zip(*found, strict=True)
@@ -227,7 +227,8 @@ class SiteFit:
             forces.append(on_atoms.reshape(-1, n))
         return np.concatenate(energies), np.concatenate(forces, axis=1)
 
-    def _expansion(self, c: Floats) -> Expansion:
+    def expansion(self, c: Floats) -> Expansion:
+        """Return the expansion with coefficients (n_columns,)."""
         (table, n), k = self._column_of, len(self.radials)
         by_kind = np.append(c[: k * n].reshape(k, n), np.zeros((k, 1)), 1)
         sites: Expansion = SitePairs(

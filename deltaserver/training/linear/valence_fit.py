@@ -1,7 +1,9 @@
 """Fit bonds, angles and torsions of one molecule, as distances, to energies and forces.
 
 Equivalent distances share mean, spread and coefficients, equivalent products theirs. How many of
-the products are used, and how much ridge, is chosen by validation frames. kcal/mol and Å.
+the products are used, and how much ridge, is chosen by validation frames. What stiff units of the
+molecule do to each other (:mod:`deltaserver.training.linear.units`) is fitted with them, its
+columns before the others. kcal/mol and Å.
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deltaserver.model.files.expansions import parse_valence
-from deltaserver.model.linear.expansion import distances
+from deltaserver.model.files.expansions import parse_molecule
+from deltaserver.model.linear.expansion import Expansion, OfUnits, distances
 from deltaserver.model.linear.valence import Valence, held
 from deltaserver.training.components import LabelledSet
 from deltaserver.training.linear.least_squares import LeastSquares
+from deltaserver.training.linear.site_fit import SiteFit
 from deltaserver.training.linear.topology import Distances, mean_and_width
 from deltaserver.training.matrix.assembly import Progress, quiet
 from deltaserver.units import KCAL_PER_MOL_EV
@@ -30,6 +33,7 @@ POWERS = 4
 RIDGES = (1e-9, 1e-7, 1e-5)
 MAX_COLUMNS = 10_000  # 800 MB of normal equations, and the same to solve them
 ROWS_A_COLUMN = (4, 12)  # fewer products where frames are fewer; more frames say nothing new
+ROWS_BETWEEN = 36  # of a column, where units turn: they meet in many ways
 ENERGY_WEIGHT = 5.0  # 1/Å: an energy counts as much as so many force components, squared
 BATCH = 8  # frames whose rows are made at once
 FEW = 200  # frames that are used in any case
@@ -47,6 +51,7 @@ class ValenceFit:
         perms: its symmetries, shape (S, N).
         energies: whether energies are fitted too. Those of several molecules hold their binding,
             of which no distance within a molecule knows: forces alone then.
+        between: terms between stiff units of the molecule, as of fragments; None is none.
     """
 
     data: LabelledSet
@@ -55,8 +60,9 @@ class ValenceFit:
     graph: Any
     perms: Ints
     energies: bool = True
+    between: SiteFit | None = None
 
-    def solve(self, progress: Progress = quiet) -> Valence:
+    def solve(self, progress: Progress = quiet) -> Expansion:
         """Return the expansion that predicts the validation forces best."""
         problem = LeastSquares(self._n_columns)
         energies, frames = [], self._frames
@@ -70,16 +76,16 @@ class ValenceFit:
         if self.energies:  # the constant is free: only differences count
             problem.add(ENERGY_WEIGHT * (energy - energy.mean(axis=0)),
                         ENERGY_WEIGHT * (label - label.mean()))  # fmt: skip
-        springs = self._springs(problem)
+        springs, scale = self._springs(problem), self._scales(problem)
         candidates = [
-            self._expansion(problem.solve(ridge, n), springs)
+            self._expansion(problem.solve(ridge, self._n_between + n, scale), springs)
             for n in self._prefixes for ridge in RIDGES
         ]  # fmt: skip
         return min(candidates, key=self._error) if len(self.valid) else candidates[-1]
 
-    def parse(self, arrays: Mapping[str, Any], source: str) -> Valence:
+    def parse(self, arrays: Mapping[str, Any], source: str) -> Expansion:
         """Return a solution that was kept as arrays."""
-        found = parse_valence(arrays, len(self.data.numbers), source)
+        found = parse_molecule(arrays, len(self.data.numbers), source)
         assert found is not None
         return found
 
@@ -96,22 +102,30 @@ class ValenceFit:
 
     @cached_property
     def _prefixes(self) -> list[int]:
-        """Return how many columns there are up to each level of products that can be fitted."""
+        """Return how many columns there are up to each level of products that can be fitted.
+
+        Those between units are not counted, but leave the others less room.
+        """
         first = POWERS * (int(self._distances.of_pair.max()) + 1)
         second, third = self._distances.couplings.levels, self._distances.triples.levels
         ends = [first, *(first + n for n in second), *(first + second[-1] + n for n in third)]
         rows = 3 * self.data.positions.shape[1] * len(self.train)
-        most = min(MAX_COLUMNS, rows // ROWS_A_COLUMN[0])
+        most = min(MAX_COLUMNS, rows // ROWS_A_COLUMN[0]) - self._n_between
         return [n for n in dict.fromkeys(ends) if n <= most] or [first]
+
+    @cached_property
+    def _n_between(self) -> int:
+        return 0 if self.between is None else self.between.n_columns
 
     @property
     def _n_columns(self) -> int:
-        return self._prefixes[-1]
+        return self._n_between + self._prefixes[-1]
 
     @property
     def _frames(self) -> Ints:
         """Return the training frames that are used, evenly chosen."""
-        enough = -(-ROWS_A_COLUMN[1] * self._n_columns // (3 * self.data.positions.shape[1]))
+        rows = ROWS_A_COLUMN[1] if self.between is None else ROWS_BETWEEN
+        enough = -(-rows * self._n_columns // (3 * self.data.positions.shape[1]))
         count = min(len(self.train), max(enough, FEW))
         chosen: Ints = self.train[np.linspace(0, len(self.train) - 1, count).astype(int)]
         return chosen
@@ -123,7 +137,7 @@ class ValenceFit:
         used = []
         for products in (found.couplings, found.triples):
             column = start + products.of
-            some = np.flatnonzero(column < self._n_columns)
+            some = np.flatnonzero(column < self._prefixes[-1])
             used.append((products.factors[some], column[some]))
             start += products.levels[-1]
         return used[0], used[1]
@@ -135,10 +149,14 @@ class ValenceFit:
         z, bent = held((r - mean) / spread)  # the springs beyond are no columns
         pulls = -(bent / (spread * r))[..., None] * d  # [B, P, 3]
         energy = np.zeros((len(x), self._n_columns))
-        rows = np.zeros((len(x), *x.shape[1:], self._n_columns))
+        rows = np.zeros((len(x), 3 * x.shape[1], self._n_columns))
+        start = self._n_between
         for frame in range(len(x)):
-            slopes = self._slopes(z[frame], energy[frame])
-            rows[frame] = _pull_back(pulls[frame], found.pairs, x.shape[1], slopes)
+            slopes = self._slopes(z[frame], energy[frame, start:])
+            forces = _pull_back(pulls[frame], found.pairs, x.shape[1], slopes)
+            rows[frame, :, start:] = forces.reshape(-1, slopes.shape[1])
+            if self.between is not None:
+                energy[frame, :start], rows[frame, :, :start] = self.between.rows(x[frame])
         return energy, rows.reshape(-1, self._n_columns)
 
     def _slopes(self, z: Floats, energy: Floats) -> Any:
@@ -162,11 +180,30 @@ class ValenceFit:
     def _springs(self, problem: LeastSquares) -> Floats:
         """Return κ of every distance (P,): the best springs between atoms, and nothing else."""
         squares = np.arange(1, self._prefixes[0], POWERS)  # the columns of z², whose c is κ/2
-        of_class = 2.0 * problem.solve_non_negative(squares)
+        of_class = 2.0 * problem.solve_non_negative(self._n_between + squares)
         of_pair: Floats = of_class[self._distances.of_pair]
         return of_pair
 
-    def _expansion(self, c: Floats, springs: Floats) -> Valence:
+    def _scales(self, problem: LeastSquares) -> Floats:
+        """Return what columns are measured by, (n_columns,): between units, by the largest alike.
+
+        See :mod:`deltaserver.training.linear.site_fit`.
+        """
+        scale, n = problem.norms, self._n_between
+        if self.between is not None:
+            largest = np.zeros(int(self.between.family.max()) + 1)
+            np.maximum.at(largest, self.between.family, scale[:n])
+            scale[:n] = largest[self.between.family]
+        return scale
+
+    def _expansion(self, c: Floats, springs: Floats) -> Expansion:
+        valence = self._valence(c[self._n_between :], springs)
+        if self.between is None:
+            return valence
+        between = self.between.expansion(c[: self._n_between])
+        return OfUnits((valence, between), self.between.sites.fragment)
+
+    def _valence(self, c: Floats, springs: Floats) -> Valence:
         (couplings, of_coupling), (triples, of_triple) = self._products
         second, third = c[of_coupling] != 0.0, c[of_triple] != 0.0
         return Valence(
@@ -176,7 +213,7 @@ class ValenceFit:
             springs, len(self.data.numbers),
         )  # fmt: skip
 
-    def _error(self, expansion: Valence) -> float:
+    def _error(self, expansion: Expansion) -> float:
         forces = expansion.evaluate(self.data.positions[self.valid])[1]
         return float(np.abs(forces - self.data.forces[self.valid] / KCAL_PER_MOL_EV).mean())
 

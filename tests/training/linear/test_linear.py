@@ -76,11 +76,13 @@ def test_the_distances_of_benzene():
     # As many as counted one by one.
     n = len(found.pairs)
     touch = [[bool(set(a) & set(b)) for b in found.pairs] for a in found.pairs]
-    expected = sum(
-        touch[p][q] and touch[p][r] and touch[q][r]
-        for p in range(n) for q in range(p + 1) for r in range(q + 1) if r < p
-    )  # fmt: skip
-    assert len(triples.factors) == expected
+    three = [(p, q, r) for p in range(n) for q in range(p + 1) for r in range(q + 1) if r < p]
+    together = {t for t in three if touch[t[0]][t[1]] and touch[t[0]][t[2]] and touch[t[1]][t[2]]}
+    assert (triples.of < triples.levels[1]).sum() == len(together)
+    carbon = {p for p, pair in enumerate(found.pairs) if max(pair) < 6}
+    of_ring = {t for t in three if carbon.issuperset(t)}  # hydrogens are ends
+    assert len(of_ring) == 15 * 16 * 17 // 6 - 15
+    assert set(map(tuple, triples.factors.tolist())) == together | of_ring
 
 
 def test_sites_are_atoms_bonds_and_rings():
@@ -163,7 +165,7 @@ def test_what_sites_can_represent_they_find():
     data = labelled_set(frames, binding)
     fit = linear_fit(frames, available, binding, data, np.arange(60), np.arange(60, 80), 100)
     assert isinstance(fit, SiteFit)
-    made = fit._expansion(np.random.default_rng(0).normal(size=fit.n_columns))
+    made = fit.expansion(np.random.default_rng(0).normal(size=fit.n_columns))
     energy, forces, _ = made.evaluate(data.positions)
     labels = replace(data, energy=energy * KCAL_PER_MOL_EV, forces=forces * KCAL_PER_MOL_EV)
     again = replace(fit, data=labels, n_contacts=0)
@@ -234,7 +236,7 @@ def test_of_ridges_as_good_as_each_other_the_largest_is_taken(monkeypatch):
     fit = linear_fit(frames, available, available[1], data, np.arange(60), np.arange(60, 80), 100)
     assert isinstance(fit, SiteFit)
     fit = replace(fit, n_contacts=0)
-    energy, forces, _ = fit._expansion(np.ones(fit.n_columns)).evaluate(data.positions)
+    energy, forces, _ = fit.expansion(np.ones(fit.n_columns)).evaluate(data.positions)
     exact = replace(data, energy=energy * KCAL_PER_MOL_EV, forces=forces * KCAL_PER_MOL_EV)
     rng = np.random.default_rng(0)
     noise = replace(data, energy=rng.normal(size=80), forces=rng.normal(size=forces.shape))
@@ -270,7 +272,7 @@ def test_columns_of_products_are_those_of_the_expansion():
 
 def test_what_products_can_represent_they_find():
     fit, data = of_products()
-    made = fit._expansion(np.random.default_rng(0).normal(size=fit.n_columns))
+    made = fit.expansion(np.random.default_rng(0).normal(size=fit.n_columns))
     energy, forces, _ = made.evaluate(data.positions)
     labels = replace(data, energy=energy * KCAL_PER_MOL_EV, forces=forces * KCAL_PER_MOL_EV)
     found = replace(fit, data=labels).solve().evaluate(data.positions[60:])
