@@ -1,0 +1,126 @@
+"""A molecule whose rings turn about bonds: its units act on each other as fragments do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from deltaserver.errors import ModelFileError
+from deltaserver.model.files.expansions import parse_molecule
+from deltaserver.training.components import LabelledSet
+from deltaserver.training.linear.fit import _between_units
+from deltaserver.training.linear.units import unit_topologies, units
+from deltaserver.training.linear.valence_fit import ValenceFit
+from deltaserver.training.symmetry import automorphisms
+from deltaserver.units import KCAL_PER_MOL_EV
+from tests.tolerances import rounding
+
+networkx = pytest.importorskip("networkx")
+
+NUMBERS = np.array([6, 6, 6, 8, 6, 6, 6])
+RING = 1.5 * np.array([[0.0, 0.0, 0.0], [0.87, 0.5, 0.0], [0.87, -0.5, 0.0]])
+
+
+def graph_of(edges, colours):
+    graph = networkx.Graph()
+    graph.add_nodes_from((k, {"colour": c}) for k, c in enumerate(colours))
+    graph.add_edges_from(edges)
+    return graph
+
+
+def ether():
+    """Two rings of three carbons at an oxygen."""
+    edges = [(0, 1), (1, 2), (0, 2), (0, 3), (3, 4), (4, 5), (5, 6), (4, 6)]
+    return graph_of(edges, NUMBERS.tolist())
+
+
+def geometries(n: int) -> np.ndarray:
+    rng = np.random.default_rng(1)
+    start = np.concatenate([RING, [[-0.8, 1.1, 0.0]], RING @ np.diag([1, 1, -1]) + [-0.4, 2.4, 0]])
+    return start + 0.08 * rng.normal(size=(n, 7, 3))
+
+
+@pytest.fixture(scope="module")
+def fit():
+    x = geometries(240)
+    data = LabelledSet("ether", "none", NUMBERS, x, np.zeros(240), np.zeros_like(x), np.arange(240))
+    graph = ether()
+    perms = automorphisms(graph).perms
+    train, valid = np.arange(200), np.arange(200, 240)
+    between = _between_units(data, train, valid, graph, perms)
+    assert between is not None
+    return ValenceFit(data, train, valid, graph, perms, True, between)
+
+
+@pytest.fixture(scope="module")
+def expansion(fit):
+    rng = np.random.default_rng(2)
+    c = rng.normal(size=fit._n_columns)
+    return fit._expansion(c, np.zeros(len(fit._distances.pairs)))
+
+
+def test_bonds_that_turn_cut_a_molecule_into_units():
+    assert units(ether()) == [(0, 1, 2), (3,), (4, 5, 6)]
+    benzene = networkx.cycle_graph(6)
+    benzene.add_edges_from((k, k + 6) for k in range(6))
+    assert units(benzene) == [tuple(range(12))]
+    ethane = graph_of([(0, 1), *((k // 3, k + 2) for k in range(6))], [6, 6, *[1] * 6])
+    assert units(ethane) == [(0, 2, 3, 4), (1, 5, 6, 7)]
+
+
+def test_units_that_a_symmetry_swaps_share_their_classes():
+    graph = ether()
+    first, oxygen, other = unit_topologies(graph, automorphisms(graph).perms)
+    assert first.species == other.species != oxygen.species
+    assert first.sites is other.sites
+    assert (first.atoms[0], other.atoms[0]) == (0, 4)  # at the oxygen, both
+
+
+def test_columns_are_those_of_the_expansion(fit, expansion):
+    x = geometries(5)
+    c = np.random.default_rng(2).normal(size=fit._n_columns)
+    energy, rows = fit._rows(x)
+    found = expansion.evaluate(x)
+    size = np.abs(energy) @ np.abs(c)
+    np.testing.assert_allclose(found[0], energy @ c, rtol=0, atol=rounding(len(c)) * size.max())
+    of_forces = (np.abs(rows) @ np.abs(c)).max()
+    np.testing.assert_allclose(
+        found[1].ravel(), rows @ c, rtol=0, atol=rounding(len(c)) * of_forces
+    )
+
+
+def test_symmetries_change_nothing(fit, expansion):
+    x = geometries(3)
+    energy, forces, _ = expansion.evaluate(x)
+    for p in fit.perms:
+        moved = expansion.evaluate(x[:, p])
+        np.testing.assert_allclose(moved[0], energy, rtol=1e-9)
+        np.testing.assert_allclose(moved[1], forces[:, p], rtol=0, atol=1e-9 * np.abs(forces).max())
+
+
+def test_what_units_do_to_each_other_is_found(fit, expansion):
+    """By terms of bonds, angles and torsions alone it is not."""
+    x = fit.data.positions
+    between = replace(expansion, parts=expansion.parts[1:])
+    energy, forces, _ = between.evaluate(x)
+    data = replace(fit.data, energy=energy * KCAL_PER_MOL_EV, forces=forces * KCAL_PER_MOL_EV)
+    errors = []
+    for problem in (replace(fit, data=data), replace(fit, data=data, between=None)):
+        found = problem.solve().evaluate(x[200:])[1]
+        errors.append(np.abs(found - forces[200:]).mean() / np.abs(forces[200:]).mean())
+    assert errors[0] < 1e-3
+    assert errors[1] > 10 * errors[0]
+
+
+def test_a_file_says_the_same_again_and_is_checked(expansion):
+    arrays, x = expansion.arrays(), geometries(2)
+    found = parse_molecule(arrays, 7, "ether.npz")
+    assert found is not None
+    forces = expansion.evaluate(x)[1]
+    np.testing.assert_allclose(
+        found.evaluate(x)[1], forces, rtol=0, atol=rounding(1000) * np.abs(forces).max()
+    )
+    with pytest.raises(ModelFileError, match=r"ether\.npz: units are not numbered from 0 on"):
+        parse_molecule({**arrays, "units": np.array([0, 0, 0, 2, 3, 3, 3])}, 7, "ether.npz")
