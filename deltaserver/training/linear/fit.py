@@ -28,8 +28,10 @@ from deltaserver.training.linear.topology import (
     FragmentTopology,
     MoleculeSites,
     MoleculeTerms,
+    Products,
     bonds_apart,
     classes,
+    couplings_of,
     moved_distances,
 )
 from deltaserver.training.linear.units import unit_topologies
@@ -170,7 +172,7 @@ def _fragments(
 
 def _molecule(
     frames: LabelledFrames, fragment: FragmentSpec, cap: int
-) -> tuple[MoleculeSites, MoleculeTerms, Ints, Ints]:
+) -> tuple[MoleculeSites, MoleculeTerms, Ints, Ints, Products]:
     if len(fragment.atoms) == 1:
         apart = perms = np.zeros((1, 1), dtype=np.int64)
         sites = MoleculeSites(((0,),), perms[0])
@@ -179,4 +181,6 @@ def _molecule(
         perms = fragment_symmetry(frames, fragment, cap).perms
         apart, sites = bonds_apart(graph), MoleculeSites.of(graph, perms)
     pairs, moved = moved_distances(apart, perms)
-    return sites, MoleculeTerms.of(apart, perms), pairs, classes(moved.min(axis=0))[0]
+    of_distance = classes(moved.min(axis=0))[0]
+    couplings = couplings_of(apart, pairs, moved)
+    return sites, MoleculeTerms.of(apart, perms), pairs, of_distance, couplings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,11 @@ class Products:
     factors: Ints
     of: Ints
     levels: tuple[int, ...]
+
+    @classmethod
+    def none(cls) -> Products:
+        """Return no products of two."""
+        return cls(np.zeros((0, 2), dtype=np.int64), np.zeros(0, dtype=np.int64), (0,))
 
     @classmethod
     def by_level(cls, levels: Sequence[Ints], moved: Ints) -> Products:
@@ -141,6 +146,17 @@ def _bonds_between(apart: Ints, pairs: Ints) -> Ints:
     ends = [apart[pairs[:, a]][:, pairs[:, b]] for a in (0, 1) for b in (0, 1)]
     nearest: Ints = np.min(ends, axis=0)
     return nearest
+
+
+def couplings_of(apart: Ints, pairs: Ints, moved: Ints) -> Products:
+    """Return products of two distances that share an atom or are a bond apart.
+
+    Args:
+        apart: bonds between every two atoms, shape (N, N).
+        pairs: atoms of the distances, shape (P, 2).
+        moved: where symmetries take each, shape (S, P).
+    """
+    return Products.by_level([_couplings(_bonds_between(apart, pairs) <= 1)], moved)
 
 
 def _couplings(wanted: NDArray[np.bool_]) -> Ints:
@@ -302,6 +318,7 @@ class FragmentTopology:
         terms: of its molecule, beyond pairs.
         distances: atoms of its molecule that are one to three bonds apart, shape (P, 2).
         of_distance: class of each, shape (P,).
+        couplings: of two such distances that share an atom or are a bond apart; none if not given.
     """
 
     species: int
@@ -310,3 +327,4 @@ class FragmentTopology:
     terms: MoleculeTerms
     distances: Ints
     of_distance: Ints
+    couplings: Products = field(default_factory=Products.none)

@@ -21,6 +21,7 @@ from deltaserver.model.linear.expansion import Expansion, OfUnits, distances
 from deltaserver.model.linear.valence import Valence, held
 from deltaserver.training.components import LabelledSet
 from deltaserver.training.linear.least_squares import LeastSquares
+from deltaserver.training.linear.limit_terms import pull_back
 from deltaserver.training.linear.site_fit import SiteFit
 from deltaserver.training.linear.topology import Distances, mean_and_width
 from deltaserver.training.matrix.assembly import Progress, quiet
@@ -153,7 +154,7 @@ class ValenceFit:
         start = self._n_between
         for frame in range(len(x)):
             slopes = self._slopes(z[frame], energy[frame, start:])
-            forces = _pull_back(pulls[frame], found.pairs, x.shape[1], slopes)
+            forces = pull_back(pulls[frame], found.pairs, x.shape[1], slopes)
             rows[frame, :, start:] = forces.reshape(-1, slopes.shape[1])
             if self.between is not None:
                 energy[frame, :start], rows[frame, :, :start] = self.between.rows(x[frame])
@@ -216,17 +217,3 @@ class ValenceFit:
     def _error(self, expansion: Expansion) -> float:
         forces = expansion.evaluate(self.data.positions[self.valid])[1]
         return float(np.abs(forces - self.data.forces[self.valid] / KCAL_PER_MOL_EV).mean())
-
-
-def _pull_back(pulls: Floats, pairs: Ints, n_atoms: int, slopes: Any) -> Floats:
-    """Return forces (N, 3, n_columns) of slopes ∂E/∂z; ``pulls`` are −∂z/∂r of the first atoms."""
-    from scipy.sparse import csr_matrix
-
-    n = len(pairs)
-    axis = np.arange(3)
-    row = np.concatenate([3 * pairs[:, :1] + axis, 3 * pairs[:, 1:] + axis])  # [2P, 3]
-    value = np.concatenate([pulls, -pulls])
-    column = np.repeat(np.tile(np.arange(n), 2), 3)
-    jacobian = csr_matrix((value.ravel(), (row.ravel(), column)), (3 * n_atoms, n))
-    forces: Floats = (jacobian @ slopes).toarray()
-    return forces.reshape(n_atoms, 3, -1)

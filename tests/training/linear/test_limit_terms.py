@@ -1,4 +1,4 @@
-"""What fragments feel however far apart they are: stretches within each, with no coupling."""
+"""What fragments feel however far apart they are: stretches within each, and their couplings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from deltaserver.training.components import components, labelled_set
 from deltaserver.training.linear.fit import linear_fit
 from deltaserver.training.linear.limit_terms import LimitTerms
 from deltaserver.training.linear.site_fit import SiteFit
-from deltaserver.training.linear.topology import FragmentTopology, MoleculeSites, MoleculeTerms
+from deltaserver.training.linear.topology import (
+    FragmentTopology,
+    MoleculeSites,
+    MoleculeTerms,
+    couplings_of,
+    moved_distances,
+)
 from deltaserver.units import KCAL_PER_MOL_EV
 from tests.tolerances import rounding
 from tests.training.labelled import water_dimer
@@ -28,6 +34,7 @@ PERMS = np.array([[0, 1, 2], [0, 2, 1]])
 WATER = (
     MoleculeSites((), np.zeros(0, dtype=np.int64)), MoleculeTerms.of(APART, PERMS),
     np.array([[1, 0], [2, 0], [2, 1]]), np.array([0, 0, 1]),
+    couplings_of(APART, *moved_distances(APART, PERMS)),
 )  # fmt: skip
 
 
@@ -44,8 +51,8 @@ def terms() -> LimitTerms:
 
 
 def test_alike_molecules_share_their_columns(terms):
-    assert len(terms) == 4  # z and z² of O–H and of H–H
-    c = np.random.default_rng(1).normal(size=4)
+    assert len(terms) == 6  # z and z² of O–H and of H–H, O–H with O–H and with H–H
+    c = np.random.default_rng(1).normal(size=6)
     x = geometries()
     energy = terms.expansion(c).evaluate(x)[0]
     for order in ([3, 4, 5, 0, 1, 2], [0, 2, 1, 3, 4, 5]):
