@@ -16,7 +16,15 @@ from deltaserver.compute.alignment import aligned, lasting, round_up
 from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.model import loops
 from deltaserver.model.groups.fourier import GroupFourier
-from deltaserver.model.kernel.base import Evaluator, Task, TrainingSum, Weights, row_products
+from deltaserver.model.kernel.base import (
+    SHARED_NUMBERS,
+    Evaluator,
+    Task,
+    TrainingSum,
+    Weights,
+    row_products,
+)
+from deltaserver.model.kernel.ways import Ways
 
 FEW_ELEMENTS = 1 << 6  # S × matrix elements up to which one compiled call does everything
 EIGHT = 8  # training points at a time in compiled loops
@@ -81,8 +89,10 @@ class FourierSum(TrainingSum):
         return _Layout.of(self)
 
     def evaluator(self) -> Evaluator | None:
-        """Compiled for small groups; of large ones only the sum is, behind :meth:`contract`."""
-        return self._evaluate_few if self.compiled and self._few else None
+        """Compiled: in one call for small groups, in three for large ones."""
+        if not self.compiled:
+            return None
+        return self._evaluate_few if self._few else Ways.of(self)
 
     def _evaluate_few(self, task: Task) -> float:
         n_batch = len(task.positions)
@@ -107,7 +117,7 @@ class FourierSum(TrainingSum):
                 self.centre,
                 self._sparse_basis,
                 layout.xa[groups],
-                layout.known[:, groups],
+                layout.known[groups],
                 layout.components,
                 layout.sectors,
                 self.weights.sigma,
@@ -154,27 +164,59 @@ class FourierSum(TrainingSum):
         queries = aligned(len(centred), layout.width)
         fourier.mix(centred).take(layout.gather, axis=1, out=queries, mode="clip")
         queries *= layout.present
-        shares = self._shares(len(layout.xa), layout.xa.size)
-        parts = self.pool.map(lambda groups: self._sum_of_groups(groups, queries), shares)
-        slopes, energy, w1_sum = (sum(arrays[1:], arrays[0]) for arrays in zip(*parts, strict=True))
+        slopes, (energy, w1_sum) = self.sums_of(queries)
         g = w1_sum[:, None] * centred
         g += fourier.unmix(slopes.take(layout.gather_back, axis=1))
         return energy, g
 
-    def _sum_of_groups(self, groups: slice, queries: Floats) -> tuple[Floats, Floats, Floats]:
+    @property
+    def width(self) -> int:
+        """How long a query is in Fourier space, as compiled loops take it: W."""
+        return self._layout.width
+
+    @property
+    def places(self) -> Ints:
+        """Where in W each Fourier coefficient is, shape (D,); zeros fill the rest."""
+        return self._layout.places
+
+    @property
+    def alone(self) -> bool:
+        """Whether one thread goes through all training points."""
+        return self.pool.n_threads < 2 or self._layout.xa.size <= SHARED_NUMBERS
+
+    @property
+    def points(self) -> tuple[object, ...]:
+        """What compiled loops take of the training points: ``loops.orbits.Points``."""
+        layout = self._layout
+        return layout.xa, layout.known, layout.components, layout.sectors
+
+    def sums_of(self, queries: Floats) -> tuple[Floats, Floats]:
+        """Return −Σ (w₁ x + w₂ a) (B, W), and E and Σ w₁ (2, B), of queries (B, W).
+
+        See ``loops.group.group_sum``; threads share the training points.
+        """
+        shares = self._shares(len(self._layout.xa), self._layout.xa.size)
+        parts = self.pool.map(lambda groups: self._sum_of_groups(groups, queries), shares)
+        slopes, sums = parts[0]
+        for more_slopes, more_sums in parts[1:]:
+            slopes += more_slopes
+            sums += more_sums
+        return slopes, sums
+
+    def _sum_of_groups(self, groups: slice, queries: Floats) -> tuple[Floats, Floats]:
         layout = self._layout
         slopes, sums = aligned(*queries.shape), np.zeros((2, len(queries)))
         loops.load("evaluate").group_sum(
             queries,
             layout.xa[groups],
-            layout.known[:, groups],
+            layout.known[groups],
             layout.components,
             layout.sectors,
             self.weights.sigma,
             slopes,
             sums,
         )
-        return slopes, sums[0], sums[1]
+        return slopes, sums
 
     def _correlate(self, y: Floats) -> Floats:
         """Z_ab = Σ_i X_ai Y_bi for queries y (B, D): shape (n_elements, 2M·B)."""
@@ -203,8 +245,9 @@ class _Layout:
     """A :class:`FourierSum` as compiled loops take it; W is a query's length in Fourier space.
 
     Attributes:
-        xa: eight x, then the eight a, side by side, in Fourier space, shape (G, W, 16).
-        known: |x|², x·a and the coefficients of energies of these points, shape (3, G, 8).
+        xa: eight x, then the eight a, side by side, in Fourier space, shape (G, W, 16); of
+            one-dimensional components in blocks of eight copies: ``loops.blocks``.
+        known: |x|², x·a and the coefficients of energies of these points, shape (G, 3 · 8).
         places: where in W each Fourier coefficient is, shape (D,).
         gather: for every place in W the coefficient that is there, as :meth:`GroupFourier.mix`
             numbers them, shape (W,).
@@ -248,6 +291,10 @@ class _Layout:
                 for i in range(EIGHT):
                     some = values_of[i::EIGHT]
                     xa[: len(some), place, EIGHT * k + i] = some
+        in_blocks = loops.load("blocks").in_blocks
+        for start, dim, copies, *_ in components:
+            if dim == 1:
+                xa[:, start : start + copies] = in_blocks(xa[:, start : start + copies])
         known = aligned(3, EIGHT * n_groups)
         alphas = total.weights.of_energies(m)
         known[:, :m] = total.x_squared[:, 0], total.x_dot_a[:, 0], alphas
@@ -256,7 +303,9 @@ class _Layout:
         gather[place], present[place] = fourier.gather, 1.0
         return cls(
             xa,
-            known.reshape(3, n_groups, EIGHT),
+            np.ascontiguousarray(known.reshape(3, n_groups, EIGHT).swapaxes(0, 1)).reshape(
+                n_groups, -1
+            ),
             place,
             gather,
             present,

@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.compute.jit import compiled
-from deltaserver.model.loops.sum import aligned, weights
+from deltaserver.model.loops.blocks import block_products, block_pulls
+from deltaserver.model.loops.eights import everywhere, exponential, larger, load, root, store
+from deltaserver.model.loops.sum import aligned
 from deltaserver.model.loops.vectors import products, pulls
 
 Floats = NDArray[np.float64]
@@ -31,6 +33,9 @@ def _correlate(rows: Numbers, query: Floats, components: Ints, z: Floats) -> Non
     """Fill z (n_elements · 16,) with Z_ab = Σ_i X_ai Y_bi of sixteen rows X and a query Y."""
     for c in range(len(components)):
         start, dim, copies, first, n_copies = components[c]
+        if dim == 1:
+            block_products(rows, start * ROWS, copies, query, start, z, first * ROWS)
+            continue
         for a in range(dim):
             products(
                 dim, rows, (start + a * copies) * ROWS, ROWS, POINTS, query, start, copies,
@@ -43,7 +48,23 @@ def _spread(rows: Numbers, w: Floats, components: Ints, g: Floats) -> None:
     """Subtract Σ_a W_ab X_ai of sixteen rows X from g_bi: the adjoint of :func:`_correlate`."""
     for c in range(len(components) - 1, -1, -1):  # the last ones are in the cache
         start, dim, copies, first, _ = components[c]
+        if dim == 1:
+            block_pulls(rows, start * ROWS, copies, w, first * ROWS, g, start)
+            continue
         pulls(rows, start * ROWS, dim, copies, w, first * ROWS, g, start)
+
+
+@partial(compiled, allocates=False)
+def _weights(squared: Any, delta_a: Any, alpha: Any, sigma: float) -> tuple[Any, Any, Any]:
+    """Return w₁, w₂ and the terms of E of eight points: see ``loops.sum.weights``."""
+    rate = 1.0 / sigma
+    r = root(larger(squared, everywhere(0.0)) * 5.0)
+    base = exponential(r * -rate)
+    decay = base * (5.0 / 3.0 * rate * rate * rate)
+    w2 = decay * (r + sigma)
+    s = r * rate
+    matern = base * (s * (s * (1.0 / 3.0) + 1.0) + 1.0)
+    return delta_a * decay * (5.0 * rate) + alpha * w2, w2, delta_a * w2 + alpha * matern
 
 
 @partial(compiled, allocates=False)
@@ -56,40 +77,37 @@ def _weigh(
     scratch: Floats,
     w: Floats,
 ) -> tuple[float, float]:
-    """Turn the sectors' values (n_sectors, 2, 8 P) of eight training points into weights.
+    """Turn the sectors' values (n_sectors, 2, P, 8) of eight training points into weights.
 
     Element c of the centre times coset p has q_s·x = Σ_k signs[c, k] at[k, 0, p], q_s·a likewise;
-    w gets the adjoint of that. ``scratch`` is (5, 8 P). Returns the points' E and Σ w₁.
+    w gets the adjoint of that. ``known`` (3, 8) and ``scratch`` (n_centre + 1, 2, 8), and ``at``
+    and ``w``, are flat. Returns the points' E and Σ w₁.
     """
-    n = at.shape[2]
-    at_x, at_a = scratch[0], scratch[1]
-    both, shift, alphas = scratch[2], scratch[3], scratch[4]
+    n_centre, n_sectors = signs.shape
+    n = len(at) // (2 * n_sectors)
+    both, shift, alphas = load(known, 0) + q_squared, load(known, POINTS), load(known, ROWS)
+    energy, w1_sum = everywhere(0.0), everywhere(0.0)
     for p in range(0, n, POINTS):
-        for i in range(POINTS):
-            both[p + i], shift[p + i] = q_squared + known[0, i], known[1, i]
-            alphas[p + i] = known[2, i]
-    energy = w1_sum = 0.0
-    w[:] = 0.0
-    for c in range(len(signs)):
-        at_x[:] = 0.0
-        at_a[:] = 0.0
-        for k in range(len(at)):
-            x, a, sign = at[k, 0], at[k, 1], signs[c, k]
-            for p in range(n):
-                at_x[p] += sign * x[p]
-                at_a[p] += sign * a[p]
-        for p in range(n):
-            squared, delta_a = both[p] - 2.0 * at_x[p], at_a[p] - shift[p]
-            w1, w2, term = weights(squared, delta_a, alphas[p], sigma)
-            energy += term
-            w1_sum += w1
-            at_x[p], at_a[p] = w1, w2
-        for k in range(len(at)):
-            w1s, w2s, sign = w[k, 0], w[k, 1], signs[c, k]
-            for p in range(n):
-                w1s[p] += sign * at_x[p]
-                w2s[p] += sign * at_a[p]
-    return energy, w1_sum
+        for c in range(n_centre):
+            at_x, at_a = everywhere(0.0), everywhere(0.0)
+            for k in range(n_sectors):
+                at_x = at_x + load(at, 2 * k * n + p) * signs[c, k]
+                at_a = at_a + load(at, (2 * k + 1) * n + p) * signs[c, k]
+            w1, w2, term = _weights(both - at_x * 2.0, at_a - shift, alphas, sigma)
+            energy, w1_sum = energy + term, w1_sum + w1
+            store(scratch, c * ROWS, w1)
+            store(scratch, c * ROWS + POINTS, w2)
+        for k in range(n_sectors):
+            w1s, w2s = everywhere(0.0), everywhere(0.0)
+            for c in range(n_centre):
+                w1s = w1s + load(scratch, c * ROWS) * signs[c, k]
+                w2s = w2s + load(scratch, c * ROWS + POINTS) * signs[c, k]
+            store(w, 2 * k * n + p, w1s)
+            store(w, (2 * k + 1) * n + p, w2s)
+    end = n_centre * ROWS
+    store(scratch, end, energy)
+    store(scratch, end + POINTS, w1_sum)
+    return scratch[end : end + POINTS].sum(), scratch[end + POINTS : end + ROWS].sum()
 
 
 @compiled
@@ -107,7 +125,7 @@ def group_sum(
 
     For queries (B, W) in Fourier space at once: what is read serves all of them. ``xa`` (G, W, 16)
     holds eight x, then eight a, in Fourier space too, in either precision, row by row and copy by
-    copy of each component; ``known`` (3, G, 8) the points' |x|², x·a and coefficients of energies,
+    copy of each component; ``known`` (G, 24) the points' |x|², x·a and coefficients of energies,
     ``components`` (start, dim, copies, first matrix element, copies that are not zeros) of each;
     see :mod:`deltaserver.model.groups.fourier`. Points of zeros, which fill the last eight, add
     nothing. Subtracts Σ (w₁ x + w₂ a) from g (B, W), adds energies, and Σ w₁, which is what q has
@@ -122,10 +140,9 @@ def group_sum(
     n_all, table = n_sectors * n_elements, n_cosets * n_elements
     z = aligned(n_batch, n_all * ROWS)  # then those of the weights
     n = POINTS * n_cosets
-    at = aligned(2 * n_sectors, n).reshape((n_sectors, 2, n))
-    w = aligned(2 * n_sectors, n).reshape((n_sectors, 2, n))
-    scratch = aligned(5, n)
-    flat_at, flat_w = at.reshape(-1), w.reshape(-1)
+    plain = table == 1  # a value at the identity is its matrix element
+    at, w = aligned(1, 2 * n_sectors * n)[0], aligned(1, 2 * n_sectors * n)[0]
+    scratch = aligned(1, (len(signs) + 1) * ROWS)[0]
     forth, back = values.reshape(-1), transposed.reshape(-1)
     q_squared = np.empty(n_batch)
     for b in range(n_batch):
@@ -135,17 +152,22 @@ def group_sum(
         for b in range(n_batch):
             elements = z[b]
             _correlate(rows, queries[b], components, elements)
-            for k in range(n_sectors):
-                products(
-                    n_cosets, elements, k * n_elements * ROWS, ROWS, POINTS, forth, k * table,
-                    n_elements, n_elements, flat_at, 2 * k * n, POINTS, n,
-                )  # fmt: skip
-            energy, w1 = _weigh(at, signs, q_squared[b], known[:, group], sigma, scratch, w)
+            if plain:
+                energy, w1 = _weigh(
+                    elements, signs, q_squared[b], known[group], sigma, scratch, elements
+                )
+            else:
+                for k in range(n_sectors):
+                    products(
+                        n_cosets, elements, k * n_elements * ROWS, ROWS, POINTS, forth, k * table,
+                        n_elements, n_elements, at, 2 * k * n, POINTS, n,
+                    )  # fmt: skip
+                energy, w1 = _weigh(at, signs, q_squared[b], known[group], sigma, scratch, w)
+                for k in range(n_sectors):
+                    products(
+                        n_elements, w, 2 * k * n, POINTS, n, back, k * table, n_cosets, n_cosets,
+                        elements, k * n_elements * ROWS, ROWS, POINTS,
+                    )  # fmt: skip
             sums[0, b] += energy
             sums[1, b] += w1
-            for k in range(n_sectors):
-                products(
-                    n_elements, flat_w, 2 * k * n, POINTS, n, back, k * table, n_cosets, n_cosets,
-                    elements, k * n_elements * ROWS, ROWS, POINTS,
-                )  # fmt: skip
             _spread(rows, elements, components, g[b])
