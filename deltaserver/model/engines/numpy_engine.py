@@ -47,13 +47,13 @@ class NumpyEngine(Engine):
     def evaluate(self, x: Floats, cell: Floats | None, scale: float) -> Evaluated:
         """See :class:`Engine`."""
         linear = self.parameters.linear
-        if linear is not None and isinstance(self._sum, WeightedSum):
+        if linear is None:
+            return self._evaluate(x, cell, scale)
+        if isinstance(self._sum, WeightedSum):
             return self._evaluate_faded(self._sum, linear, x, cell, scale)
-        evaluate = self._evaluate if self._loops is None else self._evaluate_compiled
-        result = evaluate(x, cell, scale)
-        if linear is not None:
-            for array, addend in zip(result, linear.evaluate(x, cell), strict=True):
-                array += addend * scale
+        result = self._evaluate(x, cell, scale)
+        for array, addend in zip(result, linear.evaluate(x, cell), strict=True):
+            array += addend * scale
         return result
 
     def _evaluate_faded(
@@ -103,14 +103,12 @@ class NumpyEngine(Engine):
         return result
 
     def _evaluate(self, x: Floats, cell: Floats | None, scale: float) -> Evaluated:
+        """Kernel sum alone."""
+        if self._loops is not None:
+            return self._filled(self._loops, x, cell, scale)
         geometry, std = self._geometry(x, cell), self.parameters.std * scale
         energy, g = self._sum(geometry.descriptor)
         return energy * std + self.parameters.c * scale, *self._pairs.pull_back(g * std, geometry)
-
-    def _evaluate_compiled(self, x: Floats, cell: Floats | None, scale: float) -> Evaluated:
-        """Evaluate in compiled loops."""
-        assert self._loops is not None
-        return self._filled(self._loops, x, cell, scale)
 
     def _filled(self, loops: Evaluator, x: Floats, cell: Floats | None, scale: float) -> Evaluated:
         """Return what compiled loops fill."""

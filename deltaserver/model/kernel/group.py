@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -27,6 +28,7 @@ from deltaserver.model.kernel.base import (
 from deltaserver.model.kernel.ways import Ways
 
 FEW_ELEMENTS = 1 << 6  # S × matrix elements up to which one compiled call does everything
+FEW_PAIRS = 1 << 10  # up to which that is quicker than to change basis orbits by orbits
 EIGHT = 8  # training points at a time in compiled loops
 
 
@@ -51,7 +53,7 @@ class FourierSum(TrainingSum):
         self.pool = pool
         self.fourier = fourier
         self.n_train = len(x)
-        self._kept: dict[tuple[int, int], tuple[object, ...]] = {}
+        self._kept: dict[tuple[int, int], Callable[..., float]] = {}  # by share
         self.centre = x.mean(axis=0)[pair_perms].mean(axis=0)  # [D]
         xa = np.concatenate([x - self.centre, a])  # [2M, D]
         self.x_squared, self.x_dot_a = row_products(xa)  # [M, 1] each
@@ -95,34 +97,36 @@ class FourierSum(TrainingSum):
         return self._evaluate_few if self._few else Ways.of(self)
 
     def _evaluate_few(self, task: Task) -> float:
+        if self.alone:
+            return self._evaluate_groups(slice(None), task)
         n_batch = len(task.positions)
-        shares = self._shares(len(self._layout.xa), self._layout.xa.size)
         if n_batch == 1:
+            shares = self._shares(len(self._layout.xa), self._layout.xa.size)
             return self._by_points(self._evaluate_groups, shares, task)
-        if len(shares) == 1:
-            return self._evaluate_groups(shares[0], task)
         parts = [task.part(slice(k, k + 1)) for k in range(n_batch)]
         return sum(self.pool.map(partial(self._evaluate_groups, slice(None)), parts))
 
     def _evaluate_groups(self, groups: slice, task: Task) -> float:
-        total: float = loops.load("evaluate").small_group(*self._arguments(groups), tuple(task))
-        return total
+        key = (groups.start, groups.stop)
+        call = self._kept.get(key)
+        if call is None:
+            call = self._kept[key] = partial(
+                loops.load("evaluate").small_group, *self._arguments(groups)
+            )
+        return call(tuple(task))
 
     def _arguments(self, groups: slice) -> tuple[object, ...]:
-        """What ``small_group`` takes of the model; kept, where it is the same every time."""
-        key = (groups.start, groups.stop)
-        if key not in self._kept:
-            layout = self._layout
-            self._kept[key] = (
-                self.centre,
-                self._sparse_basis,
-                layout.xa[groups],
-                layout.known[groups],
-                layout.components,
-                layout.sectors,
-                self.weights.sigma,
-            )
-        return self._kept[key]
+        """Return what ``small_group`` takes of the model."""
+        layout = self._layout
+        return (
+            self.centre,
+            self._sparse_basis,
+            layout.xa[groups],
+            layout.known[groups],
+            layout.components,
+            layout.sectors,
+            self.weights.sigma,
+        )
 
     @cached_property
     def _sparse_basis(self) -> tuple[Ints, Ints, Floats]:
@@ -135,7 +139,8 @@ class FourierSum(TrainingSum):
 
     @property
     def _few(self) -> bool:
-        return self.fourier.order * self.fourier.n_elements <= FEW_ELEMENTS
+        fourier = self.fourier
+        return fourier.order * fourier.n_elements <= FEW_ELEMENTS and len(self.centre) <= FEW_PAIRS
 
     def contract(self, q: Floats) -> tuple[Floats, Floats]:
         """Return E (B,) and g (B, D)."""
@@ -182,7 +187,11 @@ class FourierSum(TrainingSum):
     @property
     def alone(self) -> bool:
         """Whether one thread goes through all training points."""
-        return self.pool.n_threads < 2 or self._layout.xa.size <= SHARED_NUMBERS
+        return self.pool.n_threads < 2 or self._is_small
+
+    @cached_property
+    def _is_small(self) -> bool:
+        return self._layout.xa.size <= SHARED_NUMBERS
 
     @property
     def points(self) -> tuple[object, ...]:

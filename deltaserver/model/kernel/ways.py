@@ -103,25 +103,26 @@ def _basis(
     fourier: GroupFourier, places: Ints, here: Ints, n_entries: int
 ) -> tuple[Ints, Ints, Floats, Floats, Ints, Ints]:
     """Return ``loops.orbits.Basis`` of pairs of which ``here`` are those of the descriptor."""
-    kinds, place, mixed, start, size = [], np.empty(len(here), dtype=np.int64), [], 0, 0
+    place, mixed, kinds = np.empty(len(here), dtype=np.int64), [], []
+    matrices: tuple[list[Floats], list[Floats]] = [], []
+    start = size = 0
     for kind in fourier.kinds:
         points, orbits = kind.entries.shape
-        row = round_up(points, ROW)
-        rows = start + row * np.arange(orbits)[:, None] + np.arange(points)  # [orbits, points]
-        place[kind.entries.T] = rows
+        abreast = orbits > points
+        stride = round_up(orbits if abreast else points, ROW)
+        by_orbit, by_point = (1, stride) if abreast else (stride, 1)
+        rows = start + by_orbit * np.arange(orbits)[:, None] + by_point * np.arange(points)
+        place[kind.entries.T] = rows  # [orbits, points]
         mixed.append(rows.ravel())
-        kinds.append((start, points, row, orbits, size))
-        start, size = start + row * orbits, size + row * points
+        kinds.append((start, points, stride, orbits, size, abreast))
+        fill = ((0, 0), (0, 0 if abreast else stride - points))
+        # Abreast a matrix's columns are what orbits are multiplied with, else its rows.
+        for flat, matrix in zip(matrices, (kind.basis, kind.basis.T), strict=True):
+            flat.append(np.pad(matrix.T if abreast else matrix, fill).ravel())
+        start += stride * (points if abreast else orbits)
+        size += len(matrices[0][-1])
     of_entry = np.full(n_entries, start)  # beyond all rows, where it counts nowhere
     of_entry[here] = place
-    straight = np.concatenate([_in_rows(kind.basis) for kind in fourier.kinds])
-    transposed = np.concatenate([_in_rows(kind.basis.T) for kind in fourier.kinds])
+    straight, transposed = (np.concatenate(flat) for flat in matrices)
     rows = np.concatenate(mixed)[fourier.gather]
-    return of_entry, np.array(kinds), straight, transposed, rows, places
-
-
-def _in_rows(matrix: Floats) -> Floats:
-    """Return a square matrix row by row, each filled up to a multiple of sixteen numbers."""
-    n = len(matrix)
-    rows: Floats = np.pad(matrix, ((0, 0), (0, round_up(n, ROW) - n))).ravel()
-    return rows
+    return of_entry, np.array(kinds, dtype=np.int64), straight, transposed, rows, places

@@ -2,8 +2,9 @@
 
 Of a model whose descriptor may be weighted by fragments, and whose share may fade out: see
 :mod:`deltaserver.model.kernel.ways`. Pairs of atoms go by in runs of consecutive j of one i, which
-become vector instructions. The change of basis takes orbits of one kind together: values lie orbit
-by orbit, in rows that zeros fill up to sixteen numbers.
+become vector instructions. The change of basis takes orbits of one kind together. Zeros fill rows
+up to sixteen numbers: an orbit's values, or, where there are more orbits than values, all orbits'
+first values, then all their second ones.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ Numbers = NDArray[np.floating[Any]]
 # Runs (i, first j, length) of pairs; of every pair its weight, its centre and whether it is one of
 # two fragments.
 Pairs = tuple[Ints, Floats, Floats, Floats]
-# Where every pair's value is among the rows; (start, points, row, orbits, place of the basis) of
-# every kind; bases and their transposes, flat; where each number of Fourier space is among the
-# rows, and where in Fourier space that is.
+# Where every pair's value is among the rows; (start, points, stride of rows, orbits, place of the
+# basis, whether orbits lie side by side) of every kind; bases and their transposes, flat; where
+# each number of Fourier space is among the rows, and where in Fourier space that is.
 Basis = tuple[Ints, Ints, Floats, Floats, Ints, Ints]
 Points = tuple[Numbers, Floats, Ints, tuple[Floats, Floats, Floats]]
 Task = tuple[Floats, Floats | None, float, float, Floats, Floats, Floats]  # see loops.evaluate
@@ -130,21 +131,28 @@ def to_forces(
 
 @partial(compiled, allocates=False)
 def _size(kinds: Ints) -> int:
-    """Return how many numbers all rows hold, and one row beyond them, for pairs of no weight."""
-    start, _, row, orbits, _ = kinds[-1]
-    return int(start + row * orbits + 2 * EIGHT)
+    """Return how many numbers all values take, and one row beyond them, for pairs of no weight."""
+    start, points, stride, orbits, _, abreast = kinds[-1]
+    return int(start + stride * (points if abreast else orbits) + 2 * EIGHT)
 
 
 @partial(compiled, allocates=False)
 def _change_basis(values: Floats, kinds: Ints, matrices: Floats, changed: Floats) -> None:
-    """Multiply rows, kind by kind, with the kind's matrix (points, row) from the right."""
+    """Multiply the values of every orbit, kind by kind, with the kind's matrix from the right."""
     for kind in range(len(kinds)):
-        start, points, row, orbits, place = kinds[kind]
-        for column in range(0, row, 2 * EIGHT):
-            products(
-                orbits, matrices, place + column, row, EIGHT, values, start, row, points,
-                changed, start + column, row, EIGHT,
-            )  # fmt: skip
+        start, points, stride, orbits, place, abreast = kinds[kind]
+        if abreast:
+            for orbit in range(0, stride, 2 * EIGHT):
+                products(
+                    points, values, start + orbit, stride, EIGHT, matrices, place, points, points,
+                    changed, start + orbit, stride, EIGHT,
+                )  # fmt: skip
+        else:
+            for column in range(0, stride, 2 * EIGHT):
+                products(
+                    orbits, matrices, place + column, stride, EIGHT, values, start, stride, points,
+                    changed, start + column, stride, EIGHT,
+                )  # fmt: skip
 
 
 @partial(compiled, allocates=False)
