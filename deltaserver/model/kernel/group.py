@@ -17,6 +17,7 @@ from deltaserver.compute.alignment import aligned, lasting, round_up
 from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.model import loops
 from deltaserver.model.groups.fourier import GroupFourier
+from deltaserver.model.groups.inversion import Inversion
 from deltaserver.model.kernel.base import (
     SHARED_NUMBERS,
     Evaluator,
@@ -263,8 +264,7 @@ class _Layout:
         present: 1 where there is one, 0 where zeros fill a line, shape (W,).
         gather_back: where in W each of these coefficients is, shape (D,).
         components: start in W, dim, copies, first matrix element, copies that are no zeros.
-        sectors: matrix elements at the cosets of the centre (n_sectors, P, K), the same
-            transposed, and those of the centre's elements.
+        sectors: what :class:`Inversion` gives, and the signs of the centre's elements.
     """
 
     xa: NDArray[np.floating[Any]]
@@ -274,7 +274,7 @@ class _Layout:
     present: Floats
     gather_back: Ints
     components: Ints
-    sectors: tuple[Floats, Floats, Floats]
+    sectors: tuple[Floats, Floats, Ints, Ints, Ints, Floats]
 
     @property
     def width(self) -> int:
@@ -284,11 +284,11 @@ class _Layout:
     @classmethod
     def of(cls, total: FourierSum) -> _Layout:
         fourier, m = total.fourier, total.n_train
-        values, numbers = _matrix_elements(fourier)
+        inversion = Inversion.of(fourier)
         components, places, width = [], [], 0
         for part in fourier.components:
             copies = round_up(part.copies)
-            components.append((width, part.dim, copies, numbers[part.first], part.copies))
+            components.append((width, part.dim, copies, inversion.numbers[part.first], part.copies))
             rows = width + copies * np.arange(part.dim)[:, None] + np.arange(part.copies)
             places.append(rows.ravel())
             width += part.dim * copies
@@ -312,26 +312,11 @@ class _Layout:
         gather[place], present[place] = fourier.gather, 1.0
         return cls(
             xa,
-            np.ascontiguousarray(known.reshape(3, n_groups, EIGHT).swapaxes(0, 1)).reshape(
-                n_groups, -1
-            ),
+            np.hstack(np.split(known.reshape(-1, EIGHT), 3)),
             place,
             gather,
             present,
             place[fourier.gather_back],
             np.array(components),
-            (values, np.ascontiguousarray(values.swapaxes(1, 2)), fourier.signs),
+            (*inversion.arrays, fourier.signs),
         )
-
-
-def _matrix_elements(fourier: GroupFourier) -> tuple[Floats, Ints]:
-    """Return them by sector (n_sectors, P, K), and which of K of which sector each is."""
-    sectors = fourier.sectors
-    n_elements = max(sector.values.shape[1] for sector in sectors)
-    values = np.zeros((len(sectors), len(sectors[0].values), n_elements))
-    numbers = np.empty(fourier.n_elements, dtype=np.int64)
-    for k, sector in enumerate(sectors):
-        n = sector.values.shape[1]
-        values[k, :, :n] = sector.values
-        numbers[sector.elements] = k * n_elements + np.arange(n)
-    return values, numbers

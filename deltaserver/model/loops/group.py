@@ -8,6 +8,7 @@ are worked out, costs more than it saves: it was tried.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -24,8 +25,14 @@ Floats = NDArray[np.float64]
 Numbers = NDArray[np.floating[Any]]
 Ints = NDArray[np.int64]
 
+# Of model.groups.inversion: forth, back, counts, alone, pairs; and signs (n_centre, n_sectors).
+Sectors = tuple[Floats, Floats, Ints, Ints, Ints, Floats]
+FlatSectors = Sectors  # with forth and back flat
+Shape = tuple[int, int, int]  # K numbers of a sector, P + Q rows of its table, P pairs of cosets
+
 POINTS = 8  # at a time
 ROWS = 2 * POINTS
+ROOT = math.sqrt(0.5)
 
 
 @partial(compiled, allocates=False)
@@ -54,7 +61,7 @@ def _spread(rows: Numbers, w: Floats, components: Ints, g: Floats) -> None:
         pulls(rows, start * ROWS, dim, copies, w, first * ROWS, g, start)
 
 
-@partial(compiled, allocates=False)
+@partial(compiled, inline="always")
 def _weights(squared: Any, delta_a: Any, alpha: Any, sigma: float) -> tuple[Any, Any, Any]:
     """Return w₁, w₂ and the terms of E of eight points: see ``loops.sum.weights``."""
     rate = 1.0 / sigma
@@ -67,47 +74,165 @@ def _weights(squared: Any, delta_a: Any, alpha: Any, sigma: float) -> tuple[Any,
     return delta_a * decay * (5.0 * rate) + alpha * w2, w2, delta_a * w2 + alpha * matern
 
 
+@partial(compiled, inline="always")
+def _value(at: Floats, signs: Floats, c: int, here: int, n: int) -> tuple[Any, Any]:
+    """Return Σ_k signs[c, k] at[k] of x and of a, eight training points."""
+    x, a = everywhere(0.0), everywhere(0.0)
+    for k in range(signs.shape[1]):
+        x = x + load(at, 2 * k * n + here) * signs[c, k]
+        a = a + load(at, (2 * k + 1) * n + here) * signs[c, k]
+    return x, a
+
+
+@partial(compiled, inline="always")
+def _share_out(weights: Floats, start: int, signs: Floats, here: int, n: int, w: Floats) -> None:
+    """Fill w[k] with Σ_c signs[c, k] weights[c]: the adjoint of :func:`_value` of all c."""
+    for k in range(signs.shape[1]):
+        w1, w2 = everywhere(0.0), everywhere(0.0)
+        for c in range(len(signs)):
+            w1 = w1 + load(weights, start + c * ROWS) * signs[c, k]
+            w2 = w2 + load(weights, start + c * ROWS + POINTS) * signs[c, k]
+        store(w, 2 * k * n + here, w1)
+        store(w, (2 * k + 1) * n + here, w2)
+
+
 @partial(compiled, allocates=False)
 def _weigh(
-    at: Floats,
-    signs: Floats,
-    q_squared: float,
-    known: Floats,
-    sigma: float,
-    scratch: Floats,
-    w: Floats,
-) -> tuple[float, float]:
-    """Turn the sectors' values (n_sectors, 2, P, 8) of eight training points into weights.
+    at: Floats, signs: Floats, n_pairs: int, q_squared: float, known: Floats, sigma: float,
+    scratch: Floats, w: Floats,
+) -> tuple[float, float]:  # fmt: skip
+    """Turn the sectors' values (n_sectors, 2, n) of eight training points into weights.
 
-    Element c of the centre times coset p has q_s·x = Σ_k signs[c, k] at[k, 0, p], q_s·a likewise;
-    w gets the adjoint of that. ``known`` (3, 8) and ``scratch`` (n_centre + 1, 2, 8), and ``at``
-    and ``w``, are flat. Returns the points' E and Σ w₁.
+    Element c of the centre times a coset has q_s·x = Σ_k signs[c, k] at[k, 0], q_s·a likewise; w
+    gets the adjoint of that. Values of ``n_pairs`` cosets and their inverses come as u and v, the
+    first and the last of n. ``known`` (3, 8), ``scratch`` (2 n_centre + 1, 2, 8), ``at`` and ``w``
+    are flat. Returns the points' E and Σ w₁.
     """
-    n_centre, n_sectors = signs.shape
-    n = len(at) // (2 * n_sectors)
+    n_centre, n = len(signs), len(at) // (2 * signs.shape[1])
     both, shift, alphas = load(known, 0) + q_squared, load(known, POINTS), load(known, ROWS)
     energy, w1_sum = everywhere(0.0), everywhere(0.0)
-    for p in range(0, n, POINTS):
+    end, last = n_centre * ROWS, n - n_pairs * POINTS
+    for here in range(0, last, POINTS):
+        paired = here < n_pairs * POINTS
         for c in range(n_centre):
-            at_x, at_a = everywhere(0.0), everywhere(0.0)
-            for k in range(n_sectors):
-                at_x = at_x + load(at, 2 * k * n + p) * signs[c, k]
-                at_a = at_a + load(at, (2 * k + 1) * n + p) * signs[c, k]
-            w1, w2, term = _weights(both - at_x * 2.0, at_a - shift, alphas, sigma)
+            x, a = _value(at, signs, c, here, n)
+            if paired:
+                more_x, more_a = _value(at, signs, c, last + here, n)
+                other = both - (x - more_x) * 2.0, a - more_a - shift
+                x, a = x + more_x, a + more_a
+            w1, w2, term = _weights(both - x * 2.0, a - shift, alphas, sigma)
             energy, w1_sum = energy + term, w1_sum + w1
+            if paired:
+                u1, u2, term = _weights(other[0], other[1], alphas, sigma)
+                energy, w1_sum = energy + term, w1_sum + u1
+                store(scratch, end + c * ROWS, w1 - u1)
+                store(scratch, end + c * ROWS + POINTS, w2 - u2)
+                w1, w2 = w1 + u1, w2 + u2
             store(scratch, c * ROWS, w1)
             store(scratch, c * ROWS + POINTS, w2)
-        for k in range(n_sectors):
-            w1s, w2s = everywhere(0.0), everywhere(0.0)
-            for c in range(n_centre):
-                w1s = w1s + load(scratch, c * ROWS) * signs[c, k]
-                w2s = w2s + load(scratch, c * ROWS + POINTS) * signs[c, k]
-            store(w, 2 * k * n + p, w1s)
-            store(w, (2 * k + 1) * n + p, w2s)
-    end = n_centre * ROWS
-    store(scratch, end, energy)
-    store(scratch, end + POINTS, w1_sum)
-    return scratch[end : end + POINTS].sum(), scratch[end + POINTS : end + ROWS].sum()
+        _share_out(scratch, 0, signs, here, n, w)
+        if paired:
+            _share_out(scratch, end, signs, last + here, n, w)
+    store(scratch, 0, energy)
+    store(scratch, POINTS, w1_sum)
+    return scratch[:POINTS].sum(), scratch[POINTS:ROWS].sum()
+
+
+@partial(compiled, allocates=False)
+def _turn(z: Floats, alone: Ints, pairs: Ints, y: Floats) -> None:
+    """Fill y with what is symmetric and antisymmetric in matrix elements z, of sixteen rows."""
+    for k in range(len(alone)):
+        for lane in range(0, ROWS, POINTS):
+            store(y, alone[k, 1] * ROWS + lane, load(z, alone[k, 0] * ROWS + lane))
+    for k in range(len(pairs)):
+        for lane in range(0, ROWS, POINTS):
+            one, other = load(z, pairs[k, 0] * ROWS + lane), load(z, pairs[k, 1] * ROWS + lane)
+            store(y, pairs[k, 2] * ROWS + lane, (one + other) * ROOT)
+            store(y, pairs[k, 3] * ROWS + lane, (one - other) * ROOT)
+
+
+@partial(compiled, allocates=False)
+def _turn_back(y: Floats, alone: Ints, pairs: Ints, z: Floats) -> None:
+    """Fill z: the inverse of :func:`_turn`, and its adjoint."""
+    for k in range(len(alone)):
+        for lane in range(0, ROWS, POINTS):
+            store(z, alone[k, 0] * ROWS + lane, load(y, alone[k, 1] * ROWS + lane))
+    for k in range(len(pairs)):
+        for lane in range(0, ROWS, POINTS):
+            one, other = load(y, pairs[k, 2] * ROWS + lane), load(y, pairs[k, 3] * ROWS + lane)
+            store(z, pairs[k, 0] * ROWS + lane, (one + other) * ROOT)
+            store(z, pairs[k, 1] * ROWS + lane, (one - other) * ROOT)
+
+
+@partial(compiled, allocates=False)
+def _to_values(y: Floats, forth: Floats, shape: Shape, counts: Ints, at: Floats) -> None:
+    """Fill the values at all cosets (n_sectors, 2, n) of y (n_sectors, K, 16)."""
+    length, n_rows, n_pairs = shape
+    n = (n_rows + n_pairs) * POINTS
+    n_own, table = n_rows - n_pairs, n_rows * length
+    for k in range(len(counts)):
+        n_even, n_odd, n_both, _ = counts[k]
+        y_at, to = k * length * ROWS, 2 * k * n
+        products(
+            n_own, y, y_at, ROWS, POINTS, forth, k * table + n_pairs * length, length, n_both,
+            at, to + n_pairs * POINTS, POINTS, n,
+        )  # fmt: skip
+        if n_pairs == 0:
+            continue
+        products(
+            n_pairs, y, y_at, ROWS, POINTS, forth, k * table, length, n_even, at, to, POINTS, n
+        )  # fmt: skip
+        products(
+            n_pairs, y, y_at + n_even * ROWS, ROWS, POINTS, forth, k * table + n_even, length,
+            n_odd, at, to + n_rows * POINTS, POINTS, n,
+        )  # fmt: skip
+
+
+@partial(compiled, allocates=False)
+def _from_values(w: Floats, back: Floats, shape: Shape, counts: Ints, y: Floats) -> None:
+    """Fill y (n_sectors, K, 16) of weights (n_sectors, 2, n): the adjoint of the above."""
+    length, n_rows, n_pairs = shape
+    n, table = (n_rows + n_pairs) * POINTS, n_rows * length
+    for k in range(len(counts)):
+        n_even, n_odd, n_both, _ = counts[k]
+        y_at, at = k * length * ROWS, 2 * k * n
+        skipped = 0 if n_both > n_even else n_rows - n_pairs
+        products(
+            n_even, w, at, POINTS, n, back, k * table, n_rows, n_rows, y, y_at, ROWS, POINTS
+        )  # fmt: skip
+        if n_odd == 0:
+            continue
+        products(
+            n_odd, w, at + (n_pairs + skipped) * POINTS, POINTS, n, back,
+            k * table + n_even * n_rows + skipped, n_rows, n_rows - skipped,
+            y, y_at + n_even * ROWS, ROWS, POINTS,
+        )  # fmt: skip
+
+
+@partial(compiled, allocates=False)
+def _eight_points(
+    rows: Numbers, query: Floats, known: Floats, components: Ints, sectors: FlatSectors,
+    shape: Shape, sigma: float, buffers: tuple[Floats, Floats, Floats, Floats, Floats], g: Floats,
+) -> tuple[float, float]:  # fmt: skip
+    """Return E and Σ w₁ of eight training points and a query, and subtract the rest from g."""
+    forth, back, counts, alone, pairs, signs = sectors
+    z, y, at, w, scratch = buffers
+    q_squared = 0.0
+    for k in range(len(query)):
+        q_squared += query[k] * query[k]
+    _correlate(rows, query, components, z)
+    if shape[0] * shape[1] == 1:  # a value at the identity is its matrix element
+        energy, w1 = _weigh(z, signs, 0, q_squared, known, sigma, scratch, z)
+    else:
+        if shape[2]:
+            _turn(z, alone, pairs, y)
+        _to_values(y, forth, shape, counts, at)
+        energy, w1 = _weigh(at, signs, shape[2], q_squared, known, sigma, scratch, w)
+        _from_values(w, back, shape, counts, y)
+        if shape[2]:
+            _turn_back(y, alone, pairs, z)
+    _spread(rows, z, components, g)
+    return energy, w1
 
 
 @compiled
@@ -116,7 +241,7 @@ def group_sum(
     xa: Numbers,
     known: Floats,
     components: Ints,
-    sectors: tuple[Floats, Floats, Floats],
+    sectors: Sectors,
     sigma: float,
     g: Floats,
     sums: Floats,
@@ -125,49 +250,28 @@ def group_sum(
 
     For queries (B, W) in Fourier space at once: what is read serves all of them. ``xa`` (G, W, 16)
     holds eight x, then eight a, in Fourier space too, in either precision, row by row and copy by
-    copy of each component; ``known`` (G, 24) the points' |x|², x·a and coefficients of energies,
+    copy of each component, those of one dimension as :mod:`deltaserver.model.loops.blocks` has it;
+    ``known`` (G, 24) the points' |x|², x·a and coefficients of energies,
     ``components`` (start, dim, copies, first matrix element, copies that are not zeros) of each;
     see :mod:`deltaserver.model.groups.fourier`. Points of zeros, which fill the last eight, add
     nothing. Subtracts Σ (w₁ x + w₂ a) from g (B, W), adds energies, and Σ w₁, which is what q has
-    to be multiplied by, to the rows of ``sums`` (2, B). ``sectors`` is (values, transposed,
-    signs): matrix elements at the cosets of the centre (n_sectors, P, K), the same as (n_sectors,
-    K, P), and those of the centre's elements. The elements' numbers in ``components`` count sectors
-    of K.
+    to be multiplied by, to the rows of ``sums`` (2, B).
     """
-    values, transposed, signs = sectors
-    n_batch = len(queries)
-    n_sectors, n_cosets, n_elements = values.shape
-    n_all, table = n_sectors * n_elements, n_cosets * n_elements
-    z = aligned(n_batch, n_all * ROWS)  # then those of the weights
-    n = POINTS * n_cosets
-    plain = table == 1  # a value at the identity is its matrix element
-    at, w = aligned(1, 2 * n_sectors * n)[0], aligned(1, 2 * n_sectors * n)[0]
-    scratch = aligned(1, (len(signs) + 1) * ROWS)[0]
-    forth, back = values.reshape(-1), transposed.reshape(-1)
-    q_squared = np.empty(n_batch)
-    for b in range(n_batch):
-        q_squared[b] = (queries[b] * queries[b]).sum()
+    forth, back, counts, alone, pairs, signs = sectors
+    n_sectors, n_rows, length = forth.shape
+    shape = (length, n_rows, counts[0, 3])
+    n = (n_rows + counts[0, 3]) * POINTS
+    z, numbers = aligned(2, n_sectors * length * ROWS)
+    y = numbers if shape[2] else z  # without pairs the numbers are the matrix elements
+    at, w = aligned(2, 2 * n_sectors * n)
+    scratch = aligned(1, 2 * len(signs) * ROWS)[0]
+    tables = (forth.reshape(-1), back.reshape(-1), counts, alone, pairs, signs)
+    buffers = (z, y, at, w, scratch)
     for group in range(len(xa)):
         rows = xa[group].reshape(-1)
-        for b in range(n_batch):
-            elements = z[b]
-            _correlate(rows, queries[b], components, elements)
-            if plain:
-                energy, w1 = _weigh(
-                    elements, signs, q_squared[b], known[group], sigma, scratch, elements
-                )
-            else:
-                for k in range(n_sectors):
-                    products(
-                        n_cosets, elements, k * n_elements * ROWS, ROWS, POINTS, forth, k * table,
-                        n_elements, n_elements, at, 2 * k * n, POINTS, n,
-                    )  # fmt: skip
-                energy, w1 = _weigh(at, signs, q_squared[b], known[group], sigma, scratch, w)
-                for k in range(n_sectors):
-                    products(
-                        n_elements, w, 2 * k * n, POINTS, n, back, k * table, n_cosets, n_cosets,
-                        elements, k * n_elements * ROWS, ROWS, POINTS,
-                    )  # fmt: skip
+        for b in range(len(queries)):
+            energy, w1 = _eight_points(
+                rows, queries[b], known[group], components, tables, shape, sigma, buffers, g[b]
+            )
             sums[0, b] += energy
             sums[1, b] += w1
-            _spread(rows, elements, components, g[b])

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.compute.jit import compiled
-from deltaserver.model.loops.group import group_sum
+from deltaserver.model.loops.group import Sectors, group_sum
 from deltaserver.model.loops.molecules import smooth_step
 from deltaserver.model.loops.pairs import _nearest_image, add_stress, axes, collect
 from deltaserver.model.loops.sum import aligned
@@ -33,7 +33,7 @@ Pairs = tuple[Ints, Floats, Floats, Floats]
 # basis, whether orbits lie side by side) of every kind; bases and their transposes, flat; where
 # each number of Fourier space is among the rows, and where in Fourier space that is.
 Basis = tuple[Ints, Ints, Floats, Floats, Ints, Ints]
-Points = tuple[Numbers, Floats, Ints, tuple[Floats, Floats, Floats]]
+Points = tuple[Numbers, Floats, Ints, Sectors]
 Task = tuple[Floats, Floats | None, float, float, Floats, Floats, Floats]  # see loops.evaluate
 
 POWER = 12  # of the smooth shortest distance, as in model.fragment_blocks
