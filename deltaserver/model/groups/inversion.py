@@ -76,7 +76,7 @@ class Inversion:
 
     @property
     def arrays(self) -> tuple[Floats, Floats, Ints, Ints, Ints]:
-        """Return what loops take: see ``loops.group.Sectors``."""
+        """Return what loops take: see ``loops.groups.sums.Sectors``."""
         return self.forth, self.back, self.counts, self.alone, self.pairs
 
 

@@ -196,14 +196,14 @@ class FourierSum(TrainingSum):
 
     @property
     def points(self) -> tuple[object, ...]:
-        """What compiled loops take of the training points: ``loops.orbits.Points``."""
+        """What compiled loops take of the training points: ``loops.groups.orbits.Points``."""
         layout = self._layout
         return layout.xa, layout.known, layout.components, layout.sectors
 
     def sums_of(self, queries: Floats) -> tuple[Floats, Floats]:
         """Return −Σ (w₁ x + w₂ a) (B, W), and E and Σ w₁ (2, B), of queries (B, W).
 
-        See ``loops.group.group_sum``; threads share the training points.
+        See ``loops.groups.sums.group_sum``; threads share the training points.
         """
         shares = self._shares(len(self._layout.xa), self._layout.xa.size)
         parts = self.pool.map(lambda groups: self._sum_of_groups(groups, queries), shares)
@@ -256,7 +256,7 @@ class _Layout:
 
     Attributes:
         xa: eight x, then the eight a, side by side, in Fourier space, shape (G, W, 16); of
-            one-dimensional components in blocks of eight copies: ``loops.blocks``.
+            one-dimensional components in blocks of eight copies: ``loops.groups.blocks``.
         known: |x|², x·a and the coefficients of energies of these points, shape (G, 3 · 8).
         places: where in W each Fourier coefficient is, shape (D,).
         gather: for every place in W the coefficient that is there, as :meth:`GroupFourier.mix`
@@ -300,7 +300,7 @@ class _Layout:
                 for i in range(EIGHT):
                     some = values_of[i::EIGHT]
                     xa[: len(some), place, EIGHT * k + i] = some
-        in_blocks = loops.load("blocks").in_blocks
+        in_blocks = loops.load("groups.blocks").in_blocks
         for start, dim, copies, *_ in components:
             if dim == 1:
                 xa[:, start : start + copies] = in_blocks(xa[:, start : start + copies])

@@ -33,8 +33,8 @@ class Ways:
 
     Attributes:
         total: the sum.
-        pairs: as loops take them: ``loops.orbits.Pairs``.
-        basis: likewise, ``loops.orbits.Basis``.
+        pairs: as loops take them: ``loops.groups.orbits.Pairs``.
+        basis: likewise, ``loops.groups.orbits.Basis``.
         reach: where the model's share rises and where it falls, shape (4,); or empty.
     """
 
@@ -78,7 +78,7 @@ class Ways:
         return sum(self._some(task.part(some), more[some], share[some]) for some in parts)
 
     def _some(self, task: Task, more: Floats, share: Floats) -> float:
-        n_batch, loop, total = len(more), loops.load("orbits"), self.total
+        n_batch, loop, total = len(more), loops.load("groups.orbits"), self.total
         finite: float
         if total.alone:
             arguments = (self.pairs, self.basis, self.reach, total.points, total.weights.sigma)
@@ -102,7 +102,7 @@ def _runs(i: Ints, j: Ints) -> Ints:
 def _basis(
     fourier: GroupFourier, places: Ints, here: Ints, n_entries: int
 ) -> tuple[Ints, Ints, Floats, Floats, Ints, Ints]:
-    """Return ``loops.orbits.Basis`` of pairs of which ``here`` are those of the descriptor."""
+    """Return the change of basis for pairs of which ``here`` are those of the descriptor."""
     place, mixed, kinds = np.empty(len(here), dtype=np.int64), [], []
     matrices: tuple[list[Floats], list[Floats]] = [], []
     start = size = 0

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.compute.jit import compiled
-from deltaserver.model.loops.group import Sectors, group_sum
+from deltaserver.model.loops.groups.sums import Sectors, group_sum
 from deltaserver.model.loops.pairs import (
     axes,
     collect,

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.compute.jit import compiled
-from deltaserver.model.loops.group import Sectors, group_sum
+from deltaserver.model.loops.groups.sums import Sectors, group_sum
 from deltaserver.model.loops.molecules import smooth_step
 from deltaserver.model.loops.pairs import _nearest_image, add_stress, axes, collect
 from deltaserver.model.loops.sum import aligned

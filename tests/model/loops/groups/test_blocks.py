@@ -6,7 +6,7 @@ import pytest
 from tests.tolerances import rounding
 
 numba = pytest.importorskip("numba")
-blocks = pytest.importorskip("deltaserver.model.loops.blocks")
+blocks = pytest.importorskip("deltaserver.model.loops.groups.blocks")
 
 
 @numba.njit

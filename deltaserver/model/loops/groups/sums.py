@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.compute.jit import compiled
-from deltaserver.model.loops.blocks import block_products, block_pulls
 from deltaserver.model.loops.eights import everywhere, exponential, larger, load, root, store
+from deltaserver.model.loops.groups.blocks import block_products, block_pulls
 from deltaserver.model.loops.sum import aligned
 from deltaserver.model.loops.vectors import products, pulls
 
@@ -250,10 +250,10 @@ def group_sum(
 
     For queries (B, W) in Fourier space at once: what is read serves all of them. ``xa`` (G, W, 16)
     holds eight x, then eight a, in Fourier space too, in either precision, row by row and copy by
-    copy of each component, those of one dimension as :mod:`deltaserver.model.loops.blocks` has it;
-    ``known`` (G, 24) the points' |x|², x·a and coefficients of energies,
-    ``components`` (start, dim, copies, first matrix element, copies that are not zeros) of each;
-    see :mod:`deltaserver.model.groups.fourier`. Points of zeros, which fill the last eight, add
+    copy of each component, those of one dimension as ``loops.groups.blocks`` has it; ``known``
+    (G, 24) the points' |x|², x·a and coefficients of energies, ``components`` (start, dim, copies,
+    first matrix element, copies that are not zeros) of each; ``sectors`` as in
+    :mod:`deltaserver.model.groups.inversion`. Points of zeros, which fill the last eight, add
     nothing. Subtracts Σ (w₁ x + w₂ a) from g (B, W), adds energies, and Σ w₁, which is what q has
     to be multiplied by, to the rows of ``sums`` (2, B).
     """
