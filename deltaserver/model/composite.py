@@ -24,6 +24,7 @@ from deltaserver.model.descriptor import as_batch, spread
 from deltaserver.model.engines import Backend, Precision, Storage
 from deltaserver.model.kernel.base import SHARED_NUMBERS
 from deltaserver.model.loading import Choice, ModelLoader
+from deltaserver.model.lone_atoms import LoneAtoms
 from deltaserver.model.manifest import (
     BINDING,
     PRIOR,
@@ -128,7 +129,7 @@ class CompositeModel(SummedModel):
         summed = [part.trained for part in self.parts if part.name != "full"]
         size = sum(m.parameters.x.size + m.parameters.a.size for m in summed if m)
         self._pool = pool if size > SHARED_NUMBERS else ONE_THREAD
-        self._of_lone: dict[int, dict[str, Evaluation]] = {}
+        self._lone = LoneAtoms(fragments, self.n_atoms)
 
     @classmethod
     def load(
@@ -186,7 +187,7 @@ class CompositeModel(SummedModel):
         model.stored = loader.stored
         return model
 
-    @property
+    @cached_property
     def components(self) -> tuple[str, ...]:
         """Every value that ``component`` may take with this model."""
         names = ["total", "fragments"]
@@ -278,32 +279,27 @@ class CompositeModel(SummedModel):
         self.check_component(component)
         batch = as_batch(positions, self.n_atoms, self.name)
         box = None if cell is None else np.asarray(cell, dtype=np.float64)
-        parts = self._contributions(batch, component, box)
-        lone = self._lone(len(batch))
-        # Lone atoms exert nothing; one stands for all where there is nothing else.
-        acting = [part for name, part in parts.items() if name not in lone]
-        acting = acting or list(parts.values())[:1]
-        result = CompositeEvaluation(
-            energy=add_up([part.energy for part in parts.values()]),
-            forces=add_up([part.forces for part in acting]),
-            virial=add_up([part.virial for part in acting]),
-            contributions=parts,
-        )
-        return result[0] if np.ndim(positions) == 2 else result
+        acting = self._acting(batch, component, box)
+        lone = self._lone.of(component, len(batch))
+        terms = list(acting.values())
+        summed = terms or [lone.total]  # lone atoms exert nothing
+        energy = add_up([part.energy for part in terms] + [lone.total.energy])
+        forces = add_up([part.forces for part in summed])
+        virial = add_up([part.virial for part in summed])
+        if np.ndim(positions) == 2:
+            parts = self._in_order(lone.first, {name: part[0] for name, part in acting.items()})
+            return CompositeEvaluation(energy[0], forces[0], virial[0], parts)
+        return CompositeEvaluation(energy, forces, virial, self._in_order(lone.parts, acting))
 
-    def _contributions(
-        self, batch: Floats, component: str, cell: Floats | None
-    ) -> dict[str, Evaluation]:
+    def _acting(self, batch: Floats, component: str, cell: Floats | None) -> dict[str, Evaluation]:
+        """Return what all but lone atoms contribute, in no order."""
         if component == "full" and self.full:
             return {"full": self.full.evaluate(batch, cell)}
         evaluate: dict[str, Callable[[Floats, Floats | None], Evaluation]] = {
             fragment.name: fragment.evaluate
-            for fragment in self._acting
+            for fragment in self._trained
             if component in ("total", "fragments", fragment.name)
         }
-        lone = self._lone(len(batch))
-        if component not in ("total", "fragments"):
-            lone = {name: lone[name] for name in (component,) if name in lone}
         if component in ("total", "binding") and self.prior:
             evaluate["prior"] = self._evaluate_prior
         if component in ("total", "binding") and self.binding:
@@ -311,31 +307,26 @@ class CompositeModel(SummedModel):
         # The binding model is the largest: the sooner begun, the more threads end up helping it.
         largest_first = sorted(evaluate, key=lambda name: name != "binding")
         results = self._pool.map(lambda name: evaluate[name](batch, cell), largest_first)
-        found = lone | dict(zip(largest_first, results, strict=True))
-        order = (*self.own_names, *WHOLE_MODEL_PARTS)
-        return {name: found[name] for name in order if name in found}
+        return dict(zip(largest_first, results, strict=True))
+
+    def _in_order(
+        self, lone: Mapping[str, Evaluation], acting: dict[str, Evaluation]
+    ) -> Mapping[str, Evaluation]:
+        """Return contributions fragment by fragment, then prior and binding."""
+        if not acting:
+            return lone
+        found = {**lone, **acting}
+        return {name: found[name] for name in self._names if name in found}
 
     @cached_property
-    def _acting(self) -> tuple[Fragment, ...]:
+    def _names(self) -> tuple[str, ...]:
+        """The names that contributions may have, in their order."""
+        return (*self.own_names, *WHOLE_MODEL_PARTS)
+
+    @cached_property
+    def _trained(self) -> tuple[Fragment, ...]:
         """The fragments but lone atoms."""
         return tuple(fragment for fragment in self.fragments if fragment.trained)
-
-    def _lone(self, n_batch: int) -> dict[str, Evaluation]:
-        """Return what lone atoms contribute: the same at every step; their zeros are shared."""
-        found = self._of_lone.get(n_batch)
-        if found is None:
-            forces, virial = np.zeros((n_batch, self.n_atoms, 3)), np.zeros((n_batch, 3, 3))
-            found = {
-                fragment.name: Evaluation(
-                    np.full(n_batch, fragment.model.energy_ev), forces, virial
-                )
-                for fragment in self.fragments
-                if isinstance(fragment.model, IsolatedAtom)
-            }
-            for array in (forces, virial, *(one.energy for one in found.values())):
-                array.setflags(write=False)
-            self._of_lone = {n_batch: found}  # of the last batch only
-        return found
 
     def _evaluate_prior(self, batch: Floats, cell: Floats | None) -> Evaluation:
         """Evaluate the prior; where the model is periodic, of nearest images as its parts are."""

@@ -51,7 +51,7 @@ def shaped(positions: ArrayLike, n_atoms: int, what: str) -> Floats:
             f"{what}: positions have shape {batch.shape}; "
             f"expected ({n_atoms}, 3) or (B, {n_atoms}, 3)"
         )
-    return batch.reshape(-1, n_atoms, 3)
+    return batch if batch.ndim == 3 else batch[None]
 
 
 def as_cell(cell: ArrayLike, what: str) -> Floats:

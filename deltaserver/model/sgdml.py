@@ -105,6 +105,9 @@ class SGDMLModel:
         self.parameters = parameters
         self.native = native
         self.engine = engine or NumpyEngine(parameters)
+        self._n_atoms = len(parameters.numbers)
+        lattice = parameters.lattice
+        self._lattice = None if lattice is None else lattice * native.length_ang
 
     @classmethod
     def load(
@@ -142,8 +145,7 @@ class SGDMLModel:
     @property
     def lattice(self) -> Floats | None:
         """Lattice vectors in columns, Å, of a periodic model; None otherwise."""
-        lattice = self.parameters.lattice
-        return None if lattice is None else lattice * self.native.length_ang
+        return self._lattice
 
     def evaluate(self, positions: ArrayLike, cell: ArrayLike | None = None) -> Evaluation:
         """Evaluate a batch of geometries.
@@ -156,8 +158,8 @@ class SGDMLModel:
         Raises:
             GeometryError: wrong shape, non-finite coordinates, coinciding atoms, a flat cell.
         """
-        batch = shaped(positions, len(self.numbers), self.parameters.source)
-        box = self.lattice
+        batch = shaped(positions, self._n_atoms, self.parameters.source)
+        box = self._lattice
         if box is not None and cell is not None:
             box = as_cell(cell, self.parameters.source)
         length = self.native.length_ang

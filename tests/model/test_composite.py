@@ -438,3 +438,7 @@ def test_lone_atoms_contribute_their_energies_and_nothing_else():
     assert one.energy == -3.5
     assert list(one.contributions) == ["ion3"]
     assert one.contributions["ion3"].forces.shape == (5, 3)
+    every = model.evaluate(x[0])
+    assert every.energy == -12.5
+    assert list(every.contributions) == [ion.name for ion in ions]
+    assert all(part.virial.shape == (3, 3) for part in every.contributions.values())

@@ -13,7 +13,8 @@ from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.model.descriptor import Geometry, PairDescriptor, as_batch, compiled_cell
 from deltaserver.model.engines.base import Engine, Evaluated
 from deltaserver.model.files.parameters import ModelParameters
-from deltaserver.model.kernel.training_sum import Task
+from deltaserver.model.kernel.base import Evaluator, Task
+from deltaserver.model.kernel.ways import Ways
 from deltaserver.model.kernel.weighted import WeightedSum, sum_of
 from deltaserver.model.linear.expansion import Expansion
 
@@ -46,13 +47,13 @@ class NumpyEngine(Engine):
     def evaluate(self, x: Floats, cell: Floats | None, scale: float) -> Evaluated:
         """See :class:`Engine`."""
         linear = self.parameters.linear
-        if linear is not None and isinstance(self._sum, WeightedSum):
+        if linear is None:
+            return self._evaluate(x, cell, scale)
+        if isinstance(self._sum, WeightedSum):
             return self._evaluate_faded(self._sum, linear, x, cell, scale)
-        evaluate = self._evaluate if self._loops is None else self._evaluate_compiled
-        result = evaluate(x, cell, scale)
-        if linear is not None:
-            for array, addend in zip(result, linear.evaluate(x, cell), strict=True):
-                array += addend * scale
+        result = self._evaluate(x, cell, scale)
+        for array, addend in zip(result, linear.evaluate(x, cell), strict=True):
+            array += addend * scale
         return result
 
     def _evaluate_faded(
@@ -66,6 +67,8 @@ class NumpyEngine(Engine):
         """Kernel sum and linear expansion, fading out together."""
         if jit.AVAILABLE and cell is None and not total.has_sum:
             return self._evaluate_faded_alone(total, linear, x, scale)
+        if isinstance(self._loops, Ways):
+            return self._evaluate_faded_in_loops(self._loops, linear, x, cell, scale)
         geometry, std = self._geometry(x, cell), self.parameters.std
         more, forces, virial = linear.evaluate(x, cell)
         energy, g, share = total.with_more(geometry.descriptor, more / std)
@@ -86,17 +89,32 @@ class NumpyEngine(Engine):
             array *= scale
         return result
 
+    def _evaluate_faded_in_loops(
+        self, ways: Ways, linear: Expansion, x: Floats, cell: Floats | None, scale: float
+    ) -> Evaluated:
+        """Kernel sum and linear expansion, fading out together: in loops."""
+        addends = linear.evaluate(x, cell)
+        for array in addends:
+            array *= scale
+        share = np.empty(len(x))
+        result = self._filled(lambda task: ways.with_more(task, addends[0], share), x, cell, scale)
+        for array, addend in zip(result[1:], addends[1:], strict=True):
+            array += share[:, None, None] * addend
+        return result
+
     def _evaluate(self, x: Floats, cell: Floats | None, scale: float) -> Evaluated:
+        """Kernel sum alone."""
+        if self._loops is not None:
+            return self._filled(self._loops, x, cell, scale)
         geometry, std = self._geometry(x, cell), self.parameters.std * scale
         energy, g = self._sum(geometry.descriptor)
         return energy * std + self.parameters.c * scale, *self._pairs.pull_back(g * std, geometry)
 
-    def _evaluate_compiled(self, x: Floats, cell: Floats | None, scale: float) -> Evaluated:
-        """Evaluate in one compiled call."""
-        assert self._loops is not None
+    def _filled(self, loops: Evaluator, x: Floats, cell: Floats | None, scale: float) -> Evaluated:
+        """Return what compiled loops fill."""
         result = (np.empty(len(x)), np.empty(x.shape), np.empty((len(x), 3, 3)))
         std, shift = self.parameters.std * scale, self.parameters.c * scale
-        total = self._loops(Task(x, compiled_cell(cell), std, shift, *result))
+        total = loops(Task(x, compiled_cell(cell), std, shift, *result))
         if not math.isfinite(total):
             self._geometry(x, cell)  # says what is wrong
         return result

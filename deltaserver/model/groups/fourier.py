@@ -97,6 +97,7 @@ class GroupFourier:
     components: tuple[IrreducibleComponent, ...]
     sectors: tuple[Sector, ...]
     signs: Floats  # [n_centre, n_sectors]
+    n_pairs: int  # as many of the first cosets have their inverses among the last
 
     @classmethod
     def of(cls, pair_perms: Ints) -> GroupFourier | None:
@@ -220,7 +221,7 @@ def _mix(signs: Floats, values: Floats) -> Floats:
 
 def _build(group: Group, representations: tuple[Floats, ...], pair_perms: Ints) -> GroupFourier:
     centre = group.central_involutions
-    cosets = np.unique(group.table[centre].min(axis=0))  # a representative of each
+    cosets, n_pairs = _cosets(group)
     orbits = _orbit_entries(pair_perms)
     # Sorted by the signs of the centre, so that each sector's matrix elements are one slice.
     labelled = [(tuple(np.sign(rho[centre, 0, 0]).astype(int)), rho) for rho in representations]
@@ -260,7 +261,20 @@ def _build(group: Group, representations: tuple[Floats, ...], pair_perms: Ints) 
         components=tuple(components),
         sectors=_sectors([values for _, values in sector_of], [signs for signs, _ in sector_of]),
         signs=np.array(sorted({signs for signs, _ in sector_of}), dtype=float).T,
+        n_pairs=n_pairs,
     )
+
+
+def _cosets(group: Group) -> tuple[Ints, int]:
+    """Return an element of each coset of the centre, and how many come with their inverses.
+
+    First those, then elements of cosets that hold their inverses, then the inverses of the first.
+    """
+    coset = group.table[group.central_involutions].min(axis=0)  # of every element, by its smallest
+    smallest = np.unique(coset)
+    of_inverse = coset[group.inverse[smallest]]
+    first, own = smallest[of_inverse > smallest], smallest[of_inverse == smallest]
+    return np.concatenate([first, own, group.inverse[first]]), len(first)
 
 
 def _sectors(values: list[Floats], signs: list[tuple[int, ...]]) -> tuple[Sector, ...]:

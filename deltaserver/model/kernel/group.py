@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -16,9 +17,19 @@ from deltaserver.compute.alignment import aligned, lasting, round_up
 from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.model import loops
 from deltaserver.model.groups.fourier import GroupFourier
-from deltaserver.model.kernel.base import Evaluator, Task, TrainingSum, Weights, row_products
+from deltaserver.model.groups.inversion import Inversion
+from deltaserver.model.kernel.base import (
+    SHARED_NUMBERS,
+    Evaluator,
+    Task,
+    TrainingSum,
+    Weights,
+    row_products,
+)
+from deltaserver.model.kernel.ways import Ways
 
 FEW_ELEMENTS = 1 << 6  # S × matrix elements up to which one compiled call does everything
+FEW_PAIRS = 1 << 10  # up to which that is quicker than to change basis orbits by orbits
 EIGHT = 8  # training points at a time in compiled loops
 
 
@@ -43,7 +54,7 @@ class FourierSum(TrainingSum):
         self.pool = pool
         self.fourier = fourier
         self.n_train = len(x)
-        self._kept: dict[tuple[int, int], tuple[object, ...]] = {}
+        self._kept: dict[tuple[int, int], Callable[..., float]] = {}  # by share
         self.centre = x.mean(axis=0)[pair_perms].mean(axis=0)  # [D]
         xa = np.concatenate([x - self.centre, a])  # [2M, D]
         self.x_squared, self.x_dot_a = row_products(xa)  # [M, 1] each
@@ -81,38 +92,42 @@ class FourierSum(TrainingSum):
         return _Layout.of(self)
 
     def evaluator(self) -> Evaluator | None:
-        """Compiled for small groups; of large ones only the sum is, behind :meth:`contract`."""
-        return self._evaluate_few if self.compiled and self._few else None
+        """Compiled: in one call for small groups, in three for large ones."""
+        if not self.compiled:
+            return None
+        return self._evaluate_few if self._few else Ways.of(self)
 
     def _evaluate_few(self, task: Task) -> float:
+        if self.alone:
+            return self._evaluate_groups(slice(None), task)
         n_batch = len(task.positions)
-        shares = self._shares(len(self._layout.xa), self._layout.xa.size)
         if n_batch == 1:
+            shares = self._shares(len(self._layout.xa), self._layout.xa.size)
             return self._by_points(self._evaluate_groups, shares, task)
-        if len(shares) == 1:
-            return self._evaluate_groups(shares[0], task)
         parts = [task.part(slice(k, k + 1)) for k in range(n_batch)]
         return sum(self.pool.map(partial(self._evaluate_groups, slice(None)), parts))
 
     def _evaluate_groups(self, groups: slice, task: Task) -> float:
-        total: float = loops.load("evaluate").small_group(*self._arguments(groups), tuple(task))
-        return total
+        key = (groups.start, groups.stop)
+        call = self._kept.get(key)
+        if call is None:
+            call = self._kept[key] = partial(
+                loops.load("evaluate").small_group, *self._arguments(groups)
+            )
+        return call(tuple(task))
 
     def _arguments(self, groups: slice) -> tuple[object, ...]:
-        """What ``small_group`` takes of the model; kept, where it is the same every time."""
-        key = (groups.start, groups.stop)
-        if key not in self._kept:
-            layout = self._layout
-            self._kept[key] = (
-                self.centre,
-                self._sparse_basis,
-                layout.xa[groups],
-                layout.known[:, groups],
-                layout.components,
-                layout.sectors,
-                self.weights.sigma,
-            )
-        return self._kept[key]
+        """Return what ``small_group`` takes of the model."""
+        layout = self._layout
+        return (
+            self.centre,
+            self._sparse_basis,
+            layout.xa[groups],
+            layout.known[groups],
+            layout.components,
+            layout.sectors,
+            self.weights.sigma,
+        )
 
     @cached_property
     def _sparse_basis(self) -> tuple[Ints, Ints, Floats]:
@@ -125,7 +140,8 @@ class FourierSum(TrainingSum):
 
     @property
     def _few(self) -> bool:
-        return self.fourier.order * self.fourier.n_elements <= FEW_ELEMENTS
+        fourier = self.fourier
+        return fourier.order * fourier.n_elements <= FEW_ELEMENTS and len(self.centre) <= FEW_PAIRS
 
     def contract(self, q: Floats) -> tuple[Floats, Floats]:
         """Return E (B,) and g (B, D)."""
@@ -154,27 +170,63 @@ class FourierSum(TrainingSum):
         queries = aligned(len(centred), layout.width)
         fourier.mix(centred).take(layout.gather, axis=1, out=queries, mode="clip")
         queries *= layout.present
-        shares = self._shares(len(layout.xa), layout.xa.size)
-        parts = self.pool.map(lambda groups: self._sum_of_groups(groups, queries), shares)
-        slopes, energy, w1_sum = (sum(arrays[1:], arrays[0]) for arrays in zip(*parts, strict=True))
+        slopes, (energy, w1_sum) = self.sums_of(queries)
         g = w1_sum[:, None] * centred
         g += fourier.unmix(slopes.take(layout.gather_back, axis=1))
         return energy, g
 
-    def _sum_of_groups(self, groups: slice, queries: Floats) -> tuple[Floats, Floats, Floats]:
+    @property
+    def width(self) -> int:
+        """How long a query is in Fourier space, as compiled loops take it: W."""
+        return self._layout.width
+
+    @property
+    def places(self) -> Ints:
+        """Where in W each Fourier coefficient is, shape (D,); zeros fill the rest."""
+        return self._layout.places
+
+    @property
+    def alone(self) -> bool:
+        """Whether one thread goes through all training points."""
+        return self.pool.n_threads < 2 or self._is_small
+
+    @cached_property
+    def _is_small(self) -> bool:
+        return self._layout.xa.size <= SHARED_NUMBERS
+
+    @property
+    def points(self) -> tuple[object, ...]:
+        """What compiled loops take of the training points: ``loops.groups.orbits.Points``."""
+        layout = self._layout
+        return layout.xa, layout.known, layout.components, layout.sectors
+
+    def sums_of(self, queries: Floats) -> tuple[Floats, Floats]:
+        """Return −Σ (w₁ x + w₂ a) (B, W), and E and Σ w₁ (2, B), of queries (B, W).
+
+        See ``loops.groups.sums.group_sum``; threads share the training points.
+        """
+        shares = self._shares(len(self._layout.xa), self._layout.xa.size)
+        parts = self.pool.map(lambda groups: self._sum_of_groups(groups, queries), shares)
+        slopes, sums = parts[0]
+        for more_slopes, more_sums in parts[1:]:
+            slopes += more_slopes
+            sums += more_sums
+        return slopes, sums
+
+    def _sum_of_groups(self, groups: slice, queries: Floats) -> tuple[Floats, Floats]:
         layout = self._layout
         slopes, sums = aligned(*queries.shape), np.zeros((2, len(queries)))
         loops.load("evaluate").group_sum(
             queries,
             layout.xa[groups],
-            layout.known[:, groups],
+            layout.known[groups],
             layout.components,
             layout.sectors,
             self.weights.sigma,
             slopes,
             sums,
         )
-        return slopes, sums[0], sums[1]
+        return slopes, sums
 
     def _correlate(self, y: Floats) -> Floats:
         """Z_ab = Σ_i X_ai Y_bi for queries y (B, D): shape (n_elements, 2M·B)."""
@@ -203,16 +255,16 @@ class _Layout:
     """A :class:`FourierSum` as compiled loops take it; W is a query's length in Fourier space.
 
     Attributes:
-        xa: eight x, then the eight a, side by side, in Fourier space, shape (G, W, 16).
-        known: |x|², x·a and the coefficients of energies of these points, shape (3, G, 8).
+        xa: eight x, then the eight a, side by side, in Fourier space, shape (G, W, 16); of
+            one-dimensional components in blocks of eight copies: ``loops.groups.blocks``.
+        known: |x|², x·a and the coefficients of energies of these points, shape (G, 3 · 8).
         places: where in W each Fourier coefficient is, shape (D,).
         gather: for every place in W the coefficient that is there, as :meth:`GroupFourier.mix`
             numbers them, shape (W,).
         present: 1 where there is one, 0 where zeros fill a line, shape (W,).
         gather_back: where in W each of these coefficients is, shape (D,).
         components: start in W, dim, copies, first matrix element, copies that are no zeros.
-        sectors: matrix elements at the cosets of the centre (n_sectors, P, K), the same
-            transposed, and those of the centre's elements.
+        sectors: what :class:`Inversion` gives, and the signs of the centre's elements.
     """
 
     xa: NDArray[np.floating[Any]]
@@ -222,7 +274,7 @@ class _Layout:
     present: Floats
     gather_back: Ints
     components: Ints
-    sectors: tuple[Floats, Floats, Floats]
+    sectors: tuple[Floats, Floats, Ints, Ints, Ints, Floats]
 
     @property
     def width(self) -> int:
@@ -232,11 +284,11 @@ class _Layout:
     @classmethod
     def of(cls, total: FourierSum) -> _Layout:
         fourier, m = total.fourier, total.n_train
-        values, numbers = _matrix_elements(fourier)
+        inversion = Inversion.of(fourier)
         components, places, width = [], [], 0
         for part in fourier.components:
             copies = round_up(part.copies)
-            components.append((width, part.dim, copies, numbers[part.first], part.copies))
+            components.append((width, part.dim, copies, inversion.numbers[part.first], part.copies))
             rows = width + copies * np.arange(part.dim)[:, None] + np.arange(part.copies)
             places.append(rows.ravel())
             width += part.dim * copies
@@ -248,6 +300,10 @@ class _Layout:
                 for i in range(EIGHT):
                     some = values_of[i::EIGHT]
                     xa[: len(some), place, EIGHT * k + i] = some
+        in_blocks = loops.load("groups.blocks").in_blocks
+        for start, dim, copies, *_ in components:
+            if dim == 1:
+                xa[:, start : start + copies] = in_blocks(xa[:, start : start + copies])
         known = aligned(3, EIGHT * n_groups)
         alphas = total.weights.of_energies(m)
         known[:, :m] = total.x_squared[:, 0], total.x_dot_a[:, 0], alphas
@@ -256,24 +312,11 @@ class _Layout:
         gather[place], present[place] = fourier.gather, 1.0
         return cls(
             xa,
-            known.reshape(3, n_groups, EIGHT),
+            np.hstack(np.split(known.reshape(-1, EIGHT), 3)),
             place,
             gather,
             present,
             place[fourier.gather_back],
             np.array(components),
-            (values, np.ascontiguousarray(values.swapaxes(1, 2)), fourier.signs),
+            (*inversion.arrays, fourier.signs),
         )
-
-
-def _matrix_elements(fourier: GroupFourier) -> tuple[Floats, Ints]:
-    """Return them by sector (n_sectors, P, K), and which of K of which sector each is."""
-    sectors = fourier.sectors
-    n_elements = max(sector.values.shape[1] for sector in sectors)
-    values = np.zeros((len(sectors), len(sectors[0].values), n_elements))
-    numbers = np.empty(fourier.n_elements, dtype=np.int64)
-    for k, sector in enumerate(sectors):
-        n = sector.values.shape[1]
-        values[k, :, :n] = sector.values
-        numbers[sector.elements] = k * n_elements + np.arange(n)
-    return values, numbers

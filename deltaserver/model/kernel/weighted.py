@@ -10,8 +10,9 @@ from deltaserver.errors import ModelFileError
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.files.parameters import ModelParameters
 from deltaserver.model.fragment_blocks import FragmentBlocks
-from deltaserver.model.kernel.base import Evaluator
+from deltaserver.model.kernel.group import FourierSum
 from deltaserver.model.kernel.training_sum import NoSum, TrainingSum, training_sum
+from deltaserver.model.kernel.ways import Ways
 
 
 class WeightedSum:
@@ -42,8 +43,10 @@ class WeightedSum:
         """Whether there is a kernel sum at all."""
         return not isinstance(self.sum, NoSum)
 
-    def evaluator(self) -> Evaluator | None:
-        """Return None: compiled loops know no weights."""
+    def evaluator(self) -> Ways | None:
+        """Return the compiled way from positions to forces, of sums over groups."""
+        if self.compiled and isinstance(self.sum, FourierSum):
+            return Ways.of(self.sum, self.blocks)
         return None
 
     def __call__(self, q: Floats) -> tuple[Floats, Floats]:

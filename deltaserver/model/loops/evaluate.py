@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.compute.jit import compiled
-from deltaserver.model.loops.group import group_sum
+from deltaserver.model.loops.groups.sums import Sectors, group_sum
 from deltaserver.model.loops.pairs import (
     axes,
     collect,
@@ -126,7 +126,7 @@ def small_group(
     xa: Numbers,
     known: Floats,
     components: Ints,
-    sectors: tuple[Floats, Floats, Floats],
+    sectors: Sectors,
     sigma: float,
     task: Task,
 ) -> float:

@@ -156,7 +156,7 @@ def _switch(one: Floats, other: Floats, ends: tuple[float, float]) -> tuple[floa
     """Return S of the distance R of two points, and S′/R."""
     x, y, z = other[0] - one[0], other[1] - one[1], other[2] - one[2]
     distance = np.sqrt(x * x + y * y + z * z)
-    rise, slope = _step(distance, ends[0], ends[1])
+    rise, slope = smooth_step(distance, ends[0], ends[1])
     return 1.0 - rise, -slope / distance
 
 
@@ -325,8 +325,8 @@ def fade(
         store(factor, 0, _near(at, between))
         for lane in range(len(some)):
             rho = factor[lane] ** (-1.0 / 12.0)
-            rise, rises = _step(rho, reach[0], reach[1])
-            fall, falls = _step(rho, reach[2], reach[3])
+            rise, rises = smooth_step(rho, reach[0], reach[1])
+            fall, falls = smooth_step(rho, reach[2], reach[3])
             share[lane] = rise * (1.0 - fall)
             slope = rises * (1.0 - fall) - rise * falls
             energy[start + lane] += offset
@@ -351,7 +351,7 @@ def fade(
 
 
 @partial(compiled, allocates=False)
-def _step(x: float, start: float, stop: float) -> tuple[float, float]:
+def smooth_step(x: float, start: float, stop: float) -> tuple[float, float]:
     """Return 6t⁵ − 15t⁴ + 10t³ of t = (x − start)/(stop − start), held in 0 to 1; its slope."""
     t = min(max((x - start) / (stop - start), 0.0), 1.0)
     bend = t * (1.0 - t)

@@ -13,7 +13,7 @@ Arrays are flat, indices count numbers. Sixteen rows lie side by side, or as two
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -25,9 +25,10 @@ from deltaserver.compute.jit import compiled
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.floating[Any]]
 
-EIGHT = 8
+EIGHT, FOUR = 8, 4
 AHEAD_BYTES = 4096  # rows are asked for so much sooner: the processor itself stops at a page's end
 LINE_BYTES = 64
+CHAINS = 8  # sums that a processor adds to at a time, before the first is ready for more
 _cgutils = importlib.import_module("numba.core.cgutils")
 _types = importlib.import_module("numba.core.types")
 _arrays = importlib.import_module("numba.np.arrayobj")
@@ -39,7 +40,7 @@ _VECTOR = _ir.VectorType(_DOUBLE, EIGHT)
 _ZERO = _ir.Constant(_VECTOR, [0.0] * EIGHT)
 
 
-class _Flat:
+class Flat:
     """A flat array in the code that is being written."""
 
     def __init__(self, context: Any, builder: Any, kind: Any, value: Any) -> None:
@@ -83,7 +84,7 @@ class _Flat:
         )
 
 
-class _Sums:
+class Sums:
     """Vectors that are added to, kept in registers."""
 
     def __init__(self, builder: Any, n: int) -> None:
@@ -104,9 +105,20 @@ class _Sums:
         """Return the sum k."""
         return self.builder.load(self.places[k])
 
+    def total(self, some: Iterable[int]) -> Any:
+        """Return the sum of some of them."""
+        first, *others = (self[k] for k in some)
+        for other in others:
+            first = self.builder.fadd(first, other)
+        return first
+
 
 def _products(n: int) -> Callable[..., None]:
-    """Write the products of sixteen rows with n columns: see :func:`products`."""
+    """Write the products of sixteen rows with n columns: see :func:`products`.
+
+    A sum waits for its last product: of few columns several terms have sums of their own.
+    """
+    n_chains = max(1, CHAINS // (2 * n))
 
     @_intrinsic
     def tile(  # type: ignore[no-untyped-def]
@@ -114,26 +126,37 @@ def _products(n: int) -> Callable[..., None]:
         out_half,
     ):  # fmt: skip
         def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            rows = _Flat(context, builder, x, arguments[0])
-            columns = _Flat(context, builder, y, arguments[4])
-            to = _Flat(context, builder, out, arguments[8])
+            rows = Flat(context, builder, x, arguments[0])
+            columns = Flat(context, builder, y, arguments[4])
+            to = Flat(context, builder, out, arguments[8])
             x_at, x_by, x_far = arguments[1:4]
             y_at, y_by, n_terms = arguments[5:8]
             out_at, out_by, out_far = arguments[9:]
-            sums = _Sums(builder, 2 * n)
+            sums = Sums(builder, 2 * n * n_chains)
             starts = [builder.add(y_at, builder.mul(y_by, y_by.type(b))) for b in range(n)]
-            with _cgutils.for_range(builder, n_terms) as loop:
-                at = builder.add(x_at, builder.mul(x_by, loop.index))
+
+            def add_term(term: Any, chain: int) -> None:
+                at = builder.add(x_at, builder.mul(x_by, term))
                 halves = rows.load(at), rows.load(builder.add(at, x_far))
                 rows.ask_ahead(at)
                 for b in range(n):
-                    factor = columns.everywhere(builder.add(starts[b], loop.index))
+                    factor = columns.everywhere(builder.add(starts[b], term))
                     for h in range(2):
-                        sums.add(2 * b + h, factor, halves[h])
+                        sums.add(2 * (n * chain + b) + h, factor, halves[h])
+
+            word = n_terms.type
+            n_rounds = builder.udiv(n_terms, word(n_chains))
+            with _cgutils.for_range(builder, n_rounds) as loop:
+                first = builder.mul(loop.index, word(n_chains))
+                for chain in range(n_chains):
+                    add_term(builder.add(first, word(chain)), chain)
+            done = builder.mul(n_rounds, word(n_chains))
+            with _cgutils.for_range(builder, builder.sub(n_terms, done)) as loop:
+                add_term(builder.add(done, loop.index), 0)
             for b in range(n):
                 at = builder.add(out_at, builder.mul(out_by, out_by.type(b)))
-                to.store(sums[2 * b], at)
-                to.store(sums[2 * b + 1], builder.add(at, out_far))
+                for h, place in enumerate((at, builder.add(at, out_far))):
+                    to.store(sums.total(range(2 * b + h, 2 * n * n_chains, 2 * n)), place)
             return context.get_dummy_value()
 
         whole = _types.intp
@@ -207,42 +230,46 @@ def _halved(builder: Any, one: Any, other: Any) -> Any:
     return builder.fadd(*mixed)
 
 
-def _totals(builder: Any, vectors: list[Any]) -> Any:
-    """Return the totals of eight vectors as one."""
-    pairs = [_halved(builder, vectors[k], vectors[k + 1]) for k in range(0, EIGHT, 2)]
+def _merged(builder: Any, one: Any, other: Any, first: list[int], second: list[int]) -> Any:
     word = _ir.VectorType(_ir.IntType(32), EIGHT)
+    parts = [
+        builder.shuffle_vector(one, other, _ir.Constant(word, places)) for places in (first, second)
+    ]
+    return builder.fadd(*parts)
 
-    def merged(one: Any, other: Any, first: list[int], second: list[int]) -> Any:
-        parts = [
-            builder.shuffle_vector(one, other, _ir.Constant(word, places))
-            for places in (first, second)
-        ]
-        return builder.fadd(*parts)
 
-    # pairs[k] holds (v2k, v2k+1) four times over: two more rounds leave each of them once.
+def half_totals(builder: Any, vectors: list[Any]) -> Any:
+    """Return the sums of the halves of four vectors v as one: v0 v1 v2 v3 v0 v1 v2 v3."""
+    one, other = (_halved(builder, vectors[k], vectors[k + 1]) for k in (0, 2))
     low = [0, 1, 8, 9, 4, 5, 12, 13]
-    one, other = (merged(pairs[k], pairs[k + 1], low, [n + 2 for n in low]) for k in (0, 2))
-    # They are (v0 v1 v2 v3) and (v4 v5 v6 v7), twice over.
-    return merged(one, other, [0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15])
+    return _merged(builder, one, other, low, [n + 2 for n in low])
+
+
+def totals(builder: Any, one: Any, other: Any) -> Any:
+    """Return the totals of eight vectors as one, from those of the halves of four and four."""
+    return _merged(builder, one, other, [0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15])
 
 
 def _pulls(n: int) -> Callable[..., None]:
-    """Write the adjoint of :func:`products` for n columns: see :func:`pulls`."""
+    """Write the adjoint of :func:`products` for n columns: see :func:`pulls`.
+
+    Four copies at a time: the sums of all columns stay in registers, and a row is read, and made
+    float64, once for all of them.
+    """
 
     @_intrinsic
     def tile(_context, x, x_start, dim, copies, w, w_start, g, g_start):  # type: ignore[no-untyped-def]
         def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            rows = _Flat(context, builder, x, arguments[0])
-            weights = _Flat(context, builder, w, arguments[4])
-            to = _Flat(context, builder, g, arguments[6])
+            rows = Flat(context, builder, x, arguments[0])
+            weights = Flat(context, builder, w, arguments[4])
+            to = Flat(context, builder, g, arguments[6])
             x_at, n_rows, n_copies = arguments[1:4]
             w_at, g_at = arguments[5], arguments[7]
             word = n_rows.type
-            line = word(2 * EIGHT)  # from one copy to the next
-            row_line = builder.mul(n_copies, line)
-            with _cgutils.for_range(builder, builder.udiv(n_copies, word(EIGHT))) as block:
-                sums = _Sums(builder, n * EIGHT)
-                start = builder.add(x_at, builder.mul(word(2 * EIGHT * EIGHT), block.index))
+            row_line = builder.mul(n_copies, word(2 * EIGHT))
+
+            def four_copies(start: Any) -> list[Any]:
+                sums = Sums(builder, n * FOUR)
                 with _cgutils.for_range(builder, n_rows) as row:
                     here = builder.mul(row.index, word(2 * EIGHT))
                     factor_at = builder.add(w_at, builder.mul(here, n_rows))
@@ -250,16 +277,23 @@ def _pulls(n: int) -> Callable[..., None]:
                         weights.load(builder.add(factor_at, word(EIGHT * k))) for k in range(2 * n)
                     ]
                     at = builder.add(start, builder.mul(row.index, row_line))
-                    for k in range(EIGHT):
-                        for h in range(2):
-                            value = rows.load(builder.add(at, word(EIGHT * h)))
-                            for b in range(n):
-                                sums.add(b * EIGHT + k, factors[2 * b + h], value)
-                        at = builder.add(at, line)
+                    for k in range(2 * FOUR):
+                        value = rows.load(builder.add(at, word(EIGHT * k)))
+                        for b in range(n):
+                            sums.add(b * FOUR + k // 2, factors[2 * b + k % 2], value)
+                return [
+                    half_totals(builder, [sums[b * FOUR + k] for k in range(FOUR)])
+                    for b in range(n)
+                ]
+
+            with _cgutils.for_range(builder, builder.udiv(n_copies, word(EIGHT))) as block:
+                start = builder.add(x_at, builder.mul(word(2 * EIGHT * EIGHT), block.index))
+                one = four_copies(start)
+                other = four_copies(builder.add(start, word(2 * EIGHT * FOUR)))
                 for b in range(n):
-                    total = _totals(builder, [sums[b * EIGHT + k] for k in range(EIGHT)])
                     place = builder.add(g_at, builder.mul(block.index, word(EIGHT)))
                     place = builder.add(place, builder.mul(n_copies, word(b)))
+                    total = totals(builder, one[b], other[b])
                     to.store(builder.fsub(to.load(place), total), place)
             return context.get_dummy_value()
 
@@ -270,7 +304,8 @@ def _pulls(n: int) -> Callable[..., None]:
     return result
 
 
-_pulls_1, _pulls_2 = _pulls(1), _pulls(2)
+_pulls_1, _pulls_2, _pulls_3 = _pulls(1), _pulls(2), _pulls(3)
+_pulls_4, _pulls_5 = _pulls(4), _pulls(5)
 
 
 @partial(compiled, allocates=False)
@@ -283,8 +318,19 @@ def pulls(
     x is (dim, copies, 16) from ``x_start`` on, w (dim, dim, 16), g (dim, copies); copies are a
     multiple of eight.
     """
-    for b in range(0, dim - 1, 2):
-        _pulls_2(x, x_start, dim, copies, w, w_start + 16 * b, g, g_start + b * copies)
-    if dim % 2:
-        b = dim - 1
-        _pulls_1(x, x_start, dim, copies, w, w_start + 16 * b, g, g_start + b * copies)
+    left = dim
+    while left > 0:
+        some = left if left <= 5 else (4 if left == 8 else (5 if left != 6 else 3))
+        if some == 5:
+            _pulls_5(x, x_start, dim, copies, w, w_start, g, g_start)
+        elif some == 4:
+            _pulls_4(x, x_start, dim, copies, w, w_start, g, g_start)
+        elif some == 3:
+            _pulls_3(x, x_start, dim, copies, w, w_start, g, g_start)
+        elif some == 2:
+            _pulls_2(x, x_start, dim, copies, w, w_start, g, g_start)
+        else:
+            _pulls_1(x, x_start, dim, copies, w, w_start, g, g_start)
+        left -= some
+        w_start += 2 * EIGHT * some
+        g_start += some * copies

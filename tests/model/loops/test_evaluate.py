@@ -10,11 +10,19 @@ from deltaserver.compute import jit
 from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.errors import GeometryError
 from deltaserver.model.descriptor import PairDescriptor, compiled_cell
+from deltaserver.model.groups import inversion
 from deltaserver.model.kernel import base, direct
 from deltaserver.model.kernel import group as kernel_fourier
 from deltaserver.model.kernel.training_sum import Task, training_sum
 from tests.builders import TRICLINIC, geometry, shaken
-from tests.model.groups.test_representations import cyclic, product, symmetric
+from tests.model.groups.test_representations import (
+    QUATERNION_I,
+    QUATERNION_J,
+    cyclic,
+    generated,
+    product,
+    symmetric,
+)
 from tests.tolerances import WEIGHT, assert_same_sum, rounding, terms_of_kernel
 
 needs_numba = pytest.mark.skipif(not jit.AVAILABLE, reason="numba is not installed")
@@ -29,10 +37,12 @@ def sum_of(n_train, pair_perms, seed=0, pool=ONE_THREAD, *, energies=False):
 
 
 LARGE = product(cyclic(2), cyclic(2), symmetric(3))  # its centre has four elements
+QUATERNION = generated(QUATERNION_I, QUATERNION_J)
 GROUPS = {
     "none": np.arange(7)[None],
     "C3": product(cyclic(3), np.arange(4)[None]),
     "C2 x C4": product(cyclic(2), cyclic(4), np.arange(1)[None]),
+    "S3 x C4": product(symmetric(3), cyclic(4)),
 }
 
 
@@ -86,8 +96,9 @@ def test_threads_give_the_same_numbers(monkeypatch, group, n_batch, n_threads):
 @needs_numba
 @pytest.mark.parametrize("n_batch", [0, 1, 3])
 @pytest.mark.parametrize("n_train", [1, 3, 4, 5])
-@pytest.mark.parametrize("perms", [symmetric(5), product(cyclic(2), cyclic(3)), LARGE])
+@pytest.mark.parametrize("perms", [symmetric(5), product(cyclic(2), cyclic(3)), LARGE, QUATERNION])
 def test_queries_and_a_large_group_equal_matrix_products(monkeypatch, perms, n_train, n_batch):
+    monkeypatch.setattr(inversion, "MANY", 1)
     pair_perms = PairDescriptor(perms.shape[1]).permutations(perms)
     total = sum_of(n_train, pair_perms, seed=n_train)
     q = np.random.default_rng(n_train).uniform(0.3, 1.0, (n_batch, pair_perms.shape[1]))
@@ -133,11 +144,10 @@ def test_energies_count_in_compiled_sums_over_large_groups(monkeypatch, n_train)
         assert_same_sum(ours, theirs, terms_of_kernel(pair_perms, n_train) + 2 * len(LARGE))
 
 
-def test_large_groups_have_no_compiled_evaluator(monkeypatch):
-    pair_perms = PairDescriptor(5).permutations(symmetric(5))
-    assert sum_of(3, pair_perms).evaluator() is None  # 120 × 120
+def test_nothing_is_compiled_without_numba(monkeypatch):
     monkeypatch.setattr(jit, "AVAILABLE", False)
     assert sum_of(3, np.arange(10)[None]).evaluator() is None
+    assert sum_of(3, PairDescriptor(5).permutations(symmetric(5))).evaluator() is None
 
 
 @needs_numba

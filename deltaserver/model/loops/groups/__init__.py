@@ -1,0 +1,1 @@
+"""Sums over a group of permutations: the sum itself, and the ways to it and back."""
