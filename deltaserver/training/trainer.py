@@ -25,6 +25,13 @@ from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.files.parameters import ModelParameters
 from deltaserver.model.fragment_blocks import FragmentBlocks, Reach
 from deltaserver.model.sgdml import Evaluation, NativeUnits, SGDMLModel, concatenate
+from deltaserver.model.trust.stored_frame import (
+    SLOPE_TOLERANCE,
+    STENCIL,
+    STEP_ANG,
+    slope_error,
+    some_way,
+)
 from deltaserver.textio.journal import changed, write_atomically
 from deltaserver.training import native
 from deltaserver.training.components import LabelledSet
@@ -108,12 +115,14 @@ def train_one(
         notes = []  # of energies that forces alone have fixed
     draft = replace(draft, linear=linear)
     errors = _validation_errors(replace(draft, c=offset), data, request.valid)
+    unsound = _slope_error(draft, positions[0])
     progress("validating", 1.0)
     record = {
         **request.identity(),
         "sigma": sigma,
         **errors,
-        "notes": [*_convergence(timings), *notes],
+        "slope_error": unsound,
+        "notes": [*_convergence(timings), *notes, *_rounding(unsound)],
         **timings,
     }
     return TrainedModel(
@@ -229,6 +238,24 @@ def _convergence(record: dict[str, Any]) -> list[str]:
     ]
 
 
+def _slope_error(draft: ModelParameters, positions: Floats) -> float:
+    """Return how far forces are from the slope of the energy at one geometry, relative."""
+    way = some_way(len(positions))
+    around = np.array([positions, *(positions + k * STEP_ANG * way for k in STENCIL)])
+    found = _evaluate(draft, around)
+    return slope_error(found.energy[1:].tolist(), found.forces[0], way)
+
+
+def _rounding(error: float) -> list[str]:
+    """Return a remark where coefficients are so large that energies are lost in rounding."""
+    if error <= SLOPE_TOLERANCE:
+        return []
+    return [
+        f"forces are not the slope of the energy (off by {error:.1e} of their size), which "
+        "`deltaserver check` refuses: sigma is too large for these points, or lambda too small"
+    ]
+
+
 def _descriptor_coefficients(positions: Floats, alphas: Floats) -> tuple[Floats, Floats]:
     """Return descriptors D_k = 1/|r_i − r_j| and J α, both (M, D), pairs i > j in row order."""
     pairs = PairDescriptor(positions.shape[1])
@@ -315,6 +342,12 @@ class Candidate:
     error: float
     record: dict[str, Any]
 
+    @property
+    def rank(self) -> tuple[bool, float, float]:
+        """The lower, the better; behind all others is what `deltaserver check` would refuse."""
+        sound = self.record.get("slope_error", 0.0) <= SLOPE_TOLERANCE
+        return not sound, self.error, self.sigma
+
 
 def train(
     request: TrainingRequest,
@@ -347,7 +380,7 @@ def train(
         except UnsolvableError as error:
             failure = error
             done[sigma] = Candidate(sigma, path, float("inf"), {"failed": str(error)})
-    ranked = sorted(done.values(), key=lambda candidate: (candidate.error, candidate.sigma))
+    ranked = sorted(done.values(), key=lambda candidate: candidate.rank)
     if failure is not None and not np.isfinite(ranked[0].error):
         raise failure
     return ranked
@@ -369,7 +402,7 @@ def _search(done: dict[float, Candidate]) -> Iterator[float]:
     """Yield the next σ to try until the best has a neighbour on either side."""
     yield AUTO_START
     while True:
-        best = min(done.values(), key=lambda candidate: (candidate.error, candidate.sigma)).sigma
+        best = min(done.values(), key=lambda candidate: candidate.rank).sigma
         beside = [best * 2.0, best / 2.0]
         missing = [s for s in beside if s not in done and AUTO_RANGE[0] <= s <= AUTO_RANGE[1]]
         if not missing:

@@ -9,6 +9,7 @@ import pytest
 from deltaserver.datasets.native import native_datasets
 from deltaserver.errors import DataError, InputError
 from deltaserver.model.sgdml import SGDMLModel
+from deltaserver.model.trust.stored_frame import SLOPE_TOLERANCE
 from deltaserver.training import trainer
 from deltaserver.training.components import components, labelled_set
 from deltaserver.training.matrix.solver import NotPositiveDefiniteError
@@ -199,3 +200,16 @@ def test_the_fingerprint_is_that_of_the_native_dataset(name):
     component = next(c for c in components(frames) if c.name == name)
     expected = native_datasets(frames)[name]["md5"]
     assert trainer.data_md5(labelled_set(frames, component)) == expected
+
+
+def test_a_length_scale_that_loses_the_energy_to_rounding_is_not_taken(tmp_path):
+    """The larger σ, the larger coefficients that cancel; forces may validate better for all that.
+
+    ``deltaserver check`` refuses such a model, so that the search must not end there.
+    """
+    request = replace(request_for("binding", n_train=10), energies=1.0, lam=1e-12)
+    ranked = train(request, tmp_path, (8.0, 5120.0))
+    assert [candidate.sigma for candidate in ranked] == [8.0, 5120.0]
+    off = [candidate.record["slope_error"] for candidate in ranked]
+    assert off[0] < SLOPE_TOLERANCE < off[1]
+    assert "sigma is too large for these points" in ranked[1].record["notes"][-1]
