@@ -343,10 +343,15 @@ class Candidate:
     record: dict[str, Any]
 
     @property
-    def rank(self) -> tuple[bool, float, float]:
-        """The lower, the better; behind all others is what `deltaserver check` would refuse."""
-        sound = self.record.get("slope_error", 0.0) <= SLOPE_TOLERANCE
-        return not sound, self.error, self.sigma
+    def rank(self) -> tuple[int, float, float]:
+        """The lower, the better: by error, then what `deltaserver check` refuses, then failures.
+
+        Of what it refuses the nearest to being right comes first: a search goes on from there.
+        """
+        off = float(self.record.get("slope_error", 0.0))
+        if not np.isfinite(self.error):
+            return 2, self.error, self.sigma
+        return (0, self.error, self.sigma) if off <= SLOPE_TOLERANCE else (1, off, self.sigma)
 
 
 def train(

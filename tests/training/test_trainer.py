@@ -15,7 +15,7 @@ from deltaserver.training.components import components, labelled_set
 from deltaserver.training.matrix.solver import NotPositiveDefiniteError
 from deltaserver.training.native import write_model
 from deltaserver.training.symmetry_modes import resolve
-from deltaserver.training.trainer import TrainingRequest, train, train_one
+from deltaserver.training.trainer import Candidate, TrainingRequest, train, train_one
 from deltaserver.units import KCAL_PER_MOL_EV
 from tests.training.labelled import water_dimer
 
@@ -213,3 +213,15 @@ def test_a_length_scale_that_loses_the_energy_to_rounding_is_not_taken(tmp_path)
     off = [candidate.record["slope_error"] for candidate in ranked]
     assert off[0] < SLOPE_TOLERANCE < off[1]
     assert "sigma is too large for these points" in ranked[1].record["notes"][-1]
+
+
+def test_what_check_would_refuse_is_better_than_what_failed_and_worse_than_all_else(tmp_path):
+    records = [
+        {"slope_error": 2e-3},
+        {"failed": "no"},
+        {"slope_error": 1e-8},
+        {"slope_error": 1e-3},
+    ]
+    errors = [0.1, np.inf, 0.3, 0.2]
+    made = [Candidate(8.0, tmp_path, e, r) for e, r in zip(errors, off, strict=True)]
+    assert [made.index(c) for c in sorted(made, key=lambda c: c.rank)] == [2, 3, 0, 1]
