@@ -372,7 +372,7 @@ def _ranked(
             candidate.record.setdefault("intra_weight", weight)
             candidate.record.setdefault("lambda", lam)
             found.append(candidate)
-    return sorted(found, key=lambda candidate: candidate.rank)
+    return sorted(found, key=lambda candidate: candidate.error)
 
 
 def _linear(checkpoints: Path, job: _Job, progress: Progress) -> Expansion | None:

@@ -252,7 +252,7 @@ def _rounding(error: float) -> list[str]:
         return []
     return [
         f"forces are not the slope of the energy (off by {error:.1e} of their size), which "
-        "`deltaserver check` refuses: sigma is too large for these points, or lambda too small"
+        "`deltaserver check` refuses: raise --lambda, take a smaller sigma, or leave out --energies"
     ]
 
 
@@ -342,17 +342,6 @@ class Candidate:
     error: float
     record: dict[str, Any]
 
-    @property
-    def rank(self) -> tuple[int, float, float]:
-        """The lower, the better: by error, then what `deltaserver check` refuses, then failures.
-
-        Of what it refuses the nearest to being right comes first: a search goes on from there.
-        """
-        off = float(self.record.get("slope_error", 0.0))
-        if not np.isfinite(self.error):
-            return 2, self.error, self.sigma
-        return (0, self.error, self.sigma) if off <= SLOPE_TOLERANCE else (1, off, self.sigma)
-
 
 def train(
     request: TrainingRequest,
@@ -385,7 +374,7 @@ def train(
         except UnsolvableError as error:
             failure = error
             done[sigma] = Candidate(sigma, path, float("inf"), {"failed": str(error)})
-    ranked = sorted(done.values(), key=lambda candidate: candidate.rank)
+    ranked = sorted(done.values(), key=lambda candidate: (candidate.error, candidate.sigma))
     if failure is not None and not np.isfinite(ranked[0].error):
         raise failure
     return ranked
@@ -407,7 +396,7 @@ def _search(done: dict[float, Candidate]) -> Iterator[float]:
     """Yield the next σ to try until the best has a neighbour on either side."""
     yield AUTO_START
     while True:
-        best = min(done.values(), key=lambda candidate: candidate.rank).sigma
+        best = min(done.values(), key=lambda candidate: (candidate.error, candidate.sigma)).sigma
         beside = [best * 2.0, best / 2.0]
         missing = [s for s in beside if s not in done and AUTO_RANGE[0] <= s <= AUTO_RANGE[1]]
         if not missing:
