@@ -149,7 +149,9 @@ def _msads(
     """Return the guests' displacements; too short a run is a fault only if they were asked for."""
     label, found = one.run.label, {}
     for spec in one.definitions.rotations:
-        if one.frame_ps is None:
+        alone = len(one.surveyed.steps) == 1  # too few, whatever the time between frames
+        frame_ps = 1.0 if alone else one.frame_ps
+        if frame_ps is None:
             notes.problem(f"{label}: no time step is known; give --timestep for the MSAD")
             return {}
         chosen = evenly_spaced(one.surveyed.steps)
@@ -162,7 +164,7 @@ def _msads(
         try:
             result = msad.mean_squared_angular_displacement(
                 one.surveyed.quaternions[spec.guest][chosen],
-                one.frame_ps,
+                frame_ps,
                 options.fit_window_ps,
                 options.longest_ps,
             )
@@ -175,11 +177,11 @@ def _msads(
             continue
         found[spec.guest] = result
         if result.aliased:
-            wanted = one.frame_ps * (msad.SAFE_RMS_RAD / result.rms_per_frame_rad) ** 2
+            wanted = frame_ps * (msad.SAFE_RMS_RAD / result.rms_per_frame_rad) ** 2
             notes.note(
                 f"{label}: {spec.guest} turns {result.rms_per_frame_rad:.2f} rad RMS from frame to "
                 f"frame, more than {msad.SAFE_RMS_RAD:g}; the integrated MSAD misses turns: write "
-                f"positions every {1e3 * wanted:.2g} fs or so (now {1e3 * one.frame_ps:g} fs)"
+                f"positions every {1e3 * wanted:.2g} fs or so (now {1e3 * frame_ps:g} fs)"
             )
     return found
 

@@ -27,7 +27,10 @@ class Spring:
 
     def __post_init__(self) -> None:
         if not (self.centre_ang > 0.0 and self.spring_ev_per_ang2 > 0.0 and self.pull_steps >= 0):
-            raise InputError("a window needs a centre and a spring above 0")
+            raise InputError(
+                f"a window at {self.centre_ang:g} Å with a spring of {self.spring_ev_per_ang2:g} "
+                "eV/Å²; expected both above 0"
+            )
 
     def centre_at(self, step: int) -> float:
         """Return s₀ when so many steps are done, Å."""

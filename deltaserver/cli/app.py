@@ -6,6 +6,7 @@ Users see one line when something is wrong, and an exit code that tells what kin
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Any
 
@@ -28,6 +29,8 @@ from deltaserver.errors import (
 from deltaserver.model.engines import BACKENDS, PRECISIONS
 from deltaserver.serve.settings import EXTRAS, RECONNECT_LIMIT_S, GuardSettings
 from deltaserver.serve.transport import DEFAULT_PREFIX
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # of which the system names no file
 
 # Each with the first sentence of its own help, so that ours imports none of them.
 COMMANDS = [
@@ -226,10 +229,14 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         return EXIT_OK  # whoever read our output has seen enough
     except OSError as error:
-        if error.filename is None:
-            return _fail_internally(error, arguments)
         # A directory that cannot be written, a disk that is full: the user's to mend.
-        return _fail(f"{error.filename}: {error.strerror}", EXIT_INPUT, arguments)
+        if error.filename is not None:
+            return _fail(f"{error.filename}: {error.strerror}", EXIT_INPUT, arguments)
+        if error.errno in NO_ROOM:
+            return _fail(f"{error.strerror}: what is written goes to a full disk, or one over "
+                         "its quota; make room and give the same command again",
+                         EXIT_INPUT, arguments)  # fmt: skip
+        return _fail_internally(error, arguments)
     except Exception as error:
         return _fail_internally(error, arguments)
     return EXIT_OK

@@ -227,12 +227,11 @@ def train(
     DATASET is a directory that `deltaserver dataset` has made, or a labelled extended XYZ file.
     A training that is interrupted resumes when the same command is given again.
     """
-    import os
-
+    from deltaserver.compute.cores import usable_cores
     from deltaserver.datasets.files import read_dataset
     from deltaserver.training.model_directory import TrainingPlan, train_directory
 
-    plan = TrainingPlan(threads=threads or len(os.sched_getaffinity(0)), **plan_options)
+    plan = TrainingPlan(threads=threads or usable_cores(), **plan_options)
     terminal = Terminal(quiet)
     frames = read_dataset(dataset, terminal.say)
     train_directory(frames, plan, output, terminal.say, terminal.progress)

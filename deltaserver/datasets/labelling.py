@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from deltaserver.arrays import Floats, Ints
+from deltaserver.compute.cores import usable_cores
 from deltaserver.datasets.calculators import (
     calculator_factory,
     evaluate,
@@ -149,7 +150,7 @@ def default_workers() -> int:
     """Return the number of cores this process may use, or 1 if Dask is not installed."""
     if importlib.util.find_spec("distributed") is None:
         return 1
-    return len(os.sched_getaffinity(0))
+    return usable_cores()
 
 
 def run_job(job: LabelJob, calculator: str) -> Record:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deltaserver.arrays import Floats
+from deltaserver.arrays import Bools, Floats
 from deltaserver.datasets import labelling
 from deltaserver.datasets.calculators import calculator_factory, check_spins, program_versions
 from deltaserver.datasets.coverage import coverage
@@ -28,7 +28,7 @@ from deltaserver.datasets.workspace import (
 from deltaserver.errors import DataError
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.textio.journal import read_journal, write_atomically
-from deltaserver.textio.xyz_frames import xyz_text
+from deltaserver.textio.xyz_frames import Note, xyz_text
 
 CALCULATOR_NAME = "calculator.txt"
 REACTED_KEY = "reacted"  # sampled frames that were left out
@@ -53,8 +53,11 @@ def run_sampling(workspace: Workspace, on_frame: Callable[[Frame], None]) -> lis
 
 def place_anew(
     source: Path, held_out: tuple[int, ...], plan: PlacementPlan, output: Path
-) -> list[str]:
-    """Write geometries of a dataset's two molecules in other places; return their fragments.
+) -> tuple[list[str], str]:
+    """Write geometries of a dataset's two molecules in other places.
+
+    Returns:
+        The fragments as options, and the reference method of the dataset.
 
     Raises:
         DataError: no such dataset.
@@ -69,7 +72,7 @@ def place_anew(
     ]
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(output, "".join(texts).encode())
-    return [fragment.as_option() for fragment in frames.fragments]
+    return [fragment.as_option() for fragment in frames.fragments], frames.reference
 
 
 def frames_of(workspace: Workspace) -> list[Frame]:
@@ -145,14 +148,30 @@ def finish(workspace: Workspace, name: str, reference: str | None) -> LabelledFr
     return frames
 
 
+def _not_seen_before(parts: Sequence[Floats]) -> list[Bools]:
+    """Return of each (M, N, 3), Å, which frames none before it has, to 10⁻⁶ Å."""
+    seen: set[bytes] = set()
+    found = []
+    for positions in parts:
+        # Zero has two signs, and bytes tell them apart.
+        keys = [(frame.round(6) + 0.0).tobytes() for frame in positions]
+        found.append(np.array([key not in seen for key in keys], dtype=bool))
+        seen.update(keys)
+    return found
+
+
 def merge(
     datasets: tuple[Path, ...],
     directory: Path,
     name: str,
     reference: str | None,
     max_binding_ev: float = np.inf,
+    note: Note = lambda line: None,
 ) -> LabelledFrames:
     """Write one dataset of several; trajectories are numbered anew, in order.
+
+    A frame that an earlier dataset has too is left out: in two trajectories, one of which is held
+    out, it would be tested on what it trained.
 
     Args:
         datasets: what is merged.
@@ -161,6 +180,7 @@ def merge(
         reference: one name for all reference methods; None if theirs are the same.
         max_binding_ev: frames whose binding energy is higher are left out; the numbers of
             trajectories are those with them.
+        note: called with one line of frames that stand in two of them.
 
     Raises:
         DataError: they differ in elements, fragments, charges or (unless ``reference`` says that
@@ -170,12 +190,16 @@ def merge(
     named = next(
         (p for p in parts if tuple(f.name for f in p.fragments) != DEFAULT_NAMES), parts[0]
     )
-    sources, trajectories, keep, offset = [], [], [], 0
     for path, part in zip(datasets, parts, strict=True):
         _check_mergeable(str(path), part, named, reference)
+    fresh = _not_seen_before([part.positions for part in parts])
+    sources, trajectories, keep, offset = [], [], [], 0
+    for path, part, new in zip(datasets, parts, fresh, strict=True):
         old = np.unique(part.trajectory)
-        kept = part.binding_energy <= max_binding_ev
+        kept = (part.binding_energy <= max_binding_ev) & new
         keep.append(kept)
+        if n_seen := int((~new).sum()):
+            note(f"{path}: {n_seen} frames that a dataset before it has too are left out")
         trajectories.append(np.searchsorted(old, part.trajectory) + offset)
         sources.append(
             {

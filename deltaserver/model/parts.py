@@ -102,6 +102,10 @@ def check_fit(
         for fragment in fragments:
             _check_elements(fragment, model, name, source)
         _check_blocks(fragments, model, name, source)
+    if full is not None and (blocks := full.parameters.blocks) is not None and blocks.reach:
+        raise ManifestError(
+            f"{source}: the full model is a binding model, which ends where its training points do"
+        )
     return numbers
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import signal
@@ -17,6 +18,7 @@ import structlog
 
 import deltaserver
 from deltaserver.compute import jit
+from deltaserver.compute.cores import usable_cores
 from deltaserver.errors import EXIT_OK, GuardError, InputError
 from deltaserver.model.composite import CompositeModel
 from deltaserver.model.descriptor import spread
@@ -75,6 +77,7 @@ def load_model(
     return model, [str(warning.message) for warning in caught]
 
 
+@functools.cache  # who loads a model twice, as `simulate` does, is told once
 def _say_compiling() -> None:
     print(
         "deltaserver: compiling for this processor, some 20 s; later starts find it done",
@@ -95,7 +98,7 @@ def threads_told() -> int:
 
 def default_threads() -> int:
     """OMP_NUM_THREADS; without it as many as are worth a try: memory keeps few more busy."""
-    return threads_told() or min(MOST_THREADS, len(os.sched_getaffinity(0)))
+    return threads_told() or min(MOST_THREADS, usable_cores())
 
 
 def settle_threads(model: CompositeModel) -> dict[int, float]:

@@ -20,7 +20,9 @@ LOG_NAME = "deltaserver.jsonl"
 FRAME_NAME = "blow_up.xyz"
 LOCK_NAME = "run.lock"
 LEARNING_NAME = "learning"  # what the run's model was taught on the way
-LOCK_PATIENCE_S = 60.0  # how long an i-PI whose daemon was killed may take to end
+# How long an i-PI whose daemon was killed may take to end, for what goes on with its run. A new run
+# is not to wait for another's end and then take its place.
+LOCK_PATIENCE_S, NEW_RUN_PATIENCE_S = 60.0, 3.0
 OF_ONE_RUN = (
     LOG_NAME, IPI_LOG, RESTART_NAME, CONTINUED_INPUT, FRAME_NAME, RUN_FILE, HILLS_NAME,
 )  # fmt: skip
@@ -89,16 +91,17 @@ def link_files(directory: Path, ipi_input: IpiInput) -> None:
 
 
 @contextlib.contextmanager
-def lock(directory: Path) -> Iterator[int]:
+def lock(directory: Path, patience_s: float) -> Iterator[int]:
     """Hold a run directory; yield the file descriptor, which i-PI inherits.
 
-    As long as an i-PI of an earlier command lives, the directory is still held by it.
+    As long as an i-PI of an earlier command lives, the directory is still held by it: it is waited
+    for, for ``patience_s``.
 
     Raises:
         InputError: another run goes on there.
     """
     with (directory / LOCK_NAME).open("a") as file:
-        deadline = time.monotonic() + LOCK_PATIENCE_S
+        deadline = time.monotonic() + patience_s
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -33,7 +33,9 @@ from deltaserver.simulate.blowup import BlowUpError
 from deltaserver.simulate.directory import (
     FRAME_NAME,
     INPUT_NAME,
+    LOCK_PATIENCE_S,
     LOG_NAME,
+    NEW_RUN_PATIENCE_S,
     keep_old_input,
     link_files,
     lock,
@@ -119,7 +121,8 @@ def run(plan: RunPlan, model: ForceField, notes: list[str], quiet: bool) -> RunR
     """
     refuse_strangers(plan.directory, plan.ipi_input)
     make_directory(plan.directory)
-    with stoppable_once() as ending, lock(plan.directory) as lock_fd:
+    patience_s = LOCK_PATIENCE_S if plan.resume else NEW_RUN_PATIENCE_S
+    with stoppable_once() as ending, lock(plan.directory, patience_s) as lock_fd:
         state = find_restart(plan.directory, plan.ipi_input) if plan.resume else None
         if state is not None and state.step >= plan.ipi_input.last_step:
             return _finished_before(plan, state)

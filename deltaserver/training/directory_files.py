@@ -105,13 +105,17 @@ def write_served(
     available: tuple[Component, ...],
     split: Split,
     report: dict[str, Any],
-) -> None:
-    """Write the report and, once no model is missing, what makes the directory one to be served."""
+) -> list[str]:
+    """Write the report and, once no model is missing, what makes the directory one to be served.
+
+    Returns:
+        The components that are missing.
+    """
     write_report(output, report)
     there = {c.name for c in available if (output / f"{c.name}.npz").exists()}
     needed = {c.name for c in available if not c.is_lone_atom and c.name != FULL}
-    if not needed <= there:
-        return
+    if missing := sorted(needed - there):
+        return missing
     manifest = _manifest(frames, available, FULL in there and len(frames.fragments) > 1)
     if "prior" in report["components"].get(BINDING, {}):
         manifest["prior"] = report["components"][BINDING]["prior"]
@@ -119,6 +123,7 @@ def write_served(
     write_atomically(output / STRUCTURE_NAME, _start_structure(frames, split).encode())
     stored = store(CompositeModel.load(output), frames.positions[split.train[0]])
     write_atomically(output / CHECK_NAME, f"{stored}\n".encode())
+    return []
 
 
 def _start_structure(frames: LabelledFrames, split: Split) -> str:

@@ -152,7 +152,8 @@ def train_directory(
         selection={**report.get("selection", {}), plan.component: plan.selection},
         symmetry={**report.get("symmetry", {}), plan.component: plan.symmetry},
     )
-    write_served(output, frames, available, split, report)
+    if missing := write_served(output, frames, available, split, report):
+        say(f"not to be served yet: lacks {', '.join(missing)}; train with --component NAME too")
     _drop_checkpoints(output, choose(available, plan.component))
     return dict(report["components"])
 
@@ -395,7 +396,7 @@ def _entry(job: _Job, ranked: list[Candidate], identity: dict[str, Any]) -> dict
             "valid_energy_mae_kcal_mol", "valid_energy_rmse_kcal_mol",
             "assembly_s", "solve_s", "failed", "solver", "converged", "residual", "tolerance",
             "products", "preconditioner_points", "notes", "intra_weight", "linear",
-            "lambda")  # fmt: skip
+            "lambda", "slope_error")  # fmt: skip
     return {
         "sigma": ranked[0].sigma,
         "n_train": len(request.train),

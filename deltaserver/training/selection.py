@@ -70,7 +70,12 @@ def split_in_time(
         parts["held_out"].append(frames[end:])
     split = Split(**{name: np.sort(np.concatenate(some)) for name, some in parts.items()})
     if not len(split.train) or not len(split.valid):
-        raise DataError("too few frames are left to train and validate on; hold out less")
+        used = len(trajectory) - len(split.held_out)
+        raise DataError(
+            f"{used} of {len(trajectory)} frames are left to train and validate on, in "
+            f"{len(known) - len(held_out_trajectories)} trajectories: too few; hold out less, or "
+            "add frames"
+        )
     return split
 
 

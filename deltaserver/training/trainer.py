@@ -25,6 +25,13 @@ from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.files.parameters import ModelParameters
 from deltaserver.model.fragment_blocks import FragmentBlocks, Reach
 from deltaserver.model.sgdml import Evaluation, NativeUnits, SGDMLModel, concatenate
+from deltaserver.model.trust.stored_frame import (
+    SLOPE_TOLERANCE,
+    STENCIL,
+    STEP_ANG,
+    slope_error,
+    some_way,
+)
 from deltaserver.textio.journal import changed, write_atomically
 from deltaserver.training import native
 from deltaserver.training.components import LabelledSet
@@ -108,12 +115,14 @@ def train_one(
         notes = []  # of energies that forces alone have fixed
     draft = replace(draft, linear=linear)
     errors = _validation_errors(replace(draft, c=offset), data, request.valid)
+    unsound = _slope_error(draft, positions[0])
     progress("validating", 1.0)
     record = {
         **request.identity(),
         "sigma": sigma,
         **errors,
-        "notes": [*_convergence(timings), *notes],
+        "slope_error": unsound,
+        "notes": [*_convergence(timings), *notes, *_rounding(unsound)],
         **timings,
     }
     return TrainedModel(
@@ -226,6 +235,24 @@ def _convergence(record: dict[str, Any]) -> list[str]:
         f"not converged: the residual is {record['residual']:.1e} after {record['products']} "
         f"products, {record['tolerance']:.1e} was wanted; raise --max-products or --max-memory, "
         "or use a smaller sigma or a larger lambda"
+    ]
+
+
+def _slope_error(draft: ModelParameters, positions: Floats) -> float:
+    """Return how far forces are from the slope of the energy at one geometry, relative."""
+    way = some_way(len(positions))
+    around = np.array([positions, *(positions + k * STEP_ANG * way for k in STENCIL)])
+    found = _evaluate(draft, around)
+    return slope_error(found.energy[1:].tolist(), found.forces[0], way)
+
+
+def _rounding(error: float) -> list[str]:
+    """Return a remark where coefficients are so large that energies are lost in rounding."""
+    if error <= SLOPE_TOLERANCE:
+        return []
+    return [
+        f"forces are not the slope of the energy (off by {error:.1e} of their size), which "
+        "`deltaserver check` refuses: raise --lambda, take a smaller sigma, or leave out --energies"
     ]
 
 

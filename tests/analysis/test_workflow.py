@@ -405,6 +405,10 @@ def test_a_run_too_short_for_an_msad_is_a_fault_only_if_it_was_asked_for(tmp_pat
     assert any("10 frames are too few for an MSAD; expected 20 or more" in line for line in told)
     analysis, _ = analysed([directory], ("msad",))
     assert len(analysis.problems) == 1
+    directory = write_run(tmp_path / "one", moving(1), range(1))
+    analysis, told = analysed([directory])  # of which the time between frames is not known
+    assert not analysis.problems
+    assert any("1 frames are too few for an MSAD; expected 20 or more" in line for line in told)
 
 
 PEROXIDE = ("H", "O", "O", "H")

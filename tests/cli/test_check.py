@@ -27,7 +27,8 @@ def test_the_shipped_models_are_what_they_were_stored_as(capsys, name):
     """After a new training: deltaserver check --models DIR --store, as models/train.sh does."""
     code = main(["check", "--models", str(ROOT / "models" / name)])
     out, err = capsys.readouterr()
-    assert (code, err) == (0, "")
+    said = [line for line in err.splitlines() if "compiling for this processor" not in line]
+    assert (code, said) == (0, [])  # the first of all tests compiles
     assert out.endswith("ok\n")
     fingerprint = force_field.load(ROOT / "models" / name).fingerprint()
     assert f"fingerprint  {fingerprint}\n" in out

@@ -1,6 +1,7 @@
 """``deltaserver dataset`` from the command line to the files."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from click.testing import CliRunner
 
 from deltaserver.cli.dataset import dataset
 from deltaserver.datasets.calculators import calculator_factory, evaluate, nominal_charges
-from deltaserver.datasets.files import read_dataset
+from deltaserver.datasets.files import read_dataset, write_dataset
 from deltaserver.datasets.frames import FragmentSpec
 from deltaserver.datasets.sampling.dynamics import read_frames
 from deltaserver.errors import EXIT_INPUT, DeltaserverError
@@ -188,12 +189,28 @@ def test_merge_keeps_trajectories_apart(built, cluster, tmp_path):
     assert sources[1]["provenance"]["sampling"]["temperatures"] == [600.0]
 
 
+def moved(dataset, tmp_path):
+    """The same frames somewhere else, as a dataset of its own."""
+    frames = read_dataset(dataset)
+    write_dataset(replace(frames, positions=frames.positions + 1.0), tmp_path / "moved")
+    return tmp_path / "moved"
+
+
+def test_merge_leaves_out_frames_that_stand_there_twice(built, tmp_path):
+    """One of two trajectories held out, the test would be of what was trained."""
+    said = run("merge", built, built, moved(built, tmp_path), "-o", tmp_path / "m")
+    assert f"note: {built}: 4 frames that a dataset before it has too are left out" in said
+    merged, one = read_dataset(tmp_path / "m"), read_dataset(built)
+    assert len(merged) == 2 * len(one)
+    assert sorted({*merged.trajectory.tolist()}) == [0, 1, 4, 5]
+
+
 def test_merge_leaves_out_what_is_bound_too_weakly(built, tmp_path):
     energy = read_dataset(built).binding_energy
     highest = int(np.argmax(energy))
     limit = np.sort(energy)[-2:].mean()
     out = tmp_path / "m"
-    run("merge", built, built, "-o", out, f"--max-binding={limit}")
+    run("merge", built, moved(built, tmp_path), "-o", out, f"--max-binding={limit}")
     merged = read_dataset(out)
     np.testing.assert_allclose(merged.binding_energy, np.tile(np.delete(energy, highest), 2))
     assert merged.trajectory.max() == 3  # numbers of trajectories as with these frames

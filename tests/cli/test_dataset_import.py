@@ -230,3 +230,30 @@ def test_results_of_a_calculator_in_a_trajectory_of_ase(real, tmp_path):
     found = imported(tmp_path / "t.traj", *WHOLE)
     np.testing.assert_allclose(found.energy, real.energy, rtol=1e-12)
     np.testing.assert_allclose(found.forces, real.forces, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (lambda d: {"step": np.array(3)}, "step has shape (); expected a number for each of 40"),
+        (lambda d: {"trajectory": np.zeros(3)}, "trajectory has shape (3,); expected a number for"),
+        (lambda d: {"F": d["F"] > 0.0}, "F holds bool; expected numbers"),
+        (lambda d: {"R": d["R"].astype("U8")}, "R holds <U8; expected numbers"),
+        (lambda d: {"R": d["R"][:0], "E": d["E"][:0], "F": d["F"][:0]}, "no frames in it"),
+        (lambda d: {"z": np.array([d["z"]] * 39 + [d["z"][::-1]])}, "frames of other atoms than"),
+        (lambda d: {"e_unit": np.array("rod")}, "e_unit and r_unit are ['rod', 'Ang']; give --un"),
+    ],
+)
+def test_archives_that_are_not_what_they_seem(real, tmp_path, capsys, changes, said):
+    arrays = sgdml(real, e_unit="kcal/mol", r_unit="Ang")
+    np.savez(tmp_path / "t.npz", **arrays | changes(arrays))
+    assert said in refused(capsys, tmp_path / "t.npz", *WHOLE)
+
+
+def test_elements_of_every_frame_and_units_of_bytes_are_read(real, tmp_path):
+    units = {"e_unit": np.array(b"kcal/mol"), "r_unit": np.array(b"Ang")}
+    arrays = sgdml(real, **units) | {"z": np.array([real.numbers] * len(real))}
+    np.savez(tmp_path / "t.npz", **arrays)
+    found = imported(tmp_path / "t.npz", *WHOLE)
+    np.testing.assert_array_equal(found.numbers, real.numbers)
+    np.testing.assert_allclose(found.energy, real.energy, rtol=1e-12)

@@ -62,6 +62,12 @@ def test_from_a_dataset_to_a_served_model(run, dataset, tmp_path):
     assert CompositeModel.load(output).n_atoms == 6
 
 
+def test_what_is_missing_of_a_directory_to_be_served_is_told(run, dataset, tmp_path):
+    result = run(dataset, "-o", tmp_path, *OPTIONS, "--component", "binding", "--sigma", 8)
+    assert "not to be served yet: lacks left; train with --component NAME too" in result.output
+    assert not (tmp_path / "model.yaml").exists()
+
+
 def test_quiet_says_nothing(run, dataset, tmp_path):
     result = run(dataset, "-o", tmp_path, *OPTIONS, "--component", "left", "--sigma", 8, "--quiet")
     assert (result.exit_code, result.output) == (0, "")

@@ -220,6 +220,13 @@ def test_sgdml_refuses_it() -> None:
         predict.GDMLPredict(arrays(), max_processes=1)
 
 
+def test_a_binding_in_the_place_of_the_full_model_is_refused(tmp_path):
+    directory = shutil.copytree(MODELS / "methane_dimer", tmp_path / "m")
+    shutil.copy(directory / "binding.npz", directory / "full.npz")
+    with pytest.raises(ManifestError, match="the full model is a binding model"):
+        CompositeModel.load(directory)
+
+
 def test_a_binding_without_the_prior_that_it_was_trained_on_is_refused(tmp_path):
     """Served alone, it is off by the whole of the wall: 0.4 eV of H2O@benzene."""
     directory = shutil.copytree(MODELS / "methane_dimer", tmp_path / "m")

@@ -10,6 +10,7 @@ from deltaserver.errors import InputError
 from deltaserver.simulate.directory import (
     keep_old_input,
     link_files,
+    lock,
     refuse_strangers,
     set_old_files_aside,
 )
@@ -81,3 +82,12 @@ def test_links_are_made_and_made_anew(tmp_path):
     for _ in range(2):
         link_files(tmp_path / "run", linked)
         assert (tmp_path / "run" / "elsewhere.xyz").read_text() == "there"
+
+
+def test_a_new_run_does_not_wait_for_another_to_end(tmp_path):
+    """And then take its place: only who goes on with a run waits for what is left of it."""
+    other = lock(tmp_path, 0.3)
+    with lock(tmp_path, 0.0), pytest.raises(InputError, match="another run goes on there; wait"):
+        other.__enter__()
+    with lock(tmp_path, 0.0):
+        pass

@@ -9,6 +9,7 @@ import pytest
 from deltaserver.datasets.native import native_datasets
 from deltaserver.errors import DataError, InputError
 from deltaserver.model.sgdml import SGDMLModel
+from deltaserver.model.trust.stored_frame import SLOPE_TOLERANCE
 from deltaserver.training import trainer
 from deltaserver.training.components import components, labelled_set
 from deltaserver.training.matrix.solver import NotPositiveDefiniteError
@@ -199,3 +200,12 @@ def test_the_fingerprint_is_that_of_the_native_dataset(name):
     component = next(c for c in components(frames) if c.name == name)
     expected = native_datasets(frames)[name]["md5"]
     assert trainer.data_md5(labelled_set(frames, component)) == expected
+
+
+def test_a_length_scale_that_loses_the_energy_to_rounding_is_told(tmp_path):
+    """The larger σ, the larger coefficients that cancel; ``deltaserver check`` refuses them."""
+    request = replace(request_for("binding", n_train=10), energies=1.0, lam=1e-12)
+    found = {c.sigma: c.record for c in train(request, tmp_path, (8.0, 5120.0))}
+    assert found[8.0]["slope_error"] < SLOPE_TOLERANCE < found[5120.0]["slope_error"]
+    assert not any("not the slope" in note for note in found[8.0]["notes"])
+    assert "raise --lambda, take a smaller sigma" in found[5120.0]["notes"][-1]

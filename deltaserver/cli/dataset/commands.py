@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,7 +161,8 @@ def merge_command(
     """Write one dataset of several; their trajectories stay apart."""
     from deltaserver.datasets.workflow import merge
 
-    merged = merge(datasets, output, name or output.resolve().name, reference, max_binding)
+    name = name or output.resolve().name
+    merged = merge(datasets, output, name, reference, max_binding, note)
     report(merged, output)
 
 
@@ -259,8 +261,11 @@ def place_command(
     from deltaserver.datasets.workflow import place_anew
 
     plan = PlacementPlan(*parse_separations(gaps, "--gaps"), count, seed)
-    words = " ".join(f"--fragment {text}" for text in place_anew(source, held_out, plan, output))
-    click.echo(f"deltaserver dataset label {output} {words} --output DATASET")
+    fragments, method = place_anew(source, held_out, plan, output)
+    words = " ".join(f"--fragment {text}" for text in fragments)
+    # Labels of two methods do not go together: the one that the dataset has is named.
+    said = f"{words} --calculator {shlex.quote(method)}"
+    click.echo(f"deltaserver dataset label {shlex.quote(str(output))} {said} --output DATASET")
 
 
 def _open_sampling(asked: SamplingRequest) -> Workspace:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import click
 
 from deltaserver.cli.options.common import DEBUG, PATH
+from deltaserver.errors import DeltaserverError
 
 
 @click.command()
@@ -40,10 +42,18 @@ def assemble(
     from deltaserver.model.force_field import load
     from deltaserver.simulate.structures import assemble as assembling
 
+    made = not output.exists()
     path = assembling.assemble(models, structure, output, name, periodic)
     if structure is None:
         click.echo(f"wrote {path}; it lacks structure.xyz, or count: NUMBER of every species")
         return
-    model = load(path)
+    try:
+        model = load(path)
+    except DeltaserverError:  # the same command, with another structure, must not be in its way
+        if made:
+            shutil.rmtree(output, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        raise
     counts = ", ".join(f"{len(one.atoms)} {one.name}" for one in getattr(model, "species", ()))
     click.echo(f"wrote {path}: {counts}, {model.n_atoms} atoms")

@@ -6,19 +6,20 @@ labels are taken where they are there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deltaserver.arrays import Floats, Ints
 from deltaserver.datasets.files import stated_steps
 from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
 from deltaserver.datasets.given import read_structures
 from deltaserver.datasets.importing.label_units import LabelUnits, parse_units
-from deltaserver.errors import DataError
+from deltaserver.errors import DataError, UnitError
 from deltaserver.textio.species import parse_species
 from deltaserver.textio.xyz_frames import Frame, Note
 
@@ -132,21 +133,49 @@ def _from_npz(path: Path, keys: Keys, units: str | None, note: Note) -> Imported
             "MD22 and sGDML, or nuclear_charges, coords, energies, forces as in rMD17"
         )
     numbers, positions, energy, forces = (data[name] for name in names)
-    if units is None and "e_unit" in data and "r_unit" in data:
-        units = f"{data['e_unit']},{data['r_unit']}"
-    if units is None:
+    _check_npz(path, {name: data[name] for name in names})
+    stated = [_text(data[key]) for key in ("e_unit", "r_unit") if key in data]
+    if units is None and len(stated) < 2:
         units = NPZ_UNITS
         note(f"{path}: states no units; taken for {units}; --units says otherwise")
-    factor = parse_units(units)
+    try:
+        factor = parse_units(units or ",".join(stated))
+    except UnitError as error:
+        if units is not None:
+            raise
+        raise UnitError(f"{path}: e_unit and r_unit are {stated}; give --units") from error
     n_frames = len(positions)
     steps = [data.get("trajectory", np.zeros(n_frames)), data.get("step", np.arange(n_frames))]
+    for name, values in zip(("trajectory", "step"), steps, strict=True):
+        if values.shape != (n_frames,) or values.dtype.kind not in "biuf":
+            raise DataError(
+                f"{path}: {name} has shape {values.shape}; expected a number for each of "
+                f"{n_frames} frames"
+            )
     return Imported(
-        numbers=numbers.ravel().astype(np.int64),
+        numbers=numbers.reshape(-1, numbers.shape[-1])[0].astype(np.int64),
         positions=positions.astype(np.float64) * factor.length_ang,
         energy=energy.ravel() * factor.energy_ev,
         forces=forces.astype(np.float64) * factor.force_ev_per_ang,
         steps=np.column_stack(steps).astype(np.int64),
     )
+
+
+def _check_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Refuse labels that are no numbers, elements that change, and a file without frames."""
+    for name, values in arrays.items():
+        if values.dtype.kind not in "iuf":
+            raise DataError(f"{path}: {name} holds {values.dtype}; expected numbers")
+    numbers, positions = list(arrays.values())[:2]
+    if not positions.size:
+        raise DataError(f"{path}: no frames in it")
+    if (numbers.reshape(-1, numbers.shape[-1]) != numbers.reshape(-1, numbers.shape[-1])[0]).any():
+        raise DataError(f"{path}: frames of other atoms than the first; expected one complex")
+
+
+def _text(value: NDArray[Any]) -> str:
+    found = value.item() if value.size == 1 else str(value)
+    return found.decode("utf-8", "replace") if isinstance(found, bytes) else str(found)
 
 
 def _from_xyz(

@@ -175,6 +175,9 @@ def parse_parameters(arrays: Mapping[str, Any], source: str) -> ModelParameters:
     sigma = scalar(arrays, "sig", source)
     if not MIN_SIGMA <= sigma <= MAX_SIGMA:
         raise ModelFileError(f"{source}: sig is {sigma}; expected a positive length scale")
+    std = scalar(arrays, "std", source) if "std" in arrays else 1.0
+    if not std > 0.0:  # all forces would be zero, or turned around
+        raise ModelFileError(f"{source}: std is {std}; expected a positive spread of the labels")
     blocks = _blocks(arrays, n_atoms, source) if kind == WEIGHTED else None
     return ModelParameters(
         numbers=numbers,
@@ -183,7 +186,7 @@ def parse_parameters(arrays: Mapping[str, Any], source: str) -> ModelParameters:
         perms=perms,
         sigma=sigma,
         c=scalar(arrays, "c", source),
-        std=scalar(arrays, "std", source) if "std" in arrays else 1.0,
+        std=std,
         alphas_energy=alphas,
         lattice=lattice,
         length_unit=text(arrays, "r_unit", source) if "r_unit" in arrays else None,

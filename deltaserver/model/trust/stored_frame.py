@@ -8,7 +8,7 @@ models that were changed, and machines, backends and versions that compute somet
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,8 @@ TOLERANCE, SINGLE_TOLERANCE = 1e-6, 1e-3
 # Energies are small sums of large terms: their differences keep few digits.
 SLOPE_TOLERANCE, SINGLE_SLOPE_TOLERANCE = 1e-4, 1e-1
 STEP_ANG = 1e-3
+# Central differences of fourth order: how many steps away, and what counts how much.
+STENCIL, WEIGHTS = (-2, -1, 1, 2), (1 / 12, -8 / 12, 8 / 12, -1 / 12)
 
 
 @dataclass(frozen=True)
@@ -133,20 +135,35 @@ def _table(values: Any, n_atoms: int) -> Floats:
     return table
 
 
+def some_way(n_atoms: int) -> Floats:
+    """Return a direction of all atoms, (N, 3), of length 1; always the same."""
+    way = np.random.default_rng(0).normal(size=(n_atoms, 3))
+    return np.asarray(way / np.linalg.norm(way))
+
+
+def slope_error(energies: Sequence[float], forces: Floats, way: Floats) -> float:
+    """Return how far −F·u is from dE/du, relative to |F|.
+
+    Args:
+        energies: at ``STENCIL`` steps along ``way``, eV or whatever the forces are in, per Å.
+        forces: (N, 3), in the middle.
+        way: u, (N, 3), of length 1.
+    """
+    slope = float(np.dot(WEIGHTS, energies)) / STEP_ANG
+    size = max(float(np.linalg.norm(forces)), 1e-3)
+    return abs(slope + float((forces * way).sum())) / size
+
+
 def check_parts(
     model: ForceField, positions: Floats, stored: StoredFrame | None
 ) -> tuple[PartCheck, ...]:
     """Compare forces with slopes of the energy, and both with what is stored."""
     here = evaluate_parts(model, positions)
-    way = np.random.default_rng(0).normal(size=positions.shape)
-    way /= np.linalg.norm(way)
-    around = {k: evaluate_parts(model, positions + k * STEP_ANG * way) for k in (-2, -1, 1, 2)}
+    way = some_way(len(positions))
+    around = {k: evaluate_parts(model, positions + k * STEP_ANG * way) for k in STENCIL}
     checks = []
     for name, (energy, forces) in here.items():
-        e = {k: parts[name][0] for k, parts in around.items()}
-        slope = (8.0 * (e[1] - e[-1]) - (e[2] - e[-2])) / (12.0 * STEP_ANG)
-        size = max(float(np.linalg.norm(forces)), 1e-3)
-        error = abs(slope + float((forces * way).sum())) / size
+        error = slope_error([around[k][name][0] for k in STENCIL], forces, way)
         if stored is None or name not in stored.energy_ev:
             checks.append(PartCheck(name, error))
             continue

@@ -146,6 +146,9 @@ def ipi_process(
         done.set()
         _end(ipi, patience_s)
         (directory / EXIT_FILE).unlink(missing_ok=True)
+        for address in addresses:  # one that crashed or was killed leaves its own
+            with contextlib.suppress(InputError):  # somebody else's by now
+                remove_stale_socket(address)
     if ipi.returncode not in (0, -signal.SIGTERM):
         raise ConnectionLostError(
             f"i-PI ended with code {ipi.returncode}: {_last_line(ipi.log)} (see {ipi.log})"

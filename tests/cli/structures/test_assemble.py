@@ -26,6 +26,14 @@ def test_a_dimer_becomes_what_it_is_taken_apart_of(capsys, tmp_path):
     assert "there is a model.yaml already" in capsys.readouterr().err
 
 
+def test_what_is_refused_is_not_in_the_way_of_another_try(capsys, tmp_path):
+    wrong, output = MODELS / "benzene_water" / "structure.xyz", tmp_path / "two"
+    assemble(BENZENE_DIMER, "--structure", wrong, "-o", output, code=2)
+    assert "has the elements of none of benzene" in capsys.readouterr().err
+    assert not output.exists()
+    assemble(BENZENE_DIMER, "--structure", BENZENE_DIMER / "structure.xyz", "-o", output)
+
+
 def test_two_dimers_are_a_mixture(capsys, tmp_path):
     assemble(MODELS / "benzene_water", MODELS / "na_benzene", "-o", tmp_path / "wet")
     assert "it lacks structure.xyz" in capsys.readouterr().out

@@ -248,6 +248,8 @@ PERMS = np.array([[0, 1, 2, 3]])
         ({"sig": 0.0}, "sig is 0.0; expected a positive"),
         ({"sig": -2}, "sig is -2.0; expected a positive"),
         ({"c": np.array("abc")}, "c is not an array of numbers"),
+        ({"std": 0.0}, "std is 0.0; expected a positive"),
+        ({"std": -1.0}, "std is -1.0; expected a positive"),
     ],
 )
 def test_arrays_that_disagree(tmp_path, changes, said):

@@ -41,6 +41,17 @@ def test_how_it_ended_is_told_with_its_last_line(tmp_path, monkeypatch):
         ipi.wait()
 
 
+def test_one_that_was_killed_leaves_no_socket(tmp_path, address, monkeypatch):
+    bound = f"import os, socket; socket.socket(socket.AF_UNIX).bind({address.path!r})"
+    program(monkeypatch, f"{bound}; os.kill(os.getpid(), 9)")
+    running = ipi_process(tmp_path, "x", (address,))
+    running.__enter__().wait()
+    assert (tmp_path / "socket").exists()
+    with pytest.raises(ConnectionLostError, match="code -9"):
+        running.__exit__(None, None, None)
+    assert not (tmp_path / "socket").exists()
+
+
 def test_a_stale_exit_file_is_removed_and_an_error_ends_it(tmp_path, monkeypatch):
     (tmp_path / "EXIT").write_text("")
     program(monkeypatch, "import time; time.sleep(600)")
