@@ -14,7 +14,6 @@ from deltaserver.arrays import Floats, Ints
 BONDS_APART = 3  # of the two atoms of a distance, at most
 NARROW_ANG = 1e-3  # a distance that varies less says nothing
 RING_SIZES = (3, 8)
-MAX_RING_PRODUCTS = 100_000_000  # their images under all symmetries; beyond it there are none
 FARTHER_CLASSES = 300  # of bonds beyond those at an atom and its neighbours, at most
 
 
@@ -66,10 +65,9 @@ class Distances:
     Attributes:
         pairs: atoms of every distance, shape (P, 2).
         of_pair: class of each, shape (P,).
-        couplings: of two distances that share an atom, then of two whose atoms are a bond apart,
-            then of any two of a ring and what is bound to it.
+        couplings: of two distances that share an atom, then of two whose atoms are a bond apart.
         triples: of three distances, some of them alike, of which any two share an atom: those over
-            one and two bonds, then all; then of any three of a ring and what is bound to it.
+            one and two bonds, then all.
     """
 
     pairs: Ints
@@ -85,18 +83,11 @@ class Distances:
         near = _bonds_between(apart, pairs)
         triples = _triples(near == 0)
         tight = (apart[pairs[triples, 0], pairs[triples, 1]] < BONDS_APART).all(axis=1)
-        couplings = _couplings(near <= 1)
-        more, threefold = _of_rings(graph, pairs, len(perms))
-        touch = near[couplings[:, 0], couplings[:, 1]] == 0
         return cls(
             pairs,
             classes(moved.min(axis=0))[0],
-            Products.by_level(
-                [couplings[touch], couplings[~touch], _without(more, couplings)], moved
-            ),
-            Products.by_level(
-                [triples[tight], triples[~tight], _without(threefold, triples)], moved
-            ),
+            Products.by_level([_couplings(near == 0), _couplings(near == 1)], moved),
+            Products.by_level([triples[tight], triples[~tight]], moved),
         )
 
 
@@ -175,36 +166,6 @@ def _triples(touch: NDArray[np.bool_]) -> Ints:
         found.append(three[three[:, 2] < p])
     triples: Ints = np.concatenate(found).astype(np.int64)
     return triples
-
-
-def _of_rings(graph: Any, pairs: Ints, n_perms: int) -> tuple[Ints, Ints]:
-    """Return all products of two and of three distances of a ring and what goes on from it.
-
-    A ring of low-lying orbitals is one thing: of an O6-corona[3]arene[3]tetrazine at 500 K all
-    products of three took a tenth off the error that a kernel had left, and a free neural network
-    of the same distances no more. Shapes (n, 2) and (m, 3); empty where they are too many.
-    """
-    both: list[Ints] = []
-    three: list[Ints] = []
-    for ring in rings(graph):
-        bound = {b for a in ring for b in graph.neighbors(a) if graph.degree(b) > 1}
-        some = np.flatnonzero(np.isin(pairs, sorted(bound.union(ring))).all(axis=1))
-        if n_perms * len(some) ** 3 * len(both or [0]) > MAX_RING_PRODUCTS:
-            return np.zeros((0, 2), dtype=np.int64), np.zeros((0, 3), dtype=np.int64)
-        every = np.ones((len(some), len(some)), dtype=bool)
-        both.append(some[_couplings(every)])
-        three.append(some[_triples(every)])
-    if not both:
-        return np.zeros((0, 2), dtype=np.int64), np.zeros((0, 3), dtype=np.int64)
-    return np.unique(np.concatenate(both), axis=0), np.unique(np.concatenate(three), axis=0)
-
-
-def _without(some: Ints, known: Ints) -> Ints:
-    """Return the rows of ``some`` (n, degree) that are not among ``known``, as they come."""
-    seen = set(map(tuple, known.tolist()))
-    fresh = np.array([tuple(row) not in seen for row in some.tolist()], dtype=bool)
-    left: Ints = some[fresh]
-    return left
 
 
 @dataclass(frozen=True)
