@@ -86,13 +86,14 @@ def _weights(_context: click.Context, _option: click.Parameter, text: str) -> tu
 )
 @click.option(
     "--linear",
-    type=click.Choice(["none", "distances", "products"]),
+    type=click.Choice(["none", "distances", "units", "products"]),
     default="none",
     show_default=True,
     help="distances fits a linear expansion first, to all training "
     "frames: of a fragment's bonds, angles and torsions (of full, where it is trained alone, "
     "those of all fragments), of pairs of sites between fragments; the kernel learns what is "
-    "left. products, for small molecules: the binding is sites and products of two distances, "
+    "left. units, for molecules with bonds that turn: also what their stiff units do to each "
+    "other; to be trained on contacts within the molecule. products, for small molecules: the binding is sites and products of two distances, "
     "without a kernel, much the fastest.",
 )
 @click.option(

@@ -67,6 +67,7 @@ from deltaserver.training.warm_start import WarmStart, read_warm_start
 
 CHECKPOINTS = ".training"
 DISTANCES = "distances"  # the linear expansion below a kernel
+UNITS = "units"  # the same, and what stiff units of a molecule do to each other
 PRODUCTS = "products"  # a linear expansion of the binding without a kernel
 PRIOR_FRAMES = 600  # of its prior, whose tail is all that is left far apart
 Report = Callable[[str], None]
@@ -202,7 +203,7 @@ def _job(
     def symmetry(points: Ints) -> Symmetry:
         return resolve(plan.symmetry, frames, available, component, data, points, plan.cap)
 
-    expands = plan.linear == DISTANCES and not baseline
+    expands = plan.linear in (DISTANCES, UNITS) and not baseline
     known, pool = _known(data, candidates, frames, plan, warm), candidates
     if expands and component.name == BINDING:  # for a wall an expansion is enough, fitted last
         low = frames.binding_energy[data.frame] <= WALL_EV
@@ -236,8 +237,8 @@ def _job(
     if not kernel:
         fit = product_fit(frames, available, data, entries, valid, found.perms, plan.cap)
     elif expands:
-        limit = plan.prior == "pairs-limit"
-        fit = linear_fit(frames, available, component, data, entries, valid, plan.cap, limit=limit)
+        more = {"limit": plan.prior == "pairs-limit", "units": plan.linear == UNITS}
+        fit = linear_fit(frames, available, component, data, entries, valid, plan.cap, **more)
     again: SiteFit | None = None
     if kernel and isinstance(fit, SiteFit):
         again, fit = fit, replace(fit, train=np.intersect1d(entries, pool), weight=None)

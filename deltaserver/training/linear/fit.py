@@ -63,6 +63,7 @@ class LinearFit(Protocol):
 def linear_fit(
     frames: LabelledFrames, available: Sequence[Component], component: Component,
     data: LabelledSet, train: Ints, valid: Ints, cap: int, *, limit: bool = False,
+    units: bool = False,
 ) -> LinearFit | None:  # fmt: skip
     """Return the problem of a component; None where it has none (a lone atom, nothing but such).
 
@@ -77,6 +78,7 @@ def linear_fit(
         valid: entries that decide.
         cap: permutations of a fragment at most.
         limit: the binding does not vanish at infinity: bonds feel it there too.
+        units: a molecule's stiff units act on each other.
     """
     if component.name == BINDING:
         fragments = _fragments(frames, available, cap)
@@ -96,8 +98,9 @@ def linear_fit(
         return None
     if not graph.number_of_edges():
         return None
-    between = None if component.name == FULL else _between_units(data, train, valid, graph, perms)
-    return ValenceFit(data, train, valid, graph, perms, component.name != FULL, between)
+    alone = component.name != FULL
+    between = _between_units(data, train, valid, graph, perms) if units and alone else None
+    return ValenceFit(data, train, valid, graph, perms, alone, between)
 
 
 def _between_units(

@@ -7,15 +7,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
 from deltaserver.errors import ModelFileError
 from deltaserver.model.files.expansions import parse_molecule
+from deltaserver.model.files.parameters import read_parameters
+from deltaserver.model.linear.expansion import OfUnits
+from deltaserver.model.sgdml import NativeUnits, SGDMLModel
 from deltaserver.training.components import LabelledSet
 from deltaserver.training.linear.fit import _between_units
 from deltaserver.training.linear.units import unit_topologies, units
 from deltaserver.training.linear.valence_fit import ValenceFit
+from deltaserver.training.model_directory import TrainingPlan, train_directory
 from deltaserver.training.symmetry import automorphisms
 from deltaserver.units import KCAL_PER_MOL_EV
 from tests.tolerances import rounding
+from tests.training.labelled import attraction, springs
 
 networkx = pytest.importorskip("networkx")
 
@@ -59,6 +65,45 @@ def expansion(fit):
     rng = np.random.default_rng(2)
     c = rng.normal(size=fit._n_columns)
     return fit._expansion(c, np.zeros(len(fit._distances.pairs)))
+
+
+def peroxide_and_ion(n: int) -> LabelledFrames:
+    """H2O2, its atoms on springs, and Na⁺ at its wells."""
+    rest = np.array([[0.7, 0, 0], [-0.7, 0, 0], [1.0, 0.9, 0], [-1.0, 0.4, 0.8]])
+    start = np.concatenate([rest, [[0.0, -2.8, 0.4]]])
+    x = start + 0.04 * np.random.default_rng(3).normal(size=(n, 5, 3))
+    within, forces = springs(x[:, :4], rest)
+    binding, more = attraction(x, [0, 1, 2, 3], [4])
+    own = np.concatenate([forces, np.zeros((n, 1, 3))], axis=1)
+    return LabelledFrames(
+        "peroxide", "springs", np.array([8, 8, 1, 1, 11]),
+        (FragmentSpec("peroxide", (0, 1, 2, 3)), FragmentSpec("sodium", (4,), 1)),
+        x, within + binding, own + more, np.stack([within, np.zeros(n)], axis=1), own,
+        np.zeros(n, dtype=int), np.arange(n),
+    )  # fmt: skip
+
+
+def test_a_model_with_units_is_trained_and_served(tmp_path):
+    frames = peroxide_and_ion(300)
+    plan = TrainingPlan(15, 10, sigmas=(5.0,), component="peroxide", linear="units")
+    errors = {}
+    for linear in ("units", "distances"):
+        output = tmp_path / linear
+        report = train_directory(frames, replace(plan, linear=linear), output)
+        errors[linear] = report["peroxide"]["valid_force_mae_kcal_mol_ang"]
+    parameters = read_parameters(tmp_path / "units" / "peroxide.npz")
+    assert isinstance(parameters.linear, OfUnits)
+    assert parameters.linear.units.tolist() == [0, 1, 0, 1]
+    assert errors["units"] < 2.0 * errors["distances"]  # springs need no units
+    x = frames.positions[:3, :4]
+    model = SGDMLModel(parameters, NativeUnits(1.0, 1.0))
+    found = model.evaluate(x).forces
+    numeric = np.zeros_like(x)
+    for k in np.ndindex(4, 3):
+        step = np.zeros((4, 3))
+        step[k] = 1e-4
+        numeric[:, *k] = (model.evaluate(x - step).energy - model.evaluate(x + step).energy) / 2e-4
+    np.testing.assert_allclose(found, numeric, rtol=0, atol=1e-5 * np.abs(found).max())
 
 
 def test_bonds_that_turn_cut_a_molecule_into_units():
