@@ -93,7 +93,8 @@ def _weights(_context: click.Context, _option: click.Parameter, text: str) -> tu
     "frames: of a fragment's bonds, angles and torsions (of full, where it is trained alone, "
     "those of all fragments), of pairs of sites between fragments; the kernel learns what is "
     "left. units, for molecules with bonds that turn: also what their stiff units do to each "
-    "other; to be trained on contacts within the molecule. products, for small molecules: the binding is sites and products of two distances, "
+    "other; to be trained on contacts within the molecule. products, for small molecules: the "
+    "binding is sites and products of two distances, "
     "without a kernel, much the fastest.",
 )
 @click.option(

@@ -99,10 +99,11 @@ def test_a_model_with_units_is_trained_and_served(tmp_path):
     model = SGDMLModel(parameters, NativeUnits(1.0, 1.0))
     found = model.evaluate(x).forces
     numeric = np.zeros_like(x)
-    for k in np.ndindex(4, 3):
+    for atom, axis in np.ndindex(4, 3):
         step = np.zeros((4, 3))
-        step[k] = 1e-4
-        numeric[:, *k] = (model.evaluate(x - step).energy - model.evaluate(x + step).energy) / 2e-4
+        step[atom, axis] = 1e-4
+        energies = model.evaluate(x - step).energy, model.evaluate(x + step).energy
+        numeric[:, atom, axis] = (energies[0] - energies[1]) / 2e-4
     np.testing.assert_allclose(found, numeric, rtol=0, atol=1e-5 * np.abs(found).max())
 
 
