@@ -207,10 +207,8 @@ def _job(
     known, pool = _known(data, candidates, frames, plan, warm), candidates
     if expands and component.name == BINDING:  # for a wall an expansion is enough, fitted last
         low = frames.binding_energy[data.frame] <= WALL_EV
-        pool, validation = (
-            np.union1d(candidates[low[candidates]], known),
-            validation[low[validation]],
-        )
+        pool = np.union1d(candidates[low[candidates]], known)
+        validation = validation[low[validation]]
     compared = Candidates(
         data,
         pool,

@@ -26,13 +26,10 @@ from deltaserver.training.linear.product_terms import DECAYS, ProductTerms
 from deltaserver.training.linear.site_fit import SiteFit, sites_of, weight_on_the_wall
 from deltaserver.training.linear.topology import (
     FragmentTopology,
+    Molecule,
     MoleculeSites,
-    MoleculeTerms,
-    Products,
     bonds_apart,
-    classes,
-    couplings_of,
-    moved_distances,
+    described,
 )
 from deltaserver.training.linear.units import unit_topologies
 from deltaserver.training.linear.valence_fit import MAX_COLUMNS, ROWS_A_COLUMN, ValenceFit
@@ -173,9 +170,7 @@ def _fragments(
     return [found[k] for k in sorted(found)]
 
 
-def _molecule(
-    frames: LabelledFrames, fragment: FragmentSpec, cap: int
-) -> tuple[MoleculeSites, MoleculeTerms, Ints, Ints, Products]:
+def _molecule(frames: LabelledFrames, fragment: FragmentSpec, cap: int) -> Molecule:
     if len(fragment.atoms) == 1:
         apart = perms = np.zeros((1, 1), dtype=np.int64)
         sites = MoleculeSites(((0,),), perms[0])
@@ -183,7 +178,4 @@ def _molecule(
         graph = fragment_graph(frames, fragment)
         perms = fragment_symmetry(frames, fragment, cap).perms
         apart, sites = bonds_apart(graph), MoleculeSites.of(graph, perms)
-    pairs, moved = moved_distances(apart, perms)
-    of_distance = classes(moved.min(axis=0))[0]
-    couplings = couplings_of(apart, pairs, moved)
-    return sites, MoleculeTerms.of(apart, perms), pairs, of_distance, couplings
+    return described(sites, apart, perms)

@@ -14,6 +14,13 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
+def largest_alike(norms: Floats, family: Ints) -> Floats:
+    """Return for every column (n,) the largest norm of those of its family."""
+    largest = np.zeros(int(family.max()) + 1)
+    np.maximum.at(largest, family, norms)
+    return largest[family]
+
+
 class LeastSquares:
     """AᵀA and Aᵀy of A c = y, of which only rows at a time need to exist.
 

@@ -27,7 +27,7 @@ from deltaserver.model.linear.sites import SitePairs, Sites
 from deltaserver.training.components import LabelledSet
 from deltaserver.training.linear.contacts import contacts
 from deltaserver.training.linear.embedding_terms import DECAYS, EmbeddingTerms
-from deltaserver.training.linear.least_squares import LeastSquares
+from deltaserver.training.linear.least_squares import LeastSquares, largest_alike
 from deltaserver.training.linear.limit_terms import LimitTerms
 from deltaserver.training.linear.product_terms import ProductTerms
 from deltaserver.training.linear.topology import FragmentTopology
@@ -122,9 +122,7 @@ class SiteFit:
             problem.add(counts * rows, counts * label / KCAL_PER_MOL_EV)
             progress("fitting sites", 0.9 * (k + 1) / len(self.train))
         self._add_contacts(problem)
-        largest = np.zeros(int(self.family.max()) + 1)
-        np.maximum.at(largest, self.family, problem.norms)
-        scale = largest[self.family]
+        scale = largest_alike(problem.norms, self.family)
         candidates = [self.expansion(problem.solve(ridge, None, scale)) for ridge in RIDGES]
         if not len(self.valid):
             return candidates[-1]

@@ -289,3 +289,20 @@ class FragmentTopology:
     distances: Ints
     of_distance: Ints
     couplings: Products = field(default_factory=Products.none)
+
+
+Molecule = tuple[MoleculeSites, MoleculeTerms, Ints, Ints, Products]
+
+
+def described(sites: MoleculeSites, apart: Ints, perms: Ints) -> Molecule:
+    """Return what a :class:`FragmentTopology` holds of its molecule, from its sites on.
+
+    Args:
+        sites: of the molecule.
+        apart: bonds between every two atoms, shape (N, N).
+        perms: the symmetries, shape (S, N).
+    """
+    pairs, moved = moved_distances(apart, perms)
+    of_distance = classes(moved.min(axis=0))[0]
+    couplings = couplings_of(apart, pairs, moved)
+    return sites, MoleculeTerms.of(apart, perms), pairs, of_distance, couplings

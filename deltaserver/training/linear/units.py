@@ -17,11 +17,10 @@ import numpy as np
 from deltaserver.arrays import Ints
 from deltaserver.training.linear.topology import (
     FragmentTopology,
+    Molecule,
     MoleculeSites,
-    MoleculeTerms,
     bonds_apart,
-    classes,
-    moved_distances,
+    described,
     rings,
 )
 
@@ -64,16 +63,11 @@ def unit_topologies(graph: Any, perms: Ints) -> list[FragmentTopology]:
     return [found[unit] for unit in of_atoms.values()]
 
 
-def _topology(
-    graph: Any, unit: Sequence[int], perms: Ints
-) -> tuple[MoleculeSites, MoleculeTerms, Ints, Ints]:
+def _topology(graph: Any, unit: Sequence[int], perms: Ints) -> Molecule:
     import networkx
 
     names = {atom: k for k, atom in enumerate(unit)}
     alone = networkx.Graph()
     alone.add_nodes_from(range(len(unit)))  # in their order
     alone.add_edges_from((names[a], names[b]) for a, b in graph.subgraph(unit).edges)
-    apart = bonds_apart(alone)
-    pairs, moved = moved_distances(apart, perms)
-    sites, terms = MoleculeSites.of(alone, perms), MoleculeTerms.of(apart, perms)
-    return sites, terms, pairs, classes(moved.min(axis=0))[0]
+    return described(MoleculeSites.of(alone, perms), bonds_apart(alone), perms)

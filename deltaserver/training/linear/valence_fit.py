@@ -20,7 +20,7 @@ from deltaserver.model.files.expansions import parse_molecule
 from deltaserver.model.linear.expansion import Expansion, OfUnits, distances
 from deltaserver.model.linear.valence import Valence, held
 from deltaserver.training.components import LabelledSet
-from deltaserver.training.linear.least_squares import LeastSquares
+from deltaserver.training.linear.least_squares import LeastSquares, largest_alike
 from deltaserver.training.linear.limit_terms import pull_back
 from deltaserver.training.linear.site_fit import SiteFit
 from deltaserver.training.linear.topology import Distances, mean_and_width
@@ -192,9 +192,7 @@ class ValenceFit:
         """
         scale, n = problem.norms, self._n_between
         if self.between is not None:
-            largest = np.zeros(int(self.between.family.max()) + 1)
-            np.maximum.at(largest, self.between.family, scale[:n])
-            scale[:n] = largest[self.between.family]
+            scale[:n] = largest_alike(scale[:n], self.between.family)
         return scale
 
     def _expansion(self, c: Floats, springs: Floats) -> Expansion:
