@@ -83,3 +83,9 @@ def expect_shape(source: str, key: str, array: NDArray[Any], shape: tuple[int, .
     """Raise ModelFileError unless an array has a shape."""
     if array.shape != shape:
         raise ModelFileError(f"{source}: {key} has shape {array.shape}; expected {shape}")
+
+
+def numbered_from_zero(values: Ints) -> bool:
+    """Return whether values are 0, 1, …, none left out; however large one of them is."""
+    found = np.unique(values)
+    return np.array_equal(found, np.arange(len(found)))

@@ -9,7 +9,7 @@ import numpy as np
 
 from deltaserver.arrays import Ints
 from deltaserver.errors import ModelFileError
-from deltaserver.model.files.arrays import expect_shape, floats, integers
+from deltaserver.model.files.arrays import expect_shape, floats, integers, numbered_from_zero
 from deltaserver.model.linear.embedding import Densities, Embedding
 from deltaserver.model.linear.expansion import Expansion, OfUnits, Together
 from deltaserver.model.linear.products import DistancePairs, Products
@@ -93,7 +93,7 @@ def parse_molecule(arrays: Mapping[str, Any], n_atoms: int, source: str) -> Expa
         return valence
     units = integers(arrays, UNITS, source)
     expect_shape(source, UNITS, units, (n_atoms,))
-    if not np.array_equal(np.unique(units), np.arange(units.max() + 1)):
+    if not numbered_from_zero(units):
         raise ModelFileError(f"{source}: units are not numbered from 0 on")
     found = parse_sites(arrays, units, source), parse_embedding(arrays, units, source)
     return OfUnits((valence, *(part for part in found if part is not None)), units)
@@ -269,7 +269,7 @@ def _sites(arrays: Mapping[str, Any], fragment: Ints, source: str) -> Sites:
     if starts[0] != 0 or starts[-1] != len(members) or not (np.diff(starts) > 0).all():
         raise ModelFileError(f"{source}: site_starts does not cut up site_members")
     _check_range(source, "site_members", members, len(fragment))
-    if not np.array_equal(np.unique(kind), np.arange(kind.max() + 1)):
+    if not numbered_from_zero(kind):
         raise ModelFileError(f"{source}: site_kinds are not numbered from 0 on")
     owner = fragment[members]
     first = owner[starts[:-1]]

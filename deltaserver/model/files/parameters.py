@@ -25,7 +25,14 @@ from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import GeometryError, ModelFileError
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.files.archive import ArchiveLimitError, NoArchiveError, read_arrays
-from deltaserver.model.files.arrays import expect_shape, floats, integers, scalar, text
+from deltaserver.model.files.arrays import (
+    expect_shape,
+    floats,
+    integers,
+    numbered_from_zero,
+    scalar,
+    text,
+)
 from deltaserver.model.files.expansions import LINEAR_KEYS, parse_between, parse_molecule
 from deltaserver.model.files.uncertainty import (
     UNCERTAINTY_KEYS,
@@ -233,7 +240,7 @@ def _blocks(arrays: Mapping[str, Any], n_atoms: int, source: str) -> FragmentBlo
     expect_shape(source, "fragments", fragment, (n_atoms,))
     weights = floats(arrays, "block_weights", source)
     n_fragments = int(fragment.max()) + 1
-    if n_fragments > n_atoms or not np.array_equal(np.unique(fragment), np.arange(n_fragments)):
+    if not numbered_from_zero(fragment):
         raise ModelFileError(f"{source}: fragments are not numbered from 0 on")
     expect_shape(source, "block_weights", weights, (n_fragments, n_fragments))
     if (weights < 0.0).any() or (weights != weights.T).any() or not weights.any():

@@ -168,5 +168,7 @@ def test_a_file_says_the_same_again_and_is_checked(expansion):
     np.testing.assert_allclose(
         found.evaluate(x)[1], forces, rtol=0, atol=rounding(1000) * np.abs(forces).max()
     )
-    with pytest.raises(ModelFileError, match=r"ether\.npz: units are not numbered from 0 on"):
-        parse_molecule({**arrays, "units": np.array([0, 0, 0, 2, 3, 3, 3])}, 7, "ether.npz")
+    for last in (3, 10**15):  # which no table is made for
+        wrong = {**arrays, "units": np.array([0, 0, 0, 2, last, last, last])}
+        with pytest.raises(ModelFileError, match=r"ether\.npz: units are not numbered from 0 on"):
+            parse_molecule(wrong, 7, "ether.npz")
