@@ -139,29 +139,22 @@ def _weigh(
 
 
 @partial(compiled, allocates=False)
-def _turn(z: Floats, alone: Ints, pairs: Ints, y: Floats) -> None:
-    """Fill y with what is symmetric and antisymmetric in matrix elements z, of sixteen rows."""
+def _turn(z: Floats, alone: Ints, pairs: Ints, back: int, y: Floats) -> None:
+    """Fill y with what is symmetric and antisymmetric in matrix elements z, of sixteen rows.
+
+    With ``back`` 1 in place of 0 the other way, from these to matrix elements: the inverse, and the
+    adjoint.
+    """
+    here, there = 2 * back, 2 - 2 * back
     for k in range(len(alone)):
         for lane in range(0, ROWS, POINTS):
-            store(y, alone[k, 1] * ROWS + lane, load(z, alone[k, 0] * ROWS + lane))
+            store(y, alone[k, 1 - back] * ROWS + lane, load(z, alone[k, back] * ROWS + lane))
     for k in range(len(pairs)):
         for lane in range(0, ROWS, POINTS):
-            one, other = load(z, pairs[k, 0] * ROWS + lane), load(z, pairs[k, 1] * ROWS + lane)
-            store(y, pairs[k, 2] * ROWS + lane, (one + other) * ROOT)
-            store(y, pairs[k, 3] * ROWS + lane, (one - other) * ROOT)
-
-
-@partial(compiled, allocates=False)
-def _turn_back(y: Floats, alone: Ints, pairs: Ints, z: Floats) -> None:
-    """Fill z: the inverse of :func:`_turn`, and its adjoint."""
-    for k in range(len(alone)):
-        for lane in range(0, ROWS, POINTS):
-            store(z, alone[k, 0] * ROWS + lane, load(y, alone[k, 1] * ROWS + lane))
-    for k in range(len(pairs)):
-        for lane in range(0, ROWS, POINTS):
-            one, other = load(y, pairs[k, 2] * ROWS + lane), load(y, pairs[k, 3] * ROWS + lane)
-            store(z, pairs[k, 0] * ROWS + lane, (one + other) * ROOT)
-            store(z, pairs[k, 1] * ROWS + lane, (one - other) * ROOT)
+            one = load(z, pairs[k, here] * ROWS + lane)
+            other = load(z, pairs[k, here + 1] * ROWS + lane)
+            store(y, pairs[k, there] * ROWS + lane, (one + other) * ROOT)
+            store(y, pairs[k, there + 1] * ROWS + lane, (one - other) * ROOT)
 
 
 @partial(compiled, allocates=False)
@@ -225,12 +218,12 @@ def _eight_points(
         energy, w1 = _weigh(z, signs, 0, q_squared, known, sigma, scratch, z)
     else:
         if shape[2]:
-            _turn(z, alone, pairs, y)
+            _turn(z, alone, pairs, 0, y)
         _to_values(y, forth, shape, counts, at)
         energy, w1 = _weigh(at, signs, shape[2], q_squared, known, sigma, scratch, w)
         _from_values(w, back, shape, counts, y)
         if shape[2]:
-            _turn_back(y, alone, pairs, z)
+            _turn(y, alone, pairs, 1, z)
     _spread(rows, z, components, g)
     return energy, w1
 
