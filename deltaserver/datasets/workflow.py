@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -160,12 +161,35 @@ def _not_seen_before(parts: Sequence[Floats]) -> list[Bools]:
     return found
 
 
+@dataclass(frozen=True)
+class Limits:
+    """Which frames are worth training on.
+
+    Attributes:
+        binding_ev: the binding energy is no higher: a wall that no run climbs.
+        strain_ev: no fragment has so much more energy than where it has least: it would have come
+            apart.
+    """
+
+    binding_ev: float = np.inf
+    strain_ev: float = np.inf
+
+    def of(self, frames: LabelledFrames) -> Bools:
+        """Return which frames are within, shape (M,)."""
+        strain = frames.fragment_energies - frames.fragment_energies.min(axis=0)
+        low: Bools = (strain <= self.strain_ev).all(axis=1)
+        return low & (frames.binding_energy <= self.binding_ev)
+
+
+NO_LIMITS = Limits()
+
+
 def merge(
     datasets: tuple[Path, ...],
     directory: Path,
     name: str,
     reference: str | None,
-    max_binding_ev: float = np.inf,
+    limits: Limits = NO_LIMITS,
     note: Note = lambda line: None,
 ) -> LabelledFrames:
     """Write one dataset of several; trajectories are numbered anew, in order.
@@ -178,8 +202,7 @@ def merge(
         directory: to be written.
         name: of the new dataset.
         reference: one name for all reference methods; None if theirs are the same.
-        max_binding_ev: frames whose binding energy is higher are left out; the numbers of
-            trajectories are those with them.
+        limits: frames beyond them are left out; the numbers of trajectories are those with them.
         note: called with one line of frames that stand in two of them.
 
     Raises:
@@ -193,10 +216,12 @@ def merge(
     for path, part in zip(datasets, parts, strict=True):
         _check_mergeable(str(path), part, named, reference)
     fresh = _not_seen_before([part.positions for part in parts])
+    merged = _joined_frames(parts, name, reference or named.reference, named)
+    within = np.split(limits.of(merged), np.cumsum([len(part) for part in parts])[:-1])
     sources, trajectories, keep, offset = [], [], [], 0
-    for path, part, new in zip(datasets, parts, fresh, strict=True):
+    for path, part, new, low in zip(datasets, parts, fresh, within, strict=True):
         old = np.unique(part.trajectory)
-        kept = (part.binding_energy <= max_binding_ev) & new
+        kept = low & new
         keep.append(kept)
         if n_seen := int((~new).sum()):
             note(f"{path}: {n_seen} frames that a dataset before it has too are left out")
@@ -212,9 +237,25 @@ def merge(
             }
         )
         offset += len(old)
-    merged = LabelledFrames(
+    merged = replace(merged, trajectory=np.concatenate(trajectories))
+    merged = merged.select(np.flatnonzero(np.concatenate(keep)))
+    if not len(merged):
+        raise DataError(
+            f"{name}: no frame's binding energy is below {limits.binding_ev:g} eV, with fragments "
+            f"strained by less than {limits.strain_ev:g} eV"
+        )
+    provenance = {"command": command_line(), COVERAGE_KEY: coverage(merged), "merged": sources}
+    write_dataset(merged, directory, provenance)
+    return merged
+
+
+def _joined_frames(
+    parts: list[LabelledFrames], name: str, reference: str, named: LabelledFrames
+) -> LabelledFrames:
+    """Return the frames of all parts, as ``named`` calls their fragments."""
+    return LabelledFrames(
         name=name,
-        reference=reference or named.reference,
+        reference=reference,
         numbers=named.numbers,
         fragments=named.fragments,
         positions=np.concatenate([part.positions for part in parts]),
@@ -222,16 +263,11 @@ def merge(
         forces=np.concatenate([part.forces for part in parts]),
         fragment_energies=np.concatenate([part.fragment_energies for part in parts]),
         fragment_forces=np.concatenate([part.fragment_forces for part in parts]),
-        trajectory=np.concatenate(trajectories),
+        trajectory=np.concatenate([part.trajectory for part in parts]),
         step=np.concatenate([part.step for part in parts]),
         two_body_energy=_joined([part.two_body_energy for part in parts]),
         two_body_forces=_joined([part.two_body_forces for part in parts]),
-    ).select(np.flatnonzero(np.concatenate(keep)))
-    if not len(merged):
-        raise DataError(f"{name}: no frame's binding energy is below {max_binding_ev:g} eV")
-    provenance = {"command": command_line(), COVERAGE_KEY: coverage(merged), "merged": sources}
-    write_dataset(merged, directory, provenance)
-    return merged
+    )
 
 
 def _joined(parts: list[Floats | None]) -> Floats | None:

@@ -220,6 +220,20 @@ def test_merge_leaves_out_what_is_bound_too_weakly(built, tmp_path):
     assert "no frame's binding energy is below" in none
 
 
+def test_merge_leaves_out_a_fragment_that_has_come_apart(built, tmp_path):
+    frames = read_dataset(built)
+    energies = frames.fragment_energies.copy()
+    lowest = energies.min(axis=0)
+    energies[2, 0] = lowest[0] + 9.0
+    shifted = frames.energy + (energies - frames.fragment_energies).sum(axis=1)
+    write_dataset(
+        replace(frames, energy=shifted, fragment_energies=energies), tmp_path / "torn", {}
+    )
+    run("merge", tmp_path / "torn", "-o", tmp_path / "m", "--max-strain=8")
+    merged = read_dataset(tmp_path / "m")
+    np.testing.assert_allclose(merged.energy, np.delete(frames.energy, 2))
+
+
 def test_check_and_export(built, tmp_path):
     assert "4 frames of 2 trajectories" in run("check", built)
     listed = run("export", built, "-o", tmp_path / "native")

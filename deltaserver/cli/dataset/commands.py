@@ -150,6 +150,14 @@ def write_command(directory: Path, name: str | None, reference: str | None) -> N
     help="Leave out frames whose binding energy is higher: a wall that no run climbs, or "
     "fragments that are torn.",
 )
+@click.option(
+    "--max-strain",
+    type=click.FloatRange(min=0.0),
+    default=float("inf"),
+    metavar="EV",
+    help="Leave out frames in which a fragment has so much more energy than where it has "
+    "least: it has come apart.",
+)
 @DEBUG
 def merge_command(
     datasets: tuple[Path, ...],
@@ -157,12 +165,14 @@ def merge_command(
     name: str | None,
     reference: str | None,
     max_binding: float,
+    max_strain: float,
 ) -> None:
     """Write one dataset of several; their trajectories stay apart."""
-    from deltaserver.datasets.workflow import merge
+    from deltaserver.datasets.workflow import Limits, merge
 
     name = name or output.resolve().name
-    merged = merge(datasets, output, name, reference, max_binding, note)
+    limits = Limits(max_binding, max_strain)
+    merged = merge(datasets, output, name, reference, limits, note)
     report(merged, output)
 
 

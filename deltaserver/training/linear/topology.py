@@ -67,7 +67,7 @@ class Distances:
         of_pair: class of each, shape (P,).
         couplings: of two distances that share an atom, then of two whose atoms are a bond apart.
         triples: of three distances, some of them alike, of which any two share an atom: those over
-            one and two bonds, then all.
+            one and two bonds, then all; then, if asked for, all others within a ring.
     """
 
     pairs: Ints
@@ -76,18 +76,27 @@ class Distances:
     triples: Products
 
     @classmethod
-    def of(cls, graph: Any, perms: Ints) -> Distances:
-        """Find them in a bonded graph (networkx); ``perms`` (S, N) tell what is equivalent."""
+    def of(cls, graph: Any, perms: Ints, *, in_rings: bool = False) -> Distances:
+        """Find them in a bonded graph (networkx).
+
+        Args:
+            graph: of the molecule.
+            perms: its symmetries (S, N), which tell what is equivalent.
+            in_rings: take all products of three distances of a ring and the atoms that link it.
+        """
         apart = bonds_apart(graph)
         pairs, moved = moved_distances(apart, perms)
         near = _bonds_between(apart, pairs)
         triples = _triples(near == 0)
         tight = (apart[pairs[triples, 0], pairs[triples, 1]] < BONDS_APART).all(axis=1)
+        levels = [triples[tight], triples[~tight]]
+        if in_rings:
+            levels.append(_others(_within_rings(graph, pairs), triples))
         return cls(
             pairs,
             classes(moved.min(axis=0))[0],
             Products.by_level([_couplings(near == 0), _couplings(near == 1)], moved),
-            Products.by_level([triples[tight], triples[~tight]], moved),
+            Products.by_level(levels, moved),
         )
 
 
@@ -166,6 +175,30 @@ def _triples(touch: NDArray[np.bool_]) -> Ints:
         found.append(three[three[:, 2] < p])
     triples: Ints = np.concatenate(found).astype(np.int64)
     return triples
+
+
+def _within_rings(graph: Any, pairs: Ints) -> Ints:
+    """Return p ≥ q ≥ r, not all alike, of the distances of a ring and of atoms between rings.
+
+    A ring bends as a whole, so that its distances act on each other from side to side. Atoms at an
+    end, hydrogens, are left out: they would double the number.
+    """
+    found = []
+    for ring in rings(graph):
+        links = {a for i in ring for a in graph.neighbors(i) if graph.degree(a) > 1}
+        own = np.flatnonzero(np.isin(pairs, [*{*ring, *links}]).all(axis=1))
+        p, q, r = np.meshgrid(own, own, own, indexing="ij")
+        wanted = (p >= q) & (q >= r) & (r < p)
+        found.append(np.column_stack([p[wanted], q[wanted], r[wanted]]))
+    return np.concatenate(found) if found else np.zeros((0, 3), dtype=np.int64)
+
+
+def _others(products: Ints, known: Ints) -> Ints:
+    """Return every one of ``products`` (n, 3) once that is not among ``known`` (m, 3)."""
+    n = 1 + max(int(products.max(initial=0)), int(known.max(initial=0)))
+    keys, old = ((some[:, 0] * n + some[:, 1]) * n + some[:, 2] for some in (products, known))
+    _, first = np.unique(keys, return_index=True)
+    return products[first[~np.isin(keys[first], old)]]
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ class ValenceFit:
 
     @cached_property
     def _distances(self) -> Distances:
-        return Distances.of(self.graph, self.perms)
+        return Distances.of(self.graph, self.perms, in_rings=self.between is not None)
 
     @cached_property
     def _scale(self) -> tuple[Floats, Floats]:
