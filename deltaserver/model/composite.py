@@ -172,8 +172,7 @@ class CompositeModel(SummedModel):
             for entry in manifest.fragments
         )
         binding = loader(manifest.binding) if manifest.binding else None
-        if manifest.prior is None:
-            check_on_a_prior(binding, str(manifest.path))
+        check_on_a_prior(binding, manifest.prior, str(manifest.path))
         model = cls(
             fragments,
             binding,

@@ -121,8 +121,7 @@ def _pair(
     fragments = (Fragment("first", ends[0], species[s].model),
                  Fragment("second", ends[1], species[t].model))  # fmt: skip
     check_fit(fragments, model, None, where)
-    if entry.prior is None:
-        check_on_a_prior(model, where)
+    check_on_a_prior(model, entry.prior, where)
     if s == t and not _is_fair(model, entry.prior, sizes[0]):
         raise ManifestError(
             f"{where}: exchanging the two molecules changes their binding: train the model with "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -11,8 +12,11 @@ from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import ManifestError
 from deltaserver.model.fragment_blocks import owner_of
 from deltaserver.model.manifest import IsolatedAtom
+from deltaserver.model.prior import PairPrior
 from deltaserver.model.sgdml import Evaluation, SGDMLModel
 from deltaserver.molecules.elements import SYMBOLS
+
+SAME_PRIOR = 1e-6  # relative, and in eV: text keeps all digits, sums of pairs round in the last
 
 
 @dataclass(frozen=True)
@@ -109,16 +113,30 @@ def check_fit(
     return numbers
 
 
-def check_on_a_prior(binding: SGDMLModel | None, source: str) -> None:
-    """Raise ManifestError if a binding model ends where its training points do.
+def check_on_a_prior(binding: SGDMLModel | None, prior: PairPrior | None, source: str) -> None:
+    """Raise ManifestError if a binding model was trained beside another prior than stands here.
 
-    Such a one was trained on what a prior leaves, unless it has an expansion below it: it is for
-    directories without a prior. Alone it is wrong by the whole of the wall.
+    Files of today hold what the prior says of some of their training frames. Of older ones it is
+    known that they stand on a prior if they end where their training points do and have no
+    expansion below, which is for directories without a prior. A binding alone is wrong by the whole
+    of the wall.
     """
-    found = None if binding is None else binding.parameters
-    if found and found.linear is None and found.blocks is not None and found.blocks.reach:
+    if binding is None:
+        return
+    found = binding.parameters
+    known = found.prior_energy_ev
+    ends = found.linear is None and found.blocks is not None and found.blocks.reach is not None
+    if prior is None and (ends if known is None else known.any()):
         raise ManifestError(
             f"{source}: the binding model was trained on what a prior leaves, and no prior stands "
+            "here; take model.yaml from the directory that it was trained into"
+        )
+    if prior is None or known is None or found.positions is None:
+        return
+    energy = prior.evaluate(found.positions[: len(known)] * binding.native.length_ang).energy
+    if not np.allclose(energy, known, rtol=SAME_PRIOR, atol=SAME_PRIOR):
+        raise ManifestError(
+            f"{source}: {Path(found.source).name} was trained beside another prior than stands "
             "here; take model.yaml from the directory that it was trained into"
         )
 

@@ -50,6 +50,7 @@ from deltaserver.training.iterative.conjugate import Bounds
 from deltaserver.training.linear.fit import LinearFit, linear_fit, product_fit
 from deltaserver.training.linear.site_fit import WALL_EV, SiteFit
 from deltaserver.training.matrix.assembly import Progress, quiet
+from deltaserver.training.native import beside
 from deltaserver.training.points import DEFAULT_SELECTION, NONE, Candidates
 from deltaserver.training.prior_fit import (
     FRAMES,
@@ -333,6 +334,8 @@ def _train_component(
     content = ranked[0].path.read_bytes()
     if job.request.kernel:  # whose points the spread stands on
         content = with_uncertainty(ranked[0].path, checked)[0]
+    if name == BINDING:
+        content = beside(content, job.prior)
     write_atomically(path, content)
     report["components"][name] = _entry(job, ranked, identity)
     write_report(output, report)

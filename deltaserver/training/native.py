@@ -7,6 +7,7 @@ them. One key of ours, ``deltaserver``, holds how the model was trained as JSON 
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,12 +20,14 @@ from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.files.archive import read_arrays, write_arrays
-from deltaserver.model.files.parameters import LINEAR, NATIVE, WEIGHTED
+from deltaserver.model.files.parameters import LINEAR, NATIVE, PRIOR_ENERGY, WEIGHTED
 from deltaserver.model.fragment_blocks import FragmentBlocks
 from deltaserver.model.linear.expansion import Expansion
+from deltaserver.model.prior import PairPrior
 
 CODE_VERSION = "1.0.3"  # of sgdml, whose format this is
 RECORD = "deltaserver"
+N_OF_PRIOR = 5  # frames that tell one prior from another
 
 
 @dataclass(frozen=True)
@@ -168,3 +171,20 @@ def read_record(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise DataError(f"{path}: its training record is no mapping")
     return record
+
+
+def beside(content: bytes, prior: PairPrior | None) -> bytes:
+    """Return a binding's file with what the prior that it was trained beside says of some frames.
+
+    With another prior, or none, the model is wrong by what the two differ, which nobody would see;
+    a native file holds no frames, and stays as it is.
+    """
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        arrays = dict(file)
+    if str(arrays["type"]) != WEIGHTED:
+        return content
+    some = arrays["R"][:N_OF_PRIOR]
+    arrays[PRIOR_ENERGY] = np.zeros(len(some)) if prior is None else prior.evaluate(some).energy
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()

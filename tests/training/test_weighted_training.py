@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 
 from deltaserver import CompositeModel
+from deltaserver.errors import ManifestError
+from deltaserver.model.files.archive import read_arrays, write_arrays
 from deltaserver.model.files.parameters import read_parameters
 from deltaserver.model.fragment_blocks import FragmentBlocks
 from deltaserver.model.sgdml import SGDMLModel
@@ -147,6 +151,31 @@ def test_a_prior_changes_the_fingerprint(directory, tmp_path):
         model.fragments, model.binding, model.full, name=model.name, reference=model.reference
     )
     assert len({model.fingerprint(), other.fingerprint(), without.fingerprint()}) == 3
+
+
+def test_a_binding_beside_another_prior_is_refused(directory, tmp_path):
+    """It is served nowhere: wrong by what the two differ, which nobody would see."""
+    there = tmp_path / "model"
+    shutil.copytree(directory, there)
+    path = there / "model.yaml"
+    manifest = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(manifest))
+    CompositeModel.load(there)  # the same numbers in another writing
+    manifest["prior"]["classes"][0]["charge"] += 1e-3
+    path.write_text(yaml.safe_dump(manifest))
+    with pytest.raises(ManifestError, match=r"binding\.npz was trained beside another prior"):
+        CompositeModel.load(there)
+    del manifest["prior"]
+    path.write_text(yaml.safe_dump(manifest))
+    with pytest.raises(ManifestError, match="no prior stands here"):
+        CompositeModel.load(there)
+    arrays = read_arrays(there / "binding.npz")
+    assert np.abs(arrays.pop("prior_energy_ev")).min() > 1e-3
+    manifest["prior"] = yaml.safe_load((directory / "model.yaml").read_text())["prior"]
+    manifest["prior"]["classes"][0]["charge"] += 1e-3
+    path.write_text(yaml.safe_dump(manifest))
+    write_arrays(there / "binding.npz", arrays)  # as files were before
+    CompositeModel.load(there)
 
 
 def test_a_model_on_a_prior_may_be_native(tmp_path):

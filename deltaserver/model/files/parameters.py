@@ -5,7 +5,8 @@ Two generations are in use: 0.2.x (``type`` is bytes, no units, no ``alphas_F``)
 
 A model whose descriptor is weighted by fragments is none that sgdml could evaluate: its ``type``
 is ``WEIGHTED``, which sgdml refuses. It holds training positions ``R`` and their coefficients,
-which descriptors and Jᵀα follow from, and ``fragments``, ``block_weights`` and ``reach``. Nor could
+which descriptors and Jᵀα follow from, and ``fragments``, ``block_weights``, ``reach`` and
+``prior_energy_ev``. Nor could
 sgdml evaluate one that stands on a linear expansion (:mod:`deltaserver.model.linear`): of type
 ``LINEAR`` with that of a molecule, or of its ``units``, of ``WEIGHTED`` with one between fragments.
 """
@@ -52,9 +53,11 @@ OWN_REQUIRED = ("R", "alphas_F")  # of the two types that are not sgdml's
 WEIGHTED_REQUIRED = (*OWN_REQUIRED, "fragments", "block_weights")
 REQUIRED = ("type", "z", "R_desc", "R_d_desc_alpha", "c", "sig", "perms")
 OPTIONAL = ("std", "alphas_E", "alphas_F", "lattice", "r_unit", "e_unit")
+PRIOR_ENERGY = "prior_energy_ev"  # of the prior that a binding was trained beside
+OF_BINDINGS = ("reach", PRIOR_ENERGY)
 KEYS = (  # that are read
     *dict.fromkeys(
-        (*REQUIRED, *OPTIONAL, *WEIGHTED_REQUIRED, "reach", *LINEAR_KEYS, *UNCERTAINTY_KEYS)
+        (*REQUIRED, *OPTIONAL, *WEIGHTED_REQUIRED, *OF_BINDINGS, *LINEAR_KEYS, *UNCERTAINTY_KEYS)
     ),
 )
 # What numpy and zipfile raise at files that are not, or no longer, what they should be.
@@ -83,6 +86,8 @@ class ModelParameters:
         blocks: weights of the descriptor's entries by fragment; None in a native sGDML model.
         linear: what the kernel sum is added to; None in a native sGDML model.
         positions: the training frames (M, N, 3); None in a native sGDML model.
+        prior_energy_ev: of the first training frames, by the prior that stood beside the model when
+            it was trained; None where the file does not say.
         uncertainty: how wrong its forces may be; None where the file does not say.
         source: where the model was read from, for messages.
     """
@@ -102,6 +107,7 @@ class ModelParameters:
     linear: Expansion | None = None
     uncertainty: UncertaintyBlock | None = None
     positions: Floats | None = None
+    prior_energy_ev: Floats | None = None
     source: str = "model"
 
 
@@ -202,6 +208,7 @@ def parse_parameters(arrays: Mapping[str, Any], source: str) -> ModelParameters:
         linear=_linear(arrays, kind, n_atoms, blocks, source),
         uncertainty=parse_uncertainty(arrays, n_train, source),
         positions=floats(arrays, "R", source) if kind != NATIVE else None,
+        prior_energy_ev=_prior_energy(arrays, n_train, source) if kind == WEIGHTED else None,
         source=source,
     )
 
@@ -248,6 +255,14 @@ def _blocks(arrays: Mapping[str, Any], n_atoms: int, source: str) -> FragmentBlo
             f"{source}: block_weights is no symmetric table of weights that are not negative"
         )
     return FragmentBlocks(fragment, weights, _reach(arrays, source))
+
+
+def _prior_energy(arrays: Mapping[str, Any], n_train: int, source: str) -> Floats | None:
+    if PRIOR_ENERGY not in arrays:
+        return None
+    energy = floats(arrays, PRIOR_ENERGY, source)
+    expect_shape(source, PRIOR_ENERGY, energy, (min(energy.size, n_train),))
+    return energy
 
 
 def _reach(arrays: Mapping[str, Any], source: str) -> Reach | None:

@@ -198,7 +198,8 @@ def _others(products: Ints, known: Ints) -> Ints:
     n = 1 + max(int(products.max(initial=0)), int(known.max(initial=0)))
     keys, old = ((some[:, 0] * n + some[:, 1]) * n + some[:, 2] for some in (products, known))
     _, first = np.unique(keys, return_index=True)
-    return products[first[~np.isin(keys[first], old)]]
+    new: Ints = products[first[~np.isin(keys[first], old)]]
+    return new
 
 
 @dataclass(frozen=True)
