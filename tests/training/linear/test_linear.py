@@ -83,6 +83,29 @@ def test_the_distances_of_benzene():
     assert len(triples.factors) == expected
 
 
+def test_a_ring_and_its_links_have_all_products_of_three_distances():
+    """A six-membered ring, an ether's oxygen and methyl's carbon at it, and a hydrogen."""
+    graph = networkx.cycle_graph(6)
+    graph.add_edges_from([(0, 6), (6, 7), (3, 8)])
+    for atom in graph:
+        graph.nodes[atom]["colour"] = {6: 8, 8: 1}.get(atom, 6)
+    perms = automorphisms(graph).perms
+    plain, found = Distances.of(graph, perms), Distances.of(graph, perms, in_rings=True)
+    n = len(plain.triples.factors)
+    np.testing.assert_array_equal(found.triples.factors[:n], plain.triples.factors)
+    assert found.triples.levels[:2] == plain.triples.levels
+    assert found.triples.of.max() + 1 == found.triples.levels[2]
+    inside = [k for k, pair in enumerate(found.pairs.tolist()) if max(pair) <= 6]
+    touch = [[bool({*a} & {*b}) for b in found.pairs.tolist()] for a in found.pairs.tolist()]
+    expected = {
+        (p, q, r)
+        for p in inside for q in inside for r in inside
+        if p >= q >= r and r < p and not (touch[p][q] and touch[p][r] and touch[q][r])
+    }  # fmt: skip
+    assert {tuple(three) for three in found.triples.factors[n:].tolist()} == expected
+    assert len(expected) == len(found.triples.factors) - n
+
+
 def test_sites_are_atoms_bonds_and_rings():
     graph = benzene()
     found = MoleculeSites.of(graph, automorphisms(graph).perms)
