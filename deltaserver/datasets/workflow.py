@@ -18,6 +18,7 @@ from deltaserver.datasets.files import MANIFEST_NAME, read_dataset, read_manifes
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.datasets.geometries import unreacted
 from deltaserver.datasets.sampling.dynamics import Frame, read_frames, runs_of, sample
+from deltaserver.datasets.sampling.folding import FoldPlan, folded
 from deltaserver.datasets.sampling.placements import PlacementPlan, placements
 from deltaserver.datasets.workspace import (
     JOURNAL,
@@ -66,11 +67,35 @@ def place_anew(
     """
     frames = read_dataset(source)
     some = np.flatnonzero(~np.isin(frames.trajectory, held_out))
+    said = f"source={source.name} seed={plan.seed} place"
+    return _write_anew(frames, placements(frames, some, plan), said, output)
+
+
+def fold_anew(
+    source: Path,
+    held_out: tuple[int, ...],
+    plan: FoldPlan,
+    output: Path,
+    on_geometry: Callable[[int], None] = lambda done: None,
+) -> tuple[list[str], str]:
+    """Write geometries in which a molecule of a dataset touches itself; return as of the above.
+
+    Raises:
+        DataError: no such dataset, or the calculator fails time and again.
+        InputError: it has no frames but those held out, or no molecule that could fold.
+    """
+    frames = read_dataset(source)
+    check_spins(plan.calculator, frames.numbers, frames.fragments, None)
+    some = np.flatnonzero(~np.isin(frames.trajectory, held_out))
+    said = f"source={source.name} seed={plan.seed} fold"
+    return _write_anew(frames, folded(frames, some, plan, on_geometry), said, output)
+
+
+def _write_anew(
+    frames: LabelledFrames, geometries: Floats, said: str, output: Path
+) -> tuple[list[str], str]:
     symbols = [SYMBOLS[number] for number in frames.numbers]
-    texts = [
-        xyz_text(symbols, x, f"source={source.name} seed={plan.seed} place={k}")
-        for k, x in enumerate(placements(frames, some, plan))
-    ]
+    texts = [xyz_text(symbols, x, f"{said}={k}") for k, x in enumerate(geometries)]
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(output, "".join(texts).encode())
     return [fragment.as_option() for fragment in frames.fragments], frames.reference

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from deltaserver.cli.dataset import commands
+from deltaserver.cli.dataset.anew import fold_command, place_command
 from deltaserver.cli.dataset.cutting import cut_command
 from deltaserver.cli.dataset.importing import import_command
 
@@ -19,7 +20,8 @@ from deltaserver.cli.dataset.importing import import_command
         commands.export_command,
         commands.check_command,
         commands.complex_command,
-        commands.place_command,
+        place_command,
+        fold_command,
         cut_command,
         import_command,
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ from deltaserver.cli.dataset.steps import (
     report,
     sample,
 )
-from deltaserver.cli.options.common import AT_LEAST_0, AT_LEAST_1, DEBUG, PATH, integers, take
+from deltaserver.cli.options.common import AT_LEAST_0, DEBUG, PATH, take
 
 if TYPE_CHECKING:
     from deltaserver.datasets.workspace import Workspace
@@ -227,55 +226,6 @@ def complex_command(molecules: tuple[Path, ...], gap: float, seed: int, output: 
     click.echo(
         " ".join(f"--fragment {text}" for text in place_molecules(molecules, gap, seed, output))
     )
-
-
-@click.command("place")
-@click.argument("source", type=PATH, metavar="DATASET")
-@click.option(
-    "--gaps",
-    default="1.5:12",
-    show_default=True,
-    metavar="NEAREST:FARTHEST",
-    help="Shortest distances between atoms of the two molecules, Å; dense at contact.",
-)
-@click.option(
-    "-n",
-    "--frames",
-    "count",
-    type=AT_LEAST_1,
-    default=500,
-    show_default=True,
-    help="Geometries.",
-)
-@click.option(
-    "--hold-out",
-    "held_out",
-    callback=integers,
-    default="",
-    metavar="LIST",
-    help="Trajectories that no molecule is taken from, as 4,5: those to test on.",
-)
-@click.option("--seed", type=AT_LEAST_0, default=2025, show_default=True, help="Of everything.")
-@click.option("-o", "--output", type=PATH, required=True, help="Structures, .xyz.")
-@DEBUG
-def place_command(
-    source: Path, gaps: str, count: int, held_out: tuple[int, ...], seed: int, output: Path
-) -> None:
-    """Put the molecules of DATASET where no dynamics goes.
-
-    The smaller one is turned at random and comes from any direction, or lies anywhere within the
-    larger one where there is room. The command that labels them is printed.
-    """
-    from deltaserver.datasets.sampling.placements import PlacementPlan
-    from deltaserver.datasets.sampling.separations import parse_separations
-    from deltaserver.datasets.workflow import place_anew
-
-    plan = PlacementPlan(*parse_separations(gaps, "--gaps"), count, seed)
-    fragments, method = place_anew(source, held_out, plan, output)
-    words = " ".join(f"--fragment {text}" for text in fragments)
-    # Labels of two methods do not go together: the one that the dataset has is named.
-    said = f"{words} --calculator {shlex.quote(method)}"
-    click.echo(f"deltaserver dataset label {shlex.quote(str(output))} {said} --output DATASET")
 
 
 def _open_sampling(asked: SamplingRequest) -> Workspace:
