@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from deltaserver.arrays import Ints
+from deltaserver.arrays import Bools, Ints
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.datasets.labelling import LOCAL
 from deltaserver.errors import DataError
@@ -49,6 +49,7 @@ from deltaserver.training.directory_files import (
 from deltaserver.training.iterative.conjugate import Bounds
 from deltaserver.training.linear.fit import LinearFit, linear_fit, product_fit
 from deltaserver.training.linear.site_fit import WALL_EV, SiteFit
+from deltaserver.training.linear.units import STRAIN_EV, strain
 from deltaserver.training.matrix.assembly import Progress, quiet
 from deltaserver.training.native import beside
 from deltaserver.training.points import DEFAULT_SELECTION, NONE, Candidates
@@ -206,8 +207,8 @@ def _job(
 
     expands = plan.linear in (DISTANCES, UNITS) and not baseline
     known, pool = _known(data, candidates, frames, plan, warm), candidates
-    if expands and component.name == BINDING:  # for a wall an expansion is enough, fitted last
-        low = frames.binding_energy[data.frame] <= WALL_EV
+    if expands:  # for a wall an expansion is enough
+        low = _low(frames, component, data, plan)
         pool = np.union1d(candidates[low[candidates]], known)
         validation = validation[low[validation]]
     compared = Candidates(
@@ -262,6 +263,18 @@ def _job(
         workers=plan.workers,
     )
     return _Job(component, request, found, prior, weights, fit, again)
+
+
+def _low(
+    frames: LabelledFrames, component: Component, data: LabelledSet, plan: TrainingPlan
+) -> Bools:
+    """Return which frames are no wall, of the binding or of a molecule against itself, (M,)."""
+    if component.name == BINDING:
+        low: Bools = frames.binding_energy[data.frame] <= WALL_EV
+        return low
+    if plan.linear == UNITS and component.name != FULL:
+        return strain(data.energy) <= STRAIN_EV
+    return np.ones(len(data.energy), dtype=bool)
 
 
 def _weights(

@@ -23,7 +23,12 @@ from deltaserver.training.components import (
 from deltaserver.training.linear.embedding_terms import EmbeddingTerms
 from deltaserver.training.linear.limit_terms import LimitTerms
 from deltaserver.training.linear.product_terms import DECAYS, ProductTerms
-from deltaserver.training.linear.site_fit import SiteFit, sites_of, weight_on_the_wall
+from deltaserver.training.linear.site_fit import (
+    SiteFit,
+    less_the_higher,
+    sites_of,
+    weight_on_the_wall,
+)
 from deltaserver.training.linear.topology import (
     FragmentTopology,
     Molecule,
@@ -31,7 +36,7 @@ from deltaserver.training.linear.topology import (
     bonds_apart,
     described,
 )
-from deltaserver.training.linear.units import unit_topologies
+from deltaserver.training.linear.units import STRAIN_EV, strain, unit_topologies
 from deltaserver.training.linear.valence_fit import MAX_COLUMNS, ROWS_A_COLUMN, ValenceFit
 from deltaserver.training.matrix.assembly import Progress
 from deltaserver.training.symmetry_modes import product_of_fragments
@@ -97,7 +102,8 @@ def linear_fit(
         return None
     alone = component.name != FULL
     between = _between_units(data, train, valid, graph, perms) if units and alone else None
-    return ValenceFit(data, train, valid, graph, perms, alone, between)
+    counts = None if between is None else less_the_higher(strain(data.energy), STRAIN_EV)
+    return ValenceFit(data, train, valid, graph, perms, alone, between, counts)
 
 
 def _between_units(

@@ -51,7 +51,12 @@ def weight_on_the_wall(binding_energy: Floats) -> Floats:
     over the well's, as of MB-pol [Babin, Leforestier, Paesani, J. Chem. Theory Comput. 9, 5395
     (2013), DOI 10.1021/ct400863t].
     """
-    height = np.maximum(binding_energy, 0.0) / WALL_EV
+    return less_the_higher(binding_energy, WALL_EV)
+
+
+def less_the_higher(energy: Floats, scale: float) -> Floats:
+    """Return w = 1 / (1 + (E / scale)²) of frames with E > 0, else 1."""
+    height = np.maximum(energy, 0.0) / scale
     return 1.0 / (1.0 + height**2)
 
 

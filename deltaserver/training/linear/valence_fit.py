@@ -53,6 +53,7 @@ class ValenceFit:
         energies: whether energies are fitted too. Those of several molecules hold their binding,
             of which no distance within a molecule knows: forces alone then.
         between: terms between stiff units of the molecule, as of fragments; None is none.
+        weight: of the rows of every entry; None: all count the same.
     """
 
     data: LabelledSet
@@ -62,6 +63,7 @@ class ValenceFit:
     perms: Ints
     energies: bool = True
     between: SiteFit | None = None
+    weight: Floats | None = None
 
     def solve(self, progress: Progress = quiet) -> Expansion:
         """Return the expansion that predicts the validation forces best."""
@@ -70,13 +72,16 @@ class ValenceFit:
         for start in range(0, len(frames), BATCH):
             some = frames[start : start + BATCH]
             energy, rows = self._rows(self.data.positions[some])
-            problem.add(rows, self.data.forces[some].ravel() / KCAL_PER_MOL_EV)
+            counts = np.repeat(self._counts[some], rows.shape[0] // len(some))
+            label = self.data.forces[some].ravel() / KCAL_PER_MOL_EV
+            problem.add(counts[:, None] * rows, counts * label)
             energies.append(energy)
             progress("fitting distances", 0.9 * (start + len(some)) / len(frames))
         energy, label = np.concatenate(energies), self.data.energy[frames] / KCAL_PER_MOL_EV
         if self.energies:  # the constant is free: only differences count
-            problem.add(ENERGY_WEIGHT * (energy - energy.mean(axis=0)),
-                        ENERGY_WEIGHT * (label - label.mean()))  # fmt: skip
+            counts = self._counts[frames]
+            of_mean, w = counts**2 / (counts**2).sum(), ENERGY_WEIGHT * counts
+            problem.add(w[:, None] * (energy - of_mean @ energy), w * (label - of_mean @ label))
         springs, scale = self._springs(problem), self._scales(problem)
         candidates = [
             self._expansion(problem.solve(ridge, self._n_between + n, scale), springs)
@@ -121,6 +126,10 @@ class ValenceFit:
     @property
     def _n_columns(self) -> int:
         return self._n_between + self._prefixes[-1]
+
+    @cached_property
+    def _counts(self) -> Floats:
+        return np.ones(len(self.data.energy)) if self.weight is None else self.weight
 
     @property
     def _frames(self) -> Ints:

@@ -9,6 +9,7 @@ import pytest
 
 from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
 from deltaserver.errors import ModelFileError
+from deltaserver.model.files.archive import read_arrays
 from deltaserver.model.files.expansions import parse_molecule
 from deltaserver.model.files.parameters import read_parameters
 from deltaserver.model.linear.expansion import OfUnits
@@ -105,6 +106,40 @@ def test_a_model_with_units_is_trained_and_served(tmp_path):
         energies = model.evaluate(x - step).energy, model.evaluate(x + step).energy
         numeric[:, atom, axis] = (energies[0] - energies[1]) / 2e-4
     np.testing.assert_allclose(found, numeric, rtol=0, atol=1e-5 * np.abs(found).max())
+
+
+def test_the_kernel_has_no_points_where_a_molecule_is_strained(tmp_path):
+    frames = peroxide_and_ion(300)
+    strained = np.zeros((300, 2))
+    strained[::4, 0] = 5.0  # eV, more than any other frame has
+    frames = replace(
+        frames,
+        energy=frames.energy + strained.sum(axis=1),
+        fragment_energies=frames.fragment_energies + strained,
+    )
+    plan = TrainingPlan(60, 10, sigmas=(5.0,), component="peroxide", linear="units")
+    train_directory(frames, plan, tmp_path)
+    points = read_arrays(tmp_path / "peroxide.npz")["R"]
+    same = np.isclose(points[:, None], frames.positions[:, :4]).all(axis=(2, 3))
+    assert same.any(axis=1).all()
+    assert not same[:, ::4].any()
+
+
+def test_frames_that_do_not_count_say_nothing(fit):
+    rng, found = np.random.default_rng(5), {}
+    weight = np.ones(240)
+    weight[:30] = 0.0
+    for name, counts in (("all", None), ("some", weight)):
+        for k in range(2):
+            forces = fit.data.positions - fit.data.positions.mean(axis=1, keepdims=True)
+            forces[:30] = rng.normal(size=(30, 7, 3))
+            energy = np.append(rng.normal(size=30), np.zeros(210))
+            data = replace(fit.data, energy=energy, forces=forces)
+            some = replace(fit, data=data, weight=counts, valid=np.zeros(0, dtype=int))
+            found[name, k] = some.solve().evaluate(fit.data.positions[200:])[1]
+    size = np.abs(found["some", 0]).max()
+    np.testing.assert_allclose(found["some", 1], found["some", 0], rtol=0, atol=1e-6 * size)
+    assert np.abs(found["all", 1] - found["all", 0]).max() > 1e-2 * size
 
 
 def test_bonds_that_turn_cut_a_molecule_into_units():
