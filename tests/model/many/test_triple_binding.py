@@ -38,7 +38,7 @@ REACH = [0.5, 0.8, 2.5, 4.5]  # of which no triple is out, and not all are in
 
 
 def three_waters(path, kind="native", n_train=5, **overrides):
-    """Write a random model of three waters: a native one, or one of ours that ends by itself too."""
+    """Write a random model of three waters: a native one, or one that ends by itself too."""
     model = sgdml_model(np.tile(WATER, 3), seed=7, n_train=n_train, perms=PERMS, c=-1.1)
     if kind == "weighted":
         rng = np.random.default_rng(8)
@@ -233,7 +233,7 @@ def test_which_permutations_exchange_molecules():
 def test_what_does_not_fit_is_refused(tmp_path):
     path = learned(tmp_path, "weighted", prior=None)
     three_waters(path / "triple.npz", "weighted", order=None)
-    with pytest.raises(ManifestError, match="triple.npz was trained on all that binds a complex"):
+    with pytest.raises(ManifestError, match=r"triple.npz was trained on all that binds a complex"):
         force_field.load(path)
     three_waters(path / "triple.npz", "weighted", order=np.array(4))
     with pytest.raises(ModelFileError, match="order is 4; expected 2 or 3"):
@@ -268,5 +268,5 @@ def test_what_three_have_beyond_pairs_binds_no_pair(tmp_path):
         "prior_energy_ev": np.zeros(0),
     }
     write_model(path / "pair.npz", pair)
-    with pytest.raises(ManifestError, match="pair.npz is what three molecules have beyond"):
+    with pytest.raises(ManifestError, match=r"pair.npz is what three molecules have beyond"):
         force_field.load(path)
