@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deltaserver.datasets.frames import LabelledFrames
+from deltaserver.model.directories import BINDINGS_NAME
 from deltaserver.model.manifest import format_atoms
 from deltaserver.model.many.triple_block import format_triples
 from deltaserver.model.many.triples import TripleLabels
@@ -20,8 +21,6 @@ from deltaserver.model.prior_block import format_prior
 from deltaserver.textio.journal import write_atomically
 from deltaserver.textio.strict_yaml import dump_yaml
 from deltaserver.training.components import BINDING, Component
-
-ENTRY_NAME = "bindings.yaml"
 
 
 def what_model_yaml_has(prior: Prior | None, fade: tuple[float, float] | None) -> dict[str, Any]:
@@ -54,8 +53,8 @@ def write_entry(
         **({"prior": told["prior"]} if "prior" in told else {}),
     }
     text = dump_yaml({"bindings": [entry]})
-    write_atomically(output / ENTRY_NAME, text.encode())
+    write_atomically(output / BINDINGS_NAME, text.encode())
     return (
-        f"{ENTRY_NAME} has the entry of three molecules for model.yaml of many, beside which "
-        f"{BINDING}.npz goes"
+        f"{BINDINGS_NAME} has what goes into a model.yaml of many molecules: "
+        f"`deltaserver assemble DIRECTORY_OF_PAIRS {output}` does that"
     )

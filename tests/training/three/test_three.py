@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from deltaserver.cli import app
 from deltaserver.errors import DataError, ManifestError
 from deltaserver.model import force_field
 from deltaserver.model.composite import CompositeModel
@@ -16,12 +17,14 @@ from deltaserver.model.manifest import format_atoms, parse_atoms
 from deltaserver.model.many.triple_block import format_triples, parse_triples
 from deltaserver.model.sgdml import SGDMLModel
 from deltaserver.textio.strict_yaml import dump_yaml
+from deltaserver.textio.xyz_frames import xyz_text
 from deltaserver.training.components import components
 from deltaserver.training.model_directory import TrainingPlan, train_directory
 from deltaserver.training.symmetry import check_group
 from deltaserver.training.three.exchange import product_with_exchange
 from deltaserver.training.three.prior import fit_triples
 from deltaserver.training.three.reach import fade_of, widest
+from tests.model.many.builders import directory, manifest, positions
 from tests.training.labelled import dispersion, water_dimer, water_trimer
 
 pytest.importorskip("networkx")
@@ -73,7 +76,7 @@ def test_what_was_trained_is_served_and_right(plain, frames, test_frames):
     path, said = plain
     entry = yaml.safe_load((path / "bindings.yaml").read_text())["bindings"][0]
     assert entry["between"] == ["water"] * 3
-    assert any("bindings.yaml has the entry" in line for line in said)
+    assert any("bindings.yaml has what goes" in line for line in said)
     assert not (path / "model.yaml").exists()
     model = served(path)
     start, stop = entry["fade"]
@@ -200,3 +203,57 @@ def test_frames_that_do_not_fit_are_refused(tmp_path, frames):
         train_directory(replace(frames, fragments=mixed), PLAN, tmp_path / "model")
     with pytest.raises(DataError, match="no frames to fit a prior to"):
         fit_triples(frames, components(frames), np.zeros(0, dtype=int), np.zeros(0, dtype=int))
+
+
+def test_assemble_puts_it_beside_pairs(tmp_path, plain, capsys):
+    """In the place of a binding of three that stands there; species are known by elements."""
+    path = directory(tmp_path / "wet", manifest(4, 1, periodic=False))
+    trimers, structure = tmp_path / "trimers", tmp_path / "structure.xyz"
+    trimers.mkdir()
+    for name in ("binding.npz", "bindings.yaml"):  # others have written a model.yaml beside them
+        (trimers / name).write_bytes((plain[0] / name).read_bytes())
+    x = positions(4, 1)
+    structure.write_text(xyz_text([*"OHH" * 4, "Ne"], x, "in Å"))
+    out = tmp_path / "assembled"
+    words = ["assemble", path, trimers, "--structure", structure, "-o", out]
+    assert app.main([str(word) for word in words]) == 0
+    data = yaml.safe_load((out / "model.yaml").read_text())
+    three = [one for one in data["bindings"] if len(one["between"]) == 3]
+    assert [(one["between"], one["model"]) for one in three] == [(["water"] * 3, "triple.npz")]
+    model = force_field.load(out)
+    assert model.triples[0].prior is None
+    before = force_field.load(path)
+    found, known = model.evaluate(x).contributions, before.evaluate(x).contributions
+    assert found["binding"].energy == pytest.approx(known["binding"].energy, rel=1e-12)
+    words = ["assemble", trimers, path, "-o", tmp_path / "no"]
+    assert app.main([str(word) for word in words]) == 2
+    assert "give that of its pairs first" in capsys.readouterr().err
+
+
+def test_assemble_refuses_what_it_cannot_place(tmp_path, plain, capsys):
+    """Molecules in another order than the species, and a model that does not tell its molecules."""
+    path = directory(tmp_path / "wet", manifest(4, 1, periodic=False))
+    trimers = tmp_path / "trimers"
+    trimers.mkdir()
+    (trimers / "bindings.yaml").write_bytes((plain[0] / "bindings.yaml").read_bytes())
+    arrays = dict(np.load(plain[0] / "binding.npz"))
+    words = [str(word) for word in ("assemble", path, trimers, "-o", tmp_path / "out")]
+    seven = {
+        "z": np.array([10, 8, 1, 1, 8, 1, 1]),
+        "fragments": np.array([0, 1, 1, 1, 2, 2, 2]),
+        "R": arrays["R"][:, :7],
+        "alphas_F": np.zeros(21 * len(arrays["R"])),
+        "perms": np.arange(7)[None],
+    }
+    for changes, message in (
+        (seven, "cut trimers --between water,water,neon"),
+        ({"fragments": np.repeat([0, 1], [3, 6]), "block_weights": np.ones((2, 2))}, "train it an"),
+        ({"z": np.array([8, 1, 1, 8, 1, 1, 9, 1, 1]), "perms": np.arange(9)[None]}, "that of its"),
+    ):
+        np.savez(trimers / "binding.npz", **(arrays | changes))
+        assert app.main(words) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+    (trimers / "bindings.yaml").write_text("bindings: [{between: [water]}]")
+    assert app.main(words) == 2
+    assert "bindings.yaml: bindings[0]" in capsys.readouterr().err
