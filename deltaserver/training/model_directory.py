@@ -271,6 +271,7 @@ def _job(
         "" if fit is None else f"{plan.linear}, {len((again or fit).train)} frames",
         fitted=None if kernel else entries,
         energies=plan.energies,
+        order=3 if three else 2,
         scheduler=plan.scheduler,
         workers=plan.workers,
     )

@@ -86,6 +86,9 @@ def test_what_was_trained_is_served_and_right(plain, frames, test_frames):
     alone = SGDMLModel.load(path / "binding.npz")
     assert alone.n_perms == 48
     assert alone.parameters.order == 3
+    blocks = alone.parameters.blocks
+    rho = blocks.shortest(alone.parameters.x)
+    assert blocks.reach.far == pytest.approx((rho.max(), rho.max() + 2.0))
     found = model.evaluate(test_frames.positions).contributions["triples"]
     known = alone.evaluate(test_frames.positions)
     apart = widest(test_frames, np.arange(len(test_frames)))
