@@ -67,12 +67,13 @@ def _weights(_context: click.Context, _option: click.Parameter, text: str) -> tu
 )
 @click.option(
     "--prior",
-    type=click.Choice(["none", "pairs", "pairs-limit"]),
+    type=click.Choice(["none", "pairs", "pairs-limit", "triples"]),
     default="none",
     show_default=True,
     help="Of the binding: pairs fits a pair potential first, and the "
     "binding model learns what is left; pairs-limit also an energy of fragments far "
-    "apart, for references that leave charge with the wrong one.",
+    "apart, for references that leave charge with the wrong one; triples, of a dataset of order 3, "
+    "fits the dispersion of three molecules.",
 )
 @click.option(
     "--intra-weight",

@@ -32,7 +32,14 @@ from deltaserver.model.manifest import (
     IsolatedAtom,
     read_manifest,
 )
-from deltaserver.model.parts import Fragment, Part, check_fit, check_on_a_prior, facts_of
+from deltaserver.model.parts import (
+    Fragment,
+    Part,
+    check_fit,
+    check_on_a_prior,
+    check_order,
+    facts_of,
+)
 from deltaserver.model.prior import PairPrior
 from deltaserver.model.sgdml import (
     Evaluation,
@@ -173,6 +180,7 @@ class CompositeModel(SummedModel):
         )
         binding = loader(manifest.binding) if manifest.binding else None
         check_on_a_prior(binding, manifest.prior, str(manifest.path))
+        check_order(binding, 2, str(manifest.path))
         model = cls(
             fragments,
             binding,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 MANIFEST_NAME = "model.yaml"
 STRUCTURE_NAME = "structure.xyz"  # where simulations start from unless told otherwise
+BINDINGS_NAME = "bindings.yaml"  # of trimers: what goes into model.yaml of many molecules
 PACKAGE = "deltaserver_models"
 # What paths that are too long, hold NUL, loop or are forbidden raise.
 UNUSABLE_PATH = (OSError, ValueError, RuntimeError)

@@ -20,8 +20,9 @@ from deltaserver.model.many.model import ManyModel
 from deltaserver.model.many.molecules import Species
 from deltaserver.model.many.pairs import PairBinding
 from deltaserver.model.many.switch import Switch
-from deltaserver.model.many.triples import TripleBinding, TriplePrior
-from deltaserver.model.parts import Fragment, check_fit, check_on_a_prior
+from deltaserver.model.many.triple_binding import TripleBinding, may_be_exchanged
+from deltaserver.model.many.triples import TripleLabels, TriplePrior
+from deltaserver.model.parts import Fragment, check_fit, check_on_a_prior, check_order
 from deltaserver.model.prior import PairPrior
 from deltaserver.model.sgdml import SGDMLModel
 from deltaserver.textio.structures import read_first
@@ -68,14 +69,8 @@ def _load_many(manifest: ManyManifest, choice: Choice) -> ManyModel:
     )
     pairs, triples = [], []
     for entry in manifest.bindings:
-        if isinstance(entry.prior, TriplePrior):
-            first, second, third = entry.between
-            if not entry.prior.is_fair(entry.between):
-                raise ManifestError(
-                    f"{manifest.path}: exchanging two molecules of one species changes the energy "
-                    "of three: give triples' coefficients for every order of their classes"
-                )
-            triples.append(TripleBinding((first, second, third), entry.prior))
+        if len(entry.between) == 3:
+            triples.append(_triple(manifest, entry, species, loader))
         else:
             pairs.append(_pair(manifest, entry, species, loader))
     if manifest.periodic and any(model.lattice is not None for model in loader.loaded.values()):
@@ -122,6 +117,7 @@ def _pair(
                  Fragment("second", ends[1], species[t].model))  # fmt: skip
     check_fit(fragments, model, None, where)
     check_on_a_prior(model, entry.prior, where)
+    check_order(model, 2, where)
     if s == t and not _is_fair(model, entry.prior, sizes[0]):
         raise ManifestError(
             f"{where}: exchanging the two molecules changes their binding: train the model with "
@@ -144,6 +140,42 @@ def _pair(
                 )
     switch = Switch(*manifest.cutoff) if manifest.cutoff else None
     return PairBinding((s, t), sizes, model, entry.prior, switch, entry.fade)
+
+
+def _triple(
+    manifest: ManyManifest, entry: BindingEntry, species: tuple[Species, ...], loader: ModelLoader
+) -> TripleBinding:
+    """Return the binding of three molecules, or raise ManifestError where it does not fit."""
+    assert not isinstance(entry.prior, PairPrior)
+    prior = entry.prior
+    s, t, u = entry.between
+    own = [species[k] for k in entry.between]
+    first, second, third = (len(one.numbers) for one in own)
+    sizes = (first, second, third)
+    if prior is not None and not prior.is_fair(entry.between):
+        raise ManifestError(
+            f"{manifest.path}: exchanging two molecules of one species changes the energy "
+            "of three: give triples' coefficients for every order of their classes"
+        )
+    if entry.model is None:
+        return TripleBinding((s, t, u), prior, sizes)
+    model = loader(entry.model)
+    where = f"{manifest.path}: between {', '.join(one.name for one in own)}"
+    ends = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:2])
+    fragments = tuple(
+        Fragment(f"{k + 1}", atoms, one.model)
+        for k, (atoms, one) in enumerate(zip(ends, own, strict=True))
+    )
+    check_fit(fragments, model, None, where)
+    check_order(model, 3, where)
+    check_on_a_prior(model, None if prior is None else TripleLabels(prior), where)
+    if not may_be_exchanged(model.parameters.perms, sizes, entry.between):
+        raise ManifestError(
+            f"{where}: exchanging two molecules of one species changes what is learned of three: "
+            "train the model with --symmetry product"
+        )
+    assert entry.fade is not None
+    return TripleBinding((s, t, u), prior, sizes, model, entry.fade)
 
 
 def _is_fair(model: SGDMLModel | None, prior: PairPrior | None, n: int) -> bool:

@@ -12,7 +12,7 @@ from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import ManifestError
 from deltaserver.model.fragment_blocks import owner_of
 from deltaserver.model.manifest import IsolatedAtom
-from deltaserver.model.prior import PairPrior
+from deltaserver.model.prior import Prior
 from deltaserver.model.sgdml import Evaluation, SGDMLModel
 from deltaserver.molecules.elements import SYMBOLS
 
@@ -113,7 +113,7 @@ def check_fit(
     return numbers
 
 
-def check_on_a_prior(binding: SGDMLModel | None, prior: PairPrior | None, source: str) -> None:
+def check_on_a_prior(binding: SGDMLModel | None, prior: Prior | None, source: str) -> None:
     """Raise ManifestError if a binding model was trained beside another prior than stands here.
 
     Files of today hold what the prior says of some of their training frames. Of older ones it is
@@ -139,6 +139,25 @@ def check_on_a_prior(binding: SGDMLModel | None, prior: PairPrior | None, source
             f"{source}: {Path(found.source).name} was trained beside another prior than stands "
             "here; take model.yaml from the directory that it was trained into"
         )
+
+
+def check_order(binding: SGDMLModel | None, order: int, source: str) -> None:
+    """Raise ManifestError if a model of a binding is of so many molecules and not of ``order``.
+
+    What three have beyond their pairs is no binding of a complex of three, nor the other way.
+    Native files do not say what they are of.
+    """
+    if binding is None or binding.parameters.order in (None, order):
+        return
+    if order == 3:
+        raise ManifestError(
+            f"{source}: {Path(binding.parameters.source).name} was trained on all that binds a "
+            "complex, its pairs too; train it on a dataset that was cut with --order 3"
+        )
+    raise ManifestError(
+        f"{source}: {Path(binding.parameters.source).name} is what three molecules have beyond "
+        "their pairs; it stands in a binding between three species"
+    )
 
 
 def _check_blocks(

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -58,6 +58,14 @@ class PairTerms:
 
     walls: tuple[Wall, ...] = ()
     attractions: tuple[Attraction, ...] = ()
+
+
+class Prior(Protocol):
+    """What is known of a binding, so that a model learns the rest."""
+
+    def evaluate(self, positions: Floats, /) -> Evaluation:
+        """Evaluate a batch (B, N, 3) in Å."""
+        ...
 
 
 @dataclass(frozen=True)

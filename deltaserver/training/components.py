@@ -15,7 +15,7 @@ import numpy as np
 from deltaserver.arrays import Floats, Ints
 from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
 from deltaserver.errors import ComponentError, DataError
-from deltaserver.model.prior import PairPrior
+from deltaserver.model.prior import Prior
 from deltaserver.training import symmetry
 
 BINDING, FULL = "binding", "full"
@@ -44,19 +44,6 @@ class Component:
     def is_lone_atom(self) -> bool:
         """Return whether there is nothing to train: a single atom has a constant energy."""
         return len(self.atoms[0]) == 1
-
-
-def refuse_three_bodies(frames: LabelledFrames, wanted: Sequence[Component]) -> None:
-    """Refuse to train a complex's binding on what three molecules have beyond their pairs.
-
-    Raises:
-        DataError: it is wanted, and the frames are of order 3.
-    """
-    if frames.order == 3 and any(component.name == BINDING for component in wanted):
-        raise DataError(
-            f"{frames.name}: of order 3: it has the binding of three molecules beyond their pairs, "
-            "which no model of one complex can serve; see docs/molecules.md"
-        )
 
 
 @dataclass(frozen=True)
@@ -144,7 +131,7 @@ def less(data: LabelledSet, energy: Floats, forces: Floats) -> LabelledSet:
     return replace(data, energy=data.energy - energy, forces=data.forces - forces)
 
 
-def without_prior(data: LabelledSet, prior: PairPrior) -> LabelledSet:
+def without_prior(data: LabelledSet, prior: Prior) -> LabelledSet:
     """Return binding labels less what a prior says of them."""
     known = prior.evaluate(data.positions)
     return less(data, known.energy, known.forces)

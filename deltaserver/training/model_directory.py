@@ -24,9 +24,8 @@ from deltaserver.errors import DataError
 from deltaserver.model.files.archive import read_arrays, write_arrays
 from deltaserver.model.fragment_blocks import FragmentBlocks, owner_of
 from deltaserver.model.linear.expansion import Expansion
-from deltaserver.model.manifest import format_atoms
-from deltaserver.model.prior import PairPrior
-from deltaserver.model.prior_block import format_prior
+from deltaserver.model.many.triples import TripleLabels
+from deltaserver.model.prior import PairPrior, Prior
 from deltaserver.textio.journal import write_atomically
 from deltaserver.training.components import (
     BINDING,
@@ -36,7 +35,6 @@ from deltaserver.training.components import (
     choose,
     components,
     labelled_set,
-    refuse_three_bodies,
     without_prior,
 )
 from deltaserver.training.directory_files import (
@@ -63,6 +61,10 @@ from deltaserver.training.request import LAMBDA, TrainingRequest
 from deltaserver.training.selection import Split, draw_stratified, split_in_time
 from deltaserver.training.symmetry import DEFAULT_CAP, Symmetry
 from deltaserver.training.symmetry_modes import resolve
+from deltaserver.training.three.checks import is_of_three, refuse_what_makes_no_sense
+from deltaserver.training.three.entry import what_model_yaml_has, write_entry
+from deltaserver.training.three.prior import fit_triples
+from deltaserver.training.three.reach import fade_of
 from deltaserver.training.trainer import Candidate, train
 from deltaserver.training.uncertainty.directory import Checked, with_uncertainty
 from deltaserver.training.warm_start import WarmStart, read_warm_start
@@ -123,7 +125,7 @@ def train_directory(
     split = split_in_time(frames.trajectory, frames.step, plan.train_fraction, held_out, trained)
     available = components(frames)
     wanted = [c for c in choose(available, plan.component) if not c.is_lone_atom]
-    refuse_three_bodies(frames, wanted)
+    refuse_what_makes_no_sense(frames, wanted, plan.linear, plan.prior)
     report = read_report(output)
     refuse_other_frames(output, report, _frames_of(frames, plan))
     jobs = []
@@ -142,7 +144,7 @@ def train_directory(
         )
         if choice is not None:
             say(f"{component.name}: {choice}")
-        if job.prior is not None and not job.prior.limit:
+        if isinstance(job.prior, PairPrior) and not job.prior.limit:
             say_what_is_far_apart(frames, request.train, say)
     output.mkdir(parents=True, exist_ok=True)
     for job in jobs:
@@ -155,7 +157,11 @@ def train_directory(
         selection={**report.get("selection", {}), plan.component: plan.selection},
         symmetry={**report.get("symmetry", {}), plan.component: plan.symmetry},
     )
-    if missing := write_served(output, frames, available, split, report):
+    if frames.order == 3:
+        write_report(output, report)
+        if what_to_do := write_entry(output, frames, available, report):
+            say(what_to_do)
+    elif missing := write_served(output, frames, available, split, report):
         say(f"not to be served yet: lacks {', '.join(missing)}; train with --component NAME too")
     _drop_checkpoints(output, choose(available, plan.component))
     return dict(report["components"])
@@ -174,15 +180,18 @@ class _Job:
         fit: of the linear expansion that the kernel stands on; None is none.
         again: of the one that takes its place beside the kernel, with frames of the wall; None:
             it stays.
+        fade: Å between centres, over which what is learned of three molecules ends; None of all
+            else.
     """
 
     component: Component
     request: TrainingRequest
     symmetry: Symmetry
-    prior: PairPrior | None
+    prior: Prior | None
     weights: tuple[FragmentBlocks | None, ...]
     fit: LinearFit | None
     again: SiteFit | None
+    fade: tuple[float, float] | None = None
 
 
 def _job(
@@ -197,9 +206,10 @@ def _job(
     validation = np.flatnonzero(np.isin(data.frame, split.valid))
     warm = _warm_start(plan, component, data)
     weights: tuple[FragmentBlocks | None, ...] = (None,)
+    three = is_of_three(frames, component)
     baseline = component.name == FULL != plan.component  # sGDML's own, to compare with
     if component.name in (BINDING, FULL) and not baseline:
-        native = plan.linear == "none" or component.name == FULL
+        native = (plan.linear == "none" and not three) or component.name == FULL
         weights = _weights(frames, plan.intra_weights, native=native)
 
     def symmetry(points: Ints) -> Symmetry:
@@ -227,8 +237,11 @@ def _job(
     found = symmetry(points)
     kernel = plan.linear != PRODUCTS or component.name != BINDING
     entries = np.setdiff1d(candidates, valid)
-    prior: PairPrior | None = None
-    if component.name == BINDING and plan.prior != "none":
+    prior: Prior | None = None
+    if three and plan.prior != "none":
+        prior = TripleLabels(fit_triples(frames, available, entries, valid))
+        data = without_prior(data, prior)
+    elif component.name == BINDING and plan.prior != "none":
         asymptote: Asymptote = "fitted" if plan.prior == "pairs-limit" else "zero"
         some, most = (points, FRAMES) if kernel else (entries, PRIOR_FRAMES)
         prior = choose_prior(frames, available, some, valid, plan.cap, asymptote, most)
@@ -255,14 +268,16 @@ def _job(
         Bounds(plan.tolerance, plan.max_products),
         warm,
         weights[0],
-        prior is not None or (fit is not None and component.name == BINDING),
+        three or prior is not None or (fit is not None and component.name == BINDING),
         "" if fit is None else f"{plan.linear}, {len((again or fit).train)} frames",
         fitted=None if kernel else entries,
         energies=plan.energies,
+        order=3 if three else 2,
         scheduler=plan.scheduler,
         workers=plan.workers,
     )
-    return _Job(component, request, found, prior, weights, fit, again)
+    fade = fade_of(frames, points) if three else None
+    return _Job(component, request, found, prior, weights, fit, again, fade)
 
 
 def _low(
@@ -348,7 +363,7 @@ def _train_component(
     if job.request.kernel:  # whose points the spread stands on
         content = with_uncertainty(ranked[0].path, checked)[0]
     if name == BINDING:
-        content = beside(content, job.prior)
+        content = beside(content, job.prior, 2 if job.fade is None else 3)
     write_atomically(path, content)
     report["components"][name] = _entry(job, ranked, identity)
     write_report(output, report)
@@ -417,7 +432,7 @@ def _entry(job: _Job, ranked: list[Candidate], identity: dict[str, Any]) -> dict
         "n_train": len(request.train),
         "n_perms": len(request.perms),
         "symmetry_note": job.symmetry.note,
-        **({} if job.prior is None else {"prior": format_prior(job.prior, format_atoms)}),
+        **what_model_yaml_has(job.prior, job.fade),
         **{key: ranked[0].record[key] for key in kept if key in ranked[0].record},
         "candidates": [
             {"sigma": c.sigma, **{key: c.record[key] for key in kept if key in c.record}}

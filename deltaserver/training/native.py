@@ -20,10 +20,10 @@ from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.files.archive import read_arrays, write_arrays
-from deltaserver.model.files.parameters import LINEAR, NATIVE, PRIOR_ENERGY, WEIGHTED
+from deltaserver.model.files.parameters import LINEAR, NATIVE, ORDER, PRIOR_ENERGY, WEIGHTED
 from deltaserver.model.fragment_blocks import FragmentBlocks
 from deltaserver.model.linear.expansion import Expansion
-from deltaserver.model.prior import PairPrior
+from deltaserver.model.prior import Prior
 
 CODE_VERSION = "1.0.3"  # of sgdml, whose format this is
 RECORD = "deltaserver"
@@ -173,11 +173,12 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def beside(content: bytes, prior: PairPrior | None) -> bytes:
+def beside(content: bytes, prior: Prior | None, order: int = 2) -> bytes:
     """Return a binding's file with what the prior that it was trained beside says of some frames.
 
-    With another prior, or none, the model is wrong by what the two differ, which nobody would see;
-    a native file holds no frames, and stays as it is.
+    And, of three molecules, that it is of what they have beyond their pairs. With another prior, or
+    none, the model is wrong by what the two differ, which nobody would see; a native file holds no
+    frames, and stays as it is.
     """
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         arrays = dict(file)
@@ -185,6 +186,8 @@ def beside(content: bytes, prior: PairPrior | None) -> bytes:
         return content
     some = arrays["R"][:N_OF_PRIOR]
     arrays[PRIOR_ENERGY] = np.zeros(len(some)) if prior is None else prior.evaluate(some).energy
+    if order != 2:
+        arrays[ORDER] = np.array(order)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()

@@ -51,6 +51,7 @@ class TrainingRequest:
         again: the problem that the expansion solves, where it is to be solved again beside the
             kernel: a binding model's.
         energies: weight of energies as labels, Å⁻¹; 0 is forces alone.
+        order: 3 of what three molecules have beyond their pairs, else 2.
         scheduler: of the workers that make an iteration's products; "local" is this machine.
         workers: local processes that do.
     """
@@ -73,6 +74,7 @@ class TrainingRequest:
     fitted: Ints | None = None
     again: SiteFit | None = None
     energies: float = 0.0
+    order: int = 2
     scheduler: str = LOCAL
     workers: int = 1
 

@@ -7,7 +7,8 @@ fragment
     none. Cheap, and most of the gain: fragments carry most of the energy.
 product
     As ``fragment``, and binding and full have the direct product of the fragments' groups,
-    times the exchange of identical fragments (the benzene dimer: 12 · 12 · 2 = 288).
+    times the exchange of identical fragments (the benzene dimer: 12 · 12 · 2 = 288). Of three
+    molecules beyond their pairs exchange is never given up for the cap.
 sgdml
     sgdml's own search on the training points of each component. Where it finds no closed group
     within its limit of 100 it gives up, and so do we: the identity, with a note.
@@ -34,6 +35,8 @@ from deltaserver.model.files.parameters import UNREADABLE
 from deltaserver.training import symmetry
 from deltaserver.training.components import Component, LabelledSet, fragment_symmetry
 from deltaserver.training.symmetry import DEFAULT_CAP, Symmetry
+from deltaserver.training.three.checks import check_exchange, is_of_three
+from deltaserver.training.three.exchange import product_with_exchange
 
 MODES = ("none", "fragment", "product", "sgdml")
 SGDML_POINTS = 1000  # sgdml's own limit for its search
@@ -60,16 +63,21 @@ def resolve(
         cap: the most permutations wanted.
 
     Raises:
-        DataError: a fragment is not connected; a file's permutations are no group of the atoms.
+        DataError: a fragment is not connected; a file's permutations are no group of the atoms;
+            alike ones of three molecules cannot be exchanged.
         InputError: no such mode or file.
         MissingExtraError: ase, networkx or sgdml is not installed.
     """
     n_atoms = len(data.numbers)
-    if mode == "none" or component.is_lone_atom:
+    if component.is_lone_atom:
         return Symmetry.trivial(n_atoms)
-    if mode in ("fragment", "product"):
+    if mode == "none":
+        found = Symmetry.trivial(n_atoms)
+    elif mode in ("fragment", "product"):
         if component.is_fragment:
             found = fragment_symmetry(frames, frames.fragments[component.members[0]], cap)
+        elif mode == "product" and is_of_three(frames, component):
+            found = product_with_exchange(frames, components, cap)
         elif mode == "product":
             found = product_of_fragments(frames, components, cap)
         else:
@@ -80,6 +88,8 @@ def resolve(
         found = _from_file(Path(mode), component, data.numbers, cap)
     symmetry.check_group(found.perms, f"symmetry of {component.name}")
     symmetry.check_elements(found.perms, data.numbers, f"symmetry of {component.name}")
+    if is_of_three(frames, component):
+        check_exchange(frames, components, found.perms)
     return found
 
 

@@ -52,6 +52,8 @@ NOTHING_KCAL_BESIDE = 0.3
 # The same of an expansion alone, which knows energies: of two benzenes 0.0024 kcal/mol is left on
 # average from 7 Å on, where 0.02 would have twice as many pairs of a crystal evaluated.
 NOTHING_KCAL_ALONE = 0.08
+# Of three molecules: all of it is small, of very many; their centres' distances end it.
+NOTHING_KCAL_OF_THREE = 0.0
 NEARER = (0.85, 0.97)  # of the shortest separation: the model fades between
 FADE_ANG = 2.0  # over which it fades out at long separations
 VALIDATION_BATCH = 16  # frames evaluated at once
@@ -270,6 +272,8 @@ def _reach(request: TrainingRequest) -> Reach:
     nothing = NOTHING_KCAL if request.kernel else NOTHING_KCAL_ALONE
     if request.again is not None:
         nothing = NOTHING_KCAL_BESIDE
+    if request.order == 3:
+        nothing = NOTHING_KCAL_OF_THREE
     pairs = PairDescriptor(len(request.data.numbers))
     x = pairs.geometry(request.data.positions[some]).descriptor
     return reach_of(request.blocks, x, request.data.energy[some] / KCAL_PER_MOL_EV, nothing)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
+from deltaserver.model.many.triples import TriplePrior
+from deltaserver.model.prior import AtomClass
 
 WATER = np.array([[0.0, 0.0, 0.12], [0.0, 0.76, -0.48], [0.0, -0.76, -0.48]])
 WATER_Z = np.array([8, 1, 1])
@@ -76,4 +78,44 @@ def water_and_ion(n_frames: int = 40, seed: int = 0) -> LabelledFrames:
         x, fragment_energies.sum(1) + binding, fragment_forces + binding_forces,
         fragment_energies, fragment_forces,
         np.zeros(n_frames, dtype=int), np.arange(n_frames),
+    )  # fmt: skip
+
+
+def dispersion(strength: float = 900.0, hydrogens: float = 0.0) -> TriplePrior:
+    """What three waters have beyond their pairs here: of oxygens, and of two with a hydrogen."""
+    names = [("O0", "H0"), ("O1", "H1"), ("O2", "H2")]
+    classes = [
+        AtomClass(name, atoms)
+        for k in range(3)
+        for name, atoms in ((f"O{k}", (3 * k,)), (f"H{k}", (3 * k + 1, 3 * k + 2)))
+    ]
+    c = {("O0", "O1", "O2"): strength}
+    for k in range(3) if hydrogens else ():
+        one = [names[m][1 if m == k else 0] for m in range(3)]
+        c[one[0], one[1], one[2]] = hydrogens
+    return TriplePrior((3, 3, 3), tuple(classes), c, 3.5, (6.0, 8.0))
+
+
+def water_trimer(n_frames: int = 60, seed: int = 0, prior: TriplePrior | None = None):
+    """Three waters in a triangle of 2.8 to 7 Å, of order 3, half of the frames a trajectory."""
+    rng = np.random.default_rng(seed)
+    corners = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.45, 0.9, 0.1]])
+    centres = rng.uniform(2.8, 7.0, (n_frames, 1, 1)) * corners
+    turns = np.linalg.qr(rng.normal(size=(n_frames, 3, 3, 3)))[0]
+    x = np.einsum("mkxy,ay->mkax", turns, WATER) + centres[:, :, None]
+    x = (x + rng.normal(0.0, 0.05, x.shape)).reshape(n_frames, 9, 3)
+    places = [[3 * k, 3 * k + 1, 3 * k + 2] for k in range(3)]
+    own = [springs(x[:, some], WATER) for some in places]
+    pairs = [attraction(x, places[a], places[b]) for a, b in ((0, 1), (1, 2), (0, 2))]
+    three = (prior or dispersion()).of_whole(x)
+    fragment_forces = np.concatenate([part[1] for part in own], axis=1)
+    fragment_energies = np.stack([part[0] - 10.0 for part in own], axis=1)
+    two, two_forces = (sum(part[k] for part in pairs) for k in (0, 1))
+    return LabelledFrames(
+        "water_trimer", "springs", np.tile(WATER_Z, 3),
+        tuple(FragmentSpec(f"water{k + 1}", tuple(some)) for k, some in enumerate(places)),
+        x, fragment_energies.sum(1) + two + three.energy,
+        fragment_forces + two_forces + three.forces,
+        fragment_energies, fragment_forces,
+        np.arange(n_frames) * 2 // n_frames, np.arange(n_frames), two, two_forces,
     )  # fmt: skip

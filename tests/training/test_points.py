@@ -91,16 +91,3 @@ def test_the_report_says_how_they_were_chosen(tmp_path):
     )
     train_directory(water_dimer(80), plan, tmp_path)
     assert '"left": "farthest"' in (tmp_path / "training.json").read_text()
-
-
-def test_no_complex_is_trained_on_what_three_molecules_have_beyond_their_pairs(tmp_path):
-    frames = water_dimer(20)
-    frames = replace(
-        frames,
-        two_body_energy=np.zeros(len(frames)),
-        two_body_forces=np.zeros(frames.forces.shape),
-    )
-    plan = TrainingPlan(component="binding", n_train=5, n_valid=5)
-    with pytest.raises(DataError, match="of order 3: it has the binding of three molecules"):
-        train_directory(frames, plan, tmp_path / "model")
-    assert not (tmp_path / "model").exists()

@@ -38,6 +38,7 @@ def assemble(
 
     DIRECTORY is that of a complex of two fragments, whose models every molecule and every pair
     then has; several make a mixture. Or it is of many molecules, to be used for another structure.
+    What was trained of trimers comes after the directory of their pairs.
     """
     from deltaserver.model.force_field import load
     from deltaserver.simulate.structures import assemble as assembling

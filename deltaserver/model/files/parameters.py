@@ -5,8 +5,8 @@ Two generations are in use: 0.2.x (``type`` is bytes, no units, no ``alphas_F``)
 
 A model whose descriptor is weighted by fragments is none that sgdml could evaluate: its ``type``
 is ``WEIGHTED``, which sgdml refuses. It holds training positions ``R`` and their coefficients,
-which descriptors and Jᵀα follow from, and ``fragments``, ``block_weights``, ``reach`` and
-``prior_energy_ev``. Nor could
+which descriptors and Jᵀα follow from, and ``fragments``, ``block_weights``, ``reach``,
+``prior_energy_ev`` and ``order``. Nor could
 sgdml evaluate one that stands on a linear expansion (:mod:`deltaserver.model.linear`): of type
 ``LINEAR`` with that of a molecule, or of its ``units``, of ``WEIGHTED`` with one between fragments.
 """
@@ -54,7 +54,8 @@ WEIGHTED_REQUIRED = (*OWN_REQUIRED, "fragments", "block_weights")
 REQUIRED = ("type", "z", "R_desc", "R_d_desc_alpha", "c", "sig", "perms")
 OPTIONAL = ("std", "alphas_E", "alphas_F", "lattice", "r_unit", "e_unit")
 PRIOR_ENERGY = "prior_energy_ev"  # of the prior that a binding was trained beside
-OF_BINDINGS = ("reach", PRIOR_ENERGY)
+ORDER = "order"  # how many molecules a binding is of: 3 beyond what their pairs have
+OF_BINDINGS = ("reach", PRIOR_ENERGY, ORDER)
 KEYS = (  # that are read
     *dict.fromkeys(
         (*REQUIRED, *OPTIONAL, *WEIGHTED_REQUIRED, *OF_BINDINGS, *LINEAR_KEYS, *UNCERTAINTY_KEYS)
@@ -88,6 +89,8 @@ class ModelParameters:
         positions: the training frames (M, N, 3); None in a native sGDML model.
         prior_energy_ev: of the first training frames, by the prior that stood beside the model when
             it was trained; None where the file does not say.
+        order: 3 of a binding of three molecules beyond their pairs, 2 of all other bindings; None
+            where the file does not say.
         uncertainty: how wrong its forces may be; None where the file does not say.
         source: where the model was read from, for messages.
     """
@@ -108,6 +111,7 @@ class ModelParameters:
     uncertainty: UncertaintyBlock | None = None
     positions: Floats | None = None
     prior_energy_ev: Floats | None = None
+    order: int | None = None
     source: str = "model"
 
 
@@ -209,6 +213,7 @@ def parse_parameters(arrays: Mapping[str, Any], source: str) -> ModelParameters:
         uncertainty=parse_uncertainty(arrays, n_train, source),
         positions=floats(arrays, "R", source) if kind != NATIVE else None,
         prior_energy_ev=_prior_energy(arrays, n_train, source) if kind == WEIGHTED else None,
+        order=_order(arrays, source) if kind == WEIGHTED else None,
         source=source,
     )
 
@@ -263,6 +268,13 @@ def _prior_energy(arrays: Mapping[str, Any], n_train: int, source: str) -> Float
     energy = floats(arrays, PRIOR_ENERGY, source)
     expect_shape(source, PRIOR_ENERGY, energy, (min(energy.size, n_train),))
     return energy
+
+
+def _order(arrays: Mapping[str, Any], source: str) -> int:
+    order = scalar(arrays, ORDER, source) if ORDER in arrays else 2.0
+    if order not in (2.0, 3.0):
+        raise ModelFileError(f"{source}: order is {order:g}; expected 2 or 3")
+    return int(order)
 
 
 def _reach(arrays: Mapping[str, Any], source: str) -> Reach | None:

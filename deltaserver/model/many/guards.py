@@ -1,6 +1,7 @@
 """The guards of many molecules: every molecule by itself, and every pair that touches.
 
-A structure's novelty is that of its newest molecule or pair: one that is too new makes all of it.
+A structure's novelty is that of its newest molecule, pair or triple: one that is too new makes all
+of it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from deltaserver.arrays import Floats
 from deltaserver.errors import StructureError
 from deltaserver.model.composite import CompositeModel
-from deltaserver.model.manifest import BINDING, format_atoms
+from deltaserver.model.manifest import BINDING, TRIPLES, format_atoms
 from deltaserver.model.parts import Fragment
 from deltaserver.model.sgdml import Evaluation, SGDMLModel
 from deltaserver.model.trust.novelty import TrainingDistance
@@ -150,7 +151,7 @@ class ManyGuards:
     def novelty(
         self, positions: Floats, contributions: Mapping[str, Evaluation], cell: Floats | None
     ) -> dict[str, Floats]:
-        """Return the novelty of the newest molecule of each species, and of the newest pair."""
+        """Return the novelty of the newest molecule of each species, pair and triple."""
         model = self._model
         box = model.box(cell)
         found: dict[str, list[float]] = {}
@@ -163,6 +164,10 @@ class ManyGuards:
             for k, pair in enumerate(model.pairs):
                 if pair.model and BINDING in contributions:
                     self._enter(newest, BINDING, pair.model, model.touching(frame, k)[1])
+            for k, triple in enumerate(model.triples):
+                if triple.model and TRIPLES in contributions:
+                    for _, three in triple.joined(frame, model.near(frame, k)):
+                        self._enter(newest, TRIPLES, triple.model, three)
             for name, value in newest.items():
                 found.setdefault(name, []).append(value)
         return {name: np.array(values) for name, values in found.items()}

@@ -10,6 +10,8 @@ bindings:
   prior: {classes: …, pairs: …}
 - between: [benzene, benzene, benzene]
   prior: {classes: …, triples: …, cutoff: [7.0, 9.0]}
+  model: triple.npz       # of the atoms of three, of what they have beyond their pairs
+  fade: [7.0, 9.0]        # Å between centres, over which that model ends
 periodic: true
 cutoff: [10.0, 12.0]      # Å between centres, over which a pair's prior ends
 
@@ -72,7 +74,8 @@ class BindingEntry:
         between: the places of their species in the manifest, rising.
         model: a file of what is learned, if anything is.
         prior: what is known, if anything is.
-        fade: Å of the smooth shortest distance, over which a model ends that does not by itself.
+        fade: over which a model ends: of two molecules Å of the smooth shortest distance, where it
+            does not by itself; of three Å between centres.
     """
 
     between: tuple[int, ...]
@@ -247,9 +250,15 @@ class _ManyParser(ManifestParser):
             )
         if "model" not in entry and "prior" not in entry:
             raise self.error(f"{what} has neither model nor prior: it binds nothing")
-        if len(between) == 3 and ("model" in entry or "fade" in entry):
+        if len(between) == 3 and "model" in entry and "fade" not in entry:
             raise self.error(
-                f"{what}: three molecules are bound by a prior alone; drop model, fade"
+                f"{what}: a model of three molecules needs fade: [7.0, 9.0], Å between centres, "
+                "over which it ends"
+            )
+        if len(between) == 3 and "fade" in entry and "model" not in entry:
+            raise self.error(
+                f"{what}: fade is of a model of three molecules, and there is none; their prior "
+                "ends over its own cutoff"
             )
         model = self.file(entry["model"], what) if "model" in entry else None
         fade = self.interval(entry["fade"], f"{what}.fade") if "fade" in entry else None

@@ -27,7 +27,8 @@ from deltaserver.model.many.guards import ManyGuards
 from deltaserver.model.many.molecules import Assembled, Species, Total
 from deltaserver.model.many.neighbours import Neighbours
 from deltaserver.model.many.pairs import PairBinding
-from deltaserver.model.many.triples import TripleBinding
+from deltaserver.model.many.triple_binding import TripleBinding
+from deltaserver.model.many.triples import Triples
 from deltaserver.model.parts import facts_of
 from deltaserver.model.sgdml import Evaluation, SGDMLModel, concatenate
 from deltaserver.model.trust.fingerprint import fingerprint_of_many
@@ -116,8 +117,11 @@ class ManyModel(SummedModel):
         """Return atoms, training points, permutations and σ of every part that has such."""
         own = {one.name: facts_of(one.atoms.size, one.trained) for one in self.species}
         learned = [pair for pair in self.pairs if pair.model]
+        of_three = [triple for triple in self.triples if triple.model]
         if len(learned) == 1:  # of several none speaks for all
             own[BINDING] = facts_of(self.n_atoms, learned[0].model)
+        if len(of_three) == 1:
+            own[TRIPLES] = facts_of(self.n_atoms, of_three[0].model)
         return own
 
     @cached_property
@@ -136,7 +140,9 @@ class ManyModel(SummedModel):
     @property
     def models(self) -> tuple[SGDMLModel, ...]:
         """Every model file's, once."""
-        found = [one.trained for one in self.species] + [pair.model for pair in self.pairs]
+        found = [one.trained for one in self.species]
+        found += [pair.model for pair in self.pairs]
+        found += [triple.model for triple in self.triples]
         return tuple({id(model): model for model in found if model}.values())
 
     @property
@@ -145,7 +151,7 @@ class ManyModel(SummedModel):
         return self.pool.n_threads
 
     def warm_up(self) -> None:
-        """Evaluate two molecules of every pair once: compiles the loops before the first step."""
+        """Evaluate every pair and triple once: compiles the loops before the first step."""
         for one in self.species:
             one.evaluate(_apart(len(one.numbers))[None])
         for pair in self.pairs:
@@ -156,10 +162,11 @@ class ManyModel(SummedModel):
             if pair.prior:
                 pair.prior.evaluate(x)
         for triple in self.triples:
-            first, second, third = (len(some) for some in triple.prior.sites)
-            x = _apart(first + second + third)[None]
-            ends = (first, first + second)
-            triple.prior.evaluate((x[:, : ends[0]], x[:, ends[0] : ends[1]], x[:, ends[1] :]))
+            x = _apart(sum(triple.sizes))[None]
+            if triple.model:
+                triple.model.evaluate(x)
+            if triple.prior:
+                triple.prior.of_whole(x)
 
     def evaluate(
         self, positions: ArrayLike, component: str = "total", cell: ArrayLike | None = None
@@ -236,6 +243,12 @@ class ManyModel(SummedModel):
             frame.touching[binding] = self.pairs[binding].touching(frame)
         return frame.touching[binding]
 
+    def near(self, frame: Assembled, binding: int) -> Triples:
+        """Return the triples that one binding's model says anything of."""
+        if binding not in frame.near:
+            frame.near[binding] = self.triples[binding].near(frame)
+        return frame.near[binding]
+
     def _evaluate(self, x: Floats, component: str, box: Floats | None) -> dict[str, Total]:
         frame = self.frame(x, box)
         parts: dict[str, Total] = {}
@@ -264,8 +277,10 @@ class ManyModel(SummedModel):
                 pair.add_prior(frame, self.pool, parts[PRIOR])
             if pair.model:
                 pair.add_model(frame, self.touching(frame, k), self.pool, parts[BINDING])
-        for triple in self.triples:
-            triple.add(frame, self.pool, parts[TRIPLES])
+        for k, triple in enumerate(self.triples):
+            triple.add_prior(frame, self.pool, parts[TRIPLES])
+            if triple.model:
+                triple.add_model(frame, self.near(frame, k), self.pool, parts[TRIPLES])
         return parts
 
     def _stacked(self, totals: Sequence[Total]) -> Evaluation:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from deltaserver.model.many.neighbours import Neighbours, find_neighbours
 from deltaserver.model.sgdml import Evaluation, SGDMLModel
 from deltaserver.molecules.bonds import FragmentBonds, find_bonds, training_distances
 from deltaserver.molecules.whole import along_tree, bond_tree
+
+if TYPE_CHECKING:
+    from deltaserver.model.many.triples import Triples
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ class Assembled:
         cell: lattice vectors in columns, Å, or None.
         touching: of bindings by their numbers, once they were asked for: the pairs that a model
             says anything of, and their atoms.
+        near: the same of bindings of three: the triples.
     """
 
     x: tuple[Floats, ...]
@@ -100,6 +105,7 @@ class Assembled:
     neighbours: Neighbours
     cell: Floats | None
     touching: dict[int, tuple[Neighbours, Floats]] = field(default_factory=dict)
+    near: dict[int, Triples] = field(default_factory=dict)
 
     @classmethod
     def of(

@@ -13,7 +13,7 @@ prior:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,19 @@ def parse_triples(
     first, second, third = (len(some) for some in molecules)
     sizes = (first, second, third)
     return TriplePrior(sizes, tuple(classes), found, radius, (cutoff[0], cutoff[1]))
+
+
+def format_triples(prior: TriplePrior, text: Callable[[tuple[int, ...]], str]) -> dict[str, Any]:
+    """Return the block of a potential: the inverse of :func:`parse_triples`."""
+    return {
+        "radius": float(prior.radius),
+        "cutoff": [float(end) for end in prior.cutoff],
+        "classes": [{"name": one.name, "atoms": text(one.atoms)} for one in prior.classes],
+        "triples": [
+            {"between": list(names), "coefficient": float(value)}
+            for names, value in prior.coefficients.items()
+        ],
+    }
 
 
 def _class(entry: Any, what: str, owner: Any, atoms: ParseAtoms) -> AtomClass:

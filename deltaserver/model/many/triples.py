@@ -19,17 +19,10 @@ import numpy as np
 
 from deltaserver.arrays import Floats, Ints
 from deltaserver.compute import jit
-from deltaserver.compute.thread_pool import ThreadPool
 from deltaserver.model import loops
-from deltaserver.model.many.molecules import Assembled, Total, add_rows
 from deltaserver.model.many.neighbours import Neighbours
-from deltaserver.model.many.switch import Switch
 from deltaserver.model.prior import AtomClass
-from deltaserver.model.sgdml import Evaluation, concatenate
-
-BATCH = 64  # triples that a thread takes at once, at least
-SHARES = 16  # of all triples, at most: each has forces of its own, so that sums keep their order
-SIDES = ((0, 1), (1, 2), (2, 0))
+from deltaserver.model.sgdml import Evaluation
 
 
 @dataclass(frozen=True)
@@ -103,6 +96,16 @@ class TriplePrior:
             return Evaluation(energy, forces, virial)
         return self._in_numpy(x)
 
+    def of_whole(self, x: Floats) -> Evaluation:
+        """Evaluate triples of whole molecules (T, N, 3), one after the other; forces on all N."""
+        start = np.cumsum([0, *self.sizes])
+        rows = [start[k] + own for k, own in enumerate(self.sites)]
+        first, second, third = (np.ascontiguousarray(x[:, some]) for some in rows)
+        found = self.evaluate((first, second, third))
+        forces = np.zeros(x.shape)
+        forces[:, np.concatenate(rows)] = found.forces
+        return Evaluation(found.energy, forces, found.virial)
+
     def _in_numpy(self, x: tuple[Floats, Floats, Floats]) -> Evaluation:
         """Do the same without loops, for where they cannot be compiled."""
         a, b, c = x[0][:, :, None, None], x[1][:, None, :, None], x[2][:, None, None]
@@ -137,112 +140,18 @@ class TriplePrior:
 
 
 @dataclass(frozen=True)
-class TripleBinding:
-    """The binding of every three molecules, beyond what their pairs have.
+class TripleLabels:
+    """What a prior says of three whole molecules, without its end: as labels are made less of it.
 
     Attributes:
-        species: their numbers s ≤ t ≤ u.
         prior: the potential.
     """
 
-    species: tuple[int, int, int]
     prior: TriplePrior
 
-    @cached_property
-    def switch(self) -> Switch:
-        """S, of each of the three distances of centres."""
-        return Switch(*self.prior.cutoff)
-
-    @property
-    def reach(self) -> tuple[float, float]:
-        """How far it acts: in centres' distances, and in atoms', Å."""
-        return self.prior.cutoff[1], 0.0
-
-    def add(self, frame: Assembled, pool: ThreadPool, total: Total) -> None:
-        """Add what all triples give."""
-        triples = find_triples(frame.neighbours, self.switch.stop).of(frame.first, self.species)
-        if not len(triples.weight):
-            return
-        if self.prior.compiled:
-            self._add_in_loops(frame, triples, pool, total)
-            return
-        sites = [
-            frame.x[kind][:, own][number - frame.first[kind]] + shift[:, None]
-            for own, number, shift, kind in zip(
-                self.prior.sites, triples.members, triples.shifts, self.species, strict=True
-            )
-        ]
-        starts = range(0, len(triples.weight), BATCH)
-        batches = [(sites[0][k : k + BATCH], sites[1][k : k + BATCH], sites[2][k : k + BATCH])
-                   for k in starts]  # fmt: skip
-        self._add(frame, triples, concatenate(pool.map(self.prior.evaluate, batches)), total)
-
-    def _add_in_loops(
-        self, frame: Assembled, triples: Triples, pool: ThreadPool, total: Total
-    ) -> None:
-        """Evaluate triples where the molecules stand, end them, and add them."""
-        prior, n = self.prior, len(triples.weight)
-        sites = tuple(np.ascontiguousarray(frame.x[kind][:, own])
-                      for own, kind in zip(prior.sites, self.species, strict=True))  # fmt: skip
-        first = frame.first[list(self.species)]
-        numbers = np.stack(triples.members)
-        members, shifts = np.stack([numbers - first[:, None], numbers]), np.stack(triples.shifts)
-        known = prior.table, prior.radius**3, *prior.cutoff
-        energy = np.empty(n)
-        step = max(BATCH, -(-n // SHARES))
-
-        def evaluate(start: int) -> tuple[tuple[Floats, ...], Floats, Floats]:
-            some = slice(start, start + step)
-            own = members[:, :, some], shifts[:, some], triples.weight[some]
-            forces = tuple(np.zeros_like(one) for one in sites)
-            on_centres, virial = np.zeros_like(frame.centres), np.zeros((3, 3))
-            results = energy[some], forces, on_centres, virial
-            loops.load("molecules").add_triples_of(sites, frame.centres, own, known, results)
-            return results[1:]
-
-        for forces, on_centres, virial in pool.map(evaluate, range(0, n, step)):
-            total.virial += virial
-            for k, (kind, own) in enumerate(zip(self.species, prior.sites, strict=True)):
-                total.forces[kind][:, own] += forces[k]
-            for kind in set(self.species):
-                here = slice(frame.first[kind], frame.first[kind + 1])
-                whole = on_centres[here, None] / total.forces[kind].shape[1]
-                total.forces[kind] += whole
-        total.add_energies(triples.members, energy, np.zeros((1, 3, 3)))
-
-    def _add(self, frame: Assembled, triples: Triples, found: Evaluation, total: Total) -> None:
-        """Switch an evaluation of triples, and add it."""
-        places = [
-            frame.centres[number] + shift
-            for number, shift in zip(triples.members, triples.shifts, strict=True)
-        ]
-        between = [places[b] - places[a] for a, b in SIDES]
-        distances = [np.sqrt(np.einsum("tx,tx->t", d, d)) for d in between]
-        values, slopes = zip(*(self.switch(distance) for distance in distances), strict=True)
-        s = triples.weight * values[0] * values[1] * values[2]
-        on_centres = np.zeros((3, len(s), 3))
-        virial = s[:, None, None] * found.virial
-        for side, (a, b) in enumerate(SIDES):
-            others = values[(side + 1) % 3] * values[(side + 2) % 3] * triples.weight
-            slope = slopes[side] * others * found.energy / distances[side]
-            pull = slope[:, None] * between[side]
-            on_centres[a] += pull
-            on_centres[b] -= pull
-            virial -= pull[:, :, None] * between[side][:, None]
-        total.add_energies(triples.members, s * found.energy, virial)
-        ends = np.cumsum([0, *(len(some) for some in self.prior.sites)])
-        for k, (kind, own) in enumerate(zip(self.species, self.prior.sites, strict=True)):
-            # By molecule before by atom: there are a hundred times as many triples.
-            number = triples.members[k] - frame.first[kind]
-            forces = total.forces[kind]
-            on_sites, on_molecule = (
-                np.zeros((len(forces), len(own), 3)),
-                np.zeros_like(forces[:, 0]),
-            )
-            add_rows(on_sites, number, s[:, None, None] * found.forces[:, ends[k] : ends[k + 1]])
-            add_rows(on_molecule, number, on_centres[k])
-            forces[:, own] += on_sites
-            forces += on_molecule[:, None] / self.prior.sizes[k]
+    def evaluate(self, positions: Floats) -> Evaluation:
+        """Evaluate positions (T, N, 3), Å, of one molecule after the other."""
+        return self.prior.of_whole(positions)
 
 
 @dataclass(frozen=True)
@@ -259,14 +168,22 @@ class Triples:
     shifts: tuple[Floats, Floats, Floats]
     weight: Floats
 
+    def __len__(self) -> int:
+        """Return the number of triples T."""
+        return len(self.weight)
+
+    def some(self, kept: slice | np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Triples:
+        """Return some of the triples."""
+        i, j, k = (member[kept] for member in self.members)
+        zero, one, two = (shift[kept] for shift in self.shifts)
+        return Triples((i, j, k), (zero, one, two), self.weight[kept])
+
     def of(self, first: Ints, species: tuple[int, int, int]) -> Triples:
         """Return those of three species; ``first`` are the numbers of their first molecules."""
         kept = np.ones(len(self.weight), dtype=np.bool_)
         for member, kind in zip(self.members, species, strict=True):
             kept &= (member >= first[kind]) & (member < first[kind + 1])
-        i, j, k = (member[kept] for member in self.members)
-        zero, one, two = (shift[kept] for shift in self.shifts)
-        return Triples((i, j, k), (zero, one, two), self.weight[kept])
+        return self.some(kept)
 
 
 def find_triples(pairs: Neighbours, cutoff: float) -> Triples:

@@ -66,11 +66,14 @@ def fingerprint_of_many(model: ManyModel) -> str:
         if pair.prior is not None:
             _text(digest, "prior", *_words(pair.prior))
     for triple in model.triples:
-        prior = triple.prior
-        _text(digest, "triple", str(triple.species), prior.radius.hex())
-        _text(digest, *(number.hex() for number in prior.cutoff))
-        for some in (*prior.sites, prior.table):
-            _array(digest, some)
+        if (prior := triple.prior) is not None:
+            _text(digest, "triple", str(triple.species), prior.radius.hex())
+            _text(digest, *(number.hex() for number in prior.cutoff))
+            for some in (*prior.sites, prior.table):
+                _array(digest, some)
+        if triple.model is not None:
+            _text(digest, "learned", str(triple.species), *(end.hex() for end in triple.fade))
+            digest.update(_digest(triple.model))
     return f"sha256:{digest.hexdigest()}"
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from deltaserver.arrays import Ints
 from deltaserver.errors import InputError, ManifestError
-from deltaserver.model.directories import MANIFEST_NAME, STRUCTURE_NAME
+from deltaserver.model.directories import BINDINGS_NAME, MANIFEST_NAME, STRUCTURE_NAME
 from deltaserver.model.files.parameters import read_parameters
 from deltaserver.model.manifest import (
     FORMAT,
@@ -30,7 +30,7 @@ from deltaserver.model.manifest import (
 from deltaserver.model.many.manifest import is_of_many
 from deltaserver.model.prior_block import format_prior
 from deltaserver.molecules.elements import SYMBOLS
-from deltaserver.textio.strict_yaml import dump_yaml, load_yaml
+from deltaserver.textio.strict_yaml import Checker, dump_yaml, load_yaml
 
 
 @dataclass
@@ -74,7 +74,7 @@ def assemble(
     """Write the directory; return where its ``model.yaml`` is.
 
     Args:
-        sources: model directories, of complexes or of many molecules.
+        sources: model directories, of complexes or of many molecules, and of trimers trained.
         structure: XYZ that tells how many molecules there are, each with its atoms in its model's
             order.
         output: the new directory.
@@ -89,7 +89,9 @@ def assemble(
         raise InputError(f"{output}: there is a {MANIFEST_NAME} already; give another directory")
     found = Collected()
     for source in sources:
-        if is_of_many(source):
+        if (source / BINDINGS_NAME).is_file() and not (source / MANIFEST_NAME).exists():
+            _take_bindings(found, source / BINDINGS_NAME)
+        elif is_of_many(source):
             _take_many(found, source)
         else:
             _take_complex(found, read_manifest(source))
@@ -200,3 +202,46 @@ def _take_many(found: Collected, source: Path) -> None:
             own = path.parent / kept["model"]
             kept["model"] = found.take(own, own.name)
         found.bindings.append(kept)
+
+
+def _take_bindings(found: Collected, path: Path) -> None:
+    """Take over what was trained of three molecules, in the place of what binds them already."""
+    check = Checker(path, ManifestError)
+    top = check.mapping(check.read(), "the file", ("bindings",))
+    for k, one in enumerate(check.sequence(top["bindings"], "bindings")):
+        what = f"bindings[{k}]"
+        entry = check.mapping(one, what, ("between", "model", "fade"), ("prior",))
+        own = path.parent / check.text(entry["model"], f"{what}.model")
+        named = [check.text(name, what) for name in check.sequence(entry["between"], what)]
+        places = _places(found, path, own, named)
+        names = [found.species[place]["name"] for place in places]
+        found.bindings = [known for known in found.bindings if known["between"] != names]
+        kept = {"between": names, "model": found.take(own, f"triple{own.suffix}")}
+        found.bindings.append({**entry, **kept})
+
+
+def _places(found: Collected, path: Path, model: Path, named: Sequence[str]) -> list[int]:
+    """Return which species the molecules of a binding's model are, by their elements."""
+    parameters = read_parameters(model)
+    if parameters.blocks is None or len(parameters.blocks.weights) != len(named):
+        raise ManifestError(
+            f"{path}: {model.name} does not say which atoms are of which of {', '.join(named)}; "
+            "train it anew"
+        )
+    places: list[int] = []
+    for k, name in enumerate(named):
+        numbers = parameters.numbers[parameters.blocks.fragment == k]
+        there = [s for s, known in enumerate(found.numbers) if np.array_equal(known, numbers)]
+        if not there:
+            raise ManifestError(
+                f"{path}: no directory before it has a molecule of the elements of {name}; give "
+                "that of its pairs first"
+            )
+        places += there
+    if places != sorted(places):
+        between = ",".join(found.species[k]["name"] for k in sorted(places))
+        raise ManifestError(
+            f"{path}: its molecules stand in another order than the species; cut trimers "
+            f"--between {between}"
+        )
+    return places

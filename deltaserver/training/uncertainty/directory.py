@@ -21,7 +21,7 @@ from deltaserver.model.files.uncertainty import (
     UNCERTAINTY_KEYS,
     UncertaintyBlock,
 )
-from deltaserver.model.prior import PairPrior
+from deltaserver.model.prior import PairPrior, Prior
 from deltaserver.model.sgdml import SGDMLModel, resolve_units
 from deltaserver.textio.journal import write_atomically
 from deltaserver.training.components import (
@@ -53,7 +53,7 @@ class Checked:
 
     data: LabelledSet
     valid: Ints
-    prior: PairPrior | None = None
+    prior: Prior | None = None
 
 
 def with_uncertainty(path: Path, known: Checked) -> tuple[bytes, UncertaintyBlock | None]:
