@@ -159,13 +159,13 @@ fragments() { # NAME DATASETS
         fragment "$name" water "run/merged/$name" --n-train 600 --n-valid 160 --sigma 5 \
             --hold-out "4,5,11,16,25"
         ;;
-    no3_corona_surrogate) # the host on a linear expansion
-        [ -f $merged/dataset.yaml ] || deltaserver dataset merge $data ${data}_apart \
-            ${data}_around --output $merged --reference GFN2-xTB \
-            --name no3_corona_surrogate_all --max-binding 1
-        fragment "$name" corona $merged --linear distances --n-train 200 --n-valid 60 \
+    no3_corona_surrogate) # the host on a linear expansion, whose units meet in frames that are folded
+        [ -f $merged/dataset.yaml ] || deltaserver dataset merge $data ${data}_wide ${data}_around \
+            ${data}_apart ${data}_own ${data}_alone ${data}_hot ${data}_folded --output $merged \
+            --reference GFN2-xTB --name no3_host --max-strain 8 --max-binding 3
+        fragment "$name" corona $merged --linear units --n-train 700 --n-valid 100 \
             --lambda 1e-6 --sigma 20 --solver iterative --tolerance 1e-3 --max-products 70 \
-            --max-memory 4GB "${held[@]}"
+            --max-memory 8GB --hold-out "4,5,9,13,17"
         fragment "$name" nitrate "$name" --n-train 300 --n-valid 60 --sigma "10,20" "${held[@]}"
         ;;
     esac
@@ -191,12 +191,22 @@ declare -A REFERENCES=([na_benzene]="GFN1-xTB" [methane_dimer]="PBE-D4/def2-SVP"
 
 separations() { # NAME DATASET: the datasets of the well, of separations and of the wall
     local data=("data/$2") part kinds="wide apart wall pressed around close touching placed"
-    # What ships of NO3⁻ was trained before its wide, cold and contacts were there.
+    # Of NO3⁻ the kernel: with frames of all kinds it is worse everywhere; its expansion has them all.
     [ "$1" = no3_corona_surrogate ] && kinds="apart around placed"
     for part in $kinds; do
         [ -d "data/$1_$part" ] && data+=("data/$1_$part")
     done
     echo "${data[@]}"
+}
+
+refit_no3() { # the expansion beside the binding's kernel, to frames of all kinds
+    local data=data/no3_corona_surrogate merged=run/merged/no3_refit part all=()
+    for part in "" _wide _around _apart _placed _contacts _cold _own _alone _hot _still _met; do
+        all+=("$data$part")
+    done
+    [ -f $merged/dataset.yaml ] || deltaserver dataset merge "${all[@]}" --output $merged \
+        --reference GFN2-xTB --name no3_refit --max-strain 8 --max-binding 3
+    python3 models/no3_refit.py $merged models/no3_corona_surrogate
 }
 
 for name in "${@:-na_benzene benzene_water benzene_dimer methane_dimer no3_corona_surrogate c60}"; do
@@ -210,6 +220,7 @@ for name in "${@:-na_benzene benzene_water benzene_dimer methane_dimer no3_coron
             fragments "$one" "$(separations "$one" ${SYSTEMS[$one]})"
             # shellcheck disable=SC2086
             [ -z "${BINDINGS[$one]:-}" ] || binding "$one" "$(separations "$one" ${SYSTEMS[$one]})" ${BINDINGS[$one]}
+            if [ "$one" = no3_corona_surrogate ]; then refit_no3; fi
         fi
         deltaserver check --models "models/$one" --store --quiet
     done
