@@ -200,11 +200,11 @@ separations() { # NAME DATASET: the datasets of the well, of separations and of 
 }
 
 refit_no3() { # the expansion beside the binding's kernel, to frames of all kinds
-    local data=data/no3_corona_surrogate merged=run/merged/no3_refit part all=()
+    local first=data/no3_corona_surrogate merged=run/merged/no3_refit part sets=()
     for part in "" _wide _around _apart _placed _contacts _cold _own _alone _hot _still _met; do
-        all+=("$data$part")
+        sets+=("$first$part")
     done
-    [ -f $merged/dataset.yaml ] || deltaserver dataset merge "${all[@]}" --output $merged \
+    [ -f $merged/dataset.yaml ] || deltaserver dataset merge "${sets[@]}" --output $merged \
         --reference GFN2-xTB --name no3_refit --max-strain 8 --max-binding 3
     python3 models/no3_refit.py $merged models/no3_corona_surrogate
 }
