@@ -21,7 +21,7 @@ import yaml
 from deltaserver import CompositeModel
 from deltaserver.datasets.files import read_dataset
 from deltaserver.model.files.archive import read_arrays, write_arrays
-from deltaserver.model.sgdml import SGDMLModel
+from deltaserver.model.sgdml import SGDMLModel, concatenate
 from deltaserver.training.components import components, labelled_set, without_prior
 from deltaserver.training.linear.fit import linear_fit
 from deltaserver.training.linear.refit import refit_sites
@@ -66,12 +66,9 @@ def main(merged: Path, directory: Path) -> None:
     alone = SGDMLModel(replace(model.binding.parameters, linear=None), model.binding.native)
 
     def kernel(x: np.ndarray):
-        found = [alone.evaluate(x[k : k + BATCH]) for k in range(0, len(x), BATCH)]
-        return replace(
-            found[0],
-            energy=np.concatenate([one.energy for one in found]) / KCAL_PER_MOL_EV,
-            forces=np.concatenate([one.forces for one in found]) / KCAL_PER_MOL_EV,
-        )
+        found = concatenate([alone.evaluate(x[k : k + BATCH]) for k in range(0, len(x), BATCH)])
+        energy, forces = found.energy / KCAL_PER_MOL_EV, found.forces / KCAL_PER_MOL_EV
+        return replace(found, energy=energy, forces=forces)
 
     said = set()
 

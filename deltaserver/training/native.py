@@ -19,7 +19,7 @@ import numpy as np
 from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError
 from deltaserver.model.descriptor import PairDescriptor
-from deltaserver.model.files.archive import read_arrays, write_arrays
+from deltaserver.model.files.archive import packed, read_arrays, write_arrays
 from deltaserver.model.files.parameters import LINEAR, NATIVE, ORDER, PRIOR_ENERGY, WEIGHTED
 from deltaserver.model.fragment_blocks import FragmentBlocks
 from deltaserver.model.linear.expansion import Expansion
@@ -188,6 +188,4 @@ def beside(content: bytes, prior: Prior | None, order: int = 2) -> bytes:
     arrays[PRIOR_ENERGY] = np.zeros(len(some)) if prior is None else prior.evaluate(some).energy
     if order != 2:
         arrays[ORDER] = np.array(order)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    return buffer.getvalue()
+    return packed(arrays)

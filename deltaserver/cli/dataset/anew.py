@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
+from deltaserver.cli.dataset.options import TEMPERATURES
 from deltaserver.cli.dataset.steps import check_calculators, progress_bars
 from deltaserver.cli.options.common import (
     AT_LEAST_0,
     AT_LEAST_1,
     DEBUG,
     PATH,
-    POSITIVE,
     integers,
     together,
 )
@@ -78,17 +78,7 @@ def place_command(
     show_default=True,
     help="What moves the atoms: a cheap method, whose bonds hold.",
 )
-@click.option(
-    "-t",
-    "--temperature",
-    "temperatures",
-    type=POSITIVE,
-    multiple=True,
-    default=(300.0,),
-    metavar="KELVIN",
-    show_default="300",
-    help="Of the dynamics; may be repeated.",
-)
+@TEMPERATURES
 @DRAWN
 @DEBUG
 def fold_command(

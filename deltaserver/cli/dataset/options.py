@@ -6,7 +6,14 @@ from typing import Any
 
 import click
 
-from deltaserver.cli.options.common import AT_LEAST_0, AT_LEAST_1, PATH, Decorator, together
+from deltaserver.cli.options.common import (
+    AT_LEAST_0,
+    AT_LEAST_1,
+    PATH,
+    POSITIVE,
+    Decorator,
+    together,
+)
 
 
 def fragment_option(required: bool) -> Decorator[Any]:
@@ -47,6 +54,17 @@ CALCULATOR = click.option(
     help="GFN2-xTB, GFN1-xTB, GFN-FF, tblite:GFN2-xTB, PBE-D4/def2-SVP or another "
     "FUNCTIONAL[-D3BJ|-D4]/BASIS through PySCF, package.module:Factory for any ASE calculator, "
     "or a model directory.",
+)
+TEMPERATURES = click.option(
+    "-t",
+    "--temperature",
+    "temperatures",
+    type=POSITIVE,
+    multiple=True,
+    default=(300.0,),
+    show_default=True,
+    metavar="KELVIN",
+    help="Temperature of the Langevin dynamics; may be repeated.",
 )
 NAME = click.option("--name", help="The dataset's name. [default: the directory's]")
 REFERENCE = click.option(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from deltaserver.cli.dataset.options import TEMPERATURES
 from deltaserver.cli.options.common import AT_LEAST_0, AT_LEAST_1, POSITIVE, together
 
 if TYPE_CHECKING:
@@ -26,17 +27,7 @@ WINDOW_OPTIONS = {
 }
 
 SAMPLING = together(
-    click.option(
-        "-t",
-        "--temperature",
-        "temperatures",
-        type=POSITIVE,
-        multiple=True,
-        default=(300.0,),
-        show_default=True,
-        metavar="KELVIN",
-        help="Temperature of the Langevin dynamics; may be repeated.",
-    ),
+    TEMPERATURES,
     click.option(
         "-n",
         "--frames",

@@ -123,9 +123,14 @@ def _read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.
     return header
 
 
-def write_arrays(path: Path, arrays: Mapping[str, Any], *, compress: bool = True) -> None:
-    """Write arrays under their names, whole or not at all."""
+def packed(arrays: Mapping[str, Any], *, compress: bool = True) -> bytes:
+    """Return the content of an archive of arrays under their names."""
     buffer = io.BytesIO()
     save = np.savez_compressed if compress else np.savez
     save(buffer, **arrays)
-    write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any], *, compress: bool = True) -> None:
+    """Write arrays under their names, whole or not at all."""
+    write_atomically(path, packed(arrays, compress=compress))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from deltaserver.arrays import Ints
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.errors import DataError
 from deltaserver.model.composite import CompositeModel
-from deltaserver.model.files.archive import read_arrays
+from deltaserver.model.files.archive import packed, read_arrays
 from deltaserver.model.files.parameters import ModelParameters, parse_parameters
 from deltaserver.model.files.uncertainty import (
     UNCERTAINTY_KEYS,
@@ -69,9 +68,7 @@ def with_uncertainty(path: Path, known: Checked) -> tuple[bytes, UncertaintyBloc
     if block is None:
         return path.read_bytes(), None
     kept = {key: array for key, array in arrays.items() if key not in UNCERTAINTY_KEYS}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **cast("dict[str, Any]", kept | block.arrays()))
-    return buffer.getvalue(), block
+    return packed(kept | block.arrays()), block
 
 
 def spread_evenly(count: int, most: int) -> Ints:
