@@ -1,7 +1,8 @@
 """ASE calculators by name: what labels frames and what drives the sampling.
 
-Names are methods (``GFN2-xTB``, ``GFN-FF``, ``PBE-D4/def2-SVP``), ``module:factory`` import paths
-of any ASE calculator, or the directory of a Δ model. A molecule's charge and unpaired electrons
+Names are methods (``GFN2-xTB``, ``GFN-FF``, ``PBE-D4/def2-SVP``; ``DF-PBE0-D4/def2-TZVP`` with
+density fitting), ``module:factory`` import paths of any ASE calculator, or the directory of a Δ
+model. A molecule's charge and unpaired electrons
 travel in ASE's initial charges and magnetic moments, and calculators that want them elsewhere are
 given them here.
 """
@@ -32,7 +33,9 @@ from deltaserver.model.directories import MANIFEST_NAME, model_directory
 
 XTB_METHODS = {"gfn2-xtb": "GFN2-xTB", "gfn1-xtb": "GFN1-xTB", "gfn-ff": "GFNFF"}
 TBLITE_PREFIX = "tblite:"
-DFT_PATTERN = re.compile(r"(?P<xc>[A-Za-z0-9]+)(-(?P<disp>D3BJ|D4))?/(?P<basis>[\w+*()-]+)", re.I)
+DFT_PATTERN = re.compile(
+    r"(?P<fitted>DF-)?(?P<xc>[A-Za-z0-9]+)(-(?P<disp>D3BJ|D4))?/(?P<basis>[\w+*()-]+)", re.I
+)
 # xtb's and tblite's own factor on SCF thresholds is 1, good enough to sample with. At 0.5 the
 # noise of a label's forces is about 2e-4 kcal/mol/Å; 0.1 would be 1e-5, at 1.5 times the cost.
 LABEL_ACCURACY = 0.5
@@ -66,7 +69,7 @@ def calculator_factory(name: str) -> CalculatorFactory:
     if ":" in name:
         return _import_path(name)
     if match := DFT_PATTERN.fullmatch(name.strip()):
-        return _pyscf(match["xc"], match["disp"], match["basis"])
+        return _pyscf(match["xc"], match["disp"], match["basis"], bool(match["fitted"]))
     raise InputError(
         f"calculator {name!r} is not known; use GFN2-xTB, GFN1-xTB, GFN-FF, tblite:GFN2-xTB, "
         "PBE-D4/def2-SVP or such, package.module:Factory, or a model directory"
@@ -296,7 +299,7 @@ def _tblite(method: str) -> CalculatorFactory:
     )
 
 
-def _pyscf(xc: str, dispersion: str | None, basis: str) -> CalculatorFactory:
+def _pyscf(xc: str, dispersion: str | None, basis: str, fitted: bool) -> CalculatorFactory:
     try:
         from pyscf import dft, gto
         from pyscf.pbc.tools.pyscf_ase import PySCF
@@ -318,6 +321,8 @@ def _pyscf(xc: str, dispersion: str | None, basis: str) -> CalculatorFactory:
         method.grids.level = DFT_GRID_LEVEL
         if dispersion:
             method.disp = dispersion.lower()
+        if fitted:  # PySCF takes the auxiliary basis that belongs to the basis
+            method = method.density_fit()
         return PySCF(method=method)
 
     return make

@@ -56,3 +56,19 @@ def test_what_no_program_has_is_told(without):
 def test_a_shipped_model_samples_by_its_name(without):
     factory = calculator_factory("methane_dimer")
     assert factory(None).model.n_atoms == 10
+
+
+def test_density_fitting_is_a_prefix_and_changes_little():
+    pytest.importorskip("pyscf")
+    plain, fitted = (calculator_factory(f"{prefix}PBE0/def2-SVP") for prefix in ("", "DF-"))
+    energy, forces = evaluate(plain, NUMBERS, POSITIONS, NEUTRAL)
+    near, slopes = evaluate(fitted, NUMBERS, POSITIONS, NEUTRAL)
+    assert 0.0 < abs(near - energy) < 5e-3  # eV: the fit was done, and is a good one
+    np.testing.assert_allclose(slopes, forces, atol=5e-3)  # eV/Å
+    step = np.zeros((3, 3))
+    step[1, 1] = 1e-3
+    up, down = (
+        evaluate(fitted, NUMBERS, POSITIONS + sign * step, NEUTRAL)[0] for sign in (1.0, -1.0)
+    )
+    # The exchange–correlation grid moves with the atoms, which PySCF's forces leave out.
+    assert slopes[1, 1] == pytest.approx(-(up - down) / 2e-3, abs=5e-3)

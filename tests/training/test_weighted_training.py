@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -62,6 +63,25 @@ def test_the_product_is_the_matrix_times_the_vector(weight, device):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
     if weight == 1.0:
         np.testing.assert_allclose(matrix, _symmetric(assemble(x, r.perms, SIGMA)), rtol=1e-14)
+
+
+def both_triples():
+    """A group of 36 permutations of two triples: too large for the loops of small ones."""
+    return np.array([[*p, *(3 + i for i in q)] for p in permutations(range(3))
+                     for q in permutations(range(3))])  # fmt: skip
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.2])
+def test_the_product_of_a_large_group_is_the_matrix_times_the_vector(weight):
+    """Weighted descriptors are shorter than their molecule has pairs."""
+    r = request(weight, 35)
+    x, b, perms = r.data.positions[r.train], blocks(weight), both_triples()
+    matrix = _symmetric(assemble(x, perms, SIGMA, weights=b.by_atoms))
+    v = np.random.default_rng(0).normal(size=x.size)
+    expected = matrix @ v
+    for threads in (1, 2):
+        found = KernelProduct(x, perms, SIGMA, threads, blocks=b)(v)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
 def _symmetric(lower):

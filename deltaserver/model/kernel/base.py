@@ -113,6 +113,11 @@ class TrainingSum(ABC):
     def compiled(self) -> bool:
         """Whether it runs in compiled loops, and not in matrix products that BLAS shares out."""
 
+    @property
+    def in_loops(self) -> bool:
+        """Whether :meth:`contract` is a compiled loop, which leaves threads to who calls it."""
+        return False
+
     @abstractmethod
     def single(self) -> TrainingSum:
         """Return the same sum of training points that are stored in single precision.

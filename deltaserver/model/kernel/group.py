@@ -139,6 +139,11 @@ class FourierSum(TrainingSum):
         return jit.AVAILABLE
 
     @property
+    def in_loops(self) -> bool:
+        """For all but the smallest groups."""
+        return self.compiled and not self._few
+
+    @property
     def _few(self) -> bool:
         fourier = self.fourier
         return fourier.order * fourier.n_elements <= FEW_ELEMENTS and len(self.centre) <= FEW_PAIRS
@@ -146,7 +151,7 @@ class FourierSum(TrainingSum):
     def contract(self, q: Floats) -> tuple[Floats, Floats]:
         """Return E (B,) and g (B, D)."""
         centred = q - self.centre
-        if self.compiled and not self._few:
+        if self.in_loops:
             return self._contract_compiled(centred)
         m, n_batch = self.n_train, len(q)
         q_squared = np.einsum("bd,bd->b", centred, centred)

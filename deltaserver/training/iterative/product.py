@@ -141,8 +141,7 @@ class KernelProduct:
 
     def _on_cpu(self, total: TrainingSum, q: Floats) -> tuple[Floats, Floats]:
         """Evaluate in blocks of the same size whatever the threads, so that sums are the same."""
-        in_loops = total.compiled and total.evaluator() is None
-        if not in_loops:  # small groups and none: matrix products, which BLAS shares out
+        if not total.in_loops:  # small groups and none: matrix products, which BLAS shares out
             return total(q)
         total.contract(q[:1])  # lays the training arrays out, before threads ask for that
         parts = self._pool.map(lambda block: total.contract(q[block]), _blocks(len(q), BLOCK))

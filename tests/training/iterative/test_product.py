@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -49,6 +51,16 @@ def test_a_large_group_goes_through_compiled_loops_to_the_same():
     for threads in (1, 2):
         found = KernelProduct(x, perms, SIGMA, threads)(v)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
+def test_blocks_of_a_large_group_are_shared_out_to_threads(monkeypatch):
+    """BLAS has no part in compiled loops: without threads of ours a second core stands idle."""
+    x, _ = points("none", 35)
+    product, asked = KernelProduct(x, both_triples(), SIGMA, 2), []
+    monkeypatch.setattr(product, "_pool", SimpleNamespace(map=lambda run, parts: (
+        asked.extend(parts) or [run(part) for part in parts])))  # fmt: skip
+    product(np.ones(x.size))
+    assert len(asked) == 3  # of 16 points at most
 
 
 def both_triples():
