@@ -18,7 +18,8 @@ BLOCK_S = (1.4e-7, 4.2e-9)  # of a block, per atom², and per atom² and permuta
 PAIR_S = (1.2e-9, 4e-8)  # of a product, per pair of points and descriptor entry, and permutation
 USUAL_PRODUCTS = 300
 SHARE = 0.08  # of the columns, where memory and time allow
-WORK = 3e12  # operations that preparing the columns may take
+PREPARE_S = 150.0  # that preparing the columns may take in any case
+PREPARE_SHARE = 0.5  # of the products' time, that it may take where these take long
 BLOCK_BYTES = 1.2e8  # temporary arrays of the geometries that are evaluated at once
 COPIES = 7  # of training arrays in descriptor space that exist at once
 
@@ -96,9 +97,10 @@ def iterative_bytes(size: Size, n_train: int, points: int) -> float:
 
 def _points_within(size: Size, n_train: int, limit: float) -> int:
     """Return how many points' columns to use: a share, as far as memory and time allow."""
-    dim = size.n_rows
-    by_time = int((WORK / (2.0 * dim * n_train)) ** 0.5 - n_train) // dim
-    wanted = min(n_train, max(1, round(SHARE * n_train), 1), max(1, by_time))
+    seconds = max(PREPARE_S, PREPARE_SHARE * USUAL_PRODUCTS * _product_seconds(size, n_train))
+    wanted = min(n_train, max(1, round(SHARE * n_train)))
+    while wanted > 1 and _prepare_seconds(size, n_train, wanted) > seconds:
+        wanted -= 1
     while wanted and iterative_bytes(size, n_train, wanted) > limit:
         wanted -= 1
     return wanted
@@ -125,11 +127,19 @@ def _exact_seconds(size: Size, n_train: int) -> float:
     return (blocks + n**3 / 3.0 / RATE) / size.threads
 
 
+def _prepare_seconds(size: Size, n_train: int, points: int) -> float:
+    n, rank = float(size.n_rows) * n_train, float(size.n_rows) * points + n_train
+    return n_train * points * _block_seconds(size) + 2.0 * n * rank**2 / RATE
+
+
+def _product_seconds(size: Size, n_train: int) -> float:
+    pairs = size.n_atoms * (size.n_atoms - 1) // 2
+    return n_train**2 * (PAIR_S[0] * pairs + PAIR_S[1] * size.n_perms)
+
+
 def iterative_seconds(size: Size, n_train: int, points: int) -> float:
     """Return a first idea of the iterative solver's time for a usual number of products."""
-    pairs = size.n_atoms * (size.n_atoms - 1) // 2
     n, rank = float(size.n_rows) * n_train, float(size.n_rows) * points + n_train
-    prepare = n_train * points * _block_seconds(size) + 2.0 * n * rank**2 / RATE
-    product = n_train**2 * (PAIR_S[0] * pairs + PAIR_S[1] * size.n_perms)
     applied = 4.0 * n * rank / (RATE / 8.0)  # what memory delivers, not the arithmetic
-    return (prepare + USUAL_PRODUCTS * (product + applied)) / size.threads
+    products = USUAL_PRODUCTS * (_product_seconds(size, n_train) + applied)
+    return (_prepare_seconds(size, n_train, points) + products) / size.threads

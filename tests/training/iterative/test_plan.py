@@ -47,3 +47,13 @@ def test_the_points_that_are_said_to_fit_do():
     limit = 2e9
     most = plan._most(CATCHER, limit)
     assert iterative_bytes(CATCHER, most, 1) <= limit < iterative_bytes(CATCHER, most + 1, 1)
+
+
+def test_columns_may_take_half_as_long_as_products_that_take_long():
+    large = Size(148, 480)
+    choice = decide(large, 600, "iterative", 16e9, "x")
+    prepared = plan._prepare_seconds(large, 600, choice.points)
+    usual = plan.USUAL_PRODUCTS * plan._product_seconds(large, 600)
+    assert plan.PREPARE_S < prepared <= 0.5 * usual
+    small = decide(Size(24, 2), 1000, "iterative", 16e9, "x")
+    assert plan._prepare_seconds(Size(24, 2), 1000, small.points) <= plan.PREPARE_S
