@@ -161,8 +161,9 @@ class Ewald:
         value = -product * (1.0 - erfc(split.alpha * r, split)) / r
         slope = 2.0 * split.alpha / math.sqrt(math.pi) * np.exp(-((split.alpha * r) ** 2))
         pull = ((value + product * slope) / r**2)[..., None] * between
-        np.add.at(total.forces[kind], (slice(None), a), -pull)
-        np.add.at(total.forces[kind], (slice(None), b), pull)
+        by_atom = total.forces[kind].swapaxes(0, 1)
+        np.add.at(by_atom, a, -pull.swapaxes(0, 1))
+        np.add.at(by_atom, b, pull.swapaxes(0, 1))
         members = np.arange(frame.first[kind], frame.first[kind + 1])
         virial = np.einsum("npx,npy->nxy", pull, between)
         total.add_energies((members,), value.sum(axis=1), virial)
@@ -256,8 +257,7 @@ def _series(top: float) -> Floats:
     y = 4.0 * (1.0 + t) / (1.0 - t)
     exact = [math.erfc(at) * math.exp(at * at) for at in y.tolist()]
     fitted = np.polynomial.chebyshev.chebfit(u, exact, DEGREE)
-    found: Floats = np.polynomial.chebyshev.cheb2poly(fitted)[::-1].copy()
-    return found
+    return np.array(np.polynomial.chebyshev.cheb2poly(fitted)[::-1], dtype=np.float64)
 
 
 def _stretch(top: float) -> float:
@@ -288,7 +288,7 @@ def reciprocal(
         split: where the sums end.
         pool: works through n_1.
     """
-    inverse = np.linalg.inv(cell)
+    inverse = np.array(np.linalg.inv(cell), dtype=np.float64)
     # n_a = k·a_a/2π
     most = np.floor(split.far * np.linalg.norm(cell, axis=0) / (2.0 * math.pi)).astype(int)
     along = [_powers(x @ row, n) for row, n in zip(inverse, most.tolist(), strict=True)]
@@ -331,7 +331,7 @@ class _Plane:
     def __call__(self, first: int) -> tuple[Floats, Floats, Floats]:
         """Return energies of atoms (N,), −∂E/∂(fractional coordinates) (N, 3), virial (3, 3)."""
         most = [len(some) // 2 for some in self.along]
-        n, m = np.arange(-most[1], most[1] + 1.0), np.arange(-most[2], most[2] + 1.0)
+        n, m = (np.arange(-some, some + 1, dtype=np.float64) for some in most[1:])
         k, scale = self._vectors(first, n, m)
         rows, columns = scale.any(axis=1), scale.any(axis=0)
         k, scale, n, m = k[rows][:, columns], scale[rows][:, columns], n[rows], m[columns]
