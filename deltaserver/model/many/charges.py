@@ -24,6 +24,7 @@ from deltaserver.model.many.manifest import BindingEntry
 from deltaserver.model.many.molecules import Species
 from deltaserver.model.prior import AtomClass, PairPrior
 from deltaserver.model.sgdml import Evaluation
+from deltaserver.molecules.bonds import training_distances
 
 NEUTRAL_E = 1e-6  # what is left of a molecule's charge by rounding
 SAME_E = 1e-9  # charges of two priors that are one
@@ -98,6 +99,19 @@ def _check_apart(
                 f"{where}: no prior between {one.name} and {species[t].name}, and both have "
                 "charges: give one, which keeps them apart, or ewald: false"
             )
+
+
+def dipole_e_ang(charges: Floats, x: Floats, length_ang: float) -> float:
+    """Return the mean dipole of a neutral molecule in training, e Å: μ² = −Σ_(a<b) q_a q_b r_ab².
+
+    Args:
+        charges: of its atoms, e.
+        x: inverse distances of atoms a > b in training, shape (n, pairs).
+        length_ang: their unit of length, Å.
+    """
+    a, b = np.tril_indices(len(charges), k=-1)
+    squares = -((training_distances(x, length_ang) ** 2) @ (charges[a] * charges[b]))
+    return float(np.sqrt(np.maximum(squares, 0.0)).mean())
 
 
 def less_charges(

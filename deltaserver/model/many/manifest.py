@@ -143,7 +143,9 @@ class _ManyParser(ManifestParser):
         periodic = self.truth(top, "periodic")
         ewald = self.truth(top, "ewald")
         if ewald and not periodic:
-            raise self.error("ewald: true is of what repeats; set periodic: true, or leave it out")
+            raise ManifestError(
+                f"{self.path}: ewald: true is of what repeats; set periodic: true, or leave it out"
+            )
         default = DEFAULT_CUTOFF_ANG if periodic else None
         cutoff = self.interval(top["cutoff"], "cutoff") if "cutoff" in top else default
         return ManyManifest(

@@ -11,6 +11,7 @@ import pytest
 
 from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.model.manifest import IsolatedAtom
+from deltaserver.model.many.charges import dipole_e_ang
 from deltaserver.model.many.ewald import Ewald, Split, erfc
 from deltaserver.model.many.molecules import Assembled, Species, Total
 from deltaserver.units import COULOMB_EV_ANG
@@ -21,8 +22,8 @@ WATER = np.array([[0.0, 0.0, 0.1], [0.76, 0.0, -0.5], [-0.76, 0.0, -0.5]])
 OF_WATER = np.array([-0.8, 0.4, 0.4])
 ION = np.array([1.0])
 FINE = 1e-15  # what is neglected where that must not be seen
-# Madelung constants of the distance of unlike neighbours [Borwein et al., Lattice Sums Then and Now,
-# Cambridge University Press, 2013].
+# Madelung constants of the distance of unlike neighbours [Borwein et al., Lattice Sums Then and
+# Now, Cambridge University Press, 2013].
 NACL, CSCL = 1.747564594633182190636212, 1.762674773070988
 
 
@@ -32,7 +33,7 @@ def molecules(seed=0, n_water=5, n_ions=2, cell=CELL):
     grid = np.array(list(product(range(2), repeat=3)))[: n_water + n_ions] / 2.0
     places = rng.permutation(grid) @ cell.T + rng.uniform(-0.3, 0.3, (n_water + n_ions, 3))
     turns = [np.linalg.qr(rng.normal(size=(3, 3)))[0] for _ in range(n_water)]
-    water = [at + WATER @ turn.T for at, turn in zip(places, turns)]
+    water = [at + WATER @ turn.T for at, turn in zip(places[:n_water], turns, strict=True)]
     return [np.array(water), places[n_water:, None]]
 
 
@@ -70,7 +71,7 @@ def joined(total):
 
 def salt(edge):
     """Rock salt: sodium and chlorine of a cubic cell."""
-    return [FCC[:, None] * edge, (FCC + [0.5, 0.0, 0.0])[:, None] * edge]
+    return [FCC[:, None] * edge, (FCC + np.array([0.5, 0.0, 0.0]))[:, None] * edge]
 
 
 @pytest.mark.parametrize("compiled", [True, False])
@@ -139,11 +140,11 @@ def test_forces_are_slopes_and_add_up_to_nothing():
     way = [rng.normal(size=some.shape) for some in x]
 
     def energy(step):
-        moved = [some + step * w for some, w in zip(x, way)]
+        moved = [some + step * w for some, w in zip(x, way, strict=True)]
         return summed(moved, charges, CELL, alpha=0.45, accuracy=FINE).energy
 
     slope = (8.0 * (energy(h) - energy(-h)) - energy(2 * h) + energy(-2 * h)) / (12.0 * h)
-    expected = -sum((force * w).sum() for force, w in zip(total.forces, way))
+    expected = -sum((force * w).sum() for force, w in zip(total.forces, way, strict=True))
     assert slope == pytest.approx(expected, rel=1e-8)
 
 
@@ -171,7 +172,7 @@ def test_a_supercell_is_so_many_cells():
     found = summed(many, charges, CELL * np.array([2.0, 3.0, 1.0]), accuracy=1e-12)
     assert found.energy == pytest.approx(6.0 * one.energy, abs=1e-8)
     assert np.allclose(found.virial, 6.0 * one.virial, atol=1e-7)
-    for force, own in zip(found.forces, one.forces):
+    for force, own in zip(found.forces, one.forces, strict=True):
         assert np.allclose(force, np.tile(own, (6, 1, 1)), atol=1e-9)
 
 
@@ -207,3 +208,10 @@ def test_a_cell_that_grows_alike_keeps_its_vectors():
     assert large.far == pytest.approx(small.far / 1.1)
     ewald = Ewald((OF_WATER,), (5,))
     assert replace(ewald, alpha=0.3).split(CELL) == Split.at(0.3)
+
+
+def test_the_dipole_follows_from_distances_alone():
+    a, b = np.tril_indices(3, k=-1)
+    inverse = 1.0 / np.linalg.norm(WATER[a] - WATER[b], axis=1)
+    expected = np.linalg.norm(OF_WATER @ WATER)
+    assert dipole_e_ang(OF_WATER, 0.5 * inverse[None], 0.5) == pytest.approx(expected, rel=1e-12)
