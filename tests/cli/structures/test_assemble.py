@@ -72,6 +72,7 @@ def test_check_stores_a_frame_of_many_and_finds_it_again(capsys, tmp_path):
     assert "benzene" in out
 
 
+@pytest.mark.filterwarnings("ignore::deltaserver.model.force_field.ChargedCellWarning")
 def test_ions_and_polar_molecules_are_summed_over_all_images(capsys, tmp_path):
     """Benzene has charges, and no dipole; whoever wants the sum asks for it."""
     apart = 'Lattice="20 0 0 0 20 0 0 0 20"'
