@@ -176,6 +176,21 @@ def test_a_supercell_is_so_many_cells():
         assert np.allclose(force, np.tile(own, (6, 1, 1)), atol=1e-9)
 
 
+def test_halves_far_apart_are_the_sum_of_both():
+    """Cubes of eight ions have no dipole and no quadrupole: 1e-8 eV are left over 70 Å."""
+    cell, ions = 200.0 * np.eye(3), [ION, -ION]
+    corner = np.array(list(product(range(2), repeat=3)))
+    even = corner.sum(axis=1) % 2 == 0
+    cube = [2.8 * corner[even][:, None].astype(float), 2.8 * corner[~even][:, None].astype(float)]
+    moved = [some + np.array([70.0, -20.0, 10.0]) for some in cube]
+    one = summed(cube, ions, cell, accuracy=1e-12)
+    both = [np.concatenate(pair) for pair in zip(cube, moved, strict=True)]
+    found = summed(both, ions, cell, accuracy=1e-12)
+    assert one.energy < -10.0
+    assert found.energy == pytest.approx(2.0 * one.energy, abs=1e-7)
+    assert np.allclose(found.forces[0][:4], one.forces[0], atol=1e-9)
+
+
 def test_neutral_molecules_in_a_wide_cell_are_a_cluster():
     """But for their images, by a conducting boundary: −2π μ²/3V to the leading order [Makov and
     Payne, Phys. Rev. B 51, 4014 (1995)]."""
