@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -37,6 +38,7 @@ def repeated(model: ManyModel, x: np.ndarray, n: tuple[int, int, int]) -> ManyMo
     return ManyModel(
         species, model.pairs, model.triples, periodic=True, cell=model.cell * np.array(n),
         pool=model.pool,
+        ewald=model.ewald and replace(model.ewald, counts=tuple(len(o.atoms) for o in species)),
     )  # fmt: skip
 
 
@@ -72,7 +74,7 @@ def main() -> None:
         frame = many.frame(moved, many.box(None))
         touching = sum(len(pairs.i) for pairs, _ in frame.touching.values())
         triples = sum(
-            len(find_triples(frame.neighbours, one.switch.stop).weight) for one in many.triples
+            len(find_triples(frame.neighbours, one.reach[0]).weight) for one in many.triples
         )
         ms = 1e3 * float(np.median(cpu))
         print(

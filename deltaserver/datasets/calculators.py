@@ -181,7 +181,7 @@ def check_spins(
             raise InputError(
                 f"{what} has {electrons} electrons, of which {spin} cannot be unpaired; state "
                 "charge and unpaired electrons: --fragment NAME:ATOMS:CHARGE:SPIN, as in "
-                "oxygen:0-1:0:2, and --spin for the complex"
+                "oxygen:0-1:0:2, and --spin for the complex; of what is cut --charge NAME:+1"
             )
 
 

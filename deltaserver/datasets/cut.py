@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,11 +14,20 @@ from deltaserver.datasets.frames import FragmentSpec
 from deltaserver.datasets.geometries import check_lengths
 from deltaserver.datasets.sampling.cutting import Kind, choose_kinds, cut, features, find_kinds
 from deltaserver.datasets.sampling.dynamics import POSITION_DECIMALS, Start
-from deltaserver.datasets.workspace import Workspace, check_elements, open_frames
+from deltaserver.datasets.workspace import (
+    Workspace,
+    charge_and_spin,
+    check_elements,
+    open_frames,
+)
 from deltaserver.errors import DataError, InputError
 from deltaserver.model.files.parameters import read_parameters
 from deltaserver.model.manifest import IsolatedAtom
-from deltaserver.model.many.manifest import is_of_many, read_many
+from deltaserver.model.many.charges import charges_of
+from deltaserver.model.many.manifest import ManyManifest, is_of_many, read_many
+from deltaserver.model.prior import PairPrior
+from deltaserver.molecules.bonds import NONMETALS
+from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.statistics.correlation import later_wins
 from deltaserver.statistics.draws import draw_farthest
 from deltaserver.textio.compressed import is_xyz, open_file
@@ -27,7 +36,27 @@ from deltaserver.textio.xyz_frames import BadFrame, Frame, Note, iterate
 
 MOST_FRAMES = 200  # of a source, evenly spaced: more would resemble each other
 POOL, POOL_LEAST = 20, 4000  # candidates for each that is taken, and in all
+WHOLE_E = 0.01  # how far a fitted charge may be from the whole number that it stands for
 FAR_ANG = 1e4  # how far images are along what does not repeat
+
+
+@dataclass(frozen=True)
+class Charged:
+    """What molecules of one kind have: their charge, e, and unpaired electrons."""
+
+    name: str
+    charge: int
+    spin: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Charged:
+        """Turn ``chloride:-1`` or ``oxygen:0:2`` into one; InputError if that is not possible."""
+        name, *words = text.split(":")
+        if not name or len(words) not in (1, 2):
+            raise InputError(
+                f"--charge {text}: expected NAME:CHARGE or NAME:CHARGE:SPIN, as in Na:+1"
+            )
+        return cls(name, *charge_and_spin(words, f"--charge {text}"))
 
 
 @dataclass(frozen=True)
@@ -40,6 +69,7 @@ class CutRequest:
         count: groups.
         between: names of their kinds; empty where there is one kind.
         seed: of the candidates.
+        charged: kinds that are not neutral, or have unpaired electrons.
     """
 
     order: int
@@ -47,6 +77,7 @@ class CutRequest:
     count: int
     between: tuple[str, ...] = ()
     seed: int = 0
+    charged: tuple[Charged, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse names that are not as many as molecules."""
@@ -77,10 +108,22 @@ class Source:
 
 @dataclass(frozen=True)
 class _Known:
-    """What a model directory says of the molecules."""
+    """What a model directory says of the molecules.
+
+    Attributes:
+        names: by the atomic numbers of a molecule.
+        charges: by the same, what priors give them, e.
+        periodic: whether the structure repeats.
+    """
 
     names: Mapping[tuple[int, ...], str] = field(default_factory=dict)
+    charges: Mapping[tuple[int, ...], float] = field(default_factory=dict)
     periodic: bool = False
+
+    @property
+    def alone(self) -> tuple[int, ...]:
+        """Elements whose atoms are molecules by themselves."""
+        return tuple(numbers[0] for numbers in self.names if len(numbers) == 1)
 
 
 def open_cut(
@@ -97,6 +140,7 @@ def open_cut(
     rng = np.random.default_rng(request.seed)
     kinds: tuple[Kind, ...] = ()
     groups, trajectory, labels = [], [], []
+    charges: dict[tuple[int, ...], float] = {}
     for k, source in enumerate(sources):
         frames, known = _frames(source, note), _known(source.models)
         chosen = frames[:: -(-len(frames) // MOST_FRAMES)]
@@ -104,6 +148,7 @@ def open_cut(
         if kinds and [x.numbers.tolist() for x in own] != [x.numbers.tolist() for x in kinds]:
             raise DataError(f"{source.label}: its molecules are not those of {sources[0].label}")
         kinds = kinds or own
+        charges = {**known.charges, **charges}
         pool = max(POOL * request.count, POOL_LEAST)
         most = -(-pool // (len(chosen) * len(sources)))
         for n, frame in enumerate(chosen):
@@ -123,13 +168,18 @@ def open_cut(
     taken = draw_farthest(
         features(kinds, x), of, request.count, request.seed, np.zeros(len(x), dtype=np.bool_)
     )
-    return _workspace(directory, kinds, x[taken], of[taken], labels)
+    fragments = _fragments(kinds, [_charged(kind, request.charged, charges) for kind in kinds])
+    return _workspace(directory, fragments, x[taken], of[taken], labels, kinds)
 
 
 def _workspace(
-    directory: Path, kinds: tuple[Kind, ...], x: Floats, trajectory: Ints, labels: list[str]
+    directory: Path,
+    fragments: tuple[FragmentSpec, ...],
+    x: Floats,
+    trajectory: Ints,
+    labels: list[str],
+    kinds: tuple[Kind, ...],
 ) -> Workspace:
-    fragments = _fragments(kinds)
     numbers = np.concatenate([kind.numbers for kind in kinds])
     x = x.round(POSITION_DECIMALS)
     check_lengths(numbers, x, fragments, "what was cut")
@@ -141,7 +191,27 @@ def _workspace(
     return open_frames(directory, tuple(starts), fragments, steps, order=len(kinds))
 
 
-def _fragments(kinds: tuple[Kind, ...]) -> tuple[FragmentSpec, ...]:
+def _charged(
+    kind: Kind, stated: Sequence[Charged], charges: Mapping[tuple[int, ...], float]
+) -> Charged:
+    """Return charge and unpaired electrons of a kind: as stated, else as a model's prior says.
+
+    Raises:
+        InputError: that is no whole number of e.
+    """
+    for one in stated:
+        if one.name == kind.name:
+            return one
+    charge = charges.get(tuple(kind.numbers.tolist()), 0.0)
+    if abs(charge - round(charge)) > WHOLE_E:
+        raise InputError(
+            f"the model's prior gives {kind.name} a charge of {charge:+.2g} e, which no molecule "
+            f"can be labelled with; say --charge {kind.name}:CHARGE"
+        )
+    return Charged(kind.name, round(charge))
+
+
+def _fragments(kinds: tuple[Kind, ...], charged: Sequence[Charged]) -> tuple[FragmentSpec, ...]:
     """Return the fragments of a group: names of kinds, numbered where there are several alike."""
     names = [kind.name for kind in kinds]
     found, begin = [], 0
@@ -151,14 +221,23 @@ def _fragments(kinds: tuple[Kind, ...]) -> tuple[FragmentSpec, ...]:
             joint = "_" if name[-1].isdigit() else ""
             name += f"{joint}{names[: k + 1].count(name)}"
         check_fragment_name(name, "what was cut")
-        found.append(FragmentSpec(name, tuple(range(begin, begin + len(kind.numbers)))))
+        atoms = tuple(range(begin, begin + len(kind.numbers)))
+        found.append(FragmentSpec(name, atoms, charged[k].charge, charged[k].spin))
         begin += len(kind.numbers)
     return tuple(found)
 
 
 def _kinds(frame: Frame, known: _Known, request: CutRequest) -> tuple[Kind, ...]:
     box = _box(frame, known.periodic)
-    there = find_kinds(frame.numbers, frame.positions, box, known.names)
+    stated = [one.name for one in request.charged]
+    ions = [*known.alone, *(SYMBOLS.index(name) for name in stated if name in SYMBOLS)]
+    # A metal's radius reaches all that solvates its ion; other ions stand apart by themselves.
+    alone = [number for number in ions if number not in NONMETALS]
+    there = find_kinds(frame.numbers, frame.positions, box, known.names, alone)
+    for name in stated:
+        if name not in {kind.name for kind in there}:
+            listed = ", ".join(f"{kind.name} ({len(kind.atoms)})" for kind in there)
+            raise InputError(f"--charge {name}: no such molecule here; there are {listed}")
     return choose_kinds(there, request.between, request.order)
 
 
@@ -166,13 +245,28 @@ def _known(models: Path | None) -> _Known:
     if models is None or not is_of_many(models):
         return _Known()
     manifest = read_many(models)
-    names: dict[tuple[int, ...], str] = {}
+    names: dict[tuple[int, ...], str] = {}  # in the order of species
     for entry in manifest.species:
         if isinstance(entry.model, IsolatedAtom):
             names[(entry.model.number,)] = entry.name
         else:
             names[tuple(read_parameters(entry.model).numbers.tolist())] = entry.name
-    return _Known(names, manifest.periodic)
+    return _Known(names, _charges(manifest, tuple(names)), manifest.periodic)
+
+
+def _charges(
+    manifest: ManyManifest, species: Sequence[tuple[int, ...]]
+) -> dict[tuple[int, ...], float]:
+    """Return the charge, e, that priors give the molecules of each species."""
+    found: dict[tuple[int, ...], float] = {}
+    for entry in manifest.bindings:
+        if not isinstance(entry.prior, PairPrior):
+            continue
+        first, second = (species[k] for k in entry.between)
+        charges = charges_of(entry.prior)
+        found[first] = float(charges[: len(first)].sum())
+        found[second] = float(charges[len(first) :].sum())
+    return found
 
 
 def _box(frame: Frame, periodic: bool) -> Floats | None:

@@ -10,6 +10,7 @@ import json
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,16 +89,22 @@ def parse_fragment(text: str) -> FragmentSpec:
             "water:0-2"
         )
     check_fragment_name(parts[0], where)
-    charge, spin = (*parts[2:], "", "")[:2]
+    charge, spin = charge_and_spin(parts[2:], where)
+    try:
+        return FragmentSpec(parts[0], parse_atoms(parts[1]), charge, spin)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def charge_and_spin(words: Sequence[str], where: str) -> tuple[int, int]:
+    """Turn ``+1`` and ``2``, or fewer, into a charge and unpaired electrons; InputError if not."""
+    charge, spin = (*words, "", "")[:2]
     charge, spin = charge or "0", spin or "0"
     if not re.fullmatch(r"[+-]?\d{1,3}", charge):
         raise InputError(f"{where}: charge {charge!r} is no whole number of e")
     if not re.fullmatch(r"\d{1,3}", spin):
         raise InputError(f"{where}: spin {spin!r} is no number of unpaired electrons")
-    try:
-        return FragmentSpec(parts[0], parse_atoms(parts[1]), int(charge), int(spin))
-    except ValueError as error:
-        raise InputError(f"{where}: {error}") from None
+    return int(charge), int(spin)
 
 
 def read_start(path: Path, fragments: tuple[FragmentSpec, ...], note: Note = silent) -> Start:

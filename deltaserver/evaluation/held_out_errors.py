@@ -16,6 +16,7 @@ import numpy as np
 from deltaserver.arrays import Floats, Ints
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.errors import DataError
+from deltaserver.evaluation.of_many import load_complex
 from deltaserver.model.composite import CompositeEvaluation, CompositeModel
 from deltaserver.model.manifest import BOUND_PARTS
 from deltaserver.model.parts import Fragment, Part
@@ -131,13 +132,15 @@ class EvaluatedModel:
 def load_models(directories: Sequence[Path], frames: LabelledFrames) -> tuple[EvaluatedModel, ...]:
     """Load model directories and match their fragments to the dataset's.
 
+    Of many molecules, two that are the dataset's.
+
     Raises:
         InputError: a directory cannot be loaded.
         DataError: its atoms or fragments are not the dataset's, or it is given twice.
     """
     labels = _labels(directories)
     return tuple(
-        matched(label, directory, CompositeModel.load(directory), frames)
+        matched(label, directory, load_complex(directory, frames), frames)
         for label, directory in zip(labels, directories, strict=True)
     )
 

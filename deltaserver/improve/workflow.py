@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from deltaserver.errors import EndedEarlyError
+from deltaserver.errors import DataError, EndedEarlyError
 from deltaserver.improve.report import write_report
 from deltaserver.improve.rounds import Improvement
 from deltaserver.improve.settings import Settings, Stop, alone, keep_settings, round_paths
+from deltaserver.model.many.manifest import is_of_many
 
 Record = dict[str, Any]
 Say = Callable[[str], None]
@@ -26,6 +27,11 @@ def improve(settings: Settings, stop: Stop, say: Say = lambda line: None) -> Pat
         InputError: anything wrong with models, dataset, calculator or settings.
         EndedEarlyError: no progress, or a budget is spent, and the error is still larger.
     """
+    if is_of_many(settings.models):
+        raise DataError(
+            f"{settings.models}: models of many molecules do not learn from their own dynamics: "
+            "cut dimers or trimers out of a run with dataset cut, train on them and assemble"
+        )
     keep_settings(settings)
     with alone(settings.output):
         work = Improvement(settings, stop.force_mae, say)

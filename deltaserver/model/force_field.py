@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,6 +16,8 @@ from deltaserver.model.engines import Backend, Precision, Storage
 from deltaserver.model.loading import Choice, ModelLoader
 from deltaserver.model.manifest import IsolatedAtom
 from deltaserver.model.many.census import count_molecules
+from deltaserver.model.many.charges import NEUTRAL_E, charges_of, shared_charges
+from deltaserver.model.many.ewald import Ewald
 from deltaserver.model.many.manifest import BindingEntry, ManyManifest, is_of_many, read_many
 from deltaserver.model.many.model import ManyModel
 from deltaserver.model.many.molecules import Species
@@ -29,8 +32,11 @@ from deltaserver.textio.structures import read_first
 
 ForceField: TypeAlias = CompositeModel | ManyModel
 
-NEUTRAL_E = 1e-6  # what is left of a molecule's charge by rounding
 FAIR = 1e-9  # of energies, eV and relative
+
+
+class ChargedCellWarning(UserWarning):
+    """A cell that repeats is not neutral."""
 
 
 def load(
@@ -67,12 +73,13 @@ def _load_many(manifest: ManyManifest, choice: Choice) -> ManyModel:
         Species(entry.name, model, atoms)
         for entry, model, atoms in zip(manifest.species, models, tables, strict=True)
     )
+    charges = shared_charges(manifest.bindings, species, str(manifest.path), manifest.ewald)
     pairs, triples = [], []
     for entry in manifest.bindings:
         if len(entry.between) == 3:
             triples.append(_triple(manifest, entry, species, loader))
         else:
-            pairs.append(_pair(manifest, entry, species, loader))
+            pairs.append(_pair(manifest, entry, species, loader, charges))
     if manifest.periodic and any(model.lattice is not None for model in loader.loaded.values()):
         raise ManifestError(
             f"{manifest.path}: a model file takes nearest images itself, and the molecules are put "
@@ -87,6 +94,7 @@ def _load_many(manifest: ManyManifest, choice: Choice) -> ManyModel:
         periodic=manifest.periodic,
         cell=cell,
         pool=pool,
+        ewald=_ewald(manifest, species, charges),
     )
     model.stored = loader.stored
     return model
@@ -104,7 +112,11 @@ def _structure(directory: Path) -> tuple[Ints | None, Floats | None]:
 
 
 def _pair(
-    manifest: ManyManifest, entry: BindingEntry, species: tuple[Species, ...], loader: ModelLoader
+    manifest: ManyManifest,
+    entry: BindingEntry,
+    species: tuple[Species, ...],
+    loader: ModelLoader,
+    charges: tuple[Floats, ...] | None,
 ) -> PairBinding:
     """Return the binding of two molecules, or raise ManifestError where it does not fit."""
     assert not isinstance(entry.prior, TriplePrior)
@@ -130,16 +142,34 @@ def _pair(
                 f"{where}: the binding model does not end by itself; give fade: [6.0, 8.0], Å "
                 "over which it does, or train it on a prior"
             )
-    if entry.prior is not None and manifest.cutoff is not None:
+    if entry.prior is not None and manifest.cutoff is not None and charges is None:
         for kind, atoms in zip((s, t), ends, strict=True):
-            charge = _charge(entry.prior, atoms)
+            charge = float(charges_of(entry.prior)[atoms].sum())
             if abs(charge) > NEUTRAL_E:
                 raise ManifestError(
                     f"{where}: prior gives {species[kind].name} a charge of {charge:+.2g} e, which "
-                    "a cutoff would cut; only neutral molecules can have one"
+                    "a cutoff would cut; give ewald: true of what repeats, no cutoff of a cluster"
                 )
     switch = Switch(*manifest.cutoff) if manifest.cutoff else None
-    return PairBinding((s, t), sizes, model, entry.prior, switch, entry.fade)
+    counted = None if charges is None else (charges[s], charges[t])
+    return PairBinding((s, t), sizes, model, entry.prior, switch, entry.fade, counted)
+
+
+def _ewald(
+    manifest: ManyManifest, species: tuple[Species, ...], charges: tuple[Floats, ...] | None
+) -> Ewald | None:
+    """Return the sum of all charges, if there is any; warn of a cell that is not neutral."""
+    if charges is None or not any(own.any() for own in charges):
+        return None
+    found = Ewald(charges, tuple(len(one.atoms) for one in species))
+    if abs(found.net) > NEUTRAL_E:
+        warnings.warn(
+            f"{manifest.path}: all molecules have a charge of {found.net:+.2g} e together, which "
+            "a uniform background neutralises: do not compare cells of other sizes, nor pressures",
+            ChargedCellWarning,
+            stacklevel=2,
+        )
+    return found
 
 
 def _triple(
@@ -189,8 +219,3 @@ def _is_fair(model: SGDMLModel | None, prior: PairPrior | None, n: int) -> bool:
     energy = prior.evaluate(x).energy
     other = prior.evaluate(np.concatenate([x[:, n:], x[:, :n]], axis=1)).energy
     return bool(np.allclose(other, energy, rtol=FAIR, atol=FAIR))
-
-
-def _charge(prior: PairPrior, atoms: Ints) -> float:
-    """Return the charge, e, of these atoms, among which a class has all of its own or none."""
-    return sum(one.charge * len(one.atoms) for one in prior.classes if one.atoms[0] in atoms)

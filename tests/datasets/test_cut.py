@@ -5,11 +5,16 @@ import pytest
 from click.testing import CliRunner
 
 from deltaserver.cli.dataset import dataset
+from deltaserver.datasets import cut as cutting
+from deltaserver.datasets.cut import Charged
 from deltaserver.datasets.files import read_dataset
+from deltaserver.datasets.sampling.cutting import Kind
 from deltaserver.errors import DataError, DeltaserverError, InputError
 from deltaserver.textio.xyz_frames import xyz_text
 from tests.datasets.cheap_calculators import Cubed
 from tests.datasets.sampling.test_cutting import CELL, liquid
+from tests.model.many import builders
+from tests.model.many import test_long_range as long_range
 
 pytest.importorskip("ase")
 pytest.importorskip("rich")
@@ -81,3 +86,73 @@ def test_what_cannot_be_cut_is_refused(cheap, tmp_path):
     with pytest.raises(InputError, match="no such file"):
         run(tmp_path / "nothing", *asked)
     assert not output.exists()
+
+
+def brine(path):
+    """Waters around a sodium, near enough to be taken for its bonds, and a chloride."""
+    numbers, x = liquid(2, wrapped=False)
+    x = x[:12] - x[:3].mean(axis=0)
+    ions = x[0] + np.array([[0.0, -2.3, 0.0], [0.0, -4.9, 0.0]])
+    symbols = [{8: "O", 1: "H"}[n] for n in numbers[:12]]
+    path.write_text(xyz_text([*symbols, "Na", "Cl"], np.vstack([x, ions]), ""))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("between", "charges", "expected"),
+    [
+        ("H2O,Na", ["Na:+1"], [0, 1]),
+        ("Na,Cl", ["Na:+1", "Cl:-1"], [1, -1]),
+        ("H2O,H2O", ["Na:1"], [0, 0]),
+        ("H2O,Na,Cl", ["Na:+1", "Cl:-1:2"], [0, 1, -1]),
+    ],
+)
+def test_ions_are_labelled_with_their_charges(cheap, tmp_path, between, charges, expected):
+    """A molecule, a dimer and a trimer each with what they have together."""
+    source, output = brine(tmp_path / "brine.xyz"), tmp_path / "set"
+    order = len(expected)
+    asked = ["--order", order, "--within", 9, "-n", 1, "--between", between, "-w", 1]
+    stated = [word for text in charges for word in ("--charge", text)]
+    run(source, *asked, *stated, "-c", "cheap_calculators:OfCharge", "-o", output)
+    frames = read_dataset(output)
+    assert [fragment.charge for fragment in frames.fragments] == expected
+    spins = [2 if charge == -1 and order == 3 else 0 for charge in expected]
+    assert [fragment.spin for fragment in frames.fragments] == spins
+    own = 10.0 * np.array(expected) + np.array(spins)
+    np.testing.assert_allclose(frames.fragment_energies, own[None])
+    np.testing.assert_allclose(frames.energy, own.sum())
+    np.testing.assert_allclose(frames.binding_energy, 0.0, atol=1e-12)
+
+
+def test_charges_that_are_wrong_are_refused(cheap, tmp_path):
+    source, output = brine(tmp_path / "brine.xyz"), tmp_path / "set"
+    asked = [source, "--within", 9, "-n", 1, "-w", 1, "-o", output, "--between", "H2O,Na"]
+    with pytest.raises(InputError, match=r"--charge K: no .*; there are H2O \(4\), Na"):
+        run(*asked, "--charge", "Na:+1", "--charge", "K:+1", "-c", "cheap_calculators:OfCharge")
+    with pytest.raises(InputError, match="expected NAME:CHARGE or NAME:CHARGE:SPIN"):
+        run(*asked, "--charge", "Na", "-c", "cheap_calculators:OfCharge")
+    with pytest.raises(InputError, match="charge 'one' is no whole number of e"):
+        run(*asked, "--charge", "Na:one", "-c", "cheap_calculators:OfCharge")
+
+
+def test_the_model_of_a_run_knows_the_charges(tmp_path):
+    """Whole numbers of e; where a prior has others, whoever cuts must say."""
+    data = long_range.brine()
+    whole = source_of(tmp_path / "whole", data)
+    x = tuple(Kind(name, np.array(z), np.zeros((1, len(z)), int), ()) for name, z in KINDS)
+    assert [cutting._charged(kind, (), whole.charges).charge for kind in x] == [0, 1, -1]
+    assert whole.alone == (11, 17)
+    for entry in data["bindings"][2:]:
+        entry["prior"]["classes"][-1]["charge"] *= 0.8
+    data["bindings"][-1]["prior"]["classes"][0]["charge"] = 0.8
+    broken = source_of(tmp_path / "broken", data)
+    with pytest.raises(InputError, match=r"gives sodium a charge of \+0.8 e, which no molecule"):
+        cutting._charged(x[1], (), broken.charges)
+    assert cutting._charged(x[1], (Charged("sodium", 1),), broken.charges).charge == 1
+
+
+KINDS = (("water", (8, 1, 1)), ("sodium", (11,)), ("chloride", (17,)))
+
+
+def source_of(path, data):
+    return cutting._known(builders.directory(path, data))

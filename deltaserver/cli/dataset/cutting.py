@@ -47,6 +47,14 @@ WITHIN_ANG = {2: 8.0, 3: 5.0}  # where a binding of two ends; of three, whose en
     metavar="A,B[,C]",
     help="Which molecules, by the model's names or their formulas, where there are several kinds.",
 )
+@click.option(
+    "--charge",
+    "charged",
+    multiple=True,
+    metavar="NAME:CHARGE[:SPIN]",
+    help="Charge in e and unpaired electrons of the molecules of a name, as in Na:+1; once for "
+    "each that has any. [default: as the run's model has it, else 0]",
+)
 @click.option("--seed", type=AT_LEAST_0, default=2025, show_default=True, help="Of what is drawn.")
 @CALCULATOR
 @LABELLING
@@ -57,6 +65,7 @@ def cut_command(
     order: int,
     within_ang: float | None,
     between: str | None,
+    charged: tuple[str, ...],
     output: Path,
     **options: Any,
 ) -> None:
@@ -68,13 +77,18 @@ def cut_command(
     SOURCE is the directory of a run, or a file of structures: a cluster, or an extended XYZ with a
     cell. Each is a trajectory of the dataset. Those are taken that differ most.
     """
-    from deltaserver.datasets.cut import CutRequest, open_cut
+    from deltaserver.datasets.cut import Charged, CutRequest, open_cut
 
     asked = take(LabellingRequest, options)
     check_calculators(asked.calculator)
     names = tuple(name.strip() for name in between.split(",")) if between else ()
     request = CutRequest(
-        order, within_ang or WITHIN_ANG[order], options["count"], names, options["seed"]
+        order,
+        within_ang or WITHIN_ANG[order],
+        options["count"],
+        names,
+        options["seed"],
+        tuple(map(Charged.parse, charged)),
     )
     workspace = open_cut(output, _sources(sources), request, note)
     with progress_bars() as progress:

@@ -22,6 +22,11 @@ from deltaserver.errors import DeltaserverError
 @click.option("-o", "--output", type=PATH, required=True, help="Model directory to be written.")
 @click.option("--name", help="The model's name. [default: the directory's]")
 @click.option("--periodic", is_flag=True, help="The structure repeats: a crystal or a liquid.")
+@click.option(
+    "--ewald/--no-ewald",
+    default=None,
+    help="Charges beyond the cutoff by an Ewald sum. [default: of ions and polar molecules]",
+)
 @DEBUG
 def assemble(
     models: tuple[Path, ...],
@@ -29,6 +34,7 @@ def assemble(
     output: Path,
     name: str | None,
     periodic: bool,
+    ewald: bool | None,
 ) -> None:
     """Make a model of many molecules of two.
 
@@ -44,7 +50,7 @@ def assemble(
     from deltaserver.simulate.structures import assemble as assembling
 
     made = not output.exists()
-    path = assembling.assemble(models, structure, output, name, periodic)
+    path = assembling.assemble(models, structure, output, name, periodic, ewald)
     if structure is None:
         click.echo(f"wrote {path}; it lacks structure.xyz, or count: NUMBER of every species")
         return
@@ -57,4 +63,5 @@ def assemble(
             path.unlink(missing_ok=True)
         raise
     counts = ", ".join(f"{len(one.atoms)} {one.name}" for one in getattr(model, "species", ()))
-    click.echo(f"wrote {path}: {counts}, {model.n_atoms} atoms")
+    summed = "; charges by an Ewald sum" if getattr(model, "ewald", None) else ""
+    click.echo(f"wrote {path}: {counts}, {model.n_atoms} atoms{summed}")

@@ -48,7 +48,11 @@ class Kind:
 
 
 def find_kinds(
-    numbers: Ints, positions: Floats, cell: Floats | None, names: Mapping[tuple[int, ...], str]
+    numbers: Ints,
+    positions: Floats,
+    cell: Floats | None,
+    names: Mapping[tuple[int, ...], str],
+    alone: Sequence[int] = (),
 ) -> tuple[Kind, ...]:
     """Return the kinds of molecules in one structure, in the order of their first atoms.
 
@@ -57,10 +61,12 @@ def find_kinds(
         positions: Å, shape (N, 3).
         cell: lattice vectors in columns, Å, or None.
         names: of kinds by the atomic numbers of a molecule; others are called by their formula.
+        alone: elements whose atoms are ions, however near a neighbour is.
     """
     kinds = np.unique(numbers)
     near = find_neighbours(positions, float(bond_reach(kinds[:, None], kinds).max()), cell)
     short = (near.distance < bond_reach(numbers[near.i], numbers[near.j])) & (near.i != near.j)
+    short &= ~np.isin(numbers[near.i], alone) & ~np.isin(numbers[near.j], alone)
     bonded = bonded_pairs(numbers, near.i, near.j, short)
     i, j = near.i[bonded], near.j[bonded]
     label = pieces_of(len(numbers), i, j)

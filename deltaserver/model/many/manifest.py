@@ -14,6 +14,7 @@ bindings:
   fade: [7.0, 9.0]        # Å between centres, over which that model ends
 periodic: true
 cutoff: [10.0, 12.0]      # Å between centres, over which a pair's prior ends
+ewald: true               # beyond that, charges by an Ewald sum
 
 Everything of a complex of few fragments stays as it is (:mod:`deltaserver.model.manifest`): that
 is the special case in which every molecule has an entry of its own.
@@ -90,6 +91,7 @@ class ManyManifest:
 
     Attributes:
         cutoff: Å between centres, over which a pair's prior ends; None: it never does.
+        ewald: whether charges beyond it are summed over all images.
     """
 
     path: Path
@@ -101,6 +103,7 @@ class ManyManifest:
     bindings: tuple[BindingEntry, ...]
     periodic: bool
     cutoff: tuple[float, float] | None
+    ewald: bool = False
 
 
 def is_of_many(directory: str | Path) -> bool:
@@ -132,14 +135,17 @@ class _ManyParser(ManifestParser):
             data,
             "the manifest",
             required=("format", "species"),
-            optional=("name", "reference", "units", "bindings", "periodic", "cutoff"),
+            optional=("name", "reference", "units", "bindings", "periodic", "cutoff", "ewald"),
         )
         self.format(top, FORMAT)
         length_unit, energy_unit = self.units(top.get("units", {}))
         species = self.all_species(top["species"], energy_unit)
-        periodic = top.get("periodic", False)
-        if not isinstance(periodic, bool):
-            raise self.error(f"periodic is {shown(periodic)}; expected true or false")
+        periodic = self.truth(top, "periodic")
+        ewald = self.truth(top, "ewald")
+        if ewald and not periodic:
+            raise ManifestError(
+                f"{self.path}: ewald: true is of what repeats; set periodic: true, or leave it out"
+            )
         default = DEFAULT_CUTOFF_ANG if periodic else None
         cutoff = self.interval(top["cutoff"], "cutoff") if "cutoff" in top else default
         return ManyManifest(
@@ -152,7 +158,14 @@ class _ManyParser(ManifestParser):
             bindings=self.bindings(top.get("bindings", []), species),
             periodic=periodic,
             cutoff=cutoff,
+            ewald=ewald,
         )
+
+    def truth(self, top: Mapping[str, Any], key: str) -> bool:
+        value = top.get(key, False)
+        if not isinstance(value, bool):
+            raise self.error(f"{key} is {shown(value)}; expected true or false")
+        return value
 
     def all_species(self, data: Any, energy_unit: str | None) -> tuple[SpeciesEntry, ...]:
         items = self.sequence(data, "species")

@@ -3,7 +3,8 @@
     E = Σ_i E_i + Σ_(i<j) E_b(i, j) + Σ_(i<j<k) E_b(i, j, k)
 
 Fragment models are shared by all molecules of a species, binding models by every pair or triple,
-so that all of one kind are one batch. Where the structure repeats, every pair is of nearest images
+so that all of one kind are one batch; charges may be summed over all images as well
+(:mod:`deltaserver.model.many.ewald`). Where the structure repeats, every pair is of nearest images
 and of farther ones within the cutoff; molecules that the cell has cut are put together first.
 """
 
@@ -23,6 +24,7 @@ from deltaserver.model.base import SummedModel, add_up
 from deltaserver.model.composite import CompositeEvaluation
 from deltaserver.model.descriptor import as_batch, as_cell
 from deltaserver.model.manifest import BINDING, PRIOR, TRIPLES
+from deltaserver.model.many.ewald import Ewald
 from deltaserver.model.many.guards import ManyGuards
 from deltaserver.model.many.molecules import Assembled, Species, Total
 from deltaserver.model.many.neighbours import Neighbours
@@ -68,6 +70,7 @@ class ManyModel(SummedModel):
         triples: what three have beyond their pairs.
         cell: lattice vectors in columns, Å, of the directory's structure; None: it has none.
         periodic: whether the structure repeats.
+        ewald: the sum of charges beyond what pairs have, counted to the prior; None: there is none.
     """
 
     full = None  # the baseline of one complex
@@ -84,6 +87,7 @@ class ManyModel(SummedModel):
         periodic: bool = False,
         cell: Floats | None = None,
         pool: ThreadPool = ONE_THREAD,
+        ewald: Ewald | None = None,
     ) -> None:
         self.species = species
         self.pairs = pairs
@@ -93,6 +97,7 @@ class ManyModel(SummedModel):
         self.periodic = periodic
         self.cell = cell
         self.pool = pool
+        self.ewald = ewald
         self.numbers: Ints = np.zeros(sum(one.atoms.size for one in species), dtype=np.int64)
         for one in species:
             self.numbers[one.atoms] = one.numbers
@@ -167,6 +172,8 @@ class ManyModel(SummedModel):
                 triple.model.evaluate(x)
             if triple.prior:
                 triple.prior.of_whole(x)
+        if self.ewald:
+            self.ewald.warm_up()
 
     def evaluate(
         self, positions: ArrayLike, component: str = "total", cell: ArrayLike | None = None
@@ -233,6 +240,8 @@ class ManyModel(SummedModel):
         if last and np.array_equal(last[0], positions) and _same_cell(last[1], box):
             return last[2]
         reaches = [pair.reach for pair in self.pairs] + [one.reach for one in self.triples]
+        if self.ewald and box is not None:
+            reaches.append(self.ewald.reach(box))
         frame = Assembled.of(self.species, positions, box, reaches)
         self._last = (positions.copy(), box, frame)
         return frame
@@ -277,6 +286,8 @@ class ManyModel(SummedModel):
                 pair.add_prior(frame, self.pool, parts[PRIOR])
             if pair.model:
                 pair.add_model(frame, self.touching(frame, k), self.pool, parts[BINDING])
+        if self.ewald:
+            self.ewald.add(frame, self.pool, parts[PRIOR])
         for k, triple in enumerate(self.triples):
             triple.add_prior(frame, self.pool, parts[TRIPLES])
             if triple.model:

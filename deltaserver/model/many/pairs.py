@@ -5,7 +5,8 @@
 R is the distance of the two centres and S falls from 1 to 0 over the manifest's ``cutoff``
 (:mod:`deltaserver.model.many.switch`); ρ is the smooth shortest distance of the two molecules
 (:mod:`deltaserver.model.fragment_blocks`), over which a binding model ends: by itself, or over the
-binding's ``fade``. Pairs that are farther apart are evaluated by neither.
+binding's ``fade``. Pairs that are farther apart are evaluated by neither. Charges that an Ewald sum
+counts are taken off E_prior.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from deltaserver.compute.thread_pool import ThreadPool
 from deltaserver.model import loops
 from deltaserver.model.descriptor import PairDescriptor
 from deltaserver.model.fragment_blocks import POWER, FragmentBlocks, Reach
+from deltaserver.model.many.charges import less_charges
 from deltaserver.model.many.molecules import Assembled, Total
 from deltaserver.model.many.neighbours import Neighbours
 from deltaserver.model.many.switch import Switch, tail_ev_ang3
@@ -45,6 +47,7 @@ class PairBinding:
         prior: what is known, or None.
         switch: over which the prior ends; None: never.
         fade: over which the model ends, Å of ρ, where it does not by itself.
+        counted: the charges of both molecules, e, that an Ewald sum counts.
     """
 
     species: tuple[int, int]
@@ -53,6 +56,7 @@ class PairBinding:
     prior: PairPrior | None
     switch: Switch | None
     fade: tuple[float, float] | None = None
+    counted: tuple[Floats, Floats] | None = None
 
     @cached_property
     def end(self) -> float:
@@ -104,7 +108,7 @@ class PairBinding:
         pairs = self.of(frame)
         if self.switch is not None:
             pairs = pairs.some(pairs.distance < self.switch.stop)
-        found = _in_batches(self.prior.evaluate, self.joined(frame, pairs), BATCH_ALONE, pool)
+        found = _in_batches(self._inside, self.joined(frame, pairs), BATCH_ALONE, pool)
         if self.switch is not None:
             found = switched(found, pairs, self.switch, self.sizes)
         self._add(frame, pairs, found, total)
@@ -125,6 +129,11 @@ class PairBinding:
         if self.fade is not None:
             found = faded(found, x, self.sizes, self.fade)
         self._add(frame, pairs, found, total)
+
+    @cached_property
+    def _inside(self) -> Callable[[Floats], Evaluation]:
+        assert self.prior is not None
+        return less_charges(self.prior, self.counted)
 
     @cached_property
     def _batch(self) -> int:

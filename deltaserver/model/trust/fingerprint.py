@@ -65,6 +65,10 @@ def fingerprint_of_many(model: ManyModel) -> str:
             digest.update(_digest(pair.model))
         if pair.prior is not None:
             _text(digest, "prior", *_words(pair.prior))
+    if model.ewald is not None:
+        _text(digest, "ewald", model.ewald.accuracy.hex())
+        for charges in model.ewald.charges:
+            _array(digest, charges)
     for triple in model.triples:
         if (prior := triple.prior) is not None:
             _text(digest, "triple", str(triple.species), prior.radius.hex())

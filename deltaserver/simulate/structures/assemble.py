@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from deltaserver.arrays import Ints
+from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import InputError, ManifestError
 from deltaserver.model.directories import BINDINGS_NAME, MANIFEST_NAME, STRUCTURE_NAME
 from deltaserver.model.files.parameters import read_parameters
@@ -25,12 +25,17 @@ from deltaserver.model.manifest import (
     Manifest,
     format_atoms,
     manifest_path,
+    parse_atoms,
     read_manifest,
 )
+from deltaserver.model.many.charges import NEUTRAL_E, dipole_e_ang
 from deltaserver.model.many.manifest import is_of_many
 from deltaserver.model.prior_block import format_prior
+from deltaserver.model.sgdml import resolve_units
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.textio.strict_yaml import Checker, dump_yaml, load_yaml
+
+POLAR_E_ANG = 0.05  # fitted charges of water have 0.08, those of benzene 0.01 by vibrations
 
 
 @dataclass
@@ -44,6 +49,7 @@ class Collected:
         files: where each file of the new directory comes from.
         references: what the labels are of.
         units: of files that state none.
+        ewald: whether a directory of many molecules sums charges, if there is one that repeats.
     """
 
     species: list[dict[str, Any]] = field(default_factory=list)
@@ -52,6 +58,7 @@ class Collected:
     files: dict[str, Path] = field(default_factory=dict)
     references: list[str] = field(default_factory=list)
     units: dict[str, str] = field(default_factory=dict)
+    ewald: bool | None = None
 
     def take(self, source: Path, name: str) -> str:
         """Return what a file is called in the new directory; other files of its name keep it."""
@@ -69,7 +76,12 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def assemble(
-    sources: Sequence[Path], structure: Path | None, output: Path, name: str | None, periodic: bool
+    sources: Sequence[Path],
+    structure: Path | None,
+    output: Path,
+    name: str | None,
+    periodic: bool,
+    ewald: bool | None = None,
 ) -> Path:
     """Write the directory; return where its ``model.yaml`` is.
 
@@ -80,13 +92,17 @@ def assemble(
         output: the new directory.
         name: the model's; else the directory's.
         periodic: whether the structure repeats.
+        ewald: whether charges are summed over all images; None: as the directory of many molecules
+            has it, else where the structure repeats and molecules have a charge or a dipole.
 
     Raises:
-        InputError: the directory holds a model already.
+        InputError: the directory holds a model already, or an Ewald sum is of a cluster.
         ManifestError: a source cannot be taken apart.
     """
     if (output / MANIFEST_NAME).exists():
         raise InputError(f"{output}: there is a {MANIFEST_NAME} already; give another directory")
+    if ewald and not periodic:
+        raise InputError("--ewald is of what repeats; give --periodic as well")
     found = Collected()
     for source in sources:
         if (source / BINDINGS_NAME).is_file() and not (source / MANIFEST_NAME).exists():
@@ -108,10 +124,40 @@ def assemble(
         "species": found.species,
         "bindings": found.bindings,
         "periodic": periodic,
+        **({"ewald": True} if periodic and _sums_charges(found, ewald) else {}),
     }
     path = output / MANIFEST_NAME
     path.write_text(dump_yaml(data), encoding="utf-8")
     return path
+
+
+def _sums_charges(found: Collected, ewald: bool | None) -> bool:
+    """Return whether charges are to be summed over all images."""
+    if ewald is not None or found.ewald is not None:
+        return bool(found.ewald if ewald is None else ewald)
+    names = [one["name"] for one in found.species]
+    for entry in found.bindings:
+        if len(entry["between"]) != 2 or "prior" not in entry:
+            continue
+        kinds = [names.index(name) for name in entry["between"]]
+        charges = np.zeros(sum(len(found.numbers[kind]) for kind in kinds))
+        for one in entry["prior"]["classes"]:
+            charges[list(parse_atoms(one["atoms"]))] = one.get("charge", 0.0)
+        own = np.split(charges, [len(found.numbers[kinds[0]])])
+        if any(_acts_far(found, k, some) for k, some in zip(kinds, own, strict=True)):
+            return True
+    return False
+
+
+def _acts_far(found: Collected, kind: int, charges: Floats) -> bool:
+    """Return whether a molecule has a charge, or a dipole in training."""
+    if abs(charges.sum()) > NEUTRAL_E:
+        return True
+    if "model" not in found.species[kind]:
+        return False
+    parameters = read_parameters(found.files[found.species[kind]["model"]])
+    native = resolve_units(parameters, found.units.get("length"), found.units.get("energy"))
+    return dipole_e_ang(charges, parameters.x, native.length_ang) > POLAR_E_ANG
 
 
 def _take_complex(found: Collected, manifest: Manifest) -> None:
@@ -187,6 +233,8 @@ def _take_many(found: Collected, source: Path) -> None:
         )
     found.references.append(str(data.get("reference", "not stated")))
     found.units |= data.get("units", {})
+    if data.get("periodic"):
+        found.ewald = bool(data.get("ewald", False))
     for entry in data["species"]:
         kept = {key: value for key, value in entry.items() if key not in ("count", "atoms")}
         if "model" in kept:

@@ -20,6 +20,7 @@ from deltaserver.model.files.uncertainty import (
     UNCERTAINTY_KEYS,
     UncertaintyBlock,
 )
+from deltaserver.model.many.manifest import is_of_many
 from deltaserver.model.prior import PairPrior, Prior
 from deltaserver.model.sgdml import SGDMLModel, resolve_units
 from deltaserver.textio.journal import write_atomically
@@ -100,6 +101,11 @@ def calibrate_directory(
     Raises:
         InputError: the directory cannot be loaded, or its atoms are not those of ``frames``.
     """
+    if frames.order == 3 or is_of_many(directory):
+        raise DataError(
+            f"{directory}: an uncertainty is calibrated of one complex, and many molecules have "
+            "none; novelty guards them"
+        )
     model = CompositeModel.load(directory)
     if not np.array_equal(model.numbers, frames.numbers):
         raise DataError(f"{directory}: its atoms are not those of {frames.name}")

@@ -70,3 +70,25 @@ def test_check_stores_a_frame_of_many_and_finds_it_again(capsys, tmp_path):
     out = capsys.readouterr().out
     assert out.endswith("ok\n")
     assert "benzene" in out
+
+
+@pytest.mark.filterwarnings("ignore::deltaserver.model.force_field.ChargedCellWarning")
+def test_ions_and_polar_molecules_are_summed_over_all_images(capsys, tmp_path):
+    """Benzene has charges, and no dipole; whoever wants the sum asks for it."""
+    apart = 'Lattice="20 0 0 0 20 0 0 0 20"'
+    for name, polar in (("benzene_dimer", False), ("benzene_water", True), ("na_benzene", True)):
+        lines = (MODELS / name / "structure.xyz").read_text(encoding="utf-8").splitlines()
+        box = tmp_path / f"{name}.xyz"
+        box.write_text("\n".join([lines[0], apart, *lines[2:]]) + "\n", encoding="utf-8")
+        assemble(MODELS / name, "--structure", box, "--periodic", "-o", tmp_path / name)
+        assert ("by an Ewald sum" in capsys.readouterr().out) == polar
+        assert (force_field.load(tmp_path / name).ewald is not None) == polar
+    again = ["--structure", tmp_path / "benzene_water.xyz", "--periodic", "-o"]
+    assemble(tmp_path / "benzene_water", *again, tmp_path / "kept")
+    assert force_field.load(tmp_path / "kept").ewald is not None
+    assemble(tmp_path / "benzene_water", "--no-ewald", *again, tmp_path / "cut")
+    assert force_field.load(tmp_path / "cut").ewald is None
+    asked = ["--structure", BENZENE_DIMER / "structure.xyz", "-o", tmp_path / "no", "--ewald"]
+    assemble(BENZENE_DIMER, *asked, code=2)
+    assert "--ewald is of what repeats" in capsys.readouterr().err
+    assert app.main(["check", "--models", str(tmp_path / "na_benzene")]) == 0

@@ -1,0 +1,73 @@
+"""Directories of many molecules on dimers: two of their molecules are a complex of two.
+
+That is what a pair has in the directory without the cutoff, which belongs to a cell: fragments,
+prior and binding, in the order of the atoms that the binding has.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from deltaserver.arrays import Ints
+from deltaserver.datasets.frames import LabelledFrames
+from deltaserver.errors import DataError
+from deltaserver.model import force_field
+from deltaserver.model.composite import CompositeModel
+from deltaserver.model.many.manifest import is_of_many
+from deltaserver.model.many.model import ManyModel
+from deltaserver.model.many.pairs import PairBinding
+from deltaserver.model.parts import Fragment
+
+
+def load_complex(directory: Path, frames: LabelledFrames) -> CompositeModel:
+    """Load a model directory as the complex that frames are of.
+
+    Raises:
+        InputError: it cannot be loaded.
+        DataError: frames are of what three molecules have beyond their pairs, or no two molecules
+            of the directory are theirs.
+    """
+    if frames.order == 3:
+        raise DataError(
+            f"{frames.name}: of order 3, whose binding is no complex's; training.json has its "
+            "validation errors; evaluate on dimers, which dataset cut makes without --order 3"
+        )
+    if not is_of_many(directory):
+        return CompositeModel.load(directory)
+    many = force_field.load(directory)
+    assert isinstance(many, ManyModel)
+    pair = _pair(many, frames, directory)
+    if pair.fade is not None:
+        raise DataError(
+            f"{directory}: its binding ends over fade, which no complex has; evaluate the "
+            "directory that it was assembled from"
+        )
+    ends = np.split(np.arange(sum(pair.sizes)), [pair.sizes[0]])
+    fragments = tuple(
+        Fragment(spec.name, atoms, many.species[kind].model)
+        for spec, atoms, kind in zip(frames.fragments, ends, pair.species, strict=True)
+    )
+    return CompositeModel(
+        fragments, pair.model, prior=pair.prior, name=many.name, reference=many.reference
+    )
+
+
+def _pair(many: ManyModel, frames: LabelledFrames, directory: Path) -> PairBinding:
+    """Return the binding of two molecules with the elements of the dataset's fragments."""
+    own = [list(fragment.atoms) for fragment in frames.fragments]
+    there = [atom for atoms in own for atom in atoms]
+    for pair in many.pairs:
+        numbers: list[Ints] = [many.species[kind].numbers for kind in pair.species]
+        if there != list(range(len(there))) or len(own) != 2:
+            break
+        if all(
+            np.array_equal(some, frames.numbers[atoms])
+            for some, atoms in zip(numbers, own, strict=True)
+        ):
+            return pair
+    raise DataError(
+        f"{directory}: of many molecules, no two of which are the complex of {frames.name}, atom "
+        "by atom; evaluate on dimers of them, as deltaserver dataset cut makes them"
+    )
