@@ -52,8 +52,8 @@ CALCULATOR = click.option(
     default="GFN2-xTB",
     show_default=True,
     help="GFN2-xTB, GFN1-xTB, GFN-FF, tblite:GFN2-xTB, PBE-D4/def2-SVP or another "
-    "[DF-]FUNCTIONAL[-D3BJ|-D4]/BASIS through PySCF, package.module:Factory for any ASE calculator, "
-    "or a model directory.",
+    "[DF-]FUNCTIONAL[-D3BJ|-D4]/BASIS through PySCF, package.module:Factory for any ASE "
+    "calculator, or a model directory.",
 )
 TEMPERATURES = click.option(
     "-t",
