@@ -32,7 +32,8 @@ PARTS = {
                      "--tolerance", "1e-3", *ON_SITES],
     "binding": [MERGED, "--symmetry", "run/c60_rotations.npz", "--prior", "pairs", "--sigma", "1",
                 "--intra-weight", "0", "--tolerance", "2e-2", *ON_SITES],
-    "full": [MERGED, "--symmetry", "none", "--sigma", "20", "--tolerance", "1e-3", *ON_ALL],
+    "full": [MERGED, "--symmetry", "none", "--sigma", "20", "--tolerance", "1e-3", *ON_ALL,
+             "--max-memory", "15GB"],
 }  # fmt: skip
 SIZES = (50, 100, 200, 400, 600, 1000)
 
