@@ -10,7 +10,8 @@ import pytest
 from deltaserver import CompositeModel
 from deltaserver.errors import ComponentError, DataError, InputError
 from deltaserver.training import model_directory
-from deltaserver.training.model_directory import TrainingPlan, train_directory
+from deltaserver.training.directory.job import TrainingPlan
+from deltaserver.training.model_directory import train_directory
 from tests.training.labelled import water_and_ion, water_dimer
 
 PLAN = TrainingPlan(n_train=12, n_valid=10, sigmas=(4.0, 8.0))
