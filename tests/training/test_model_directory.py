@@ -157,3 +157,11 @@ def test_a_model_that_nobody_knows_of_is_not_overwritten(tmp_path):
     with pytest.raises(InputError, match=r"binding\.npz: is there already"):
         train_directory(water_dimer(80), PLAN, tmp_path)
     assert (tmp_path / "binding.npz").read_bytes() == b"somebody's"
+
+
+def test_a_file_in_the_directory_s_place_is_told_before_anything_is_prepared(tmp_path):
+    (tmp_path / "model").write_text("mine")
+    said = []
+    with pytest.raises(InputError, match="model: is a file; expected a directory"):
+        train_directory(water_dimer(80), PLAN, tmp_path / "model", said.append)
+    assert not said

@@ -36,4 +36,5 @@ def reorder(structure: Path, models: Path, output: Path | None, force: bool) -> 
     if written.resolve() != structure.resolve():  # which nothing allows
         refuse_existing(written, force)
     moved, n_frames = reorder_file(structure, models, written)
-    click.echo(f"{written}: {n_frames} structures, {moved} atoms moved in the first")
+    structures = "1 structure" if n_frames == 1 else f"{n_frames} structures"
+    click.echo(f"{written}: {structures}, {moved} atoms moved in the first")
