@@ -69,6 +69,15 @@ def test_help(capsys, arguments):
     assert captured.err == ""
 
 
+@pytest.mark.parametrize("group", ["dataset", "models"])
+def test_a_group_without_a_command_prints_its_help(capsys, group):
+    assert app.main([group]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert captured.out.startswith(f"Usage: deltaserver {group}")
+    assert "\nCommands:\n" in captured.out
+
+
 def test_version(capsys):
     assert app.main(["--version"]) == 0
     assert deltaserver.__version__ in capsys.readouterr().out
