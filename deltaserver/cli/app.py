@@ -227,8 +227,10 @@ def main(arguments: list[str] | None = None) -> int:
         asked = getattr(error, "ctx", None)
         see = f"; see: {asked.command_path} --help" if asked else ""
         return _fail(f"{told}{see}", EXIT_INPUT, arguments)
-    except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted", EXIT_INTERRUPTED, arguments)
+    except (click.Abort, KeyboardInterrupt) as stop:
+        # click puts its own in the place of one that says how to go on.
+        said = str(stop) or str(stop.__cause__ or "") or "interrupted"
+        return _fail(said, EXIT_INTERRUPTED, arguments)
     except DeltaserverError as error:
         return _fail(str(error), error.exit_code, arguments)
     except BrokenPipeError:

@@ -320,6 +320,7 @@ def raising(monkeypatch, error):
         (GuardError("not\nfinite"), 4, "deltaserver: not finite"),
         (ZeroDivisionError("by\nzero"), 5, "internal error: ZeroDivisionError: by zero; run again"),
         (KeyboardInterrupt(), 130, "deltaserver: interrupted"),
+        (KeyboardInterrupt("interrupted at step 3"), 130, "deltaserver: interrupted at step 3"),
         (PermissionError(13, "Permission denied", "/out"), 2, "deltaserver: /out: Permission den"),
         (OSError(28, "No space left on device"), 2, "No space left on device: what is written"),
         (OSError("wire"), 5, "internal error: OSError: wire; run again"),
