@@ -35,7 +35,8 @@ from deltaserver.evaluation.held_out_errors import evaluate_batches
 from deltaserver.improve.retrain import joined, retrain, trained_parts, write_symmetry
 from deltaserver.improve.settings import SELECTIONS, Dynamics, Settings, Stop, round_paths
 from deltaserver.improve.workflow import improve
-from deltaserver.training.model_directory import TrainingPlan, train_directory
+from deltaserver.training.directory.job import TrainingPlan
+from deltaserver.training.model_directory import train_directory
 from deltaserver.units import KCAL_PER_MOL_EV
 
 ROOT = Path(__file__).parents[1]

@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 out="${1:-ipi_inputs}"
 
 render() { # MODEL KIND OPTIONS…
-    deltaserver input --models "models/$1" --kind "$2" --output "$out/$1_$2.xml" "${@:3}"
+    deltaserver input --models "models/$1" --kind "$2" --output "$out/$1_$2.xml" --force "${@:3}"
 }
 
 render c60 nvt --temperature 300 --steps 500 --checkpoint-every 200

@@ -21,7 +21,8 @@ from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
 from deltaserver.model.manifest import parse_atoms
 from deltaserver.model.many.triple_block import parse_triples
 from deltaserver.model.sgdml import SGDMLModel
-from deltaserver.training.model_directory import TrainingPlan, train_directory
+from deltaserver.training.directory.job import TrainingPlan
+from deltaserver.training.model_directory import train_directory
 from deltaserver.units import KCAL_PER_MOL_EV
 
 ROOT = Path(__file__).parents[1]

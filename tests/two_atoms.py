@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from scipy.integrate import cumulative_trapezoid
 
 from deltaserver.units import KB_EV_PER_K
 from tests.builders import sgdml_model, write_model
@@ -72,5 +71,7 @@ def sample(bias_ev, n: int, kelvin: float, seed: int, longest: float = 9.0) -> n
     r = np.linspace(1.8, longest, 20000)
     exponent = -(energy_ev(r) + bias_ev(r)) / (KB_EV_PER_K * kelvin)
     density = r**2 * np.exp(exponent - exponent.max())
+    from scipy.integrate import cumulative_trapezoid
+
     summed = cumulative_trapezoid(density, r, initial=0.0)
     return np.interp(np.random.default_rng(seed).uniform(0.0, summed[-1], n), summed, r)

@@ -262,7 +262,7 @@ def _analyse(
     from deltaserver.analysis import workflow
     from deltaserver.analysis.read.directory import find_runs
     from deltaserver.analysis.results import Options
-    from deltaserver.analysis.show import figures, profiles, tables
+    from deltaserver.analysis.show import figures, profiles, summary
     from deltaserver.analysis.show import output as files
 
     unit = figures.EnergyUnit(energy_unit)
@@ -276,7 +276,7 @@ def _analyse(
     title = paths[0].resolve().name if len(paths) == 1 else "Analysis"
     written = files.write_all(analysis, directory, unit, title, parts=parts, report=report)
     if not quiet:
-        click.echo(tables.text_of(analysis, unit))
+        click.echo(summary.text_of(analysis, unit))
         for profile in analysis.profiles:
             click.echo("\n".join(profiles.text_of(profile, unit)))
         for path in written:

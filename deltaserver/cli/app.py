@@ -30,6 +30,8 @@ from deltaserver.model.engines import BACKENDS, PRECISIONS
 from deltaserver.serve.settings import EXTRAS, RECONNECT_LIMIT_S, GuardSettings
 from deltaserver.serve.transport import DEFAULT_PREFIX
 
+# What click raises since 8.2; before, it prints the help itself.
+NO_COMMAND = getattr(click.exceptions, "NoArgsIsHelpError", ())
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # of which the system names no file
 
 # Each with the first sentence of its own help, so that ours imports none of them.
@@ -218,12 +220,17 @@ def main(arguments: list[str] | None = None) -> int:
     except click.exceptions.Exit as request:
         return request.exit_code
     except click.ClickException as error:
+        if isinstance(error, NO_COMMAND):  # of a group that has been given none: its help
+            click.echo(error.format_message())
+            return EXIT_OK
         told = error.format_message().rstrip(".")
         asked = getattr(error, "ctx", None)
         see = f"; see: {asked.command_path} --help" if asked else ""
         return _fail(f"{told}{see}", EXIT_INPUT, arguments)
-    except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted", EXIT_INTERRUPTED, arguments)
+    except (click.Abort, KeyboardInterrupt) as stop:
+        # click puts its own in the place of one that says how to go on.
+        said = str(stop) or str(stop.__cause__ or "") or "interrupted"
+        return _fail(said, EXIT_INTERRUPTED, arguments)
     except DeltaserverError as error:
         return _fail(str(error), error.exit_code, arguments)
     except BrokenPipeError:

@@ -21,12 +21,14 @@ from deltaserver.cli.options.directories import MODEL_DIRECTORY
 
 @click.command()
 @click.argument("models", type=MODEL_DIRECTORY)
-@click.option("--dataset", type=PATH, required=True, help="What the models were trained on.")
+@click.option(
+    "--dataset", type=PATH, required=True, help="The dataset that MODELS were trained on."
+)
 @click.option(
     "--calculator",
     required=True,
     metavar="NAME",
-    help="Labels: the method that labelled the dataset.",
+    help="Method of the labels: the one that the dataset was labelled with.",
 )
 @click.option(
     "--temperature",
@@ -35,7 +37,7 @@ from deltaserver.cli.options.directories import MODEL_DIRECTORY
     multiple=True,
     required=True,
     metavar="KELVIN",
-    help="Of the dynamics; may be repeated.",
+    help="Temperature of the dynamics; may be repeated.",
 )
 @click.option(
     "--until-force-mae",
@@ -43,31 +45,37 @@ from deltaserver.cli.options.directories import MODEL_DIRECTORY
     type=POSITIVE,
     required=True,
     metavar="NUMBER",
-    help="Wanted on fresh dynamics, kcal/mol/Å.",
+    help="Stop when the force MAE on fresh dynamics is below, kcal/mol/Å.",
 )
-@click.option("-o", "--output", type=PATH, required=True, help="Directory of everything.")
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    required=True,
+    help="Directory for rounds, labels and the new models.",
+)
 @click.option(
     "--max-labels",
     type=AT_LEAST_1,
     default=None,
-    help="Frames that may be labelled, those of the tests included.",
+    help="Stop after so many labelled frames, those of the tests included.",
 )
 @click.option(
-    "--max-hours", type=POSITIVE, default=None, help="After which no other round is begun."
+    "--max-hours", type=POSITIVE, default=None, help="Begin no other round after so many hours."
 )
 @click.option(
     "--labels-per-round",
     type=AT_LEAST_1,
     default=20,
     show_default=True,
-    help="Frames that a round adds.",
+    help="Frames that each round labels and adds.",
 )
 @click.option(
     "--test-frames",
     type=AT_LEAST_1,
     default=30,
     show_default=True,
-    help="Frames of fresh dynamics that a round is tested on.",
+    help="Frames of fresh dynamics that each round is tested on.",
 )
 @click.option(
     "--runs",
@@ -77,30 +85,43 @@ from deltaserver.cli.options.directories import MODEL_DIRECTORY
     help="Runs side by side; the temperatures take turns.",
 )
 @click.option(
-    "--steps", type=click.IntRange(min=20), default=2000, show_default=True, help="Of every run."
+    "--steps",
+    type=click.IntRange(min=20),
+    default=2000,
+    show_default=True,
+    help="Time steps of each run.",
 )
-@click.option("--time-step", type=POSITIVE, default=0.5, show_default=True, metavar="FS")
+@click.option(
+    "--time-step",
+    type=POSITIVE,
+    default=0.5,
+    show_default=True,
+    metavar="FS",
+    help="Time step of the dynamics.",
+)
 @click.option(
     "--selection",
     type=click.Choice(["uncertainty", "random"]),
     default="uncertainty",
     show_default=True,
-    help="How frames are chosen; random is to compare with.",
+    help="How frames are chosen; random is for comparison.",
 )
 @click.option(
     "--patience",
     type=AT_LEAST_1,
     default=3,
     show_default=True,
-    help="Rounds without progress after which it ends.",
+    help="Stop after so many rounds without progress.",
 )
-@click.option("--seed", type=AT_LEAST_0, default=0, show_default=True)
+@click.option(
+    "--seed", type=AT_LEAST_0, default=0, show_default=True, help="Of all random numbers."
+)
 @click.option(
     "--scheduler",
     default="local",
     show_default=True,
     metavar="local|tcp://HOST:PORT",
-    help="Of the labels.",
+    help="Where the labels are computed: here, or by a Dask scheduler.",
 )
 @click.option(
     "-w",
@@ -108,10 +129,14 @@ from deltaserver.cli.options.directories import MODEL_DIRECTORY
     type=AT_LEAST_1,
     default=1,
     show_default=True,
-    help="Local processes that label.",
+    help="Local processes that compute labels.",
 )
 @click.option(
-    "--threads", type=AT_LEAST_1, default=1, show_default=True, help="Of evaluations and trainings."
+    "--threads",
+    type=AT_LEAST_1,
+    default=1,
+    show_default=True,
+    help="Threads of evaluation and training.",
 )
 @QUIET
 @DEBUG

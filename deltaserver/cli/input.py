@@ -14,8 +14,10 @@ from deltaserver.cli.options.common import (
     AT_LEAST_0,
     AT_LEAST_1,
     DEBUG,
+    FORCE,
     PATH,
     POSITIVE,
+    refuse_existing,
     take,
     together,
 )
@@ -171,6 +173,7 @@ class RecipeRequest:
 @click.option("--component", default="total", show_default=True, help="What is to be served.")
 @click.option("--address", default="delta", show_default=True, help="Of i-PI's unix socket.")
 @click.option("-o", "--output", type=PATH, help="Write a file, not to the terminal.")
+@FORCE
 @RECIPE_OPTIONS
 @DEBUG
 def input_command(
@@ -179,6 +182,7 @@ def input_command(
     component: str,
     address: str,
     output: Path | None,
+    force: bool,
     structure: Path | None,
     temperatures_k: tuple[float, ...],
     **options: Any,
@@ -192,6 +196,8 @@ def input_command(
     from deltaserver.serve.loading import load_model
     from deltaserver.simulate.recipe import render
 
+    if output is not None:
+        refuse_existing(output, force)
     biased = take(BiasRequest, options)
     recipe = RecipeRequest(**options).recipe(kind, temperatures_k or (300.0,))
     model, _ = load_model(models, component, threads=1)  # nothing is served

@@ -232,7 +232,8 @@ def train(
     """
     from deltaserver.compute.cores import usable_cores
     from deltaserver.datasets.files import read_dataset
-    from deltaserver.training.model_directory import TrainingPlan, train_directory
+    from deltaserver.training.directory.job import TrainingPlan
+    from deltaserver.training.model_directory import train_directory
 
     plan = TrainingPlan(threads=threads or usable_cores(), **plan_options)
     terminal = Terminal(quiet)

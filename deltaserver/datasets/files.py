@@ -335,6 +335,11 @@ def _whole_number(value: Any, where: str) -> int:
 def _convention_fragments(path: Path, atoms: Frame) -> tuple[FragmentSpec, ...]:
     """Two fragments from ``frag1=`` (atoms of the first), ``frag_charges`` and ``frag_names``."""
     count = atoms.info.get("frag1")
+    if count is None and "forces_full" not in atoms.arrays:
+        raise DataError(
+            f"{path}: frame 0 has no labels; compute them with deltaserver dataset label, or take "
+            "those that it has by other names with deltaserver dataset import"
+        )
     if not isinstance(count, (int, np.integer)) or not 0 < count < len(atoms):
         raise DataError(
             f"{path}: frame 0: frag1 is {count}; expected the first fragment's number of atoms; "

@@ -106,7 +106,8 @@ def train_series(
     Raises:
         InputError: what the trainer refuses, such as more points than there are.
     """
-    from deltaserver.training.model_directory import TrainingPlan, train_directory
+    from deltaserver.training.directory.job import TrainingPlan
+    from deltaserver.training.model_directory import train_directory
 
     directories = []
     for symmetry in symmetries:

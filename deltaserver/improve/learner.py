@@ -25,7 +25,7 @@ from deltaserver.improve.settings import DATASET_NAME, Settings, round_paths
 from deltaserver.improve.starts import longest_centre_distance
 from deltaserver.model.composite import CompositeModel
 from deltaserver.textio.journal import write_atomically
-from deltaserver.training.directory_files import read_report, split_settings
+from deltaserver.training.directory.files import read_report, split_settings
 from deltaserver.training.selection import split_in_time
 from deltaserver.training.uncertainty.directory import calibrate_directory
 

@@ -13,9 +13,10 @@ from deltaserver.errors import DataError
 from deltaserver.model.files.archive import write_arrays
 from deltaserver.model.files.parameters import ModelParameters, read_parameters
 from deltaserver.training.components import BINDING, FULL, Component, components
-from deltaserver.training.directory_files import read_report, split_settings
+from deltaserver.training.directory.files import read_report, split_settings
+from deltaserver.training.directory.job import TrainingPlan
 from deltaserver.training.iterative.conjugate import Bounds
-from deltaserver.training.model_directory import TrainingPlan, train_directory
+from deltaserver.training.model_directory import train_directory
 from deltaserver.training.request import LAMBDA
 from deltaserver.training.symmetry import DEFAULT_CAP
 

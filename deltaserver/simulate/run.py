@@ -153,9 +153,12 @@ def run(plan: RunPlan, model: ForceField, notes: list[str], quiet: bool) -> RunR
                 _conclude(plan, record, monitor, "failed", " ".join(str(error).split()))
                 raise
             raise _blown_up(plan, model, record, monitor, error) from error
-        except KeyboardInterrupt:
-            _conclude(plan, record, monitor, "stopped", "stopped by a signal")
-            raise
+        except KeyboardInterrupt as stop:
+            step = _conclude(plan, record, monitor, "stopped", "stopped by a signal").step
+            raise KeyboardInterrupt(
+                f"interrupted at step {step}; continue with: "
+                f"deltaserver simulate --resume --directory {plan.directory}"
+            ) from stop
         except DeltaserverError as error:
             _conclude(plan, record, monitor, "failed", " ".join(str(error).split()))
             raise

@@ -65,7 +65,8 @@ def check_elements(structure: StartStructure, expected: Sequence[int], model: st
     """Raise InputError unless the structure has the model's elements, in its order."""
     if len(structure.numbers) != len(expected):
         raise InputError(
-            f"{structure.source}: {len(structure.numbers)} atoms; {model} has {len(expected)}"
+            f"{structure.source}: {len(structure.numbers)} atoms; {model} has {len(expected)}: "
+            "expected all of them, and no others"
         )
     for k, (found, wanted) in enumerate(zip(structure.numbers, expected, strict=True)):
         if found != wanted:

@@ -118,8 +118,10 @@ def draw_stratified(energy: Floats, count: int, seed: int, what: str = "frames")
 def _bins(energy: Floats, count: int) -> Ints:
     spread = np.subtract(*np.percentile(energy, [75, 25]))
     width = 2.0 * spread / np.cbrt(count)
-    n_bins = int(np.ceil(np.ptp(energy) / width)) if width > 0 else 1
-    n_bins = max(1, min(n_bins, count // 2))  # two of each bin at least
+    most = max(1, count // 2)  # two of each bin at least
+    n_bins = 1
+    if width > 0:  # and maybe so small that the range divided by it is no number
+        n_bins = most if np.ptp(energy) >= most * width else int(np.ceil(np.ptp(energy) / width))
     edges = np.linspace(energy.min(), energy.max(), n_bins + 1)[1:-1]
     result: Ints = np.digitize(energy, edges)
     return result

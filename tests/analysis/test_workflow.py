@@ -11,7 +11,7 @@ from deltaserver.analysis.read.directory import find_runs
 from deltaserver.analysis.reading import Notes
 from deltaserver.analysis.results import Options
 from deltaserver.analysis.show.figures import EnergyUnit
-from deltaserver.analysis.show.tables import summary_of, text_of
+from deltaserver.analysis.show.summary import summary_of, text_of
 from deltaserver.bias.coordinate import Coordinate
 from deltaserver.bias.settings import Bias
 from deltaserver.bias.terms import Spring

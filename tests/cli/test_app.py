@@ -69,6 +69,15 @@ def test_help(capsys, arguments):
     assert captured.err == ""
 
 
+@pytest.mark.parametrize("group", ["dataset", "models"])
+def test_a_group_without_a_command_prints_its_help(capsys, group):
+    assert app.main([group]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert captured.out.startswith(f"Usage: deltaserver {group}")
+    assert "\nCommands:\n" in captured.out
+
+
 def test_version(capsys):
     assert app.main(["--version"]) == 0
     assert deltaserver.__version__ in capsys.readouterr().out
@@ -311,6 +320,7 @@ def raising(monkeypatch, error):
         (GuardError("not\nfinite"), 4, "deltaserver: not finite"),
         (ZeroDivisionError("by\nzero"), 5, "internal error: ZeroDivisionError: by zero; run again"),
         (KeyboardInterrupt(), 130, "deltaserver: interrupted"),
+        (KeyboardInterrupt("interrupted at step 3"), 130, "deltaserver: interrupted at step 3"),
         (PermissionError(13, "Permission denied", "/out"), 2, "deltaserver: /out: Permission den"),
         (OSError(28, "No space left on device"), 2, "No space left on device: what is written"),
         (OSError("wire"), 5, "internal error: OSError: wire; run again"),

@@ -6,7 +6,8 @@ import pytest
 
 from deltaserver.cli.app import main
 from deltaserver.datasets.files import write_frames
-from deltaserver.training.model_directory import TrainingPlan, train_directory
+from deltaserver.training.directory.job import TrainingPlan
+from deltaserver.training.model_directory import train_directory
 from tests.training.labelled import water_dimer
 
 

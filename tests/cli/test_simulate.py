@@ -81,6 +81,20 @@ def test_input_refuses_what_does_not_fit(capsys, model_directory, start, tmp_pat
     )
 
 
+def test_input_keeps_a_file_that_is_there(capsys, model_directory, start, tmp_path):
+    mine = tmp_path / "input.xml"
+    mine.write_text("mine")
+    words = ("input", "--models", model_directory, "--kind", "nvt", "--structure", start,
+             "--output", mine)  # fmt: skip
+    assert refused(capsys, *words) == (
+        f"deltaserver: {mine}: is there already; give --force to replace it, or choose another "
+        "--output"
+    )
+    assert mine.read_text() == "mine"
+    assert app.main([str(word) for word in (*words, "--force")]) == 0
+    assert mine.read_text().rstrip().endswith("</simulation>")
+
+
 @pytest.mark.parametrize(
     ("kind", "alone"),
     [(("mts",), "1"), (("umbrella", "--windows", "4", "--spring", "1"), "0.5")],

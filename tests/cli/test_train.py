@@ -22,15 +22,15 @@ ROOT = Path(__file__).parents[2]
 
 SLOWLY = """
 import os, sys, time
-from deltaserver.training import trainer
+from deltaserver.training import sigmas
 from deltaserver.cli.train import train
-train_one = trainer.train_one
+train_one = sigmas.train_one
 delays = [float(seconds) for seconds in os.environ["DELAYS"].split(",")]
 def slow(*arguments):
     result = train_one(*arguments)
     time.sleep(delays.pop(0) if delays else 0.0)
     return result
-trainer.train_one = slow
+sigmas.train_one = slow
 train.main(sys.argv[2:], standalone_mode=False)
 """
 

@@ -125,6 +125,8 @@ def test_convention_file_of_two_fragments(tmp_path):
     assert "frag_names is 'argon'; expected two" in refused(path)
     path.write_text(frame.format(step=8).replace("frag1=1", "frag1=2"))
     assert "frag1 is 2; expected the first fragment's" in refused(path)
+    path.write_text("2\nnothing but positions\nAr 0 0 0\nNa 0 0 3\n")
+    assert "frame 0 has no labels; compute them with deltaserver dataset label" in refused(path)
     path.write_text(frame.format(step=8).replace("eV,Angstrom", "kcal/mol,Angstrom"))
     assert "units are 'kcal/mol,Angstrom'; expected eV,Angstrom" in refused(path)
 

@@ -6,7 +6,8 @@ import pytest
 
 from deltaserver.datasets.files import read_dataset, write_frames
 from deltaserver.improve.settings import Dynamics, Settings
-from deltaserver.training.model_directory import TrainingPlan, train_directory
+from deltaserver.training.directory.job import TrainingPlan
+from deltaserver.training.model_directory import train_directory
 from tests.training.labelled import water_dimer
 
 CALCULATOR = "tests.improve.water_springs:WaterSprings"

@@ -8,7 +8,8 @@ import pytest
 from deltaserver.errors import DataError
 from deltaserver.improve.retrain import joined, plan_of, trained_parts, write_symmetry
 from deltaserver.model.files.parameters import read_parameters
-from deltaserver.training.model_directory import TrainingPlan, train_directory
+from deltaserver.training.directory.job import TrainingPlan
+from deltaserver.training.model_directory import train_directory
 from tests.training.labelled import water_and_ion, water_dimer
 
 

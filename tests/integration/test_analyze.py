@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from ase.io import read
 from deltaserver.analysis.read.directory import find_runs
 from deltaserver.analysis.results import Options
 from deltaserver.analysis.workflow import analyse
+from deltaserver.serve.transport import DEFAULT_PREFIX
 
 from .conftest import DIMER, ROOT, TIMEOUT_S, Setup, render, start_daemon, start_ipi
 
@@ -45,6 +47,8 @@ def run_ipi(directory, name, until=None):
         for process in (ipi, daemon):
             process.kill()
             process.wait()
+        # i-PI, killed, has left its socket.
+        Path(f"{DEFAULT_PREFIX}{address}").unlink(missing_ok=True)
 
 
 def last_step(directory):

@@ -195,6 +195,16 @@ def test_a_stopped_run_says_so_and_goes_on(tmp_path):
     assert record.status == "stopped"
     assert record.step >= 20
     assert record.reason == "stopped by a signal"
+    with process.stderr as said:
+        assert (
+            said.read()
+            .decode()
+            .strip()
+            .endswith(
+                f"interrupted at step {record.step}; continue with: deltaserver simulate --resume "
+                f"--directory {tmp_path}"
+            )
+        )
     more = record.step + 20
     simulate("--resume", "--steps", more, "--directory", tmp_path)
     assert read_record(tmp_path).status == "finished"

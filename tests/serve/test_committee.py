@@ -12,7 +12,8 @@ from deltaserver.cli.app import main
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.serve.answer import Request, answer_together
 from deltaserver.textio.xyz_frames import xyz_text
-from deltaserver.training.model_directory import TrainingPlan, train_directory
+from deltaserver.training.directory.job import TrainingPlan
+from deltaserver.training.model_directory import train_directory
 from deltaserver.units import BOHR_ANG, HARTREE_EV
 from tests.integration.conftest import start_daemon, start_ipi
 from tests.serve.server_double import split_reply

@@ -93,6 +93,9 @@ def test_every_frame_of_a_trajectory_and_never_the_file_itself(tmp_path, capsys)
     assert len(found) == 3
     for frame in found:
         model.check_structure(frame.positions)
+    assert main([*base, "-o", str(tmp_path / "out.xyz")]) == 2
+    assert "is there already; give --force" in capsys.readouterr().err
+    assert main([*base, "-o", str(tmp_path / "out.xyz"), "--force"]) == 0
     before = (tmp_path / "t.xyz").read_bytes()
     assert main([*base, "-o", str(tmp_path / "t.xyz")]) == 2
     assert (tmp_path / "t.xyz").read_bytes() == before

@@ -111,5 +111,6 @@ def test_the_one_given_must_have_the_models_bonds(tmp_path):
         np.testing.assert_allclose(found, start.positions_ang, atol=2e-8)
     path = tmp_path / "bohr.xyz"
     path.write_text(text([start.positions_ang / BOHR_ANG], symbols))
-    with pytest.raises(StructureError, match=r"bohr\.xyz: .*Bohr"):
+    with pytest.raises(StructureError, match=r"bohr\.xyz: .*Bohr") as refusal:
         start_structure(directory, path, model)
+    assert str(refusal.value).endswith("Å? Check the unit of positions in the start structure")

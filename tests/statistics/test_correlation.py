@@ -1,9 +1,15 @@
 import numpy as np
 import pytest
-from scipy.signal import lfilter
 
 from deltaserver.statistics import correlation
 from tests.analysis.written import ornstein_uhlenbeck
+
+
+def filtered(phi, noise):
+    """Return x(t+1) = φ x(t) + noise."""
+    from scipy.signal import lfilter  # half a second, which not every worker has to spend
+
+    return lfilter([1.0], [1.0, -phi], noise)
 
 
 def test_autocorrelation_of_a_known_process():
@@ -27,7 +33,7 @@ def test_inefficiency_of_known_processes():
 def test_inefficiency_of_an_autoregression_is_the_exact_one(phi):
     """x(t+1) = φ x(t) + noise has ρ(k) = φᵏ, so that g = (1 + φ)/(1 − φ): 4 and 19."""
     noise = np.random.default_rng(5).normal(size=(20, 50_000))
-    found = [correlation.inefficiency(x) for x in lfilter([1.0], [1.0, -phi], noise)[:, 500:]]
+    found = [correlation.inefficiency(x) for x in filtered(phi, noise)[:, 500:]]
     exact, scatter = (1 + phi) / (1 - phi), np.std(found, ddof=1) / np.sqrt(20)
     # Summing up to five correlation times, g/2 each, leaves out exp(−5) of them.
     assert abs(np.mean(found) - exact) < 3.0 * scatter + np.exp(-5.0) * exact
@@ -81,7 +87,7 @@ def test_the_later_piece_wins(steps, kept):
 def test_the_mean_of_an_angle_knows_no_seam(centre):
     """What is found at 0° is found, turned, at ±180°."""
     rng = np.random.default_rng(4)
-    series = lfilter([1.0], [1.0, -0.9], rng.normal(0.0, 10.0 * np.sqrt(1 - 0.81), 5000))
+    series = filtered(0.9, rng.normal(0.0, 10.0 * np.sqrt(1 - 0.81), 5000))
     plain = correlation.mean_of(series)
     wrapped = correlation.around(series + centre, 0.0, 360.0)
     assert np.abs(wrapped).max() <= 180.0

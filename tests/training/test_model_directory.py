@@ -10,7 +10,8 @@ import pytest
 from deltaserver import CompositeModel
 from deltaserver.errors import ComponentError, DataError, InputError
 from deltaserver.training import model_directory
-from deltaserver.training.model_directory import TrainingPlan, train_directory
+from deltaserver.training.directory.job import TrainingPlan
+from deltaserver.training.model_directory import train_directory
 from tests.training.labelled import water_and_ion, water_dimer
 
 PLAN = TrainingPlan(n_train=12, n_valid=10, sigmas=(4.0, 8.0))
@@ -156,3 +157,11 @@ def test_a_model_that_nobody_knows_of_is_not_overwritten(tmp_path):
     with pytest.raises(InputError, match=r"binding\.npz: is there already"):
         train_directory(water_dimer(80), PLAN, tmp_path)
     assert (tmp_path / "binding.npz").read_bytes() == b"somebody's"
+
+
+def test_a_file_in_the_directory_s_place_is_told_before_anything_is_prepared(tmp_path):
+    (tmp_path / "model").write_text("mine")
+    said = []
+    with pytest.raises(InputError, match="model: is a file; expected a directory"):
+        train_directory(water_dimer(80), PLAN, tmp_path / "model", said.append)
+    assert not said

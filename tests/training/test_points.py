@@ -8,7 +8,8 @@ import pytest
 from deltaserver.errors import DataError
 from deltaserver.statistics.draws import draw_farthest
 from deltaserver.training.components import components, labelled_set
-from deltaserver.training.model_directory import TrainingPlan, train_directory
+from deltaserver.training.directory.job import TrainingPlan
+from deltaserver.training.model_directory import train_directory
 from deltaserver.training.points import SELECTIONS, Candidates
 from deltaserver.training.symmetry_modes import resolve
 from tests.training.labelled import water_dimer

@@ -50,6 +50,11 @@ def test_any_count_is_drawn_without_repetition(energies, seed, share):
     np.testing.assert_array_equal(drawn, draw_stratified(energy, count, seed))
 
 
+def test_energies_that_hardly_differ_but_for_one():
+    drawn = draw_stratified(np.array([0.0, 0.0, 0.0, 1.0, 3e-313]), 1, 0)
+    assert len(drawn) == 1
+
+
 def test_the_distribution_is_kept_and_tails_are_drawn():
     rng = np.random.default_rng(0)
     energy = rng.normal(size=5000)

@@ -10,12 +10,14 @@ from deltaserver.datasets.native import native_datasets
 from deltaserver.errors import DataError, InputError
 from deltaserver.model.sgdml import SGDMLModel
 from deltaserver.model.trust.stored_frame import SLOPE_TOLERANCE
-from deltaserver.training import trainer
+from deltaserver.training import sigmas
 from deltaserver.training.components import components, labelled_set
 from deltaserver.training.matrix.solver import NotPositiveDefiniteError
 from deltaserver.training.native import write_model
+from deltaserver.training.request import TrainingRequest, data_md5
+from deltaserver.training.sigmas import train
 from deltaserver.training.symmetry_modes import resolve
-from deltaserver.training.trainer import TrainingRequest, train, train_one
+from deltaserver.training.trainer import train_one
 from deltaserver.units import KCAL_PER_MOL_EV
 from tests.training.labelled import water_dimer
 
@@ -116,9 +118,9 @@ def test_the_best_sigma_comes_first_and_is_searched_for(tmp_path):
     searched = train(request, tmp_path / "auto")
     best = searched[0].sigma
     tried = {c.sigma for c in searched}
-    assert trainer.AUTO_START in tried
+    assert sigmas.AUTO_START in tried
     for beside in (best / 2, best * 2):
-        assert beside in tried or not trainer.AUTO_RANGE[0] <= beside <= trainer.AUTO_RANGE[1]
+        assert beside in tried or not sigmas.AUTO_RANGE[0] <= beside <= sigmas.AUTO_RANGE[1]
 
 
 def test_finished_candidates_are_taken_up(tmp_path, monkeypatch):
@@ -130,7 +132,7 @@ def test_finished_candidates_are_taken_up(tmp_path, monkeypatch):
         calls.append(sigma)
         return train_one(request, sigma, *rest)
 
-    monkeypatch.setattr(trainer, "train_one", counted)
+    monkeypatch.setattr(sigmas, "train_one", counted)
     again = train(request, tmp_path, (4.0, 8.0, 16.0))
     assert calls == [16.0]
     assert {c.sigma: c.error for c in first}.items() <= {c.sigma: c.error for c in again}.items()
@@ -142,7 +144,7 @@ def test_checkpoints_of_another_training_are_refused(tmp_path):
     other = replace(request, lam=1e-8, train=request.train[:-1])
     with pytest.raises(DataError, match=r"another training \(n_train, train_points, lambda differ"):
         train(other, tmp_path, (8.0,))
-    (tmp_path / trainer.MANIFEST_NAME).write_text("{")
+    (tmp_path / sigmas.MANIFEST_NAME).write_text("{")
     with pytest.raises(DataError, match="another training"):
         train(request, tmp_path, (8.0,))
 
@@ -155,7 +157,7 @@ def test_a_sigma_that_fails_is_skipped_unless_all_do(tmp_path, monkeypatch):
             raise NotPositiveDefiniteError(3, 1e-10)
         return train_one(request, sigma, *rest)
 
-    monkeypatch.setattr(trainer, "train_one", fragile)
+    monkeypatch.setattr(sigmas, "train_one", fragile)
     ranked = train(request, tmp_path, (8.0, 16.0))
     assert [c.sigma for c in ranked] == [8.0, 16.0]
     assert "not positive definite" in ranked[1].record["failed"]
@@ -199,7 +201,7 @@ def test_the_fingerprint_is_that_of_the_native_dataset(name):
     frames = water_dimer()
     component = next(c for c in components(frames) if c.name == name)
     expected = native_datasets(frames)[name]["md5"]
-    assert trainer.data_md5(labelled_set(frames, component)) == expected
+    assert data_md5(labelled_set(frames, component)) == expected
 
 
 def test_a_length_scale_that_loses_the_energy_to_rounding_is_told(tmp_path):

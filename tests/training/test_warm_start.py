@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from deltaserver.errors import DataError
-from deltaserver.training.model_directory import TrainingPlan, train_directory
+from deltaserver.training.directory.job import TrainingPlan
+from deltaserver.training.model_directory import train_directory
 from deltaserver.training.native import read_record, write_model
 from deltaserver.training.trainer import train_one
 from deltaserver.training.warm_start import read_warm_start

@@ -18,9 +18,10 @@ from deltaserver.model.files.parameters import read_parameters
 from deltaserver.model.fragment_blocks import FragmentBlocks
 from deltaserver.model.sgdml import SGDMLModel
 from deltaserver.training.components import components, labelled_set
+from deltaserver.training.directory.job import TrainingPlan
 from deltaserver.training.iterative.product import KernelProduct
 from deltaserver.training.matrix.assembly import assemble
-from deltaserver.training.model_directory import TrainingPlan, train_directory
+from deltaserver.training.model_directory import train_directory
 from deltaserver.training.native import write_model
 from deltaserver.training.request import TrainingRequest
 from deltaserver.training.symmetry_modes import resolve

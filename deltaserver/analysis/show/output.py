@@ -13,6 +13,7 @@ from deltaserver.analysis.show import (
     figures_contributions,
     figures_dynamics,
     profiles,
+    summary,
     tables,
 )
 from deltaserver.analysis.show.figures import EnergyUnit
@@ -62,7 +63,7 @@ def write_all(
     for profile in analysis.profiles:
         profiles.write_tables(profile, unit, directory / "data" / profiles.slug_of(profile))
     told = [profiles.summary_of(profile, unit) for profile in analysis.profiles]
-    tables.write_summary(analysis, unit, directory / SUMMARY_NAME, told)
+    summary.write_summary(analysis, unit, directory / SUMMARY_NAME, told)
     drawn = list(_figures(runs, unit, directory / "figures", parts))
     for profile in analysis.profiles:
         drawn += profiles.draw(profile, unit, directory / "figures")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from deltaserver.analysis.results import Profile
-from deltaserver.analysis.show import figures, tables
+from deltaserver.analysis.show import figures, summary, tables
 from deltaserver.analysis.show.figures import EnergyUnit
 from deltaserver.analysis.show.report_page import with_error
 from deltaserver.plots import GREY, PALETTE, save
@@ -126,7 +126,7 @@ def summary_of(profile: Profile, unit: EnergyUnit) -> dict[str, Any]:
         "runs": len(profile.runs),
         "independent_frames": sum(w.n_independent for w in profile.weighted.windows),
         "fes": [
-            tables.surface_summary(one, spec, surface, unit)
+            summary.surface_summary(one, spec, surface, unit)
             | {"error_of": METHODS[profile.method].split("standard error, ")[1]}
             for spec, surface in profile.surfaces
         ],
@@ -156,7 +156,7 @@ def text_of(profile: Profile, unit: EnergyUnit) -> list[str]:
     if (least := profile.weighted.least_overlap) is not None:
         lines.append(f"  neighbours overlap by {least.overlap:.2f} or more (least: {least.label})")
     for surface in data["fes"]:
-        lines.append(tables.surface_line(surface, unit))
+        lines.append(summary.surface_line(surface, unit))
     if (found := profile.binding) is not None:
         low, high = found.shells.outer_ang
         value = with_error(found.free_energy_ev / unit.ev, found.error_ev / unit.ev)

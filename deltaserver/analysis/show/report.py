@@ -22,7 +22,7 @@ from deltaserver.analysis.read.contributions import binding_energy
 from deltaserver.analysis.results import Analysis, RunAnalysis
 from deltaserver.analysis.show.figures import EnergyUnit, label_of
 from deltaserver.analysis.show.report_page import PAGE, VIEWER, number, with_error
-from deltaserver.analysis.show.tables import motion, summary_of
+from deltaserver.analysis.show.summary import motion, summary_of
 from deltaserver.arrays import Floats
 from deltaserver.errors import DataError, MissingExtraError
 from deltaserver.plots import DPI

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from deltaserver.errors import InputError
 from deltaserver.model.engines import STORAGES
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -36,6 +37,13 @@ STORAGE = click.option(
     "[$DELTASERVER_STORAGE]",
 )
 QUIET = click.option("--quiet", is_flag=True, help="Nothing on the terminal but errors.")
+FORCE = click.option(
+    "--force",
+    "--overwrite",
+    "force",
+    is_flag=True,
+    help="Replace the file of --output, if it is there.",
+)
 # Read by deltaserver.cli.app.main, which is there before a command's options are and after.
 DEBUG = click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
 
@@ -46,6 +54,14 @@ def integers(_context: click.Context, _option: click.Parameter, text: str) -> tu
         return tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError:
         raise click.BadParameter(f"{text!r}; expected numbers such as 3,4") from None
+
+
+def refuse_existing(output: Path, force: bool) -> None:
+    """Refuse to replace a file that is there, unless that was asked for (InputError)."""
+    if output.is_file() and not force:
+        raise InputError(
+            f"{output}: is there already; give --force to replace it, or choose another --output"
+        )
 
 
 def together(*options: Decorator[Any]) -> Decorator[Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from deltaserver.cli.options.common import DEBUG, PATH
+from deltaserver.cli.options.common import DEBUG, FORCE, PATH, refuse_existing
 from deltaserver.cli.options.directories import MODELS
 
 
@@ -19,8 +19,9 @@ from deltaserver.cli.options.directories import MODELS
     type=PATH,
     help="XYZ file to be written. [default: FILE's name with _reordered]",
 )
+@FORCE
 @DEBUG
-def reorder(structure: Path, models: Path, output: Path | None) -> None:
+def reorder(structure: Path, models: Path, output: Path | None, force: bool) -> None:
     """Write the structures of FILE with their atoms in a model's order.
 
     \b
@@ -32,5 +33,8 @@ def reorder(structure: Path, models: Path, output: Path | None) -> None:
     from deltaserver.simulate.structures.reorder import reorder_file
 
     written = output or structure.with_name(f"{structure.name.split('.')[0]}_reordered.xyz")
+    if written.resolve() != structure.resolve():  # which nothing allows
+        refuse_existing(written, force)
     moved, n_frames = reorder_file(structure, models, written)
-    click.echo(f"{written}: {n_frames} structures, {moved} atoms moved in the first")
+    structures = "1 structure" if n_frames == 1 else f"{n_frames} structures"
+    click.echo(f"{written}: {structures}, {moved} atoms moved in the first")

@@ -58,7 +58,7 @@ def check_cell(
             raise StructureError(
                 f"the cell is {found[k]:.2f} Å high along lattice vector {k}, less than the "
                 f"{extent[k] * found[k]:.2f} Å of {some.name} in that direction: the molecule "
-                "would meet its own image. Enlarge the cell in i-PI's input"
+                "would meet its own image. Enlarge the start structure's cell"
             )
 
 

@@ -109,7 +109,7 @@ def diagnose_scale(suspect: Suspect, only_units: bool = False) -> str:
         )
         for unit, value in (("Å taken for Bohr", BOHR_ANG), ("Bohr taken for Å", 1.0 / BOHR_ANG)):
             if abs(factor / value - 1.0) < UNIT_TOLERANCE:
-                return f"{told}: {unit}? Check the units of positions in i-PI's input"
+                return f"{told}: {unit}? Check the unit of positions in the start structure"
         if only_units:
             continue
         return f"{told}: the structure is {'stretched' if factor > 1.0 else 'squeezed'}"

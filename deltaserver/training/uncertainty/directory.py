@@ -32,7 +32,7 @@ from deltaserver.training.components import (
     labelled_set,
     without_prior,
 )
-from deltaserver.training.directory_files import read_report, split_settings
+from deltaserver.training.directory.files import read_report, split_settings
 from deltaserver.training.selection import split_in_time
 from deltaserver.training.uncertainty.calibrate import Residuals, calibrate
 from deltaserver.training.warm_start import read_warm_start

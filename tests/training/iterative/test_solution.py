@@ -143,7 +143,7 @@ SLOW = """
     from pathlib import Path
     from deltaserver.training.iterative import checkpoint, conjugate, system
     from deltaserver.training.iterative.conjugate import Bounds
-    from deltaserver.training.trainer import train
+    from deltaserver.training.sigmas import train
     from dataclasses import replace
     from tests.training.test_trainer import request_for
 

@@ -13,6 +13,7 @@ from deltaserver.errors import InputError
 from deltaserver.model.files.parameters import read_parameters
 from deltaserver.model.sgdml import SGDMLModel
 from deltaserver.training.components import components, fragment_graph, labelled_set
+from deltaserver.training.directory.job import TrainingPlan
 from deltaserver.training.linear import product_terms, site_fit
 from deltaserver.training.linear.contacts import GAPS_ANG, contacts
 from deltaserver.training.linear.fit import linear_fit, product_fit
@@ -20,7 +21,7 @@ from deltaserver.training.linear.least_squares import LeastSquares
 from deltaserver.training.linear.site_fit import SiteFit, weight_on_the_wall
 from deltaserver.training.linear.topology import Distances, MoleculeSites, bonds_apart, rings
 from deltaserver.training.linear.valence_fit import ValenceFit
-from deltaserver.training.model_directory import TrainingPlan, train_directory
+from deltaserver.training.model_directory import train_directory
 from deltaserver.training.symmetry import automorphisms
 from deltaserver.units import KCAL_PER_MOL_EV
 from tests.tolerances import rounding

@@ -15,10 +15,11 @@ from deltaserver.model.files.parameters import read_parameters
 from deltaserver.model.linear.expansion import OfUnits
 from deltaserver.model.sgdml import NativeUnits, SGDMLModel
 from deltaserver.training.components import LabelledSet
+from deltaserver.training.directory.job import TrainingPlan
 from deltaserver.training.linear.fit import _between_units
 from deltaserver.training.linear.units import unit_topologies, units
 from deltaserver.training.linear.valence_fit import ValenceFit
-from deltaserver.training.model_directory import TrainingPlan, train_directory
+from deltaserver.training.model_directory import train_directory
 from deltaserver.training.symmetry import automorphisms
 from deltaserver.units import KCAL_PER_MOL_EV
 from tests.tolerances import rounding

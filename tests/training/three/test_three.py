@@ -19,7 +19,8 @@ from deltaserver.model.sgdml import SGDMLModel
 from deltaserver.textio.strict_yaml import dump_yaml
 from deltaserver.textio.xyz_frames import xyz_text
 from deltaserver.training.components import components
-from deltaserver.training.model_directory import TrainingPlan, train_directory
+from deltaserver.training.directory.job import TrainingPlan
+from deltaserver.training.model_directory import train_directory
 from deltaserver.training.symmetry import check_group
 from deltaserver.training.three.exchange import product_with_exchange
 from deltaserver.training.three.prior import fit_triples

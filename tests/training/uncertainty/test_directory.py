@@ -10,7 +10,8 @@ from deltaserver.errors import DataError
 from deltaserver.model.files.parameters import read_parameters
 from deltaserver.model.trust.novelty import NoveltyMeasure
 from deltaserver.model.trust.uncertainty import UncertaintyMeasure
-from deltaserver.training.model_directory import TrainingPlan, train_directory
+from deltaserver.training.directory.job import TrainingPlan
+from deltaserver.training.model_directory import train_directory
 from deltaserver.training.uncertainty.directory import calibrate_directory, spread_evenly
 from tests.training.labelled import water_and_ion, water_dimer
 

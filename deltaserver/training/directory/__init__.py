@@ -1,0 +1,1 @@
+"""A model directory of a whole complex: what is trained for it, and its files."""
