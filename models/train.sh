@@ -140,6 +140,11 @@ fragments() { # NAME DATASETS
         --tolerance 1e-5 --max-products 200 --max-memory 5GB)
     case $name in
     na_benzene) fragment "$name" benzene "$name" "${benzene[@]}" "${held[@]}" ;;
+    methane_dimer_pbe0) # of all frames, separations too
+        merge "$name" "$2"
+        fragment "$name" methane1 "run/merged/$name" --n-train 200 --n-valid 60 --sigma "2.5,5" \
+            --solver exact --hold-out "3,8,13,18" --train-fraction 1
+        ;;
     methane_dimer) # four trajectories at 100 K, and twenty wide ones, one of each temperature held out
         merge "$name" "$2"
         fragment "$name" methane1 "run/merged/$name" --n-train 400 --n-valid 100 --sigma "2.5,5" \
@@ -173,6 +178,7 @@ fragments() { # NAME DATASETS
 
 declare -A SYSTEMS=(
     [methane_dimer]="methane_dimer --n-train 140 --n-valid 35 --hold-out 3 --train-fraction 1"
+    [methane_dimer_pbe0]="methane_dimer_pbe0 --n-train 120 --n-valid 20 --hold-out 3,8,13,18 --train-fraction 1"
     [benzene_dimer]="benzene_dimer_gfn2_150K.xyz.gz --n-train 200 --n-valid 50 --sigma 10,20,40"
     [benzene_water]="benzene_water --n-train 300 --n-valid 50 --hold-out 4,5 --sigma 10,20"
     [na_benzene]="na_benzene --n-train 300 --n-valid 50 --hold-out 4,5"
@@ -181,13 +187,16 @@ declare -A SYSTEMS=(
 # Weight and σ were chosen with 160 points among 0.1, 0.3 and 3, 6, 12.
 declare -A BINDINGS=(
     [methane_dimer]="--n-train 450 --n-valid 60 --hold-out 3,8,13,18,23 --train-fraction 1 --intra-weight 0.3 --sigma 6 --solver exact"
+    [methane_dimer_pbe0]="--n-train 200 --n-valid 40 --hold-out 3,8,13,18 --train-fraction 1 --intra-weight 0.3 --sigma 6 --solver exact"
     [benzene_water]="--n-train 1400 --n-valid 200 --hold-out 4,5,11,16,25 --intra-weight 0.3 --sigma 12 --solver iterative --tolerance 1e-4 --max-products 200 --max-memory 6GB"
     [benzene_dimer]="--n-train 1000 --n-valid 160 --hold-out 9,12,15,21 --intra-weight 0.3 --sigma 6 --solver iterative --tolerance 1e-2 --max-products 130 --max-memory 5GB"
     # What ships was trained for 100 products, and begun with those for 160 more.
     [no3_corona_surrogate]="--n-train 600 --n-valid 120 --hold-out 4,5 --intra-weight 0.3 --sigma 10 --lambda 1e-8 --linear distances --prior pairs-limit --solver iterative --tolerance 1e-2 --max-products 260 --max-memory 8GB"
     [na_benzene]="--n-train 900 --n-valid 200 --hold-out 4,5 --intra-weight 0.3 --sigma 6 --solver exact"
 )
-declare -A REFERENCES=([na_benzene]="GFN1-xTB" [methane_dimer]="PBE-D4/def2-SVP") # of the labels, where it is not GFN2-xTB
+declare -A REFERENCES=( # of the labels, where it is not GFN2-xTB
+    [na_benzene]="GFN1-xTB" [methane_dimer]="PBE-D4/def2-SVP" [methane_dimer_pbe0]="DF-PBE0-D4/def2-TZVP"
+)
 
 separations() { # NAME DATASET: the datasets of the well, of separations and of the wall
     local data=("data/$2") part kinds="wide apart wall pressed around close touching placed"
@@ -209,7 +218,7 @@ refit_no3() { # the expansion beside the binding's kernel, to frames of all kind
     python3 models/no3_refit.py $merged models/no3_corona_surrogate
 }
 
-for name in "${@:-na_benzene benzene_water benzene_dimer methane_dimer no3_corona_surrogate c60}"; do
+for name in "${@:-na_benzene benzene_water benzene_dimer methane_dimer methane_dimer_pbe0 no3_corona_surrogate c60}"; do
     for one in $name; do
         if [ "$one" = c60 ]; then
             c60
