@@ -1,4 +1,8 @@
-"""Where the runs of a round start: at training frames, some with a fragment moved out."""
+"""Where the runs of a round start: at training frames, some with a fragment moved out or turned.
+
+Short runs keep the orientation that they begin with: C60 takes 10 ps to turn in its catcher at
+300 K. Of frames of one trajectory all runs would stay in the orientation of that one.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,14 @@ from itertools import combinations
 import numpy as np
 
 from deltaserver.arrays import Floats, Ints
+from deltaserver.datasets.complexes import random_rotation, shortest_distance
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.molecules.elements import ATOMIC_WEIGHT_U
 
 APART_EVERY = 4  # one run in four starts apart
 APART_ANG = (0.3, 1.5)  # moved out by so much, along the line of the centres of mass
+TURNED = 1  # of those four, the one that starts with the smaller molecule turned
+TURNS = 50  # that are tried before it stays as it was
 
 
 def draw_starts(
@@ -19,7 +26,8 @@ def draw_starts(
 ) -> Floats:
     """Return ``count`` structures (count, N, 3), Å, of training frames drawn at random.
 
-    Of a pair, every fourth has its first fragment moved away from the second.
+    Of a pair, every fourth has its first fragment moved away from the second, and every fourth the
+    smaller one turned at random about its centre of mass, if no atoms come closer than in training.
     """
     starts: Floats = frames.positions[rng.choice(train, count)].copy()
     if len(frames.fragments) != 2:
@@ -30,7 +38,31 @@ def draw_starts(
         length = float(np.linalg.norm(way))
         if length > 0.0:
             start[first] += rng.uniform(*APART_ANG) * way / length
+    guest, host = sorted((first, second), key=len)
+    if len(guest) == 1:  # a lone atom looks the same from all sides
+        guest, host = host, guest
+    if len(guest) > 1:
+        closest = min(shortest_distance(x[guest], x[host]) for x in frames.positions[train])
+        for start in starts[TURNED::APART_EVERY]:
+            start[guest] = _turned(frames, start, (guest, host), closest, rng)
     return starts
+
+
+def _turned(
+    frames: LabelledFrames,
+    start: Floats,
+    groups: tuple[Ints, Ints],
+    closest: float,
+    rng: np.random.Generator,
+) -> Floats:
+    """Return the positions of the first group, turned so that it stays ``closest`` Å away."""
+    guest, host = groups
+    centre = _centre(frames, start, guest)
+    for _ in range(TURNS):
+        turned: Floats = centre + (start[guest] - centre) @ random_rotation(rng)
+        if shortest_distance(turned, start[host]) >= closest:
+            return turned
+    return start[guest]
 
 
 def longest_centre_distance(frames: LabelledFrames, train: Ints) -> float:

@@ -19,7 +19,7 @@ def test_nothing_there_is_one_line(capsys, tmp_path):
     assert code == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert "no such file; expected a dataset directory" in said
+    assert "no such file; expected a model directory" in said
 
 
 @pytest.mark.parametrize("missing", ["--dataset", "--calculator", "--until-force-mae"])

@@ -1,13 +1,23 @@
 """Which frames are chosen: none twice, none that are known, and those that tell of many."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from deltaserver import CompositeModel
+from deltaserver.datasets.complexes import shortest_distance
 from deltaserver.datasets.geometries import unreacted
 from deltaserver.improve.choose import ALIKE, choose, choose_at_random
 from deltaserver.improve.doubt import Doubt
-from deltaserver.improve.starts import APART_EVERY, draw_starts, longest_centre_distance
+from deltaserver.improve.starts import (
+    APART_EVERY,
+    TURNED,
+    _turned,
+    draw_starts,
+    longest_centre_distance,
+)
+from deltaserver.molecules.elements import ATOMIC_WEIGHT_U
 from tests.training.labelled import water_dimer
 
 
@@ -83,14 +93,44 @@ def test_torn_frames_are_found():
     assert found.tolist() == [True, False, False, True]
 
 
-def test_every_fourth_run_begins_apart():
+def test_of_four_runs_one_begins_apart_and_one_turned():
     known = frames()
     train = np.arange(40)
     x = draw_starts(known, train, 8, np.random.default_rng(3))
     same = [bool((np.abs(known.positions[train] - one).max(axis=(1, 2)) < 1e-9).any()) for one in x]
-    assert same == [(k + 1) % APART_EVERY != 0 for k in range(8)]
+    assert same == [k % APART_EVERY not in (TURNED, APART_EVERY - 1) for k in range(8)]
     apart = x[APART_EVERY - 1]
     k = int(np.argmin(np.abs(known.positions[train, 3:] - apart[3:]).max(axis=(1, 2))))
     shift = apart[:3] - known.positions[k, :3]
     np.testing.assert_allclose(shift, shift[:1].repeat(3, axis=0), atol=1e-12)
     assert 2.0 < longest_centre_distance(known, train) < 4.5
+
+
+def test_a_turned_molecule_is_the_same_molecule_in_its_place():
+    known = frames()
+    train = np.arange(40)
+    closest = min(shortest_distance(x[:3], x[3:]) for x in known.positions[train])
+    for turned in draw_starts(known, train, 8, np.random.default_rng(3))[TURNED::APART_EVERY]:
+        rest = np.abs(known.positions[train, 3:] - turned[3:]).max(axis=(1, 2))
+        k = int(rest.argmin())
+        before = known.positions[k, :3]
+        distances = [np.linalg.norm(x[:, None] - x, axis=-1) for x in (before, turned[:3])]
+        np.testing.assert_allclose(*distances, atol=1e-12)
+        weights = [ATOMIC_WEIGHT_U[z] for z in known.numbers[:3]]
+        centres = [np.average(x, axis=0, weights=weights) for x in (before, turned[:3])]
+        np.testing.assert_allclose(*centres, atol=1e-12)
+        assert np.abs(before - turned[:3]).max() > 0.1
+        assert shortest_distance(turned[:3], turned[3:]) >= closest
+
+
+def test_where_there_is_no_room_to_turn_it_stays():
+    known = frames()
+    squeezed = replace(known, positions=known.positions[:1])
+    kept = _turned(
+        squeezed,
+        squeezed.positions[0],
+        (np.arange(3), np.arange(3, 6)),
+        99.0,
+        np.random.default_rng(0),
+    )
+    assert np.array_equal(kept, squeezed.positions[0, :3])
