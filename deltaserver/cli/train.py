@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, PATH, QUIET, integers
-from deltaserver.cli.options.sizes import as_bytes
+from deltaserver.cli.options.sizes import as_memory
 from deltaserver.cli.shell.terminal import MinuteLines
 
 
@@ -211,7 +211,7 @@ def _weights(_context: click.Context, _option: click.Parameter, text: str) -> tu
 @click.option(
     "--max-memory",
     "max_bytes",
-    callback=as_bytes,
+    callback=as_memory,
     default=None,
     metavar="SIZE",
     help="Refuse to use more, as 18GB; what is available if not given.",

@@ -95,6 +95,8 @@ def test_bad_input_is_one_line(run, dataset, tmp_path):
     result = run(dataset, "-o", tmp_path, "--max-memory", "much")
     assert result.exit_code == 2
     assert "'--max-memory': 'much' is no size" in result.output
+    result = run(dataset, "-o", tmp_path, "--max-memory", "18")
+    assert "'--max-memory': '18' are 18 bytes; give it with its unit: 18GB" in result.output
     result = run(dataset, "-o", tmp_path / "x", "--n-train", 40, "--max-memory", "401MB")
     assert "points fit" in str(result.exception)
     assert "\n" not in str(result.exception)
