@@ -18,18 +18,18 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
 
 from deltaserver import CompositeModel
+from deltaserver.datasets.coverage import shortest_distances
 from deltaserver.datasets.files import read_dataset
 from deltaserver.model.files.archive import read_arrays, write_arrays
 from deltaserver.model.linear.expansion import Together
 from deltaserver.model.linear.radials import Radials
 from deltaserver.model.sgdml import SGDMLModel, concatenate
-from deltaserver.training.components import components, labelled_set, without_prior
+from deltaserver.training.components import LabelledSet, components, labelled_set, without_prior
 from deltaserver.training.linear.embedding_terms import DECAYS
 from deltaserver.training.linear.fit import linear_fit
 from deltaserver.training.linear.refit import refit_sites
@@ -46,7 +46,6 @@ WEIGHTS = {  # of datasets; all others are of dynamics, and count 1
     "met": 2.0,
 }
 BATCH = 50
-N_HOST = 54
 RADIALS = Radials(DECAYS, ((1, 3.0), (6, 2.5), (8, 3.0)))
 FAR_ANG, FAR_WEIGHT = 8.0, 1.0  # from this gap on frames count no less, of whatever dataset
 DRIFT = (2, 12.0)  # n and R of −1/(rⁿ + Rⁿ): flat below 5 Å
@@ -64,29 +63,24 @@ def weights(merged: Path, trajectory: np.ndarray) -> np.ndarray:
     return found
 
 
-def gaps(positions: np.ndarray) -> np.ndarray:
-    """Return the shortest distance between host and guest, Å, shape (M,)."""
-    return np.array([
-        np.linalg.norm(x[:N_HOST, None] - x[None, N_HOST:], axis=-1).min() for x in positions
-    ])  # fmt: skip
-
-
-def problem(merged: Path, model: CompositeModel) -> tuple[SiteFit, Any, np.ndarray]:
-    """Return the fit, binding labels as they are, and how much every frame counts."""
+def problem(
+    merged: Path, model: CompositeModel
+) -> tuple[SiteFit, LabelledSet, np.ndarray, np.ndarray]:
+    """Return the fit, and of binding labels as they are how far apart they are, Å, and count."""
     frames = read_dataset(merged)
     available = components(frames)
     binding = next(one for one in available if one.name == "binding")
     labels = labelled_set(frames, binding)
     trajectory = frames.trajectory[labels.frame]
     counts = weights(merged, trajectory)
-    far = gaps(labels.positions) > FAR_ANG
-    counts[far] = np.maximum(counts[far], FAR_WEIGHT)
+    gap = shortest_distances(frames)[labels.frame]
+    counts[gap > FAR_ANG] = np.maximum(counts[gap > FAR_ANG], FAR_WEIGHT)
     data = without_prior(labels, model.prior)
     free = np.flatnonzero(~np.isin(trajectory, HELD_OUT))
     valid = np.sort(np.random.default_rng(1).choice(free, N_VALID, replace=False))
     train = np.setdiff1d(free, valid)
     fit = linear_fit(frames, available, binding, data, train, valid, DEFAULT_CAP, limit=True)
-    return replace(fit, weight=counts * fit.weight, radials=RADIALS), labels, counts
+    return replace(fit, weight=counts * fit.weight, radials=RADIALS), labels, gap, counts
 
 
 def refit(fit: SiteFit, model: CompositeModel, path: Path) -> None:
@@ -109,14 +103,17 @@ def refit(fit: SiteFit, model: CompositeModel, path: Path) -> None:
     write_arrays(path, {**read_arrays(path), **expansion.arrays()})
 
 
-def take_drift(fit: SiteFit, labels: Any, counts: np.ndarray, model: CompositeModel, path: Path):
+def take_drift(
+    fit: SiteFit, labels: LabelledSet, gap: np.ndarray, counts: np.ndarray,
+    model: CompositeModel, path: Path,
+) -> None:  # fmt: skip
     """Write the expansion with functions of all pairs of sites, and a constant, that act afar."""
-    gap = gaps(labels.positions[fit.train])
-    away, nearer = fit.train[gap > DRIFT_ANG], fit.train[gap <= DRIFT_ANG]
+    is_away = gap[fit.train] > DRIFT_ANG
+    away, nearer = fit.train[is_away], fit.train[~is_away]
     some = np.random.default_rng(5).choice(nearer, NEARER, replace=False)
     picked = np.concatenate([away, some])
     weight = counts[picked] * weight_on_the_wall(labels.energy[picked])
-    weight[gaps(labels.positions[picked]) > FAR_ANG] = DRIFT_WEIGHT
+    weight[gap[picked] > FAR_ANG] = DRIFT_WEIGHT
     weight[len(away) :] *= np.sqrt(len(nearer) / NEARER)
     alone = replace(
         fit, radials=Radials((), (DRIFT,)), embedding=None, products=None, limit=None
@@ -148,10 +145,10 @@ def take_drift(fit: SiteFit, labels: Any, counts: np.ndarray, model: CompositeMo
 def main(merged: Path, directory: Path, only: str = "") -> None:
     """Write ``binding.npz`` of ``directory`` with another expansion."""
     path = directory / "binding.npz"
-    fit, labels, counts = problem(merged, CompositeModel.load(directory))
+    fit, labels, gap, counts = problem(merged, CompositeModel.load(directory))
     if only != "far":
         refit(fit, CompositeModel.load(directory), path)
-    take_drift(fit, labels, counts, CompositeModel.load(directory), path)
+    take_drift(fit, labels, gap, counts, CompositeModel.load(directory), path)
 
 
 if __name__ == "__main__":

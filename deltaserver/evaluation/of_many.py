@@ -58,10 +58,9 @@ def _pair(many: ManyModel, frames: LabelledFrames, directory: Path) -> PairBindi
     """Return the binding of two molecules with the elements of the dataset's fragments."""
     own = [list(fragment.atoms) for fragment in frames.fragments]
     there = [atom for atoms in own for atom in atoms]
-    for pair in many.pairs:
+    one_after_the_other = len(own) == 2 and there == list(range(len(there)))
+    for pair in many.pairs if one_after_the_other else ():
         numbers: list[Ints] = [many.species[kind].numbers for kind in pair.species]
-        if there != list(range(len(there))) or len(own) != 2:
-            break
         if all(
             np.array_equal(some, frames.numbers[atoms])
             for some, atoms in zip(numbers, own, strict=True)

@@ -12,6 +12,7 @@ import numpy as np
 
 from deltaserver.arrays import Floats, Ints
 from deltaserver.datasets.complexes import random_rotation, shortest_distance
+from deltaserver.datasets.coverage import shortest_distances
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.molecules.elements import ATOMIC_WEIGHT_U
 
@@ -42,7 +43,7 @@ def draw_starts(
     if len(guest) == 1:  # a lone atom looks the same from all sides
         guest, host = host, guest
     if len(guest) > 1:
-        closest = min(shortest_distance(x[guest], x[host]) for x in frames.positions[train])
+        closest = float(shortest_distances(frames.select(train)).min())
         for start in starts[TURNED::APART_EVERY]:
             start[guest] = _turned(frames, start, (guest, host), closest, rng)
     return starts

@@ -21,12 +21,7 @@ from deltaserver.model.files.archive import read_arrays, write_arrays
 from deltaserver.model.linear.expansion import Expansion
 from deltaserver.model.prior import PairPrior
 from deltaserver.textio.journal import write_atomically
-from deltaserver.training.components import (
-    BINDING,
-    Component,
-    choose,
-    components,
-)
+from deltaserver.training.components import BINDING, Component, choose, components
 from deltaserver.training.directory.files import (
     read_report,
     refuse_another,
@@ -37,9 +32,7 @@ from deltaserver.training.directory.files import (
 from deltaserver.training.directory.job import Job, TrainingPlan, job_of
 from deltaserver.training.matrix.assembly import Progress, quiet
 from deltaserver.training.native import beside
-from deltaserver.training.prior_fit import (
-    say_what_is_far_apart,
-)
+from deltaserver.training.prior_fit import say_what_is_far_apart
 from deltaserver.training.request import TrainingRequest
 from deltaserver.training.selection import split_in_time
 from deltaserver.training.sigmas import Candidate, train

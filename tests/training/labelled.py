@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import numpy as np
 
 from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
@@ -119,3 +121,9 @@ def water_trimer(n_frames: int = 60, seed: int = 0, prior: TriplePrior | None = 
         fragment_energies, fragment_forces,
         np.arange(n_frames) * 2 // n_frames, np.arange(n_frames), two, two_forces,
     )  # fmt: skip
+
+
+def both_triples():
+    """A group of 36 permutations of two triples: all of S₃ on both."""
+    return np.array([[*p, *(3 + i for i in q)] for p in permutations(range(3))
+                     for q in permutations(range(3))])  # fmt: skip

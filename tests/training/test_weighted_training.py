@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
-from itertools import permutations
 
 import numpy as np
 import pytest
@@ -27,7 +26,7 @@ from deltaserver.training.request import TrainingRequest
 from deltaserver.training.symmetry_modes import resolve
 from deltaserver.training.trainer import train_one
 from deltaserver.training.warm_start import read_warm_start
-from tests.training.labelled import water_dimer
+from tests.training.labelled import both_triples, water_dimer
 
 SIGMA = 4.0
 FRAGMENT = np.array([0, 0, 0, 1, 1, 1])
@@ -64,12 +63,6 @@ def test_the_product_is_the_matrix_times_the_vector(weight, device):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
     if weight == 1.0:
         np.testing.assert_allclose(matrix, _symmetric(assemble(x, r.perms, SIGMA)), rtol=1e-14)
-
-
-def both_triples():
-    """A group of 36 permutations of two triples: too large for the loops of small ones."""
-    return np.array([[*p, *(3 + i for i in q)] for p in permutations(range(3))
-                     for q in permutations(range(3))])  # fmt: skip
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.2])

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltaserver.compute.jit import compiled
+from deltaserver.model.loops.pairs import add_virial
 from deltaserver.model.loops.sum import exponential
 
 Floats = NDArray[np.float64]
@@ -92,7 +93,7 @@ def _add_some(
         to[b, 0] += fx
         to[b, 1] += fy
         to[b, 2] += fz
-    _add_stress(d[:, :n], pull[:n], virial)
+    add_virial(d[:, :n], pull[:n], virial)
 
 
 @partial(compiled, allocates=False)
@@ -120,23 +121,3 @@ def _screened(d: Floats, work: Floats, split: tuple[float, float, Floats]) -> No
         energy = term * value[p] * by_r
         value[p] = energy
         pull[p] = (energy + term * slope) * by_r * by_r
-
-
-@partial(compiled, allocates=False)
-def _add_stress(d: Floats, pull: Floats, virial: Floats) -> None:
-    """Add Σ pull d ⊗ d to the virial (3, 3)."""
-    xx = xy = xz = yy = yz = zz = 0.0
-    for p in range(len(pull)):
-        x, y, z = d[0, p], d[1, p], d[2, p]
-        fx, fy, fz = pull[p] * x, pull[p] * y, pull[p] * z
-        xx, xy, xz = xx + fx * x, xy + fx * y, xz + fx * z
-        yy, yz, zz = yy + fy * y, yz + fy * z, zz + fz * z
-    virial[0, 0] += xx
-    virial[0, 1] += xy
-    virial[1, 0] += xy
-    virial[0, 2] += xz
-    virial[2, 0] += xz
-    virial[1, 1] += yy
-    virial[1, 2] += yz
-    virial[2, 1] += yz
-    virial[2, 2] += zz

@@ -55,6 +55,30 @@ def add_stress(
     stress[5] += zz
 
 
+@partial(compiled, allocates=False)
+def add_virial(d: Floats, pull: Floats, virial: Floats) -> None:
+    """Add Σ pull d ⊗ d of displacements d (3 or more, P) to the virial (3, 3)."""
+    xx = xy = xz = yy = yz = zz = 0.0
+    for p in range(len(pull)):
+        x, y, z = d[0, p], d[1, p], d[2, p]
+        fx, fy, fz = pull[p] * x, pull[p] * y, pull[p] * z
+        xx += fx * x
+        xy += fx * y
+        xz += fx * z
+        yy += fy * y
+        yz += fy * z
+        zz += fz * z
+    virial[0, 0] += xx
+    virial[0, 1] += xy
+    virial[1, 0] += xy
+    virial[0, 2] += xz
+    virial[2, 0] += xz
+    virial[1, 1] += yy
+    virial[1, 2] += yz
+    virial[2, 1] += yz
+    virial[2, 2] += zz
+
+
 @partial(compiled, inline="always")
 def fill_virial(stress: Floats, virial: Floats) -> None:
     """Fill the virial (3, 3) with −stress (6,)."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from deltaserver.compute.jit import compiled
 from deltaserver.model.loops import eights
 from deltaserver.model.loops.eights import LANES, add_place, everywhere, place, root, store
-from deltaserver.model.loops.pairs import _nearest_image, add_stress
+from deltaserver.model.loops.pairs import _nearest_image, add_virial
 from deltaserver.model.loops.sum import aligned, exponential
 
 Floats = NDArray[np.float64]
@@ -49,7 +49,6 @@ def add_pairs(
     first, second, coefficients = pairs
     energy, forces, virial = results
     d, work = np.empty((3, len(first))), np.empty((6, len(first)))
-    stress = np.empty(6)
     for m in range(len(places)):
         at, force = places[m], forces[m]
         for p in range(len(first)):
@@ -60,8 +59,7 @@ def add_pairs(
             d[0, p], d[1, p], d[2, p] = x, y, z
         energy[m] += _values(d, coefficients, radials, work)
         pull = work[1]
-        stress[:] = 0.0
-        _stress(d, pull, stress)
+        add_virial(d, pull, virial[m])
         for p in range(len(first)):
             a, b = first[p], second[p]
             fx, fy, fz = pull[p] * d[0, p], pull[p] * d[1, p], pull[p] * d[2, p]
@@ -71,16 +69,6 @@ def add_pairs(
             force[b, 0] -= fx
             force[b, 1] -= fy
             force[b, 2] -= fz
-        of = virial[m]
-        of[0, 0] += stress[0]
-        of[0, 1] += stress[1]
-        of[1, 0] += stress[1]
-        of[0, 2] += stress[2]
-        of[2, 0] += stress[2]
-        of[1, 1] += stress[3]
-        of[1, 2] += stress[4]
-        of[2, 1] += stress[4]
-        of[2, 2] += stress[5]
 
 
 @partial(compiled, allocates=False)
@@ -129,22 +117,6 @@ def _values(
             total -= value
             pull[p] -= exponent * raised[p] * whole * value * by_r[p] * by_r[p]
     return total
-
-
-@partial(compiled, allocates=False)
-def _stress(d: Floats, pull: Floats, stress: Floats) -> None:
-    """Add Σ pull d ⊗ d to stress (6,)."""
-    xx = xy = xz = yy = yz = zz = 0.0
-    for p in range(len(pull)):
-        x, y, z = d[0, p], d[1, p], d[2, p]
-        fx, fy, fz = pull[p] * x, pull[p] * y, pull[p] * z
-        xx += fx * x
-        xy += fx * y
-        xz += fx * z
-        yy += fy * y
-        yz += fy * z
-        zz += fz * z
-    add_stress(stress, xx, xy, xz, yy, yz, zz)
 
 
 @compiled

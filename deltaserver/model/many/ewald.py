@@ -68,6 +68,12 @@ class Split:
         s = math.sqrt(-math.log(accuracy))
         return cls(alpha, s / alpha, 2.0 * s * alpha)
 
+    def pull(self, value: Floats, product: Floats, r: Floats) -> Floats:
+        """Return −φ′/r where ``value`` is φ = q q erfc(α r)/r or −q q erf(α r)/r."""
+        slope = 2.0 * self.alpha / math.sqrt(math.pi) * np.exp(-((self.alpha * r) ** 2))
+        found: Floats = (value + product * slope) / r**2
+        return found
+
 
 @dataclass(frozen=True)
 class Ewald:
@@ -159,8 +165,7 @@ class Ewald:
         between = x[:, b] - x[:, a]
         r = np.sqrt(np.einsum("npx,npx->np", between, between))
         value = -product * (1.0 - erfc(split.alpha * r, split)) / r
-        slope = 2.0 * split.alpha / math.sqrt(math.pi) * np.exp(-((split.alpha * r) ** 2))
-        pull = ((value + product * slope) / r**2)[..., None] * between
+        pull = split.pull(value, product, r)[..., None] * between
         by_atom = total.forces[kind].swapaxes(0, 1)
         np.add.at(by_atom, a, -pull.swapaxes(0, 1))
         np.add.at(by_atom, b, pull.swapaxes(0, 1))
@@ -234,9 +239,8 @@ def _in_numpy(
         r = np.sqrt(square[near])
         scale = np.broadcast_to(product, near.shape)[near]
         value = scale * erfc(split.alpha * r, split) / r
-        slope = 2.0 * split.alpha / math.sqrt(math.pi) * np.exp(-((split.alpha * r) ** 2))
         values, pulls = np.zeros(near.shape), np.zeros(near.shape)
-        values[near], pulls[near] = value, (value + scale * slope) / r**2
+        values[near], pulls[near] = value, split.pull(value, scale, r)
         energy[some] = values.sum(axis=(1, 2))
         pull = pulls[..., None] * d
         np.add.at(force, one[some], -pull.sum(axis=2))
@@ -332,9 +336,10 @@ class _Plane:
         """Return energies of atoms (N,), −∂E/∂(fractional coordinates) (N, 3), virial (3, 3)."""
         most = [len(some) // 2 for some in self.along]
         n, m = (np.arange(-some, some + 1, dtype=np.float64) for some in most[1:])
-        k, scale = self._vectors(first, n, m)
+        k, square, scale = self._vectors(first, n, m)
         rows, columns = scale.any(axis=1), scale.any(axis=0)
-        k, scale, n, m = k[rows][:, columns], scale[rows][:, columns], n[rows], m[columns]
+        k, square, scale = (some[rows][:, columns] for some in (k, square, scale))
+        n, m = n[rows], m[columns]
         last = self.along[2][columns]
         wave = self.along[1][rows] * (self.charges * self.along[0][most[0] + first])
         structure = wave @ last.T
@@ -344,14 +349,13 @@ class _Plane:
         by_n = each.imag
         slope = 2.0 * np.stack([first * by_n.sum(axis=0), n @ by_n, lean], axis=1)
         energy = (share * structure).real
-        square = np.einsum("nmx,nmx->nm", k, k)
         square[square == 0.0] = 1.0
         weight = -2.0 * energy * (1.0 / square + 0.25 / self.split.alpha**2)
         virial = energy.sum() * np.eye(3) + np.einsum("nm,nmx,nmy->xy", weight, k, k)
         return each.real.sum(axis=0), 2.0 * math.pi * slope, virial
 
-    def _vectors(self, first: int, n: Floats, m: Floats) -> tuple[Floats, Floats]:
-        """Return k (n, m, 3) and what |Σ q e^(ik·r)|² is multiplied by, 0 beyond the end."""
+    def _vectors(self, first: int, n: Floats, m: Floats) -> tuple[Floats, Floats, Floats]:
+        """Return k (n, m, 3), k² and what |Σ q e^(ik·r)|² is multiplied by, 0 beyond the end."""
         b = 2.0 * math.pi * self.inverse
         k = first * b[0] + n[:, None, None] * b[1] + m[:, None] * b[2]
         square = np.einsum("nmx,nmx->nm", k, k)
@@ -359,4 +363,4 @@ class _Plane:
         twice = 2.0 if first else 1.0  # −k is not among them
         scale = np.zeros_like(square)
         scale[kept] = np.exp(-square[kept] / (4.0 * self.split.alpha**2)) / square[kept]
-        return k, twice * 2.0 * math.pi * COULOMB_EV_ANG / self.volume * scale
+        return k, square, twice * 2.0 * math.pi * COULOMB_EV_ANG / self.volume * scale

@@ -13,6 +13,7 @@ from tests.builders import WATER, sgdml_model, water_model, write_model
 from tests.shipped import MODELS
 
 BENZENE_DIMER = MODELS / "benzene_dimer"
+FIVE_POINTS = {-2: 1.0 / 12.0, -1: -8.0 / 12.0, 1: 8.0 / 12.0, 2: -1.0 / 12.0}
 CELL = np.array([[9.3, 1.4, -0.8], [0.0, 8.9, 1.1], [0.0, 0.0, 9.8]])  # vectors in columns, Å
 WATER_PAIR_PERMS = np.array(
     [[*p, *(3 + q)] for p in ([0, 1, 2], [0, 2, 1]) for q in np.array([[0, 1, 2], [0, 2, 1]])]
@@ -134,3 +135,27 @@ def benzenes(path: Path, count: int, **changes: Any) -> Path:
     }
     write_manifest(path, data | changes)
     return path
+
+
+def slope(energy, h=2e-4):
+    """Return the slope of an energy at 0, by steps of ``h``."""
+    return sum(weight * energy(k * h) for k, weight in FIVE_POINTS.items()) / h
+
+
+def slope_along(model, x, component, h):
+    """Return the slope of the energy along a direction, and what the forces say it is."""
+    way = np.random.default_rng(1).normal(size=x.shape)
+    way /= np.linalg.norm(way)
+    found = slope(lambda step: model.evaluate(x + step * way, component, CELL).energy, h)
+    return found, -(model.evaluate(x, component, CELL).forces * way).sum()
+
+
+def slope_by_strain(model, x, a, b, h):
+    """Return the slope of the energy by one component of the strain, and the virial."""
+
+    def energy(step):
+        strain = np.eye(3)
+        strain[a, b] += step
+        return model.evaluate(x @ strain.T, cell=strain @ CELL).energy
+
+    return slope(energy, h), model.evaluate(x, cell=CELL).virial

@@ -15,6 +15,7 @@ from deltaserver.model.many.charges import dipole_e_ang
 from deltaserver.model.many.ewald import Ewald, Split, erfc
 from deltaserver.model.many.molecules import Assembled, Species, Total
 from deltaserver.units import COULOMB_EV_ANG
+from tests.model.many.builders import slope
 
 FCC = np.array([[0.0, 0.0, 0.0], [0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]])
 CELL = np.array([[9.3, 1.4, -0.8], [0.0, 8.9, 1.1], [0.0, 0.0, 9.8]])  # vectors in columns, Å
@@ -136,21 +137,20 @@ def test_forces_are_slopes_and_add_up_to_nothing():
     x, charges = molecules(1), [OF_WATER, ION]
     total = summed(x, charges, CELL, alpha=0.45, accuracy=FINE)
     assert np.allclose(joined(total).sum(axis=0), 0.0, atol=1e-12)
-    rng, h = np.random.default_rng(2), 1e-3
+    rng = np.random.default_rng(2)
     way = [rng.normal(size=some.shape) for some in x]
 
     def energy(step):
         moved = [some + step * w for some, w in zip(x, way, strict=True)]
         return summed(moved, charges, CELL, alpha=0.45, accuracy=FINE).energy
 
-    slope = (8.0 * (energy(h) - energy(-h)) - energy(2 * h) + energy(-2 * h)) / (12.0 * h)
     expected = -sum((force * w).sum() for force, w in zip(total.forces, way, strict=True))
-    assert slope == pytest.approx(expected, rel=1e-8)
+    assert slope(energy, h=1e-3) == pytest.approx(expected, rel=1e-8)
 
 
 @pytest.mark.parametrize(("a", "b"), list(combinations_with_replacement(range(3), 2)))
 def test_the_virial_is_the_slope_by_strain_of_a_charged_cell_too(a, b):
-    x, charges, h = molecules(4), [OF_WATER, ION], 1e-3
+    x, charges = molecules(4), [OF_WATER, ION]
 
     def energy(step):
         strain = np.eye(3)
@@ -158,9 +158,8 @@ def test_the_virial_is_the_slope_by_strain_of_a_charged_cell_too(a, b):
         moved = [some @ strain.T for some in x]
         return summed(moved, charges, strain @ CELL, alpha=0.45, accuracy=FINE).energy
 
-    slope = (8.0 * (energy(h) - energy(-h)) - energy(2 * h) + energy(-2 * h)) / (12.0 * h)
     virial = summed(x, charges, CELL, accuracy=FINE).virial
-    assert slope == pytest.approx(-virial[a, b], rel=1e-7, abs=1e-7)
+    assert slope(energy, h=1e-3) == pytest.approx(-virial[a, b], rel=1e-7, abs=1e-7)
     assert np.allclose(virial, virial.T, atol=1e-11)
 
 

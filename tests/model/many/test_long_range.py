@@ -12,9 +12,16 @@ from deltaserver.errors import ManifestError
 from deltaserver.model import force_field
 from deltaserver.model.trust.evaluation import check_evaluation
 from deltaserver.units import COULOMB_EV_ANG
-from tests.model.many.builders import CELL, PRIOR, directory, manifest, positions
+from tests.model.many.builders import (
+    CELL,
+    PRIOR,
+    directory,
+    manifest,
+    positions,
+    slope_along,
+    slope_by_strain,
+)
 from tests.model.many.test_conservation import FS, K_EV
-from tests.model.many.test_model import slope
 
 N_WATER = 5
 OF_WATER = {"O1": -0.4, "H1": 0.2, "O2": -0.4, "H2": 0.2}
@@ -113,24 +120,15 @@ def test_without_its_own_charges_the_prior_is_the_same_as_with_both(tmp_path, mo
 
 @pytest.mark.parametrize("component", ["total", "binding"])
 def test_forces_are_the_slope_of_the_energy(model, x, component):
-    way = np.random.default_rng(1).normal(size=x.shape)
-    way /= np.linalg.norm(way)
-    found = slope(lambda h: model.evaluate(x + h * way, component, CELL).energy, 1e-3)
-    expected = -(model.evaluate(x, component, CELL).forces * way).sum()
+    found, expected = slope_along(model, x, component, h=1e-3)
     assert found == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize(("a", "b"), [(0, 0), (1, 2), (2, 0)])
 def test_the_virial_is_the_slope_by_strain(model, x, a, b):
     """To what is neglected: with the cell vectors k come in at the end of the sum."""
-
-    def energy(h):
-        strain = np.eye(3)
-        strain[a, b] += h
-        return model.evaluate(x @ strain.T, cell=strain @ CELL).energy
-
-    virial = model.evaluate(x, cell=CELL).virial
-    assert slope(energy, 1e-3) == pytest.approx(-virial[a, b], rel=1e-4, abs=1e-4)
+    found, virial = slope_by_strain(model, x, a, b, h=1e-3)
+    assert found == pytest.approx(-virial[a, b], rel=1e-4, abs=1e-4)
     assert np.allclose(virial, virial.T, atol=1e-9)
 
 

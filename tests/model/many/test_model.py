@@ -9,11 +9,19 @@ from deltaserver.errors import ComponentError, GeometryError
 from deltaserver.model import force_field
 from deltaserver.model.many.model import ManyModel
 from tests import shipped
-from tests.model.many.builders import BENZENE_DIMER, CELL, benzenes, directory, manifest, positions
+from tests.model.many.builders import (
+    BENZENE_DIMER,
+    CELL,
+    benzenes,
+    directory,
+    manifest,
+    positions,
+    slope_along,
+    slope_by_strain,
+)
 from tests.tolerances import assert_same_sum
 
 N_WATER, N_NEON = 6, 3
-FIVE_POINTS = {-2: 1.0 / 12.0, -1: -8.0 / 12.0, 1: 8.0 / 12.0, 2: -1.0 / 12.0}
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +33,6 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def x():
     return positions(N_WATER, N_NEON)
-
-
-def slope(energy, h=2e-4):
-    return sum(weight * energy(k * h) for k, weight in FIVE_POINTS.items()) / h
 
 
 def test_parts_sum_to_the_total_and_all_of_them_say_something(model, x):
@@ -48,22 +52,14 @@ def test_parts_sum_to_the_total_and_all_of_them_say_something(model, x):
 
 @pytest.mark.parametrize("component", ["total", "fragments", "binding"])
 def test_forces_are_the_slope_of_the_energy(model, x, component):
-    way = np.random.default_rng(1).normal(size=x.shape)
-    way /= np.linalg.norm(way)
-    found = slope(lambda h: model.evaluate(x + h * way, component, CELL).energy)
-    expected = -(model.evaluate(x, component, CELL).forces * way).sum()
+    found, expected = slope_along(model, x, component, h=2e-4)
     assert found == pytest.approx(expected, rel=1e-7, abs=1e-7)
 
 
 @pytest.mark.parametrize(("a", "b"), [(0, 0), (1, 2), (2, 0)])
 def test_the_virial_is_the_slope_by_strain(model, x, a, b):
-    def energy(h):
-        strain = np.eye(3)
-        strain[a, b] += h
-        return model.evaluate(x @ strain.T, cell=strain @ CELL).energy
-
-    virial = model.evaluate(x, cell=CELL).virial
-    assert slope(energy) == pytest.approx(-virial[a, b], rel=1e-6, abs=1e-6)
+    found, virial = slope_by_strain(model, x, a, b, h=2e-4)
+    assert found == pytest.approx(-virial[a, b], rel=1e-6, abs=1e-6)
     assert np.allclose(virial, virial.T, atol=1e-10)
 
 

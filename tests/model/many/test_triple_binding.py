@@ -19,8 +19,8 @@ from tests.model.many.builders import (
     directory,
     manifest,
     positions,
+    slope,
 )
-from tests.model.many.test_model import slope
 from tests.tolerances import assert_same_sum
 
 N_WATER = 6

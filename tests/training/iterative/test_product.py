@@ -12,7 +12,7 @@ from deltaserver.training.matrix.assembly import assemble
 from deltaserver.training.matrix.blocks import PairFields
 from deltaserver.training.symmetry_modes import resolve
 from deltaserver.training.trainer import _descriptor_coefficients
-from tests.training.labelled import water_dimer
+from tests.training.labelled import both_triples, water_dimer
 
 SIGMA = 8.0
 
@@ -61,14 +61,6 @@ def test_blocks_of_a_large_group_are_shared_out_to_threads(monkeypatch):
         asked.extend(parts) or [run(part) for part in parts])))  # fmt: skip
     product(np.ones(x.size))
     assert len(asked) == 3  # of 16 points at most
-
-
-def both_triples():
-    """A group of 36 permutations of two triples: all of S₃ on both."""
-    from itertools import permutations
-
-    return np.array([[*p, *(3 + i for i in q)] for p in permutations(range(3))
-                     for q in permutations(range(3))])  # fmt: skip
 
 
 def test_threads_change_no_digit():
