@@ -26,10 +26,10 @@ for part in "${@:-300 delta full expanded analysis}"; do
         300) simulate run/delta/300K models/c60 "${delta[@]}" --steps 166667 --temperature 300 \
             --thermostat svr --tau 100 --seed 31715 ;;
         delta)
-            for seed in 1 2 3; do
-                simulate "run/delta/seed-$seed" models/c60 "${delta[@]}" --steps 66667 --tau 1000 \
-                    --seed "$seed" "${temperatures[@]}"
-            done
+            simulate run/delta/seed-1 models/c60 "${delta[@]}" --steps 66667 --tau 1000 --seed 1 \
+                "${temperatures[@]}"
+            simulate run/delta/others models/c60 "${delta[@]}" --steps 66667 --tau 1000 --seed 41 \
+                --replicas 2 "${temperatures[@]}"
             ;;
         full) simulate run/full models/c60 --component full --kind nvt --steps 400000 --tau 1000 \
             "${temperatures[@]}" || true ;; # it blows up, which is an error

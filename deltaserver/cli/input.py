@@ -82,6 +82,13 @@ RECIPE_OPTIONS = together(
         "umbrella and metad, which have none if not given.",
     ),
     click.option(
+        "--replicas",
+        "n_replicas",
+        type=AT_LEAST_1,
+        help="Runs of each temperature, side by side in one i-PI and evaluated in one batch; of "
+        "nvt, nve, npt and mts.",
+    ),
+    click.option(
         "--swap-every",
         type=AT_LEAST_1,
         default=Recipe.swap_every,
@@ -149,6 +156,7 @@ class RecipeRequest:
     tau_fs: float
     n_beads: int
     n_inner: int | None
+    n_replicas: int | None
     swap_every: int
     positions_every_fs: float
     energies_every: int | None
@@ -194,7 +202,7 @@ def input_command(
         deltaserver simulate input.xml --models models/c60
     """
     from deltaserver.serve.loading import load_model
-    from deltaserver.simulate.recipe import render
+    from deltaserver.simulate.render import render
 
     if output is not None:
         refuse_existing(output, force)

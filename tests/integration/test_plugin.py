@@ -61,6 +61,31 @@ def test_the_run_is_that_through_a_socket(tmp_path, kind):
     assert {step["connection"] for step in steps(tmp_path / "plugin")} == {"plug-in"}
 
 
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param([], marks=pytest.mark.slow, id="socket"),
+        pytest.param(["--plugin"], id="direct"),
+    ],
+)
+def test_replicas_are_runs_of_their_own_evaluated_together(tmp_path, way, capsys):
+    options = ["--kind", "mts", "--thermostat", "none", "--steps", 10, "--replicas", 2, *way]
+    kelvin = ["--temperature", 20, "--temperature", 60]
+    simulate(*options, *kelvin, "--directory", tmp_path)
+    simulate("--resume", "--steps", 20, "--directory", tmp_path)
+    # i-PI sends what has come where a thread is late: not every batch is whole.
+    assert max(step["batch"] for step in steps(tmp_path)) == 4
+    tables = [np.loadtxt(path) for path in sorted(tmp_path.glob("*.out"))]
+    assert len(tables) == 4
+    for table in tables:
+        np.testing.assert_array_equal(table[:, 0], np.arange(21))
+        assert np.ptp(table[:, 2]) < 0.02 * np.ptp(table[:, 4])  # conserved; potential is not
+    start = [table[0, 5] for table in tables]  # kinetic energies: no two have the same velocities
+    assert len(set(start)) == 4
+    simulate(*options, "--temperature", 20, "--resume", "--directory", tmp_path, code=2)
+    assert "was begun with temperatures_k" in capsys.readouterr().err
+
+
 def by_hand(tmp_path: Path, setup: Setup, parameters: str, *, batch_size: int = 1) -> Path:
     """An input of i-PI's with an ffdirect as a user writes it; return it."""
     text = render(setup, "")

@@ -10,7 +10,8 @@ from deltaserver.bias.terms import Spring, WellTempered
 from deltaserver.errors import InputError
 from deltaserver.serve.transport import UnixAddress
 from deltaserver.simulate.ipi.input import parse_input
-from deltaserver.simulate.recipe import KINDS, Recipe, Subject, render
+from deltaserver.simulate.recipe import KINDS, Recipe, Subject
+from deltaserver.simulate.render import render
 
 WATER = Subject(
     "water_nvt", "one -- water", "models/w", (8, 1, 1),
@@ -120,6 +121,26 @@ def test_structures_per_step_and_batches(kind, structures):
     assert parse_input("input.xml", text).structures_per_step == structures
     batch = ElementTree.fromstring(text).findtext("ffsocket/batch_size")
     assert batch == (None if structures == 1 else str(structures))
+
+
+@pytest.mark.parametrize(("kind", "per_step"), [("nvt", 1), ("npt", 1), ("nve", 1), ("mts", 3)])
+def test_replicas_are_systems_in_one_batch(kind, per_step):
+    side_by_side = Recipe(kind, (100.0, 300.0), n_replicas=3)
+    text = render(side_by_side, subject(kind))
+    assert parse_input("input.xml", text).structures_per_step == 6 * per_step
+    root = ElementTree.fromstring(text)
+    kelvin = [system.findtext("ensemble/temperature") for system in root.findall("system")]
+    assert kelvin == ["100", "300"] * 3
+    assert len({system.get("prefix") for system in root.findall("system")}) == 6
+    assert {batch.text for batch in root.iter("batch_size")} == {"6"}
+    assert root.find("smotion") is None  # nothing is exchanged
+    assert root.get("threading") == "True"
+
+
+@pytest.mark.parametrize("kind", ["pimd", "remd", "ramp", "umbrella", "metad"])
+def test_kinds_that_take_no_replicas(kind):
+    with pytest.raises(InputError, match="--replicas: only with --kind nvt, nve, npt, mts"):
+        recipe(kind, n_replicas=2)
 
 
 def test_thermostats():

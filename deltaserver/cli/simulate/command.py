@@ -161,10 +161,15 @@ def simulate(**options: Any) -> None:
         raise InputError("INPUT.xml and --kind: give the one or the other")
     elif request.kind == "umbrella":
         windows_of(request, place)
-    elif len(request.temperatures_k) > 1 and request.kind not in ("remd", "ramp"):
+    elif len(request.temperatures_k) > 1 and not _is_one_run(request):
         sweep(request, request.kind, place)
     else:
         simulate_kind(request, request.kind, place)
+
+
+def _is_one_run(request: SimulateRequest) -> bool:
+    """Tell whether one i-PI takes all temperatures."""
+    return request.kind in ("remd", "ramp") or request.recipe.n_replicas is not None
 
 
 def _simulate_given(request: SimulateRequest, place: Place) -> None:

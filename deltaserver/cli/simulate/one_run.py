@@ -166,8 +166,8 @@ def run_recipe(
     from deltaserver.simulate.directory import INPUT_NAME
     from deltaserver.simulate.ipi.input import parse_input
     from deltaserver.simulate.ipi.plugin import parameters_text
-    from deltaserver.simulate.recipe import render
     from deltaserver.simulate.record import RunRecord, read_record
+    from deltaserver.simulate.render import render
 
     subject = subject_in(request, place.quiet)
     recipe = request.recipe
@@ -175,7 +175,7 @@ def run_recipe(
         str(request.models.resolve()),
         request.component,
         recipe.kind,
-        recipe.temperatures_k,
+        recipe.systems_k if recipe.n_replicas else recipe.temperatures_k,
         recipe.timestep_fs,
         recipe.seed,
         recipe.steps,
