@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from deltaserver.arrays import Floats, Ints
-from deltaserver.datasets.files import check_fragment_name, silent
-from deltaserver.datasets.frames import FragmentSpec
+from deltaserver.datasets.files import silent
+from deltaserver.datasets.frames import FragmentSpec, check_fragment_name
 from deltaserver.datasets.geometries import check_lengths
 from deltaserver.datasets.sampling.cutting import Kind, choose_kinds, cut, features, find_kinds
 from deltaserver.datasets.sampling.dynamics import POSITION_DECIMALS, Start

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from deltaserver.arrays import Floats, Ints
-from deltaserver.model.manifest import format_atoms
+from deltaserver.errors import DataError
+from deltaserver.model.manifest import NAME_PATTERN, RESERVED_NAMES, format_atoms, parse_atoms
+
+RESERVED_DATASET_NAMES = (*RESERVED_NAMES, "noninteracting", "frames", "dataset", "complex")
 
 
 @dataclass(frozen=True)
@@ -90,4 +94,79 @@ class LabelledFrames:
             self.step[index],
             None if self.two_body_energy is None else self.two_body_energy[index],
             None if self.two_body_forces is None else self.two_body_forces[index],
+        )
+
+
+def parse_fragments(entries: Any, where: str) -> tuple[FragmentSpec, ...]:
+    """Turn ``[{name, atoms: "0-11", charge: 0}, …]`` into fragments.
+
+    Raises:
+        DataError: an entry that is wrong; ``where`` begins the message.
+    """
+    if not isinstance(entries, list) or not entries:
+        raise DataError(f"{where}: fragments is {entries!r}; expected a list of fragments")
+    fragments = []
+    for entry in entries:
+        if not isinstance(entry, dict) or not {"name", "atoms"} <= set(entry):
+            raise DataError(f"{where}: fragment {entry!r}; expected name, atoms and charge")
+        name, charge = entry["name"], entry.get("charge", 0)
+        check_fragment_name(name, where)
+        if isinstance(charge, bool) or not isinstance(charge, int):
+            raise DataError(f"{where}: fragment {name!r}: charge is {charge!r}; expected a number")
+        try:
+            atoms = parse_atoms(entry["atoms"])
+        except ValueError as error:
+            raise DataError(f"{where}: fragment {name!r}: atoms: {error}") from None
+        spin = entry.get("spin", 0)
+        if isinstance(spin, bool) or not isinstance(spin, int) or spin < 0:
+            raise DataError(
+                f"{where}: fragment {name!r}: spin is {spin!r}; expected its unpaired electrons"
+            )
+        fragments.append(FragmentSpec(name, atoms, charge, spin))
+    return tuple(fragments)
+
+
+def describe_fragment(fragment: FragmentSpec) -> dict[str, Any]:
+    """Return the entry that :func:`parse_fragments` reads; closed shells go without saying."""
+    entry = {
+        "name": fragment.name,
+        "atoms": format_atoms(fragment.atoms),
+        "charge": fragment.charge,
+    }
+    return entry | ({"spin": fragment.spin} if fragment.spin else {})
+
+
+def check_fragment_name(name: Any, where: str) -> None:
+    """Refuse a name that cannot be a file's or that the datasets use themselves (DataError)."""
+    if not isinstance(name, str) or not NAME_PATTERN.match(name) or name in RESERVED_DATASET_NAMES:
+        raise DataError(
+            f"{where}: fragment name {name!r}; expected letters, digits, '_', '+' or '-', "
+            f"and none of {', '.join(RESERVED_DATASET_NAMES)}"
+        )
+
+
+def check_partition(fragments: tuple[FragmentSpec, ...], n_atoms: int, where: str) -> None:
+    """Refuse fragments that miss an atom of the complex or double one (DataError)."""
+    names = [fragment.name for fragment in fragments]
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"{where}: two fragments have the name {name!r}")
+    owner: dict[int, str] = {}
+    for fragment in fragments:
+        for atom in fragment.atoms:
+            if atom in owner:
+                raise DataError(
+                    f"{where}: atom {atom} is in fragment {owner[atom]!r} and in "
+                    f"{fragment.name!r}; expected every atom in exactly one"
+                )
+            if atom >= n_atoms:
+                raise DataError(
+                    f"{where}: fragment {fragment.name!r} has atom {atom}; the complex has atoms "
+                    f"0-{n_atoms - 1}"
+                )
+            owner[atom] = fragment.name
+    if missing := tuple(atom for atom in range(n_atoms) if atom not in owner):
+        raise DataError(
+            f"{where}: no fragment has atoms {format_atoms(missing)}; expected every atom in "
+            "exactly one"
         )

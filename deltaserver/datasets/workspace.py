@@ -20,15 +20,14 @@ import numpy as np
 from deltaserver.arrays import Ints
 from deltaserver.datasets.calculators import calculator_factory, molecule
 from deltaserver.datasets.complexes import place
-from deltaserver.datasets.files import (
+from deltaserver.datasets.files import silent, stated_steps
+from deltaserver.datasets.frames import (
+    FragmentSpec,
     check_fragment_name,
     check_partition,
     describe_fragment,
     parse_fragments,
-    silent,
-    stated_steps,
 )
-from deltaserver.datasets.frames import FragmentSpec
 from deltaserver.datasets.geometries import check_lengths
 from deltaserver.datasets.given import read_structures
 from deltaserver.datasets.sampling.dynamics import POSITION_DECIMALS, SamplingPlan, Start

@@ -1,5 +1,6 @@
 """What `deltaserver simulate` and `deltaserver input` refuse, without starting anything."""
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from ase import Atoms
 from deltaserver.cli import app
 from deltaserver.errors import InputError
 from deltaserver.serve.settings import GuardSettings
+from deltaserver.serve.signals import STOPPING
 from deltaserver.simulate import sweep
 from deltaserver.simulate.blowup import Limits
 from deltaserver.simulate.recipe import Recipe
@@ -192,6 +194,23 @@ def test_what_is_over_is_passed_over(capsys, tmp_path, monkeypatch):
         "300K: blown up at step 4: why; passed over",
         "deltaserver: blown up: 300K",
     ]
+
+
+def test_a_sweep_that_is_interrupted_says_how_to_go_on(capsys, tmp_path, monkeypatch):
+    def interrupt(_: float) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    handlers = {number: signal.getsignal(number) for number in STOPPING}
+    monkeypatch.setattr(sweep.time, "sleep", interrupt)
+    write_sweep(tmp_path, runs_in(tmp_path))
+    try:
+        assert app.main(["simulate", "--resume", "--quiet", "--directory", str(tmp_path)]) == 130
+    finally:  # a process that was interrupted stays deaf to signals; this one goes on
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    said = capsys.readouterr().err
+    assert f"continue with: deltaserver simulate --resume --directory {tmp_path}" in said
 
 
 def test_a_run_that_cannot_start_fails_by_itself(capsys, tmp_path):

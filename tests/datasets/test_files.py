@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
-from deltaserver.datasets.files import check_partition, read_dataset, rounded, write_dataset
-from deltaserver.datasets.frames import FragmentSpec
+from deltaserver.datasets.files import read_dataset, rounded, write_dataset
+from deltaserver.datasets.frames import FragmentSpec, check_partition
 from deltaserver.datasets.native import native_datasets
 from deltaserver.errors import EXIT_INPUT, DataError
 from deltaserver.units import KCAL_PER_MOL_EV

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from deltaserver.datasets.files import MANIFEST_NAME, check_partition, write_dataset
-from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
+from deltaserver.datasets.files import MANIFEST_NAME, write_dataset
+from deltaserver.datasets.frames import FragmentSpec, LabelledFrames, check_partition
 from deltaserver.datasets.geometries import check_lengths
 from deltaserver.datasets.importing.read import Imported, Keys, elements_known, read_labelled
 from deltaserver.datasets.labelling import COMPLEX

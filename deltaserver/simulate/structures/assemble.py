@@ -101,6 +101,8 @@ def assemble(
     """
     if (output / MANIFEST_NAME).exists():
         raise InputError(f"{output}: there is a {MANIFEST_NAME} already; give another directory")
+    if output.is_file():
+        raise InputError(f"{output}: is a file; expected a directory for the models")
     if ewald and not periodic:
         raise InputError("--ewald is of what repeats; give --periodic as well")
     found = Collected()

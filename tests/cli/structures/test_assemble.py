@@ -34,6 +34,13 @@ def test_what_is_refused_is_not_in_the_way_of_another_try(capsys, tmp_path):
     assemble(BENZENE_DIMER, "--structure", BENZENE_DIMER / "structure.xyz", "-o", output)
 
 
+def test_a_file_is_no_directory(capsys, tmp_path):
+    (tmp_path / "liquid").write_text("")
+    words = ["assemble", "models/benzene_dimer", "--output", str(tmp_path / "liquid")]
+    assert app.main(words) == 2
+    assert "liquid: is a file; expected a directory" in capsys.readouterr().err
+
+
 def test_two_dimers_are_a_mixture(capsys, tmp_path):
     assemble(MODELS / "benzene_water", MODELS / "na_benzene", "-o", tmp_path / "wet")
     assert "it lacks structure.xyz" in capsys.readouterr().out
