@@ -16,9 +16,10 @@ from deltaserver.datasets.coverage import shortest_distances
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.molecules.elements import ATOMIC_WEIGHT_U
 
-APART_EVERY = 4  # one run in four starts apart
+EVERY = 4  # of so many runs in a row
+APART = 3  # one starts apart
+TURNED = (1, 2)  # and these with the smaller molecule turned: two, that both of two temperatures are
 APART_ANG = (0.3, 1.5)  # moved out by so much, along the line of the centres of mass
-TURNED = 1  # of those four, the one that starts with the smaller molecule turned
 TURNS = 50  # that are tried before it stays as it was
 
 
@@ -27,14 +28,15 @@ def draw_starts(
 ) -> Floats:
     """Return ``count`` structures (count, N, 3), Å, of training frames drawn at random.
 
-    Of a pair, every fourth has its first fragment moved away from the second, and every fourth the
-    smaller one turned at random about its centre of mass, if no atoms come closer than in training.
+    Of a pair, every fourth has its first fragment moved away from the second, and half of them have
+    the smaller one turned at random about its centre of mass, if no atoms come closer than in
+    training.
     """
     starts: Floats = frames.positions[rng.choice(train, count)].copy()
     if len(frames.fragments) != 2:
         return starts
     first, second = (np.array(fragment.atoms) for fragment in frames.fragments)
-    for start in starts[APART_EVERY - 1 :: APART_EVERY]:
+    for start in starts[APART::EVERY]:
         way = _centre(frames, start, first) - _centre(frames, start, second)
         length = float(np.linalg.norm(way))
         if length > 0.0:
@@ -44,8 +46,9 @@ def draw_starts(
         guest, host = host, guest
     if len(guest) > 1:
         closest = float(shortest_distances(frames.select(train)).min())
-        for start in starts[TURNED::APART_EVERY]:
-            start[guest] = _turned(frames, start, (guest, host), closest, rng)
+        for k in range(count):
+            if k % EVERY in TURNED:
+                starts[k][guest] = _turned(frames, starts[k], (guest, host), closest, rng)
     return starts
 
 

@@ -11,7 +11,8 @@ from deltaserver.datasets.geometries import unreacted
 from deltaserver.improve.choose import ALIKE, choose, choose_at_random
 from deltaserver.improve.doubt import Doubt
 from deltaserver.improve.starts import (
-    APART_EVERY,
+    APART,
+    EVERY,
     TURNED,
     _turned,
     draw_starts,
@@ -93,13 +94,13 @@ def test_torn_frames_are_found():
     assert found.tolist() == [True, False, False, True]
 
 
-def test_of_four_runs_one_begins_apart_and_one_turned():
+def test_of_four_runs_one_begins_apart_and_two_turned():
     known = frames()
     train = np.arange(40)
     x = draw_starts(known, train, 8, np.random.default_rng(3))
     same = [bool((np.abs(known.positions[train] - one).max(axis=(1, 2)) < 1e-9).any()) for one in x]
-    assert same == [k % APART_EVERY not in (TURNED, APART_EVERY - 1) for k in range(8)]
-    apart = x[APART_EVERY - 1]
+    assert same == [k % EVERY not in (*TURNED, APART) for k in range(8)]
+    apart = x[APART]
     k = int(np.argmin(np.abs(known.positions[train, 3:] - apart[3:]).max(axis=(1, 2))))
     shift = apart[:3] - known.positions[k, :3]
     np.testing.assert_allclose(shift, shift[:1].repeat(3, axis=0), atol=1e-12)
@@ -110,7 +111,8 @@ def test_a_turned_molecule_is_the_same_molecule_in_its_place():
     known = frames()
     train = np.arange(40)
     closest = min(shortest_distance(x[:3], x[3:]) for x in known.positions[train])
-    for turned in draw_starts(known, train, 8, np.random.default_rng(3))[TURNED::APART_EVERY]:
+    starts = draw_starts(known, train, 8, np.random.default_rng(3))
+    for turned in (starts[k] for k in range(8) if k % EVERY in TURNED):
         rest = np.abs(known.positions[train, 3:] - turned[3:]).max(axis=(1, 2))
         k = int(rest.argmin())
         before = known.positions[k, :3]
