@@ -168,9 +168,9 @@ fragments() { # NAME DATASETS
         [ -f $merged/dataset.yaml ] || deltaserver dataset merge $data ${data}_wide ${data}_around \
             ${data}_apart ${data}_own ${data}_alone ${data}_hot ${data}_folded --output $merged \
             --reference GFN2-xTB --name no3_host --max-strain 8 --max-binding 3
-        fragment "$name" corona $merged --linear units --n-train 700 --n-valid 100 \
-            --lambda 1e-6 --sigma 20 --solver iterative --tolerance 1e-3 --max-products 70 \
-            --max-memory 8GB --hold-out "4,5,9,13,17"
+        fragment "$name" corona $merged --linear units --n-train 1100 --n-valid 100 \
+            --lambda 1e-6 --sigma 20 --solver iterative --tolerance 1e-3 --max-products 90 \
+            --max-memory 9GB --hold-out "4,5,9,13,17"
         fragment "$name" nitrate "$name" --n-train 300 --n-valid 60 --sigma "10,20" "${held[@]}"
         ;;
     esac
