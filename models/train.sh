@@ -166,7 +166,7 @@ fragments() { # NAME DATASETS
         ;;
     no3_corona_surrogate) # the host on a linear expansion, whose units meet in frames that are folded
         [ -f $merged/dataset.yaml ] || deltaserver dataset merge $data ${data}_wide ${data}_around \
-            ${data}_apart ${data}_own ${data}_alone ${data}_hot ${data}_folded --output $merged \
+            ${data}_apart ${data}_own ${data}_alone ${data}_hot ${data}_folded ${data}_strained --output $merged \
             --reference GFN2-xTB --name no3_host --max-strain 8 --max-binding 3
         fragment "$name" corona $merged --linear units --n-train 1100 --n-valid 100 \
             --lambda 1e-6 --sigma 20 --solver iterative --tolerance 1e-3 --max-products 90 \
