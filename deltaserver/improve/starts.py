@@ -18,7 +18,7 @@ from deltaserver.molecules.elements import ATOMIC_WEIGHT_U
 
 EVERY = 4  # of so many runs in a row
 APART = 3  # one starts apart
-TURNED = (1, 2)  # and these with the smaller molecule turned: two, that both of two temperatures are
+TURNED = (1, 2)  # these with the smaller molecule turned, at both of two temperatures
 APART_ANG = (0.3, 1.5)  # moved out by so much, along the line of the centres of mass
 TURNS = 50  # that are tried before it stays as it was
 

@@ -167,7 +167,7 @@ def two_parts(it):
     return slice(n_first), slice(n_first, None)
 
 
-@pytest.mark.parametrize("consolidated", ["True", "False"])
+@pytest.mark.parametrize("consolidated", ["True", pytest.param("False", marks=pytest.mark.slow)])
 def test_the_daemon_is_killed_in_the_middle_of_a_step(run, undisturbed, consolidated):
     """The request is with the daemon when it dies; i-PI sends it again to the next.
 
@@ -200,7 +200,7 @@ def test_the_daemon_is_killed_in_the_middle_of_a_step(run, undisturbed, consolid
     np.testing.assert_allclose(energies, undisturbed[1], rtol=1e-9)  # none lost, none twice
 
 
-@pytest.mark.parametrize("consolidated", ["True", "False"])
+@pytest.mark.parametrize("consolidated", ["True", pytest.param("False", marks=pytest.mark.slow)])
 def test_daemons_that_end_in_order_hand_the_run_over(run, undisturbed, consolidated):
     """SIGTERM again and again under load: i-PI never hangs, no step is lost or done twice."""
     it = run(consolidate_messages=consolidated)
