@@ -10,12 +10,20 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from deltaserver.errors import InputError
+
 MANIFEST_NAME = "model.yaml"
 STRUCTURE_NAME = "structure.xyz"  # where simulations start from unless told otherwise
 BINDINGS_NAME = "bindings.yaml"  # of trimers: what goes into model.yaml of many molecules
 PACKAGE = "deltaserver_models"
 # What paths that are too long, hold NUL, loop or are forbidden raise.
 UNUSABLE_PATH = (OSError, ValueError, RuntimeError)
+
+
+def refuse_file(output: Path) -> None:
+    """Raise InputError where models are to be written, and there is a file."""
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: is a file; expected a directory for the models")
 
 
 def shipped_models() -> dict[str, Path]:

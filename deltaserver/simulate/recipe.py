@@ -102,11 +102,8 @@ class Recipe:
     @property
     def systems_k(self) -> tuple[float, ...]:
         """Temperatures of i-PI's systems, K."""
-        if self.kind == "remd":
-            return self.temperatures_k
-        if self.n_replicas is None:
-            return self.temperatures_k[:1]
-        return self.temperatures_k * self.n_replicas
+        at_the_start = self.temperatures_k[:1] if self.kind == "ramp" else self.temperatures_k
+        return at_the_start * (self.n_replicas or 1)
 
     @property
     def positions_stride(self) -> int:

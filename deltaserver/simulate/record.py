@@ -100,6 +100,11 @@ def make_directory(directory: Path) -> None:
         raise InputError(f"--directory {directory}: {(error.strerror or '').lower()}") from error
 
 
+def how_to_go_on(directory: Path) -> str:
+    """Return what continues the run, or the sweep, of a directory, as part of a message."""
+    return f"continue with: deltaserver simulate --resume --directory {directory}"
+
+
 def read_record(directory: Path) -> RunRecord | None:
     """Read ``run.json``; None if there is none.
 

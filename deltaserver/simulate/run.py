@@ -51,6 +51,7 @@ from deltaserver.simulate.progress import ProgressLine
 from deltaserver.simulate.record import (
     Restart,
     RunRecord,
+    how_to_go_on,
     make_directory,
     read_record,
     write_record,
@@ -156,8 +157,7 @@ def run(plan: RunPlan, model: ForceField, notes: list[str], quiet: bool) -> RunR
         except KeyboardInterrupt as stop:
             step = _conclude(plan, record, monitor, "stopped", "stopped by a signal").step
             raise KeyboardInterrupt(
-                f"interrupted at step {step}; continue with: "
-                f"deltaserver simulate --resume --directory {plan.directory}"
+                f"interrupted at step {step}; {how_to_go_on(plan.directory)}"
             ) from stop
         except DeltaserverError as error:
             _conclude(plan, record, monitor, "failed", " ".join(str(error).split()))

@@ -180,11 +180,6 @@ def _ended(going: list[Child], ending: threading.Event) -> Iterator[None]:
     """Leave no run behind, whatever signals come meanwhile."""
     try:
         yield
-    except KeyboardInterrupt as stop:
-        where = going[0].run.directory.parent if going else Path()
-        raise KeyboardInterrupt(
-            f"interrupted; continue with: deltaserver simulate --resume --directory {where}"
-        ) from stop
     finally:
         ending.set()
         for child in going:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from deltaserver.datasets.frames import LabelledFrames
-from deltaserver.errors import InputError
+from deltaserver.model.directories import refuse_file
 from deltaserver.model.files.archive import read_arrays, write_arrays
 from deltaserver.model.linear.expansion import Expansion
 from deltaserver.model.prior import PairPrior
@@ -56,8 +56,7 @@ def train_directory(
     Raises:
         InputError: anything wrong with data, settings, symmetry or memory; see the modules.
     """
-    if output.exists() and not output.is_dir():
-        raise InputError(f"{output}: is a file; expected a directory for the models")
+    refuse_file(output)
     held_out, trained = plan.held_out_trajectories, plan.trained_trajectories
     split = split_in_time(frames.trajectory, frames.step, plan.train_fraction, held_out, trained)
     available = components(frames)

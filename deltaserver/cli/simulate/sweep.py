@@ -87,6 +87,10 @@ def resume_sweep(request: SimulateRequest, runs: list[SweepRun], place: Place) -
 
 def _run_sweep(runs: list[SweepRun], jobs: int, place: Place) -> None:
     from deltaserver.simulate.progress import ProgressLine
+    from deltaserver.simulate.record import how_to_go_on
     from deltaserver.simulate.sweep import run_all
 
-    run_all(runs, jobs, place.resume, None if place.quiet else ProgressLine())
+    try:
+        run_all(runs, jobs, place.resume, None if place.quiet else ProgressLine())
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"interrupted; {how_to_go_on(place.directory)}") from stop

@@ -17,7 +17,12 @@ import numpy as np
 
 from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import InputError, ManifestError
-from deltaserver.model.directories import BINDINGS_NAME, MANIFEST_NAME, STRUCTURE_NAME
+from deltaserver.model.directories import (
+    BINDINGS_NAME,
+    MANIFEST_NAME,
+    STRUCTURE_NAME,
+    refuse_file,
+)
 from deltaserver.model.files.parameters import read_parameters
 from deltaserver.model.manifest import (
     FORMAT,
@@ -101,8 +106,7 @@ def assemble(
     """
     if (output / MANIFEST_NAME).exists():
         raise InputError(f"{output}: there is a {MANIFEST_NAME} already; give another directory")
-    if output.is_file():
-        raise InputError(f"{output}: is a file; expected a directory for the models")
+    refuse_file(output)
     if ewald and not periodic:
         raise InputError("--ewald is of what repeats; give --periodic as well")
     found = Collected()
