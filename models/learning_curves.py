@@ -30,7 +30,7 @@ PARTS = {
     "c60": [MERGED, "--symmetry", "fragment", "--sigma", "20", "--tolerance", "1e-4", *ON_ALL],
     "buckycatcher": [MERGED, "--symmetry", "fragment", "--sigma", "20", "--lambda", "1e-6",
                      "--tolerance", "1e-3", *ON_SITES],
-    "binding": [MERGED, "--symmetry", "run/c60_rotations.npz", "--prior", "pairs", "--sigma", "1",
+    "binding": [MERGED, "--symmetry", "rotations", "--prior", "pairs", "--sigma", "1",
                 "--intra-weight", "0", "--tolerance", "2e-2", *ON_SITES],
     "full": [MERGED, "--symmetry", "none", "--sigma", "20", "--tolerance", "1e-3", *ON_ALL,
              "--max-memory", "15GB"],

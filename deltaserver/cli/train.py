@@ -102,9 +102,10 @@ def _weights(_context: click.Context, _option: click.Parameter, text: str) -> tu
     "--symmetry",
     default="product",
     show_default=True,
-    metavar="none|fragment|product|sgdml|FILE",
+    metavar="none|fragment|product|rotations|sgdml|FILE",
     help="Permutations: none; those of each fragment's bonds for its own model; products of "
-    "these and exchange for binding and full too; sgdml's own search; or a file's.",
+    "these and exchange for binding and full too; of those only what turns molecules or mirrors "
+    "all; sgdml's own search; or a file's.",
 )
 @click.option(
     "--max-permutations",

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 
+from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
 from deltaserver.errors import DataError, InputError, MissingExtraError
 from deltaserver.training.components import components, labelled_set
 from deltaserver.training.symmetry_modes import resolve, restricted
@@ -57,6 +58,56 @@ def test_a_cap_is_reported():
     found = resolved("product", "binding", cap=4)
     assert (len(found.perms), found.full_order) == (4, 8)
     assert "8 permutations are more than the cap of 4" in found.note
+
+
+def two_methanes():
+    """Two methanes, the second one turned and listed in the other handedness."""
+    rng = np.random.default_rng(3)
+    corners = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) * 0.63
+    one = np.concatenate([[[0.0, 0.0, 0.0]], corners])
+    turn = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    start = np.concatenate([one, one[[0, 2, 1, 3, 4]] @ turn.T + [3.8, 0.2, -0.1]])
+    x = start + 0.03 * rng.normal(size=(30, 10, 3))
+    fragments = (FragmentSpec("left", tuple(range(5))), FragmentSpec("right", tuple(range(5, 10))))
+    nothing = np.zeros((30, 10, 3))
+    return LabelledFrames(
+        "methanes", "none", np.array([6, 1, 1, 1, 1] * 2), fragments, x, np.zeros(30), nothing,
+        np.zeros((30, 2)), nothing, np.zeros(30, dtype=np.int64), np.arange(30),
+    )  # fmt: skip
+
+
+def handedness(x):
+    """Of four hydrogens about a carbon: the sign of their triple product."""
+    return np.sign(np.linalg.det(x[..., 2:, :] - x[..., 1:2, :]))
+
+
+def test_rotations_are_the_half_of_the_product_that_mirrors_no_molecule_alone():
+    frames = two_methanes()
+    whole = resolved("product", "binding", frames, cap=1152).perms
+    half = resolved("rotations", "binding", frames).perms
+    assert (len(whole), len(half)) == (1152, 576)
+    sides = np.stack([handedness(frames.positions[0][whole][:, some]) for some in
+                      (slice(0, 5), slice(5, 10))])  # fmt: skip
+    own = sides[:, [np.flatnonzero((whole == np.arange(10)).all(axis=1))[0]]]
+    expected = whole[(sides * own).prod(axis=0) > 0]
+    assert set(map(tuple, half)) == set(map(tuple, expected))
+    assert any(p[0] == 5 for p in half)  # the exchange is among them
+
+
+def test_flat_molecules_are_their_own_mirror_images():
+    assert len(resolved("rotations", "binding").perms) == 8
+    assert len(resolved("rotations", "left").perms) == 2
+
+
+def test_a_product_above_the_cap_is_its_rotations_where_they_fit():
+    found = resolved("product", "binding", two_methanes())
+    assert (len(found.perms), found.full_order) == (576, 1152)
+    assert "without those that mirror one molecule alone" in found.note
+    smaller = resolved("product", "binding", two_methanes(), cap=500)
+    assert "without fragment" in smaller.note
+    assert np.array_equal(
+        smaller.perms, resolved("rotations", "binding", two_methanes(), cap=500).perms
+    )
 
 
 def test_sgdml_search():
@@ -120,7 +171,7 @@ def test_bad_permutations_are_refused(tmp_path, content, message):
 
 
 def test_bad_files_are_refused(tmp_path):
-    with pytest.raises(InputError, match="expected none, fragment, product, sgdml or an existing"):
+    with pytest.raises(InputError, match="expected none, fragment, product, rotations, sgdml or"):
         resolved("everything", "full")
     path = tmp_path / "perms.txt"
     path.write_text("one two\n")
