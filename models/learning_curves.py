@@ -1,4 +1,4 @@
-"""Learning curves of every part of C60@buckycatcher: python models/learning_curves.py [PART …]
+"""Learning curves of every part of C60@buckycatcher: python models/learning_curves.py [PART[:M] …]
 
 Trains each part with more and more points (into run/curves/; what is there already is kept) and
 tests it alone, against its own labels, on trajectories that nothing was trained on: 14 and 20 of
@@ -67,8 +67,9 @@ def force_mae(model: CompositeModel, part: str) -> float:
 
 
 def main(parts: list[str]) -> None:
-    for part in parts or list(PARTS):
-        for n_train in SIZES:
+    for asked in parts or list(PARTS):
+        part, _, size = asked.partition(":")
+        for n_train in [int(size)] if size else SIZES:
             directory = train(part, n_train)
             report = json.loads((directory / "training.json").read_text())["components"][part]
             error = force_mae(CompositeModel.load(directory), part)

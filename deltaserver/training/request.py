@@ -130,7 +130,8 @@ class TrainingRequest:
         Raises:
             InputError: memory does not suffice.
         """
-        return decide(self.size, len(self.train), self.solver, self.max_bytes, self.data.name)
+        n_train, name, most = len(self.train), self.data.name, self.bounds.max_products
+        return decide(self.size, n_train, self.solver, self.max_bytes, name, most)
 
 
 def _digest(indices: Ints) -> str:

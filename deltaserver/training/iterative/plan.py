@@ -47,7 +47,14 @@ class Choice:
         return f"{self.solver} solver, about {duration} for each σ{columns}"
 
 
-def decide(size: Size, n_train: int, solver: str, max_bytes: float | None, what: str) -> Choice:
+def decide(
+    size: Size,
+    n_train: int,
+    solver: str,
+    max_bytes: float | None,
+    what: str,
+    max_products: int = USUAL_PRODUCTS,
+) -> Choice:
     """Choose between the solvers, or check the one that is asked for.
 
     Args:
@@ -56,6 +63,7 @@ def decide(size: Size, n_train: int, solver: str, max_bytes: float | None, what:
         solver: ``"auto"`` is the exact one where it fits and is the faster.
         max_bytes: memory limit; None is what the machine has.
         what: is trained, for messages.
+        max_products: after which the iterative one gives up.
 
     Raises:
         InputError: neither fits, or the one asked for does not.
@@ -76,7 +84,7 @@ def decide(size: Size, n_train: int, solver: str, max_bytes: float | None, what:
             f"{iterative_bytes(size, n_train, 1) / 1e9:.2f} GB even without the kernel matrix, "
             f"and {limit / 1e9:.2f} GB may be used; at most {_most(size, limit)} points fit"
         )
-    seconds = iterative_seconds(size, n_train, points)
+    seconds = iterative_seconds(size, n_train, points, min(max_products, USUAL_PRODUCTS))
     iterative = Choice("iterative", points, iterative_bytes(size, n_train, points), seconds)
     return exact if solver == "auto" and fits and exact.seconds <= seconds else iterative
 
@@ -137,9 +145,11 @@ def _product_seconds(size: Size, n_train: int) -> float:
     return n_train**2 * (PAIR_S[0] * pairs + PAIR_S[1] * size.n_perms)
 
 
-def iterative_seconds(size: Size, n_train: int, points: int) -> float:
-    """Return a first idea of the iterative solver's time for a usual number of products."""
+def iterative_seconds(
+    size: Size, n_train: int, points: int, n_products: int = USUAL_PRODUCTS
+) -> float:
+    """Return a first idea of the iterative solver's time for so many products."""
     n, rank = float(size.n_rows) * n_train, float(size.n_rows) * points + n_train
     applied = 4.0 * n * rank / (RATE / 8.0)  # what memory delivers, not the arithmetic
-    products = USUAL_PRODUCTS * (_product_seconds(size, n_train) + applied)
+    products = n_products * (_product_seconds(size, n_train) + applied)
     return (_prepare_seconds(size, n_train, points) + products) / size.threads

@@ -57,3 +57,15 @@ def test_columns_may_take_half_as_long_as_products_that_take_long():
     assert plan.PREPARE_S < prepared <= 0.5 * usual
     small = decide(Size(24, 2), 1000, "iterative", 16e9, "x")
     assert plan._prepare_seconds(Size(24, 2), 1000, small.points) <= plan.PREPARE_S
+
+
+def test_the_time_is_that_of_the_products_that_are_allowed():
+    usual, few, more = (
+        decide(CATCHER, 600, "iterative", 8e9, "x", n).seconds
+        for n in (plan.USUAL_PRODUCTS, plan.USUAL_PRODUCTS // 10, 10 * plan.USUAL_PRODUCTS)
+    )
+    prepared = plan._prepare_seconds(
+        CATCHER, 600, decide(CATCHER, 600, "iterative", 8e9, "x").points
+    )
+    assert (few - prepared) * 10 == pytest.approx(usual - prepared)
+    assert more == usual
