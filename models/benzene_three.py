@@ -3,7 +3,7 @@
     python models/benzene_three.py run/benzene_three [--n-train 120] [--prior none]
 
 The 288 trimers of data/benzene_trimers.npz, trajectories 4 and 8 held out, as
-models/benzene_trimers.py holds them out for the shipped potential, which is told beside. Some
+models/trimers.py holds them out for the shipped potential, which is told beside. Some
 minutes of a core. To serve it:
 
     deltaserver assemble models/benzenes run/benzene_three --structure box.xyz -o DIRECTORY
