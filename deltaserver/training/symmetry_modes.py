@@ -14,7 +14,8 @@ rotations
     them. A permutation that mirrors one molecule alone leads to no structure that occurs, while
     a mirror image of all has the same distances: half of the permutations do what all do (two
     methanes: 576 of 1152; Longuet-Higgins, Mol. Phys. 6, 445 (1963), DOI
-    10.1080/00268976300100501). Flat molecules are their own mirror images.
+    10.1080/00268976300100501). Flat molecules are their own mirror images;
+    of molecules whose groups turn freely, as ethane's, it is all of ``product``.
 sgdml
     sgdml's own search on the training points of each component. Where it finds no closed group
     within its limit of 100 it gives up, and so do we: the identity, with a note.
@@ -47,6 +48,7 @@ from deltaserver.training.three.exchange import product_with_exchange
 MODES = ("none", "fragment", "product", "rotations", "sgdml")
 SGDML_POINTS = 1000  # sgdml's own limit for its search
 FLAT_ANG = 0.3  # thickness, as a standard deviation: thermal benzene has 0.1, a methane 0.6
+CLEAR = 0.5  # 1 or −1 of what turns or mirrors a rigid molecule; what bends it is between
 
 
 def resolve(
@@ -131,7 +133,7 @@ def _rotations(
 ) -> Symmetry | None:
     """Return what of the product turns every molecule, or mirrors all that are not flat.
 
-    None where that is more than ``cap``.
+    None where that is more than ``cap``, or where molecules bend too much for it to be told.
     """
     whole = _product(frames, components, 2 * cap)
     if len(whole.perms) < whole.full_order:
@@ -140,8 +142,10 @@ def _rotations(
     solid = [np.array(f.atoms) for f in frames.fragments if not _is_flat(x[list(f.atoms)])]
     found = whole.perms
     if solid:
-        mirrors = [[_mirrors(x[atoms], x[p[atoms]]) for atoms in solid] for p in found]
-        found = found[[len(set(some)) == 1 for some in mirrors]]
+        sides = np.array([[_handedness(x[some], x[p[some]]) for some in solid] for p in found])
+        found = found[(np.sign(sides) == np.sign(sides[:, :1])).all(axis=1)]
+        if (np.abs(sides) < CLEAR).any() or not _is_group(found):
+            return None
     return Symmetry(found, len(found), whole.note) if len(found) <= cap else None
 
 
@@ -169,10 +173,19 @@ def _is_flat(x: Floats) -> bool:
     return len(x) < 4 or bool(np.linalg.svd(x - x.mean(axis=0))[1][2] < FLAT_ANG * len(x) ** 0.5)
 
 
-def _mirrors(before: Floats, after: Floats) -> bool:
-    """Whether turning and mirroring fits ``before`` (N, 3) onto ``after`` better than turning."""
-    overlap = (after - after.mean(axis=0)).T @ (before - before.mean(axis=0))
-    return bool(np.linalg.det(overlap) < 0.0)
+def _handedness(before: Floats, after: Floats) -> float:
+    """Return about 1 where turning fits ``before`` (N, 3) onto ``after``, −1 with a mirror."""
+    first, second = before - before.mean(axis=0), after - after.mean(axis=0)
+    scale = np.linalg.det(first.T @ first) * np.linalg.det(second.T @ second)
+    return float(np.linalg.det(second.T @ first) / np.sqrt(scale))
+
+
+def _is_group(perms: Ints) -> bool:
+    try:
+        symmetry.check_group(perms, "")
+    except DataError:
+        return False
+    return True
 
 
 def _own_group(frames: LabelledFrames, component: Component, cap: int) -> Symmetry:

@@ -99,6 +99,24 @@ def test_flat_molecules_are_their_own_mirror_images():
     assert len(resolved("rotations", "left").perms) == 2
 
 
+def test_molecules_that_bend_keep_the_product():
+    """Exchanging two hydrogens of one methyl neither turns nor mirrors an ethane."""
+    angles = np.concatenate([[0.0, 2.0, 4.0], [1.0, 3.0, 5.0]]) * np.pi / 3
+    sides = np.repeat([-1.16, 1.16], 3)
+    hydrogens = np.column_stack([1.03 * np.cos(angles), 1.03 * np.sin(angles), sides])
+    ethane = np.array([[0, 0, -0.77], [0, 0, 0.77], *hydrogens])
+    x = np.concatenate([ethane, [[5.0, 0.0, 0.0]]])[None] + np.zeros((30, 1, 1))
+    x += 0.02 * np.random.default_rng(5).normal(size=x.shape)
+    fragments = (FragmentSpec("ethane", tuple(range(8))), FragmentSpec("neon", (8,)))
+    nothing = np.zeros((30, 9, 3))
+    frames = LabelledFrames(
+        "ethane_neon", "none", np.array([6, 6, *[1] * 6, 10]), fragments, x, np.zeros(30), nothing,
+        np.zeros((30, 2)), nothing, np.zeros(30, dtype=np.int64), np.arange(30),
+    )  # fmt: skip
+    assert len(resolved("product", "binding", frames).perms) == 72
+    assert len(resolved("rotations", "binding", frames).perms) == 72
+
+
 def test_a_product_above_the_cap_is_its_rotations_where_they_fit():
     found = resolved("product", "binding", two_methanes())
     assert (len(found.perms), found.full_order) == (576, 1152)
