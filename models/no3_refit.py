@@ -10,7 +10,8 @@ model's dynamics led to, where it was wrong by 0.5 to 1.5 eV, count twice. Some 
 
 The kernel's own energy drifts far away: 0.06 eV from 8 to 20 Å. So sites have 1/r there too, and a
 second fit, to what the first leaves of all frames more than 6 Å apart and some of the others,
-brings a constant and functions that vary between 5 and 20 Å alone. `far` does that step alone.
+brings a constant and functions that vary between 5 and 20 Å alone. `far` does that step alone. The
+uncertainty is calibrated then, on frames that nothing was fitted to.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from deltaserver.training.linear.fit import linear_fit
 from deltaserver.training.linear.refit import refit_sites
 from deltaserver.training.linear.site_fit import ENERGY_WEIGHT, SiteFit, weight_on_the_wall
 from deltaserver.training.symmetry import DEFAULT_CAP
+from deltaserver.training.uncertainty.directory import Checked, with_uncertainty
 from deltaserver.units import KCAL_PER_MOL_EV
 
 HELD_OUT = (4, 5, 9, 13, 17)
@@ -133,10 +135,13 @@ def take_drift(
     *found, constant = np.linalg.solve(a + np.diag(ridge), y)
     sites, *others = model.binding.parameters.linear.parts
     more = alone.expansion(np.array(found)).coefficients
-    radials = Radials(sites.radials.decays, (*sites.radials.powers, DRIFT))
-    sites = replace(
-        sites, radials=radials, coefficients=np.concatenate([sites.coefficients, more])
-    )  # fmt: skip
+    radials, coefficients = sites.radials, sites.coefficients
+    if radials.powers[-1] == DRIFT:
+        coefficients = np.concatenate([coefficients[:-1], coefficients[-1:] + more])
+    else:
+        radials = Radials(radials.decays, (*radials.powers, DRIFT))
+        coefficients = np.concatenate([coefficients, more])
+    sites = replace(sites, radials=radials, coefficients=coefficients)
     arrays = read_arrays(path)  # in kcal/mol
     arrays["c"] = arrays["c"] + constant
     write_arrays(path, {**arrays, **Together((sites, *others)).arrays()})
@@ -149,6 +154,8 @@ def main(merged: Path, directory: Path, only: str = "") -> None:
     if only != "far":
         refit(fit, CompositeModel.load(directory), path)
     take_drift(fit, labels, gap, counts, CompositeModel.load(directory), path)
+    checked = Checked(fit.data, fit.valid, CompositeModel.load(directory).prior)
+    path.write_bytes(with_uncertainty(path, checked)[0])
 
 
 if __name__ == "__main__":
