@@ -42,13 +42,16 @@ def train(part: str, n_train: int) -> Path:
     """Train one part; the shipped model's others beside it make a directory that can be loaded."""
     directory = ROOT / "run" / "curves" / f"{part}-{n_train}"
     directory.mkdir(parents=True, exist_ok=True)
-    for file in (ROOT / "models" / "c60").glob("*.npz"):
-        if file.stem != part:
-            shutil.copy(file, directory)
+    shipped = ROOT / "models" / "c60"
+    for name in {"c60", "buckycatcher"} - {part}:
+        shutil.copy(shipped / f"{name}.npz", directory)
     options = ["--component", part, "--n-train", str(n_train), "--n-valid", "60", "--quiet"]
     command = [sys.executable, "-m", "deltaserver", "train", PARTS[part][0], "--output",
                str(directory), *PARTS[part][1:], *options]  # fmt: skip
     subprocess.run(command, cwd=ROOT, check=True)
+    if part != "binding":  # whose prior is its own
+        for name in {"binding.npz", "full.npz", "model.yaml"} - {f"{part}.npz"}:
+            shutil.copy(shipped / name, directory)
     return directory
 
 
