@@ -22,8 +22,7 @@ from itertools import permutations, product
 from pathlib import Path
 
 import numpy as np
-import yaml
-from no3_refit import HELD_OUT, NAME
+from no3_refit import HELD_OUT, datasets, progress
 from scipy.spatial.transform import Rotation
 
 from deltaserver import CompositeModel
@@ -49,8 +48,8 @@ from deltaserver.units import KCAL_PER_MOL_EV
 
 POINTS = {"": 200, "placed": 130, "around": 80, "wide": 60, "apart": 40, "own": 20, "hot": 20,
           "met": 20, "cold": 40, "still": 40}  # fmt: skip
-NEAR_ANG = 8.0  # all of these; farther ones are of
-AFAR = {"placed": 50}  # without them energies at 10 to 20 Å are off by up to 0.09 eV
+NEAR_ANG = 8.0  # apart at most are all of these
+AFAR = {"placed": 50}  # farther ones; without them energies at 10 to 20 Å are off by up to 0.09 eV
 REPULSIVE_EV = 1.0
 SIGMA, LAMBDA = 10.0, 1e-8
 BOUNDS = Bounds(tolerance=1e-2, max_products=140)
@@ -93,17 +92,14 @@ def points(merged: Path, frames: LabelledFrames, labels: LabelledSet) -> tuple[I
     trajectory = frames.trajectory[labels.frame]
     near = shortest_distances(frames)[labels.frame] < NEAR_ANG
     free = (labels.energy < REPULSIVE_EV) & ~np.isin(trajectory, HELD_OUT)
-    provenance = yaml.safe_load((merged / "dataset.yaml").read_text())["provenance"]
     found, valid = [], []
-    for source in provenance["merged"]:
-        name = source["dataset"].removeprefix(NAME).removeprefix("_")
-        there = free & np.isin(trajectory, list(source["trajectories"].values()))
+    for name, numbers in datasets(merged):
+        there = free & np.isin(trajectory, numbers)
         entries, afar = np.flatnonzero(there & near), np.flatnonzero(there & ~near)
-        few = min(POINTS.get(name, 0), len(entries))
-        found.append(rng.choice(entries, few, replace=False))
-        found.append(rng.choice(afar, AFAR.get(name, 0), replace=False))
-        if source["dataset"] == NAME:
-            valid = rng.choice(np.setdiff1d(entries, found[-2]), N_VALID, replace=False)
+        drawn = rng.choice(entries, min(POINTS.get(name, 0), len(entries)), replace=False)
+        found += [drawn, rng.choice(afar, AFAR.get(name, 0), replace=False)]
+        if not name:
+            valid = rng.choice(np.setdiff1d(entries, drawn), N_VALID, replace=False)
     return np.sort(np.concatenate(found)), np.sort(valid)
 
 
@@ -123,14 +119,7 @@ def main(merged: Path, directory: Path) -> None:
         bounds=BOUNDS, max_bytes=MAX_BYTES,
         blocks=replace(model.binding.parameters.blocks, reach=None),
     )  # fmt: skip
-    said = set()
-
-    def tell(what: str, fraction: float) -> None:
-        if (step := (what.split(";")[0], int(20 * fraction))) not in said:
-            said.add(step)
-            print(f"{what}: {fraction:.0%}", flush=True)
-
-    kernel = train_one(request, SIGMA, tell).native.arrays()
+    kernel = train_one(request, SIGMA, progress(20)).native.arrays()
     known = read_arrays(path)
     of_points = ("uncertainty", "uncertainty_points")  # that are no more
     kept = {name: value for name, value in known.items() if name not in of_points}

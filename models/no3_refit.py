@@ -2,11 +2,11 @@
 
     python models/no3_refit.py run/merged/no3_refit models/no3_corona_surrogate [far]
 
-The kernel's 600 points are of the well and of places all around (models/train.sh). A kernel of
-frames of all kinds is worse everywhere, but the expansion beside it gains from them: frames of the
-model's own dynamics, of hot and cold hosts, of hosts that move alone. Molecules that were put
-together anew count less than those that dynamics brought together, and frames that an earlier
-model's dynamics led to, where it was wrong by 0.5 to 1.5 eV, count twice. Some ten minutes.
+The kernel has some hundred points (models/train.sh, models/no3_kernel.py). The expansion beside it
+gains from all frames that there are: of models' own dynamics, of hot and cold hosts, of hosts that
+move alone. Molecules that were put together anew count less than those that dynamics brought
+together, and frames that an earlier model's dynamics led to, where it was wrong by 0.5 to 1.5 eV,
+count twice. Some ten minutes.
 
 The kernel's own energy drifts far away: 0.06 eV from 8 to 20 Å. So sites have 1/r there too, and a
 second fit, to what the first leaves of all frames more than 6 Å apart and some of the others,
@@ -17,6 +17,7 @@ uncertainty is calibrated then, on frames that nothing was fitted to.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from deltaserver.model.files.archive import read_arrays, write_arrays
 from deltaserver.model.linear.expansion import Together
 from deltaserver.model.linear.radials import Radials
 from deltaserver.model.sgdml import SGDMLModel, concatenate
+from deltaserver.textio.journal import write_atomically
 from deltaserver.training.components import LabelledSet, components, labelled_set, without_prior
 from deltaserver.training.linear.embedding_terms import DECAYS
 from deltaserver.training.linear.fit import linear_fit
@@ -55,13 +57,31 @@ DRIFT_ANG, DRIFT_WEIGHT, DRIFT_RIDGE = 6.0, 2.0, 1e-6
 NEARER = 1200  # frames that keep the correction away from contact
 
 
+def datasets(merged: Path) -> Iterator[tuple[str, list[int]]]:
+    """Yield what follows NAME in the name of each dataset that was merged, and its trajectories."""
+    provenance = yaml.safe_load((merged / "dataset.yaml").read_text())["provenance"]
+    for source in provenance["merged"]:
+        name = source["dataset"].removeprefix(NAME).removeprefix("_")
+        yield name, list(source["trajectories"].values())
+
+
+def progress(steps: int) -> Callable[[str, float], None]:
+    """Return what prints each stage's progress so many times at most."""
+    said = set()
+
+    def tell(what: str, fraction: float) -> None:
+        if (step := (what.split(";")[0], int(steps * fraction))) not in said:
+            said.add(step)
+            print(f"{what}: {fraction:.0%}", flush=True)
+
+    return tell
+
+
 def weights(merged: Path, trajectory: np.ndarray) -> np.ndarray:
     """Return how much every frame counts by the dataset that it is of, shape (M,)."""
     found = np.ones(len(trajectory))
-    provenance = yaml.safe_load((merged / "dataset.yaml").read_text())["provenance"]
-    for source in provenance["merged"]:
-        weight = WEIGHTS.get(source["dataset"].removeprefix(f"{NAME}_"), 1.0)
-        found[np.isin(trajectory, list(source["trajectories"].values()))] = weight
+    for name, numbers in datasets(merged):
+        found[np.isin(trajectory, numbers)] = WEIGHTS.get(name, 1.0)
     return found
 
 
@@ -94,14 +114,7 @@ def refit(fit: SiteFit, model: CompositeModel, path: Path) -> None:
         energy, forces = found.energy / KCAL_PER_MOL_EV, found.forces / KCAL_PER_MOL_EV
         return replace(found, energy=energy, forces=forces)
 
-    said = set()
-
-    def tell(what: str, fraction: float) -> None:
-        if (step := (what, int(10 * fraction))) not in said:
-            said.add(step)
-            print(f"{what}: {fraction:.0%}", flush=True)
-
-    expansion = refit_sites(fit, kernel, tell)
+    expansion = refit_sites(fit, kernel, progress(10))
     write_arrays(path, {**read_arrays(path), **expansion.arrays()})
 
 
@@ -155,7 +168,7 @@ def main(merged: Path, directory: Path, only: str = "") -> None:
         refit(fit, CompositeModel.load(directory), path)
     take_drift(fit, labels, gap, counts, CompositeModel.load(directory), path)
     checked = Checked(fit.data, fit.valid, CompositeModel.load(directory).prior)
-    path.write_bytes(with_uncertainty(path, checked)[0])
+    write_atomically(path, with_uncertainty(path, checked)[0])
 
 
 if __name__ == "__main__":

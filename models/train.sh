@@ -200,7 +200,7 @@ declare -A REFERENCES=( # of the labels, where it is not GFN2-xTB
 
 separations() { # NAME DATASET: the datasets of the well, of separations and of the wall
     local data=("data/$2") part kinds="wide apart wall pressed around close touching placed"
-    # Of NO3⁻ the kernel: with frames of all kinds it is worse everywhere; its expansion has them all.
+    # Of NO3⁻ the first kernel; the one that ships, and its expansion, have frames of all kinds.
     [ "$1" = no3_corona_surrogate ] && kinds="apart around placed"
     for part in $kinds; do
         [ -d "data/$1_$part" ] && data+=("data/$1_$part")

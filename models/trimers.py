@@ -1,4 +1,4 @@
-"""Fit what three molecules have beyond their pairs: R and C of models/benzenes and models/methanes.
+"""Fit what three molecules have beyond their pairs: R and C of models/benzenes.
 
     python models/trimers.py [DATASET...]
 
