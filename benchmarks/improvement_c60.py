@@ -102,7 +102,8 @@ def errors(models: Path) -> list[float]:
         frames = read_dataset(DATA / f"c60_buckycatcher_{name}")
         test = frames.select(np.flatnonzero(np.isin(frames.trajectory, trajectories)))
         result = evaluate_batches(model, test.positions, "total")
-        bound = result.contributions["binding"].forces - test.binding_forces
+        bound = sum(result.contributions[key].forces for key in ("prior", "binding"))
+        bound = bound - test.binding_forces
         for difference in (result.forces - test.forces, bound):
             found.append(float(np.abs(difference).mean()) / KCAL_PER_MOL_EV)
     return found
