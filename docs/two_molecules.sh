@@ -24,8 +24,8 @@ deltaserver dataset build "$directory/complex.xyz" "${fragments[@]}" --name "$3"
     --frames "${PLACES:-300}" --hold-out 2 --output "$directory/places.xyz"
 deltaserver dataset label "$directory/places.xyz" "${fragments[@]}" --name "$3" \
     --calculator "$calculator" --output "$directory/placed"
-[ -f "$directory/data/dataset.yaml" ] || deltaserver dataset merge "$directory/sampled" "$directory/placed" \
-    --name "$3" --reference "$calculator" --max-binding 1 --output "$directory/data"
+deltaserver dataset merge "$directory/sampled" "$directory/placed" --name "$3" \
+    --reference "$calculator" --max-binding 1 --output "$directory/data"
 deltaserver train "$directory/data" --output "$directory/model" --n-train "${N_TRAIN:-300}" \
     --n-valid 100 --prior pairs --intra-weight 0.3 --hold-out 2
 deltaserver evaluate "$directory/data" --models "$directory/model" --test-trajectory 2 \
