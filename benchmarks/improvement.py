@@ -105,13 +105,19 @@ def of_improve(models: Path, asked: argparse.Namespace) -> dict[int, Path]:
         models, DATASET, CALCULATOR, output, dynamics, asked.labels, TEST_FRAMES, asked.selection,
         asked.seed,
     )  # fmt: skip
-    stop = Stop(1e-6, TEST_FRAMES + asked.rounds * (asked.labels + TEST_FRAMES), patience=99)
+    return models_by_round(settings, asked.rounds)
+
+
+def models_by_round(settings: Settings, rounds: int) -> dict[int, Path]:
+    """Let `improve` do so many rounds; return their models by the number of frames added."""
+    n_test = settings.test_frames
+    stop = Stop(1e-6, n_test + rounds * (settings.labels_per_round + n_test), patience=99)
     try:
         improve(settings, stop, lambda line: print(line, flush=True))
     except EndedEarlyError as error:  # its budget of labels: as it was meant
         print(error)
-    rows = json.loads((output / "report.json").read_text())["rounds"]
-    return {row["n_added"]: round_paths(output, row["round"]).models for row in rows}
+    rows = json.loads((settings.output / "report.json").read_text())["rounds"]
+    return {row["n_added"]: round_paths(settings.output, row["round"]).models for row in rows}
 
 
 def of_plain(models: Path, asked: argparse.Namespace) -> dict[int, Path]:

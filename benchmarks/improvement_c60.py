@@ -17,20 +17,18 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from improvement import models_by_round
 
 from deltaserver import CompositeModel
 from deltaserver.datasets.files import read_dataset, write_frames
 from deltaserver.datasets.frames import LabelledFrames
-from deltaserver.errors import EndedEarlyError
 from deltaserver.evaluation.held_out_errors import evaluate_batches
 from deltaserver.improve.retrain import joined, retrain, trained_parts, write_symmetry
-from deltaserver.improve.settings import Dynamics, Settings, Stop, round_paths
-from deltaserver.improve.workflow import improve
+from deltaserver.improve.settings import Dynamics, Settings
 from deltaserver.training.directory.job import TrainingPlan
 from deltaserver.training.model_directory import train_directory
 from deltaserver.units import KCAL_PER_MOL_EV
@@ -74,13 +72,7 @@ def of_improve(models: Path, asked: argparse.Namespace) -> dict[int, Path]:
         models, asked.output / "dataset", CALCULATOR, output,
         Dynamics((100.0, 400.0), steps=asked.steps), asked.labels, TEST_FRAMES, seed=asked.seed,
     )  # fmt: skip
-    stop = Stop(1e-6, TEST_FRAMES + asked.rounds * (asked.labels + TEST_FRAMES), patience=99)
-    try:
-        improve(settings, stop, lambda line: print(line, flush=True))
-    except EndedEarlyError as error:  # its budget of labels: as it was meant
-        print(error)
-    rows = json.loads((output / "report.json").read_text())["rounds"]
-    return {row["n_added"]: round_paths(output, row["round"]).models for row in rows}
+    return models_by_round(settings, asked.rounds)
 
 
 def of_random(models: Path, base: LabelledFrames, n: int, output: Path, seed: int) -> Path:
