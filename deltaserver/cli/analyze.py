@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from deltaserver.cli.options.common import DEBUG, PATH, POSITIVE, QUIET
+from deltaserver.cli.options.common import DEBUG, PATH, POSITIVE, QUIET, Span
 from deltaserver.cli.options.directories import MODEL_DIRECTORY
 from deltaserver.errors import DataError
 from deltaserver.status_line import StatusLine
@@ -40,24 +40,6 @@ def analyze() -> None:
     DIR is a directory of deltaserver simulate, or one that holds several such as a temperature
     sweep; trajectory files can be given too.
     """
-
-
-class Span(click.ParamType[tuple[float, float]]):
-    """``LOW:HIGH``, two numbers."""
-
-    name = "low:high"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, float]:
-        """Parse two numbers in ascending order."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            low, high = (float(part) for part in str(value).split(":"))
-        except ValueError:
-            self.fail(f"{value!r} is not LOW:HIGH, such as 2:8", param, ctx)
-        if not low < high:
-            self.fail(f"{value!r}: {low:g} is not below {high:g}", param, ctx)
-        return low, high
 
 
 def common(command: Callable[..., None]) -> Callable[..., None]:

@@ -19,7 +19,7 @@ from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.datasets.geometries import unreacted
 from deltaserver.datasets.sampling.dynamics import Frame, read_frames, runs_of, sample
 from deltaserver.datasets.sampling.folding import FoldPlan, folded
-from deltaserver.datasets.sampling.placements import PlacementPlan, placements
+from deltaserver.datasets.sampling.placements import BindingRange, PlacementPlan, placements
 from deltaserver.datasets.workspace import (
     JOURNAL,
     SETTINGS_NAME,
@@ -54,21 +54,35 @@ def run_sampling(workspace: Workspace, on_frame: Callable[[Frame], None]) -> lis
 
 
 def place_anew(
-    source: Path, held_out: tuple[int, ...], plan: PlacementPlan, output: Path
+    source: Path,
+    held_out: tuple[int, ...],
+    plan: PlacementPlan,
+    output: Path,
+    near: BindingRange | None = None,
 ) -> tuple[list[str], str]:
     """Write geometries of a dataset's two molecules in other places.
+
+    Args:
+        source: the dataset.
+        held_out: trajectories that nothing is taken from.
+        plan: how many, and how near.
+        output: a file of structures.
+        near: keep those of such binding energies alone.
 
     Returns:
         The fragments as options, and the reference method of the dataset.
 
     Raises:
         DataError: no such dataset.
-        InputError: it has no frames but those held out, or other than two fragments.
+        InputError: it has no frames but those held out, or other than two fragments, or hardly
+            any place is wanted.
+        ManifestError: no such model.
     """
     frames = read_dataset(source)
     some = np.flatnonzero(~np.isin(frames.trajectory, held_out))
+    wanted = None if near is None else near.of(frames)
     said = f"source={source.name} seed={plan.seed} place"
-    return _write_anew(frames, placements(frames, some, plan), said, output)
+    return _write_anew(frames, placements(frames, some, plan, wanted), said, output)
 
 
 def fold_anew(

@@ -14,9 +14,12 @@ from deltaserver.cli.options.common import (
     AT_LEAST_1,
     DEBUG,
     PATH,
+    Span,
     integers,
     together,
 )
+from deltaserver.cli.options.directories import MODEL_DIRECTORY
+from deltaserver.errors import InputError
 
 SOURCE = click.argument("source", type=PATH, metavar="DATASET")
 DRAWN = together(
@@ -51,22 +54,45 @@ DRAWN = together(
     metavar="NEAREST:FARTHEST",
     help="Shortest distances between atoms of the two molecules, Å; dense at contact.",
 )
+@click.option(
+    "--binding",
+    type=Span(),
+    metavar="LOW:HIGH",
+    help="Keep places alone where --models says that the binding energy is so, eV: near its wall.",
+)
+@click.option(
+    "-m",
+    "--models",
+    type=MODEL_DIRECTORY,
+    metavar="DIR",
+    help="Model directory, or the name of a shipped model, for --binding.",
+)
 @DRAWN
 @DEBUG
 def place_command(
-    source: Path, gaps: str, count: int, held_out: tuple[int, ...], seed: int, output: Path
+    source: Path,
+    gaps: str,
+    binding: tuple[float, float] | None,
+    models: Path | None,
+    count: int,
+    held_out: tuple[int, ...],
+    seed: int,
+    output: Path,
 ) -> None:
     """Put the molecules of DATASET where no dynamics goes.
 
     The smaller one is turned at random and comes from any direction, or lies anywhere within the
     larger one where there is room. The command that labels them is printed.
     """
-    from deltaserver.datasets.sampling.placements import PlacementPlan
+    from deltaserver.datasets.sampling.placements import BindingRange, PlacementPlan
     from deltaserver.datasets.sampling.separations import parse_separations
     from deltaserver.datasets.workflow import place_anew
 
     plan = PlacementPlan(*parse_separations(gaps, "--gaps"), count, seed)
-    _say_what_labels(*place_anew(source, held_out, plan, output), output)
+    if (binding is None) != (models is None):
+        raise InputError("--binding and --models: give both, or neither")
+    near = None if binding is None or models is None else BindingRange(models, *binding)
+    _say_what_labels(*place_anew(source, held_out, plan, output, near), output)
 
 
 @click.command("fold")

@@ -48,6 +48,24 @@ FORCE = click.option(
 DEBUG = click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
 
 
+class Span(click.ParamType[tuple[float, float]]):
+    """``LOW:HIGH``, two numbers."""
+
+    name = "low:high"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, float]:
+        """Parse two numbers in ascending order."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            low, high = (float(part) for part in str(value).split(":"))
+        except ValueError:
+            self.fail(f"{value!r} is not LOW:HIGH, such as 2:8", param, ctx)
+        if not low < high:
+            self.fail(f"{value!r}: {low:g} is not below {high:g}", param, ctx)
+        return low, high
+
+
 def integers(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, ...]:
     """Return the numbers of an option's list."""
     try:

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from deltaserver.datasets.complexes import shortest_distance
+from deltaserver.datasets.files import write_dataset
 from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
 from deltaserver.datasets.sampling.placements import ROOM_ANG, PlacementPlan, placements
 from deltaserver.errors import InputError
-from deltaserver.textio.structures import read_structures
-from tests.cli.test_dataset import run
+from deltaserver.textio.structures import read_first, read_structures
+from tests.cli.test_dataset import refused, run
+from tests.shipped import MODELS, load
 from tests.tolerances import rounding
 from tests.training.labelled import water_and_ion, water_dimer
 
@@ -82,6 +84,70 @@ def test_what_cannot_be_placed():
     three = (*frames.fragments[:1], FragmentSpec("b", (3,)), FragmentSpec("c", (4, 5)))
     with pytest.raises(InputError, match="here are 3"):
         placements(replace(frames, fragments=three), np.arange(20), PLAN)
+
+
+def test_those_that_are_wanted_are_kept_in_their_order():
+    frames, some, plan = water_dimer(20), np.arange(20), PlacementPlan(1.5, 8.0, 30, seed=3)
+
+    def wanted(positions):
+        return positions[:, 3, 0] > 0.0
+
+    everything = placements(frames, some, PLAN)
+    np.testing.assert_array_equal(
+        placements(frames, some, plan, wanted), everything[wanted(everything)][:30]
+    )
+
+
+def test_what_is_hardly_ever_wanted_is_not_looked_for_for_ever():
+    frames, plan = water_dimer(20), PlacementPlan(1.5, 8.0, 2)
+    with pytest.raises(InputError, match="of 400 places 0 are wanted, not 2; give other --gaps"):
+        placements(frames, np.arange(20), plan, lambda x: np.zeros(len(x), dtype=bool))
+
+
+@pytest.fixture
+def water_on_benzene(tmp_path):
+    """The shipped model, and a dataset of its atoms."""
+    model = load(MODELS / "benzene_water")
+    positions = read_first(MODELS / "benzene_water/structure.xyz").positions
+    x = positions + np.random.default_rng(1).normal(0.0, 0.02, (12, *positions.shape))
+    parts = [FragmentSpec(one.name, tuple(one.atoms)) for one in model.fragments]
+    found = model.evaluate(x)
+    own = np.stack([found.contributions[one.name].energy for one in parts], axis=1)
+    of_fragments = model.evaluate(x, "fragments").forces
+    frames = LabelledFrames(
+        "near", "shipped", model.numbers, tuple(parts), x, found.energy, found.forces, own,
+        of_fragments, np.zeros(12, dtype=int), np.arange(12),
+    )  # fmt: skip
+    write_dataset(frames, tmp_path / "near", {})
+    return model, tmp_path / "near"
+
+
+def test_places_near_the_wall_of_a_model(water_on_benzene, tmp_path):
+    model, dataset = water_on_benzene
+    run("place", dataset, "--gaps", "1.4:3", "--models", "benzene_water", "--binding", "0:0.5",
+        "-n", "10", "-o", tmp_path / "wall.xyz")  # fmt: skip
+    found = read_structures(tmp_path / "wall.xyz", lambda _: None, "train")
+    energy = model.evaluate(np.array([one.positions for one in found]), "binding").energy
+    assert len(energy) == 10
+    assert energy.min() > -1e-6  # the file's digits
+    assert energy.max() < 0.5 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--binding", "0:0.5"), "--binding and --models: give both, or neither"),
+        (("--models", "benzene_water"), "--binding and --models: give both, or neither"),
+        (
+            ("--models", "methane_dimer", "--binding", "0:0.5"),
+            "methane_dimer: a model of other atoms than near",
+        ),
+    ],
+)
+def test_a_range_is_of_a_model_of_these_atoms(options, said, water_on_benzene, tmp_path):
+    _, dataset = water_on_benzene
+    output = refused("place", dataset, *options, "-o", tmp_path / "wall.xyz")
+    assert said in " ".join(output.split())
 
 
 def test_the_command_that_is_printed_labels_them(cheap, cluster, tmp_path):
