@@ -18,7 +18,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 from deltaserver.model import force_field
-from deltaserver.model.many.model import ManyModel
+from deltaserver.model.many.model import Box, ManyModel
 from deltaserver.model.many.molecules import Species
 from deltaserver.model.many.triples import find_triples
 from deltaserver.textio.xyz_frames import read_frames
@@ -36,7 +36,7 @@ def repeated(model: ManyModel, x: np.ndarray, n: tuple[int, int, int]) -> ManyMo
         for one in model.species
     )
     return ManyModel(
-        species, model.pairs, model.triples, periodic=True, cell=model.cell * np.array(n),
+        species, model.pairs, model.triples, box=Box(model.cell * np.array(n), periodic=True),
         pool=model.pool,
         ewald=model.ewald and replace(model.ewald, counts=tuple(len(o.atoms) for o in species)),
     )  # fmt: skip

@@ -19,7 +19,7 @@ from deltaserver.model.many.census import count_molecules
 from deltaserver.model.many.charges import NEUTRAL_E, charges_of, shared_charges
 from deltaserver.model.many.ewald import Ewald
 from deltaserver.model.many.manifest import BindingEntry, ManyManifest, is_of_many, read_many
-from deltaserver.model.many.model import ManyModel
+from deltaserver.model.many.model import Box, ManyModel
 from deltaserver.model.many.molecules import Species
 from deltaserver.model.many.pairs import PairBinding
 from deltaserver.model.many.switch import Switch
@@ -91,8 +91,7 @@ def _load_many(manifest: ManyManifest, choice: Choice) -> ManyModel:
         tuple(triples),
         name=manifest.name,
         reference=manifest.reference,
-        periodic=manifest.periodic,
-        cell=cell,
+        box=Box(cell, manifest.periodic),
         pool=pool,
         ewald=_ewald(manifest, species, charges),
     )

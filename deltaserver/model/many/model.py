@@ -58,6 +58,22 @@ class ManyEvaluation(CompositeEvaluation):
         return ManyEvaluation(one.energy, one.forces, one.virial, one.contributions, molecules)
 
 
+@dataclass(frozen=True)
+class Box:
+    """Of the directory's structure.
+
+    Attributes:
+        cell: lattice vectors in columns, Å; None: it has none.
+        periodic: whether it repeats.
+    """
+
+    cell: Floats | None = None
+    periodic: bool = False
+
+
+OPEN = Box()
+
+
 class ManyModel(SummedModel):
     """A Δ-sGDML force field of many molecules.
 
@@ -68,8 +84,7 @@ class ManyModel(SummedModel):
         species: of molecules.
         pairs: what binds two.
         triples: what three have beyond their pairs.
-        cell: lattice vectors in columns, Å, of the directory's structure; None: it has none.
-        periodic: whether the structure repeats.
+        box: of the directory's structure.
         ewald: the sum of charges beyond what pairs have, counted to the prior; None: there is none.
     """
 
@@ -84,8 +99,7 @@ class ManyModel(SummedModel):
         *,
         name: str = "model",
         reference: str = "not stated",
-        periodic: bool = False,
-        cell: Floats | None = None,
+        box: Box = OPEN,
         pool: ThreadPool = ONE_THREAD,
         ewald: Ewald | None = None,
     ) -> None:
@@ -94,8 +108,8 @@ class ManyModel(SummedModel):
         self.triples = triples
         self.name = name
         self.reference = reference
-        self.periodic = periodic
-        self.cell = cell
+        self.periodic = box.periodic
+        self.cell = box.cell
         self.pool = pool
         self.ewald = ewald
         self.numbers: Ints = np.zeros(sum(one.atoms.size for one in species), dtype=np.int64)

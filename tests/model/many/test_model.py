@@ -7,7 +7,7 @@ import pytest
 
 from deltaserver.errors import ComponentError, GeometryError
 from deltaserver.model import force_field
-from deltaserver.model.many.model import ManyModel
+from deltaserver.model.many.model import Box, ManyModel
 from tests import shipped
 from tests.model.many.builders import (
     BENZENE_DIMER,
@@ -130,7 +130,7 @@ def test_triples_in_loops_are_those_of_numpy(tmp_path, x, periodic):
     path = directory(tmp_path, manifest(N_WATER, N_NEON, periodic=periodic))
     model = force_field.load(path)
     triples = tuple(replace(t, prior=replace(t.prior, compiled=False)) for t in model.triples)
-    other = ManyModel(model.species, model.pairs, triples, periodic=periodic)
+    other = ManyModel(model.species, model.pairs, triples, box=Box(periodic=periodic))
     cell = CELL if periodic else None
     found, expected = (one.evaluate(x, "binding", cell) for one in (model, other))
     assert abs(expected.contributions["triples"].energy) > 1e-4
