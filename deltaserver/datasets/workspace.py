@@ -232,8 +232,11 @@ def place_molecules(paths: tuple[Path, ...], gap: float, seed: int, output: Path
 
 
 def command_line() -> str:
-    """Return the command line as it was typed, the program without its directory."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """Return the command line as it can be typed, the program without its directory."""
+    program = Path(sys.argv[0]).name
+    if program == "__main__.py":  # of python -m deltaserver
+        program = "deltaserver"
+    return shlex.join([program, *sys.argv[1:]])
 
 
 def check_elements(where: str, numbers: Ints, expected: Ints) -> None:
