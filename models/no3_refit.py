@@ -17,7 +17,7 @@ uncertainty is calibrated then, on frames that nothing was fitted to.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from deltaserver.datasets.files import read_dataset
 from deltaserver.model.files.archive import read_arrays, write_arrays
 from deltaserver.model.linear.expansion import Together
 from deltaserver.model.linear.radials import Radials
-from deltaserver.model.sgdml import SGDMLModel, concatenate
+from deltaserver.model.sgdml import Evaluation, SGDMLModel, concatenate
 from deltaserver.textio.journal import write_atomically
 from deltaserver.training.components import LabelledSet, components, labelled_set, without_prior
 from deltaserver.training.linear.embedding_terms import DECAYS
@@ -57,11 +57,11 @@ DRIFT_ANG, DRIFT_WEIGHT, DRIFT_RIDGE = 6.0, 2.0, 1e-6
 NEARER = 1200  # frames that keep the correction away from contact
 
 
-def datasets(merged: Path) -> Iterator[tuple[str, list[int]]]:
-    """Yield what follows NAME in the name of each dataset that was merged, and its trajectories."""
+def datasets(merged: Path, prefix: str = NAME) -> Iterator[tuple[str, list[int]]]:
+    """Yield what follows ``prefix`` in each merged dataset's name, and its trajectories."""
     provenance = yaml.safe_load((merged / "dataset.yaml").read_text())["provenance"]
     for source in provenance["merged"]:
-        name = source["dataset"].removeprefix(NAME).removeprefix("_")
+        name = source["dataset"].removeprefix(prefix).removeprefix("_")
         yield name, list(source["trajectories"].values())
 
 
@@ -77,12 +77,20 @@ def progress(steps: int) -> Callable[[str, float], None]:
     return tell
 
 
-def weights(merged: Path, trajectory: np.ndarray) -> np.ndarray:
+def weights(
+    merged: Path, trajectory: np.ndarray, known: Mapping[str, float], prefix: str = NAME
+) -> np.ndarray:
     """Return how much every frame counts by the dataset that it is of, shape (M,)."""
     found = np.ones(len(trajectory))
-    for name, numbers in datasets(merged):
-        found[np.isin(trajectory, numbers)] = WEIGHTS.get(name, 1.0)
+    for name, numbers in datasets(merged, prefix):
+        found[np.isin(trajectory, numbers)] = known.get(name, 1.0)
     return found
+
+
+def of_kernel(model: CompositeModel, x: np.ndarray) -> Evaluation:
+    """Return what the kernel of the binding says, without its expansion; eV."""
+    alone = SGDMLModel(replace(model.binding.parameters, linear=None), model.binding.native)
+    return concatenate([alone.evaluate(x[k : k + BATCH]) for k in range(0, len(x), BATCH)])
 
 
 def problem(
@@ -94,7 +102,7 @@ def problem(
     binding = next(one for one in available if one.name == "binding")
     labels = labelled_set(frames, binding)
     trajectory = frames.trajectory[labels.frame]
-    counts = weights(merged, trajectory)
+    counts = weights(merged, trajectory, WEIGHTS)
     gap = shortest_distances(frames)[labels.frame]
     counts[gap > FAR_ANG] = np.maximum(counts[gap > FAR_ANG], FAR_WEIGHT)
     data = without_prior(labels, model.prior)
@@ -107,10 +115,9 @@ def problem(
 
 def refit(fit: SiteFit, model: CompositeModel, path: Path) -> None:
     """Write another expansion beside the kernel."""
-    alone = SGDMLModel(replace(model.binding.parameters, linear=None), model.binding.native)
 
     def kernel(x: np.ndarray):
-        found = concatenate([alone.evaluate(x[k : k + BATCH]) for k in range(0, len(x), BATCH)])
+        found = of_kernel(model, x)
         energy, forces = found.energy / KCAL_PER_MOL_EV, found.forces / KCAL_PER_MOL_EV
         return replace(found, energy=energy, forces=forces)
 

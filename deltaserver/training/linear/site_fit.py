@@ -96,6 +96,7 @@ class SiteFit:
         radials: the functions of the distances of sites.
         n_contacts: geometries in contact, without labels, that ask for nothing.
         weight: of the rows of every entry; None: all count the same.
+        ridges: to choose from, rising.
     """
 
     data: LabelledSet
@@ -108,6 +109,7 @@ class SiteFit:
     radials: Radials = RADIALS
     n_contacts: int = N_CONTACTS
     weight: Floats | None = None
+    ridges: tuple[float, ...] = RIDGES
 
     def solve(self, progress: Progress = quiet, *, plainest: bool = False) -> Expansion:
         """Return the expansion that predicts the validation frames best.
@@ -128,7 +130,7 @@ class SiteFit:
             progress("fitting sites", 0.9 * (k + 1) / len(self.train))
         self._add_contacts(problem)
         scale = largest_alike(problem.norms, self.family)
-        candidates = [self.expansion(problem.solve(ridge, None, scale)) for ridge in RIDGES]
+        candidates = [self.expansion(problem.solve(ridge, None, scale)) for ridge in self.ridges]
         if not len(self.valid):
             return candidates[-1]
         squares = np.array([self._squares(one) for one in candidates])  # [ridges, n_valid]
