@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from no3_refit import of_kernel, progress, weights
+from no3_refit import of_kernel, progress
 
 from deltaserver import CompositeModel
 from deltaserver.datasets.files import read_dataset
@@ -33,6 +33,7 @@ from deltaserver.training.components import (
 )
 from deltaserver.training.linear.embedding_terms import DECAYS
 from deltaserver.training.linear.fit import linear_fit
+from deltaserver.training.linear.frame_weights import FrameWeights
 from deltaserver.training.linear.site_fit import SiteFit
 from deltaserver.training.symmetry import DEFAULT_CAP
 from deltaserver.training.uncertainty.directory import Checked, with_uncertainty
@@ -40,8 +41,8 @@ from deltaserver.training.uncertainty.directory import Checked, with_uncertainty
 HELD_OUT = (14, 20, 33, 37, 41)
 N_VALID = 100
 WEIGHTS = {  # of datasets; all others count 1
-    **dict.fromkeys(("wide", "turned", "gfn2_400K.xyz.gz"), 2.0),
-    **dict.fromkeys(("placed", "walls"), 0.5),
+    **{f"c60_buckycatcher_{one}": 2.0 for one in ("wide", "turned", "gfn2_400K.xyz.gz")},
+    **{f"c60_buckycatcher_{one}": 0.5 for one in ("placed", "walls")},
 }
 RADIALS = Radials((*DECAYS, 4.8, 7.2), ((6, 2.5), (8, 3.0)))
 RIDGES = (1e-7,)
@@ -60,7 +61,7 @@ def problem(merged: Path, model: CompositeModel) -> tuple[SiteFit, LabelledSet]:
     known = of_kernel(model, labels.positions)
     left = less(labels, known.energy, known.forces)
     fit = linear_fit(frames, available, binding, left, train, valid, DEFAULT_CAP)
-    counts = weights(merged, trajectory, WEIGHTS, "c60_buckycatcher") * fit.weight
+    counts = FrameWeights.read(merged, WEIGHTS).of(trajectory) * fit.weight
     return replace(fit, weight=counts, radials=RADIALS, ridges=RIDGES, n_contacts=0), labels
 
 

@@ -17,7 +17,7 @@ uncertainty is calibrated then, on frames that nothing was fitted to.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from deltaserver.textio.journal import write_atomically
 from deltaserver.training.components import LabelledSet, components, labelled_set, without_prior
 from deltaserver.training.linear.embedding_terms import DECAYS
 from deltaserver.training.linear.fit import linear_fit
+from deltaserver.training.linear.frame_weights import FrameWeights
 from deltaserver.training.linear.refit import refit_sites
 from deltaserver.training.linear.site_fit import ENERGY_WEIGHT, SiteFit, weight_on_the_wall
 from deltaserver.training.symmetry import DEFAULT_CAP
@@ -45,9 +46,9 @@ HELD_OUT = (4, 5, 9, 13, 17)
 N_VALID = 300
 NAME = "no3_corona_surrogate"
 WEIGHTS = {  # of datasets; all others are of dynamics, and count 1
-    **dict.fromkeys(("around", "apart", "placed", "contacts", "cold", "alone"), 0.3),
-    "still": 0.5,
-    "met": 2.0,
+    **{f"{NAME}_{one}": 0.3 for one in ("around", "apart", "placed", "contacts", "cold", "alone")},
+    f"{NAME}_still": 0.5,
+    f"{NAME}_met": 2.0,
 }
 BATCH = 50
 RADIALS = Radials(DECAYS, ((1, 3.0), (6, 2.5), (8, 3.0)))
@@ -57,11 +58,11 @@ DRIFT_ANG, DRIFT_WEIGHT, DRIFT_RIDGE = 6.0, 2.0, 1e-6
 NEARER = 1200  # frames that keep the correction away from contact
 
 
-def datasets(merged: Path, prefix: str = NAME) -> Iterator[tuple[str, list[int]]]:
-    """Yield what follows ``prefix`` in each merged dataset's name, and its trajectories."""
+def datasets(merged: Path) -> Iterator[tuple[str, list[int]]]:
+    """Yield what follows :data:`NAME` in each merged dataset's name, and its trajectories."""
     provenance = yaml.safe_load((merged / "dataset.yaml").read_text())["provenance"]
     for source in provenance["merged"]:
-        name = source["dataset"].removeprefix(prefix).removeprefix("_")
+        name = source["dataset"].removeprefix(NAME).removeprefix("_")
         yield name, list(source["trajectories"].values())
 
 
@@ -75,16 +76,6 @@ def progress(steps: int) -> Callable[[str, float], None]:
             print(f"{what}: {fraction:.0%}", flush=True)
 
     return tell
-
-
-def weights(
-    merged: Path, trajectory: np.ndarray, known: Mapping[str, float], prefix: str = NAME
-) -> np.ndarray:
-    """Return how much every frame counts by the dataset that it is of, shape (M,)."""
-    found = np.ones(len(trajectory))
-    for name, numbers in datasets(merged, prefix):
-        found[np.isin(trajectory, numbers)] = known.get(name, 1.0)
-    return found
 
 
 def of_kernel(model: CompositeModel, x: np.ndarray) -> Evaluation:
@@ -102,7 +93,7 @@ def problem(
     binding = next(one for one in available if one.name == "binding")
     labels = labelled_set(frames, binding)
     trajectory = frames.trajectory[labels.frame]
-    counts = weights(merged, trajectory, WEIGHTS)
+    counts = FrameWeights.read(merged, WEIGHTS).of(trajectory)
     gap = shortest_distances(frames)[labels.frame]
     counts[gap > FAR_ANG] = np.maximum(counts[gap > FAR_ANG], FAR_WEIGHT)
     data = without_prior(labels, model.prior)

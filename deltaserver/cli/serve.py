@@ -114,8 +114,8 @@ def _serve_taught(
         model, notes = _load(asked, models, backend)
         announce(model, models, backend, notes)
         # What i-PI waits for after that is what was not known, not the start of a run.
-        check = asked.guard.structure_check and not production.n_done
-        _serve(asked, model, addresses, status, replace(asked.guard, structure_check=check))
+        continues = production.n_done > 0
+        _serve(asked, model, addresses, status, replace(asked.guard, continues=continues))
 
     taught(production, serve_again)
 

@@ -36,6 +36,21 @@ def _weights(_context: click.Context, _option: click.Parameter, text: str) -> tu
     return values
 
 
+def _by_name(_context: click.Context, _option: click.Parameter, text: str) -> dict[str, float]:
+    found = dict[str, float]()
+    for entry in filter(None, text.split(",")):
+        name, sign, number = entry.rpartition("=")
+        try:
+            found[name.strip()] = float(number)
+        except ValueError:
+            sign = ""
+        if not (sign and name.strip() and 0.0 <= found[name.strip()] < float("inf")):
+            raise click.BadParameter(
+                f"{entry!r}; expected a dataset's name and a number from 0 on, such as walls=0.5"
+            )
+    return found
+
+
 @click.command()
 @click.argument("dataset", type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, help="Model directory to be written.")
@@ -97,6 +112,14 @@ def _weights(_context: click.Context, _option: click.Parameter, text: str) -> tu
     "other; to be trained on contacts within the molecule. products, for small molecules: the "
     "binding is sites and products of two distances, "
     "without a kernel, much the fastest.",
+)
+@click.option(
+    "--frame-weights",
+    callback=_by_name,
+    default="",
+    metavar="NAME=WEIGHT,…",
+    help="How much frames of datasets that DATASET was merged of count in linear expansions, as "
+    "wide=2,placed=0.5; 1 where not named.",
 )
 @click.option(
     "--symmetry",
@@ -221,7 +244,12 @@ def _weights(_context: click.Context, _option: click.Parameter, text: str) -> tu
 @QUIET
 @DEBUG
 def train(
-    dataset: Path, output: Path, quiet: bool, threads: int | None, **plan_options: Any
+    dataset: Path,
+    output: Path,
+    quiet: bool,
+    threads: int | None,
+    frame_weights: dict[str, float],
+    **plan_options: Any,
 ) -> None:
     """Train fragments, binding and full on DATASET.
 
@@ -234,9 +262,11 @@ def train(
     from deltaserver.compute.cores import usable_cores
     from deltaserver.datasets.files import read_dataset
     from deltaserver.training.directory.job import TrainingPlan
+    from deltaserver.training.linear.frame_weights import FrameWeights
     from deltaserver.training.model_directory import train_directory
 
-    plan = TrainingPlan(threads=threads or usable_cores(), **plan_options)
+    weights = FrameWeights.read(dataset, frame_weights) if frame_weights else None
+    plan = TrainingPlan(threads=threads or usable_cores(), frame_weights=weights, **plan_options)
     terminal = Terminal(quiet)
     frames = read_dataset(dataset, terminal.say)
     train_directory(frames, plan, output, terminal.say, terminal.progress)

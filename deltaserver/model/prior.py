@@ -116,10 +116,10 @@ class PairPrior:
             a, b = (place[name] for name in names)
             for wall in terms.walls:
                 table = walls.setdefault(wall.decay, np.zeros((n, n)))
-                table[a, b] = table[b, a] = wall.amplitude
+                table[a, b] = table[b, a] = table[a, b] + wall.amplitude
             for term in terms.attractions:
                 table = attractions.setdefault((term.power, term.radius), np.zeros((n, n)))
-                table[a, b] = table[b, a] = term.coefficient
+                table[a, b] = table[b, a] = table[a, b] + term.coefficient
         charges = np.array([one.charge for one in self.classes])
         if charges.any():
             attractions[1, 0.0] = -COULOMB_EV_ANG * np.outer(charges, charges)

@@ -75,10 +75,11 @@ class ServingGuard:
         What is sent first, alone or in a batch, is what a user starts from. Later ones may be
         trial steps of a minimiser, stretched at will, but also the first of another replica.
         """
-        if seen == 0:
+        is_first = seen < FIRST_STRUCTURES and not self.settings.continues
+        if is_first and seen == 0:
             self._guards.check(positions, cell, component)
             return
-        if seen < FIRST_STRUCTURES:
+        if is_first:
             self._guards.check_order(positions, cell, component)
         self._guards.check_wrapping(positions, cell, component)
 

@@ -23,12 +23,15 @@ class GuardSettings:
     """What is refused, validated by whoever builds it.
 
     Attributes:
-        structure_check: whether the first structures must be the model's molecule.
+        structure_check: whether the first structures must be the model's molecule, and none may
+            be wrapped or in a cell too small for it.
         extrapolation: what to do with structures beyond one of the limits.
         novelty_limit: see :mod:`deltaserver.model.trust.novelty`.
         uncertainty_limit: of the forces, eV/Å, beyond which a structure counts as well; or None.
         frame_file: where the structure goes that ends the run for its novelty.
         single_precision: whether rounding is that of float32.
+        continues: whether a run goes on whose first structures were compared when it began: what
+            it has become, stretched at will, is no start.
     """
 
     structure_check: bool = True
@@ -37,6 +40,7 @@ class GuardSettings:
     uncertainty_limit: float | None = None
     frame_file: Path = Path("extrapolation.xyz")
     single_precision: bool = False
+    continues: bool = False
 
 
 def frame_beside(log_file: Path | None) -> Path:

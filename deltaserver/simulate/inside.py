@@ -61,8 +61,8 @@ class PluginTold:
             "log_every": self.log_every,
             "first_seq": self.first_seq,
         }
-        if self.resumed:  # it was compared with the model's molecule when it began
-            told["structure_check"] = False
+        if self.resumed:
+            told["continues"] = True
         write_parameters(root, self._defaults(ipi_input.dynamics), told)
         return replace(ipi_input, text=ElementTree.tostring(root, encoding="unicode"))
 

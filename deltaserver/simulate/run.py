@@ -202,15 +202,13 @@ def _serve(
 ) -> Farewell:
     """Serve i-PI to its end; ``held`` is the lock's descriptor, and what silences signals."""
     ipi_input, record = plan.ipi_input, plan.record
-    # What is continued was compared with the model's molecule when it began.
-    check = plan.options.guard.structure_check and start.state is None
     settings = ServeSettings(
         ipi_input.addresses,
         record.component,
         extras=_extras(record.extras),
         guard=replace(
             plan.options.guard,
-            structure_check=check,
+            continues=start.state is not None,
             frame_file=frame_beside(plan.directory / LOG_NAME),
         ),
     )

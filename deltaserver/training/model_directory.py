@@ -7,6 +7,8 @@ until everything is done. Components already there, trained on the same, are kep
 
 from __future__ import annotations
 
+import hashlib
+import json
 import resource
 import shutil
 from collections.abc import Callable, Sequence
@@ -174,7 +176,7 @@ def _linear(checkpoints: Path, job: Job, progress: Progress) -> Expansion | None
     """Fit the linear expansion, or take up what an interrupted training has fitted."""
     if job.fit is None:
         return None
-    kept = checkpoints / "linear.npz"
+    kept = checkpoints / f"linear-{_fitted_to(job)}.npz"
     if not kept.exists():
         expansion: Expansion = job.fit.solve(
             lambda what, fraction: progress(f"{job.component.name}, {what}", fraction)
@@ -182,6 +184,13 @@ def _linear(checkpoints: Path, job: Job, progress: Progress) -> Expansion | None
         checkpoints.mkdir(parents=True, exist_ok=True)
         write_arrays(kept, expansion.arrays(), compress=False)
     return job.fit.parse(read_arrays(kept), str(kept))
+
+
+def _fitted_to(job: Job) -> str:
+    """Return a name for all that decides the expansion: labels without the prior, and entries."""
+    assert job.fit is not None
+    told = json.dumps(job.request.identity(), sort_keys=True).encode()
+    return hashlib.sha256(told + job.fit.train.tobytes()).hexdigest()[:16]
 
 
 def _entry(job: Job, ranked: list[Candidate], identity: dict[str, Any]) -> dict[str, Any]:

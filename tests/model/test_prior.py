@@ -55,6 +55,20 @@ def test_the_energy_is_the_sum_written_out() -> None:
     assert PRIOR.evaluate(x[None]).energy[0] == pytest.approx(expected, rel=1e-13)
 
 
+def test_terms_of_one_decay_or_radius_add_up() -> None:
+    names = ("a-O", "b-N")
+    terms = PRIOR.terms[names]
+    twice = PairTerms((*terms.walls, *terms.walls), (*terms.attractions, *terms.attractions))
+    doubled = replace(PRIOR, terms={names: twice}, classes=uncharged())
+    once = replace(PRIOR, terms={names: terms}, classes=uncharged())
+    x = positions()
+    assert doubled.evaluate(x).energy == pytest.approx(2.0 * once.evaluate(x).energy, rel=1e-13)
+
+
+def uncharged() -> tuple[AtomClass, ...]:
+    return tuple(replace(one, charge=0.0) for one in PRIOR.classes)
+
+
 def test_forces_and_virial_are_slopes() -> None:
     x, h = positions(1)[0], 1e-5
     result = PRIOR.evaluate(x[None])

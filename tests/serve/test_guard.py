@@ -12,6 +12,10 @@ from ase.io import read
 from deltaserver import CompositeModel
 from deltaserver.cli import serve
 from deltaserver.cli.app import main
+from deltaserver.errors import StructureError
+from deltaserver.serve.answer import Request
+from deltaserver.serve.guard import ServingGuard
+from deltaserver.serve.settings import GuardSettings
 from tests import shipped
 from tests.integration.conftest import ROOT
 from tests.serve.server_double import ServerDouble, batch_posdata, init, message, posdata
@@ -135,6 +139,20 @@ def test_a_second_replica_on_a_connection_is_looked_at(capsys, tmp_path):
     assert (code, closed) == (4, True)
     assert np.isfinite(first["forces"]).all()
     assert "structure 1 refused" in capsys.readouterr().err
+
+
+def test_what_a_run_goes_on_with_is_no_start_but_may_not_be_cut():
+    """A continued run may have stretched; atoms that its cell cuts off are as wrong as ever."""
+    models, cell = ROOT / "models" / "na_benzene", 20.0 * np.eye(3)
+    x = read(models / "structure.xyz").positions
+    wrapped = (x - x.mean(axis=0)) % 20.0
+    watch = ServingGuard(shipped.load(models), GuardSettings())
+    with pytest.raises(StructureError, match="stretched"):
+        watch.before(watch, Request(1.2 * x[None], cell[None]), "total")
+    watch = ServingGuard(shipped.load(models), GuardSettings(continues=True))
+    watch.before(watch, Request(1.2 * x[None], cell[None]), "total")
+    with pytest.raises(StructureError, match="structure 1 refused: "):
+        watch.before(watch, Request(wrapped[None], cell[None]), "total")
 
 
 # -- novelty ----------------------------------------------------------------------------------

@@ -164,7 +164,12 @@ def test_a_prior_changes_the_fingerprint(directory, tmp_path):
     without = CompositeModel(
         model.fragments, model.binding, model.full, name=model.name, reference=model.reference
     )
-    assert len({model.fingerprint(), other.fingerprint(), without.fingerprint()}) == 3
+    lifted = CompositeModel(
+        model.fragments, model.binding, model.full, name=model.name, reference=model.reference,
+        prior=replace(model.prior, limit=-0.5),
+    )  # fmt: skip
+    all_ = (model, other, without, lifted)
+    assert len({one.fingerprint() for one in all_}) == len(all_)
 
 
 def test_a_binding_beside_another_prior_is_refused(directory, tmp_path):

@@ -50,7 +50,9 @@ def assemble(
     from deltaserver.simulate.structures import assemble as assembling
 
     made = not output.exists()
-    path = assembling.assemble(models, structure, output, name, periodic, ewald)
+    path, notes = assembling.assemble(models, structure, output, name, periodic, ewald)
+    for note in notes:
+        click.echo(note)
     if structure is None:
         click.echo(f"wrote {path}; it lacks structure.xyz, or count: NUMBER of every species")
         return

@@ -210,14 +210,20 @@ class ManyModel(SummedModel):
         batch = as_batch(positions, self.n_atoms, self.name)
         box = self.box(cell)
         found = [self._evaluate(x, component, box) for x in batch]
-        parts = {name: self._stacked([one[name] for one in found]) for name in found[0]}
+        names = self._named(component)
+        parts = {name: self._stacked([one[name] for one in found]) for name in names}
         energies = np.array([part.energy for part in parts.values()])
         result = ManyEvaluation(
             energy=energies.sum(axis=0),
             forces=add_up([part.forces for part in parts.values()]),
             virial=add_up([part.virial for part in parts.values()]),
             contributions=parts,
-            molecules={n: np.array([one[n].molecules for one in found]) for n in found[0]},
+            molecules={
+                name: np.array([one[name].molecules for one in found]).reshape(
+                    len(found), len(self.molecules)
+                )
+                for name in names
+            },
         )
         return result[0] if np.ndim(positions) == 2 else result
 
@@ -309,11 +315,19 @@ class ManyModel(SummedModel):
         return parts
 
     def _stacked(self, totals: Sequence[Total]) -> Evaluation:
+        n = len(totals)
+        forces = np.array([one.on_atoms(self.species, self.n_atoms) for one in totals])
         return Evaluation(
             np.array([one.energy for one in totals]),
-            np.array([one.on_atoms(self.species, self.n_atoms) for one in totals]),
-            np.array([one.virial for one in totals]),
+            forces.reshape(n, self.n_atoms, 3),
+            np.array([one.virial for one in totals]).reshape(n, 3, 3),
         )
+
+    def _named(self, component: str) -> list[str]:
+        """Return the contributions that a component is the sum of."""
+        alone = ("total", "fragments")
+        names = [one.name for one in self.species if component in (*alone, one.name)]
+        return names + [*self.bound] * (component in ("total", "binding"))
 
     def fingerprint(self) -> str:
         """Return ``sha256:…`` of everything that is evaluated; ``deltaserver check`` prints it."""

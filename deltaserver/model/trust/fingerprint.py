@@ -82,12 +82,14 @@ def fingerprint_of_many(model: ManyModel) -> str:
 
 
 def _words(prior: PairPrior) -> Iterator[str]:
-    """Yield all that a prior computes with."""
+    """Yield all that a prior computes with; no limit is none, as before there could be any."""
     for one in prior.classes:
         yield from (one.name, str(one.atoms), float(one.charge).hex())
     for names, terms in prior.terms.items():
         for term in (*terms.walls, *terms.attractions):
             yield from (*names, *(float(number).hex() for number in term))
+    if prior.limit:
+        yield from ("limit", float(prior.limit).hex())
 
 
 def _digest(model: SGDMLModel | IsolatedAtom) -> bytes:

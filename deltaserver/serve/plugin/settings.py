@@ -63,7 +63,7 @@ class PluginSettings:
 KEYS = (
     "models", "component", "extras", "device", "precision", "threads", "structure_check",
     "on_extrapolation", "novelty_limit", "uncertainty_limit", "log_file", "log_every",
-    "first_seq", "max_stretch", "max_separation", "storage",
+    "first_seq", "max_stretch", "max_separation", "storage", "continues",
 )  # fmt: skip
 
 
@@ -103,6 +103,7 @@ def parse_settings(parameters: Mapping[str, Any]) -> PluginSettings:
             read.number("uncertainty_limit", POSITIVE, _positive, None),
             frame_beside(log_file),
             precision == "float32",
+            read.number("continues", "True or False", _truth, False),
         ),
         log_file,
         read.number("log_every", "a whole number from 1 on", _at_least(1), 1),

@@ -37,10 +37,35 @@ from deltaserver.model.many.charges import NEUTRAL_E, dipole_e_ang
 from deltaserver.model.many.manifest import is_of_many
 from deltaserver.model.prior_block import format_prior
 from deltaserver.model.sgdml import resolve_units
+from deltaserver.molecules.bonds import find_bonds, training_distances
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.textio.strict_yaml import Checker, dump_yaml, load_yaml
 
 POLAR_E_ANG = 0.05  # fitted charges of water have 0.08, those of benzene 0.01 by vibrations
+
+
+@dataclass(frozen=True)
+class Species:
+    """One kind of molecule.
+
+    Attributes:
+        entry: of ``model.yaml``.
+        numbers: atomic numbers.
+        bonds: by the atoms' numbers; none where training shows no single molecule.
+        directory: where it was found.
+        reference: what its labels are of.
+    """
+
+    entry: dict[str, Any]
+    numbers: Ints
+    bonds: frozenset[tuple[int, int]]
+    directory: Path
+    reference: str
+
+    @property
+    def name(self) -> str:
+        """Return what ``model.yaml`` calls it."""
+        return str(self.entry["name"])
 
 
 @dataclass
@@ -48,22 +73,24 @@ class Collected:
     """What the directories have together.
 
     Attributes:
-        species: entries of ``model.yaml``.
-        numbers: atomic numbers of one molecule of each.
+        species: in the order of ``model.yaml``.
         bindings: entries of ``model.yaml``.
         files: where each file of the new directory comes from.
         references: what the labels are of.
         units: of files that state none.
         ewald: whether a directory of many molecules sums charges, if there is one that repeats.
+        cutoff: that of a directory of many molecules, and whether it repeats; None: it states none.
+        notes: what is left out of a directory.
     """
 
-    species: list[dict[str, Any]] = field(default_factory=list)
-    numbers: list[Ints] = field(default_factory=list)
+    species: list[Species] = field(default_factory=list)
     bindings: list[dict[str, Any]] = field(default_factory=list)
     files: dict[str, Path] = field(default_factory=dict)
     references: list[str] = field(default_factory=list)
     units: dict[str, str] = field(default_factory=dict)
     ewald: bool | None = None
+    cutoff: tuple[list[float], bool] | None = None
+    notes: list[str] = field(default_factory=list)
 
     def take(self, source: Path, name: str) -> str:
         """Return what a file is called in the new directory; other files of its name keep it."""
@@ -87,8 +114,8 @@ def assemble(
     name: str | None,
     periodic: bool,
     ewald: bool | None = None,
-) -> Path:
-    """Write the directory; return where its ``model.yaml`` is.
+) -> tuple[Path, list[str]]:
+    """Write the directory; return where its ``model.yaml`` is, and what to tell of it.
 
     Args:
         sources: model directories, of complexes or of many molecules, and of trimers trained.
@@ -127,29 +154,38 @@ def assemble(
         "name": name or output.resolve().name,
         "reference": ", ".join(dict.fromkeys(found.references)),
         **({"units": found.units} if found.units else {}),
-        "species": found.species,
+        "species": [one.entry for one in found.species],
         "bindings": found.bindings,
         "periodic": periodic,
+        **_cutoff(found, periodic),
         **({"ewald": True} if periodic and _sums_charges(found, ewald) else {}),
     }
     path = output / MANIFEST_NAME
     path.write_text(dump_yaml(data), encoding="utf-8")
-    return path
+    return path, found.notes
+
+
+def _cutoff(found: Collected, periodic: bool) -> dict[str, Any]:
+    """Return the cutoff that is taken over: a cluster needs none of what repeats."""
+    if found.cutoff is None:
+        return {}
+    cutoff, repeats = found.cutoff
+    return {"cutoff": cutoff} if periodic or not repeats else {}
 
 
 def _sums_charges(found: Collected, ewald: bool | None) -> bool:
     """Return whether charges are to be summed over all images."""
     if ewald is not None or found.ewald is not None:
         return bool(found.ewald if ewald is None else ewald)
-    names = [one["name"] for one in found.species]
+    names = [one.name for one in found.species]
     for entry in found.bindings:
         if len(entry["between"]) != 2 or "prior" not in entry:
             continue
         kinds = [names.index(name) for name in entry["between"]]
-        charges = np.zeros(sum(len(found.numbers[kind]) for kind in kinds))
+        charges = np.zeros(sum(len(found.species[kind].numbers) for kind in kinds))
         for one in entry["prior"]["classes"]:
             charges[list(parse_atoms(one["atoms"]))] = one.get("charge", 0.0)
-        own = np.split(charges, [len(found.numbers[kinds[0]])])
+        own = np.split(charges, [len(found.species[kinds[0]].numbers)])
         if any(_acts_far(found, k, some) for k, some in zip(kinds, own, strict=True)):
             return True
     return False
@@ -159,9 +195,10 @@ def _acts_far(found: Collected, kind: int, charges: Floats) -> bool:
     """Return whether a molecule has a charge, or a dipole in training."""
     if abs(charges.sum()) > NEUTRAL_E:
         return True
-    if "model" not in found.species[kind]:
+    entry = found.species[kind].entry
+    if "model" not in entry:
         return False
-    parameters = read_parameters(found.files[found.species[kind]["model"]])
+    parameters = read_parameters(found.files[entry["model"]])
     native = resolve_units(parameters, found.units.get("length"), found.units.get("energy"))
     return dipole_e_ang(charges, parameters.x, native.length_ang) > POLAR_E_ANG
 
@@ -182,7 +219,7 @@ def _take_complex(found: Collected, manifest: Manifest) -> None:
     for fragment in manifest.fragments:
         atoms += fragment.atoms
         name = re.sub(r"\d+\Z", "", fragment.name) or fragment.name if shared else fragment.name
-        places.append(_species(found, name, fragment.model))
+        places.append(_species(found, name, fragment.model, manifest))
     if atoms != list(range(len(atoms))):
         raise ManifestError(
             f"{manifest.path}: the fragments' atoms are {format_atoms(tuple(atoms))}; to be taken "
@@ -193,7 +230,7 @@ def _take_complex(found: Collected, manifest: Manifest) -> None:
             f"{manifest.path}: its fragments stand in another order than those of the directories "
             "before it; give this directory first"
         )
-    entry: dict[str, Any] = {"between": [found.species[k]["name"] for k in places]}
+    entry: dict[str, Any] = {"between": [found.species[k].name for k in places]}
     if manifest.binding:
         entry["model"] = found.take(manifest.binding, manifest.binding.name)
     if manifest.prior:
@@ -201,16 +238,27 @@ def _take_complex(found: Collected, manifest: Manifest) -> None:
     found.bindings.append(entry)
 
 
-def _species(found: Collected, name: str, model: Path | IsolatedAtom) -> int:
-    """Return the number of a species, which is that of the same elements, if there is one."""
+def _species(found: Collected, name: str, model: Path | IsolatedAtom, manifest: Manifest) -> int:
+    """Return the number of a species: that of the same molecule, with its model, if there is one.
+
+    Raises:
+        ManifestError: two molecules of the same elements, or two of one name.
+    """
     if isinstance(model, IsolatedAtom):
-        numbers = np.array([model.number])
+        numbers, bonds = np.array([model.number]), frozenset[tuple[int, int]]()
     else:
-        numbers = read_parameters(model).numbers
-    for k, known in enumerate(found.numbers):
-        if np.array_equal(known, numbers):
+        numbers, bonds = _molecule(model, found.units)
+    where, reference = manifest.path.parent, manifest.reference
+    for k, known in enumerate(found.species):
+        if np.array_equal(known.numbers, numbers):
+            _same_molecule(known, bonds, where)
+            if known.reference != reference:
+                found.notes.append(
+                    f"{known.name}: its model is that of {known.directory} ({known.reference}), "
+                    f"not of {where} ({reference})"
+                )
             return k
-    if any(known["name"] == name for known in found.species):
+    if any(known.name == name for known in found.species):
         raise ManifestError(
             f"two directories have a {name} with its atoms in another order, or with other atoms: "
             "train them on datasets that agree"
@@ -224,9 +272,29 @@ def _species(found: Collected, name: str, model: Path | IsolatedAtom) -> int:
         }
     else:
         entry["model"] = found.take(model, model.name)
-    found.species.append(entry)
-    found.numbers.append(numbers)
+    found.species.append(Species(entry, numbers, bonds, where, reference))
     return len(found.species) - 1
+
+
+def _molecule(model: Path, units: dict[str, str]) -> tuple[Ints, frozenset[tuple[int, int]]]:
+    """Return atomic numbers and bonds of the molecule of a model file."""
+    parameters = read_parameters(model)
+    native = resolve_units(parameters, units.get("length"), units.get("energy"))
+    distances = training_distances(parameters.x, native.length_ang)
+    atoms = np.arange(len(parameters.numbers))
+    bonds = find_bonds(model.stem, parameters.numbers, atoms, distances)
+    return parameters.numbers, frozenset(zip(bonds.i.tolist(), bonds.j.tolist(), strict=True))
+
+
+def _same_molecule(known: Species, bonds: frozenset[tuple[int, int]], where: Path) -> None:
+    """Refuse isomers, and a molecule whose equal atoms stand in another order (ManifestError)."""
+    if known.bonds and bonds and known.bonds != bonds:
+        i, j = min(known.bonds ^ bonds)
+        raise ManifestError(
+            f"{where}: a molecule has the elements of {known.name} of {known.directory}, but other "
+            f"bonds (atoms {i} and {j} are bonded in one of the two): isomers, or atoms in another "
+            "order; train them on datasets that agree"
+        )
 
 
 def _take_many(found: Collected, source: Path) -> None:
@@ -237,19 +305,22 @@ def _take_many(found: Collected, source: Path) -> None:
         raise ManifestError(
             f"{path}: a directory of many molecules can only be given alone, or first"
         )
-    found.references.append(str(data.get("reference", "not stated")))
+    reference = str(data.get("reference", "not stated"))
+    found.references.append(reference)
     found.units |= data.get("units", {})
     if data.get("periodic"):
         found.ewald = bool(data.get("ewald", False))
+    if "cutoff" in data:
+        found.cutoff = (data["cutoff"], bool(data.get("periodic")))
     for entry in data["species"]:
         kept = {key: value for key, value in entry.items() if key not in ("count", "atoms")}
         if "model" in kept:
             own = path.parent / kept["model"]
             kept["model"] = found.take(own, own.name)
-            found.numbers.append(read_parameters(own).numbers)
+            molecule = _molecule(own, found.units)
         else:
-            found.numbers.append(np.array([SYMBOLS.index(kept["element"])]))
-        found.species.append(kept)
+            molecule = np.array([SYMBOLS.index(kept["element"])]), frozenset()
+        found.species.append(Species(kept, *molecule, source, reference))
     for entry in data.get("bindings", []):
         kept = dict(entry)
         if "model" in kept:
@@ -268,7 +339,7 @@ def _take_bindings(found: Collected, path: Path) -> None:
         own = path.parent / check.text(entry["model"], f"{what}.model")
         named = [check.text(name, what) for name in check.sequence(entry["between"], what)]
         places = _places(found, path, own, named)
-        names = [found.species[place]["name"] for place in places]
+        names = [found.species[place].name for place in places]
         found.bindings = [known for known in found.bindings if known["between"] != names]
         kept = {"between": names, "model": found.take(own, f"triple{own.suffix}")}
         found.bindings.append({**entry, **kept})
@@ -285,7 +356,7 @@ def _places(found: Collected, path: Path, model: Path, named: Sequence[str]) -> 
     places: list[int] = []
     for k, name in enumerate(named):
         numbers = parameters.numbers[parameters.blocks.fragment == k]
-        there = [s for s, known in enumerate(found.numbers) if np.array_equal(known, numbers)]
+        there = [s for s, one in enumerate(found.species) if np.array_equal(one.numbers, numbers)]
         if not there:
             raise ManifestError(
                 f"{path}: no directory before it has a molecule of the elements of {name}; give "
@@ -293,7 +364,7 @@ def _places(found: Collected, path: Path, model: Path, named: Sequence[str]) -> 
             )
         places += there
     if places != sorted(places):
-        between = ",".join(found.species[k]["name"] for k in sorted(places))
+        between = ",".join(found.species[k].name for k in sorted(places))
         raise ManifestError(
             f"{path}: its molecules stand in another order than the species; cut trimers "
             f"--between {between}"

@@ -25,6 +25,7 @@ from deltaserver.training.components import (
 )
 from deltaserver.training.iterative.conjugate import Bounds
 from deltaserver.training.linear.fit import LinearFit, linear_fit, product_fit
+from deltaserver.training.linear.frame_weights import FrameWeights
 from deltaserver.training.linear.site_fit import WALL_EV, SiteFit
 from deltaserver.training.linear.units import STRAIN_EV, strain
 from deltaserver.training.points import DEFAULT_SELECTION, NONE, Candidates
@@ -70,6 +71,7 @@ class TrainingPlan:
     prior: str = "none"
     intra_weights: tuple[float, ...] = (1.0,)
     linear: str = "none"
+    frame_weights: FrameWeights | None = None
     energies: float = 0.0
     selection: str = DEFAULT_SELECTION
     scheduler: str = LOCAL
@@ -166,7 +168,7 @@ def job_of(
         warm,
         weights[0],
         three or prior is not None or (fit is not None and component.name == BINDING),
-        "" if fit is None else f"{plan.linear}, {len((again or fit).train)} frames",
+        "" if fit is None else _basis(plan, again or fit),
         fitted=None if _has_kernel(component, plan) else drawn.entries,
         energies=plan.energies,
         order=3 if three else 2,
@@ -247,15 +249,28 @@ def _expansion(
 ) -> tuple[LinearFit | None, SiteFit | None]:
     """Return :attr:`Job.fit` and :attr:`Job.again`."""
     entries, valid = drawn.entries, drawn.valid
+    counts = np.ones(len(data.energy))
+    if plan.frame_weights is not None:
+        counts = plan.frame_weights.of(frames.trajectory[data.frame])
     if not _has_kernel(component, plan):
-        return product_fit(frames, available, data, entries, valid, perms, plan.cap), None
+        products = product_fit(frames, available, data, entries, valid, perms, plan.cap)
+        return replace(products, weight=counts), None
     if not _expands(component, plan):
         return None, None
     more = {"limit": plan.prior == "pairs-limit", "units": plan.linear == UNITS}
     fit = linear_fit(frames, available, component, data, entries, valid, plan.cap, **more)
-    if not isinstance(fit, SiteFit):
-        return fit, None
-    return replace(fit, train=np.intersect1d(entries, drawn.pool), weight=None), fit
+    if fit is None:
+        return None, None
+    again = replace(fit, weight=counts if fit.weight is None else counts * fit.weight)
+    if not isinstance(again, SiteFit):
+        return again, None
+    return replace(again, train=np.intersect1d(entries, drawn.pool), weight=counts), again
+
+
+def _basis(plan: TrainingPlan, fit: LinearFit) -> str:
+    """Tell what a linear expansion is fitted to, and how."""
+    counts = "" if plan.frame_weights is None else f", {plan.frame_weights}"
+    return f"{plan.linear}, {len(fit.train)} frames{counts}"
 
 
 def _low(

@@ -66,7 +66,7 @@ def linear_fit(
     frames: LabelledFrames, available: Sequence[Component], component: Component,
     data: LabelledSet, train: Ints, valid: Ints, cap: int, *, limit: bool = False,
     units: bool = False,
-) -> LinearFit | None:  # fmt: skip
+) -> SiteFit | ValenceFit | None:  # fmt: skip
     """Return the problem of a component; None where it has none (a lone atom, nothing but such).
 
     A fragment's is of its own distances, the full model's of those within every fragment.

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import yaml
 
 from deltaserver.cli import app
 from deltaserver.model import force_field
+from deltaserver.model.files.archive import read_arrays, write_arrays
 from tests import shipped
 from tests.model.many.builders import BENZENE_DIMER
 from tests.shipped import MODELS
@@ -99,3 +102,41 @@ def test_ions_and_polar_molecules_are_summed_over_all_images(capsys, tmp_path):
     assemble(BENZENE_DIMER, *asked, code=2)
     assert "--ewald is of what repeats" in capsys.readouterr().err
     assert app.main(["check", "--models", str(tmp_path / "na_benzene")]) == 0
+
+
+def test_a_molecule_of_another_method_is_told_to_be_left_out(capsys, tmp_path):
+    assemble(MODELS / "benzene_water", MODELS / "na_benzene", "-o", tmp_path / "wet")
+    said = capsys.readouterr().out
+    assert "benzene: its model is that of " in said
+    assert "(GFN2-xTB), not of " in said
+
+
+def test_isomers_are_not_one_molecule(capsys, tmp_path):
+    """The second directory's benzene has two carbons in each other's places."""
+    second = tmp_path / "second"
+    shutil.copytree(BENZENE_DIMER, second)
+    arrays = read_arrays(second / "benzene1.npz")
+    i, j = np.tril_indices(12, k=-1)
+    place = np.zeros((12, 12), dtype=int)
+    place[i, j] = place[j, i] = np.arange(len(i))
+    swap = np.arange(12)
+    swap[[0, 2]] = 2, 0
+    moved = arrays["R_desc"][place[swap[i], swap[j]]]
+    write_arrays(second / "benzene1.npz", {**arrays, "R_desc": moved})
+    assemble(BENZENE_DIMER, second, "-o", tmp_path / "no", code=2)
+    assert "isomers, or atoms in another order" in capsys.readouterr().err
+
+
+def test_a_liquid_keeps_its_cutoff_a_cluster_has_none(tmp_path):
+    source, structure = tmp_path / "source", BENZENE_DIMER / "structure.xyz"
+    shutil.copytree(MODELS / "benzenes", source)
+    path = source / "model.yaml"
+    path.write_text(path.read_text(encoding="utf-8") + "cutoff: [6.0, 8.0]\n", encoding="utf-8")
+    assemble(source, "--structure", source / "structure.xyz", "--periodic", "-o", tmp_path / "box")
+    assemble(source, "--structure", structure, "-o", tmp_path / "two")
+    box, two = (
+        yaml.safe_load((tmp_path / name / "model.yaml").read_text(encoding="utf-8"))
+        for name in ("box", "two")
+    )
+    assert box["cutoff"] == [6.0, 8.0]
+    assert "cutoff" not in two

@@ -35,6 +35,14 @@ def x():
     return positions(N_WATER, N_NEON)
 
 
+def test_no_frames_have_no_energies(tmp_path):
+    model = force_field.load(benzenes(tmp_path, 2))
+    found = model.evaluate(np.zeros((0, 24, 3)))
+    assert found.forces.shape == (0, 24, 3)
+    assert set(found.contributions) == {"benzene", "prior", "binding"}
+    assert found.molecules["binding"].shape == (0, 2)
+
+
 def test_parts_sum_to_the_total_and_all_of_them_say_something(model, x):
     assert isinstance(model, ManyModel)
     result = model.evaluate(x, cell=CELL)
