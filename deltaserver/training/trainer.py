@@ -76,16 +76,45 @@ def train_one(
         InputError: memory does not suffice; the kernel matrix is not positive definite.
         DataError: the labels are constant, or two atoms coincide.
     """
-    data, train = request.data, request.train
-    positions, rest = data.positions[train], request.rest
-    std = float(np.std(rest.forces[train])) / KCAL_PER_MOL_EV
+    draft, alphas, record = _fitted(request, sigma, progress, unfinished)
+    data, positions = request.data, request.data.positions[request.train]
+    own = draft.blocks is not None or draft.linear is not None
+    return TrainedModel(
+        native.NativeModel(
+            data.name,
+            data.reference,
+            data.numbers,
+            request.train,
+            request.valid,
+            data_md5(data),
+            draft.x,
+            draft.a,
+            alphas,
+            request.perms,
+            draft.c,
+            draft.std,
+            sigma,
+            request.lam,
+            record,
+            native.Own(positions, draft.blocks, draft.linear) if own else None,
+            draft.alphas_energy,
+        )
+    )
+
+
+def _fitted(
+    request: TrainingRequest, sigma: float, progress: Progress, unfinished: Path | None
+) -> tuple[ModelParameters, Floats, dict[str, Any]]:
+    """Return the model (kcal/mol, Å), its α as sgdml keeps them, and what to tell of it."""
+    data, positions = request.data, request.data.positions[request.train]
+    std = float(np.std(request.rest.forces[request.train])) / KCAL_PER_MOL_EV
     if not std > 0.0:
         raise DataError(f"{data.name}: all force labels are the same; nothing can be learned")
     v, timings = _solve(request, sigma, std, progress, unfinished)
     weight = request.energies if request.kernel else 0.0
     alphas, alphas_energy = coefficients(v, positions.shape, weight)
     x, a = _descriptor_coefficients(positions, alphas)
-    draft = ModelParameters(
+    kernel = ModelParameters(
         data.numbers,
         x,
         a,
@@ -96,57 +125,39 @@ def train_one(
         alphas_energy=alphas_energy,
         blocks=request.blocks,
     )
-    energy, left = (some.energy[train] / KCAL_PER_MOL_EV for some in (data, rest))
-    offset, notes = 0.0, list[str]()
-    if request.kernel:
-        offset, notes = _integration_constant(draft, positions, left, energy - left)
-    if request.blocks is not None and request.fades:
-        draft = replace(draft, blocks=replace(request.blocks, reach=_reach(request)))
+    kernel, notes = _with_constant(kernel, request)
     linear = request.linear
     if request.again is not None:
-        kernel = replace(draft, c=offset)
         linear = refit_sites(request.again, lambda x: _evaluate(kernel, x), progress)
         notes = []  # of energies that forces alone have fixed
-    draft = replace(draft, linear=linear)
-    errors = _validation_errors(replace(draft, c=offset), data, request.valid)
-    unsound = _slope_error(draft, positions[0])
-    progress("validating", 1.0)
+    model = replace(kernel, linear=linear)
+    unsound = _slope_error(replace(model, c=0.0), positions[0])
     record = {
         **request.identity(),
         "sigma": sigma,
-        **errors,
+        **_validation_errors(model, data, request.valid),
         "slope_error": unsound,
         "notes": [*_convergence(timings), *notes, *_rounding(unsound)],
         **timings,
     }
-    return TrainedModel(
-        native.NativeModel(
-            data.name,
-            data.reference,
-            data.numbers,
-            train,
-            request.valid,
-            data_md5(data),
-            x,
-            a,
-            alphas,
-            request.perms,
-            offset,
-            std,
-            sigma,
-            request.lam,
-            record,
-            _own(draft, positions),
-            alphas_energy,
+    progress("validating", 1.0)
+    return model, alphas, record
+
+
+def _with_constant(
+    kernel: ModelParameters, request: TrainingRequest
+) -> tuple[ModelParameters, list[str]]:
+    """Return a kernel with its constant of integration, and where it ends; and remarks."""
+    offset, notes = 0.0, list[str]()
+    if request.kernel:
+        whole, left = (
+            some.energy[request.train] / KCAL_PER_MOL_EV for some in (request.data, request.rest)
         )
-    )
-
-
-def _own(draft: ModelParameters, positions: Floats) -> native.Own | None:
-    """Return what makes a model one of ours; None of a native one."""
-    if draft.blocks is None and draft.linear is None:
-        return None
-    return native.Own(positions, draft.blocks, draft.linear)
+        positions = request.data.positions[request.train]
+        offset, notes = _integration_constant(kernel, positions, left, whole - left)
+    if request.blocks is not None and request.fades:
+        kernel = replace(kernel, blocks=replace(request.blocks, reach=_reach(request)))
+    return replace(kernel, c=offset), notes
 
 
 def _labels(request: TrainingRequest, std: float) -> Floats:

@@ -1,0 +1,132 @@
+"""Models of many benzenes against GFN2-xTB on clusters that nothing was trained on.
+
+    python models/benzene_clusters.py run/clusters [--models models/benzenes …]      some minutes
+
+Clusters of 4, 8 and 16, pressed together and warmed with the fragments and the prior alone, so that
+none of the models compared has chosen them: Langevin at 150 and 250 K, a frame every picosecond.
+Frames and labels are kept and taken up again. Energies are model less GFN2-xTB a molecule.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import ase
+import numpy as np
+import yaml
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read, write
+from ase.md.langevin import Langevin
+from ase.optimize import FIRE
+from ase.units import fs, kB
+from benzene_crystal import N, cluster, gfn2
+
+from deltaserver.ase import DeltaCalculator
+from deltaserver.model import force_field
+from deltaserver.units import KCAL_PER_MOL_EV
+
+SHIPPED = Path("models/benzenes")
+SIZES, KELVIN = (4, 8, 16), (150, 250)
+SPACING_ANG = 6.0  # of the grid that molecules come from
+TIMESTEP_FS, FRICTION_PER_FS = 0.5, 0.01
+EVERY, FRAMES = 2000, 3  # steps between frames, the first of which come after as many
+
+
+def beginning(count: int, seed: int) -> ase.Atoms:
+    """Return molecules near each other on a grid, turned at random."""
+    rng = np.random.default_rng(seed)
+    one = read(SHIPPED / "structure.xyz")[:N]
+    x = one.positions - one.positions.mean(axis=0)
+    grid = np.array(list(itertools.product(range(3), repeat=3)), dtype=float) - 1.0
+    near = grid[np.argsort(np.linalg.norm(grid + 0.01, axis=1), kind="stable")[:count]]
+    turned = []
+    for at in SPACING_ANG * near:
+        q, r = np.linalg.qr(rng.normal(size=(3, 3)))
+        turned.append(x @ (q * np.sign(np.diag(r))).T + at)
+    return ase.Atoms(one.get_chemical_symbols() * count, np.concatenate(turned))
+
+
+def without_learned_pairs(model: Path, count: int, folder: Path) -> Path:
+    """Make a model of so many molecules with the prior alone."""
+
+    into = cluster(model, count, folder)
+    path = into / "model.yaml"
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for entry in data["bindings"]:
+        entry.pop("model", None)
+    path.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+    return into
+
+
+def thermal(atoms: ase.Atoms, kelvin: int, rng: np.random.Generator) -> np.ndarray:
+    """Return velocities of Maxwell and Boltzmann in ASE's unit, shape (N, 3)."""
+    width = np.sqrt(kB * kelvin / atoms.get_masses())
+    return width[:, None] * rng.normal(size=(len(atoms), 3))
+
+
+def sample(count: int, kelvin: int, seed: int) -> list[ase.Atoms]:
+    """Return frames of a warm cluster."""
+    atoms, frames = beginning(count, seed), []
+    with tempfile.TemporaryDirectory() as folder:
+        atoms.calc = DeltaCalculator(without_learned_pairs(SHIPPED, count, Path(folder)))
+        FIRE(atoms, logfile=None).run(fmax=0.05, steps=300)
+        rng = np.random.default_rng(seed)
+        atoms.set_velocities(thermal(atoms, kelvin, rng))
+        dynamics = Langevin(
+            atoms, TIMESTEP_FS * fs, temperature_K=kelvin, friction=FRICTION_PER_FS / fs, rng=rng,
+            fixcm=False,
+        )  # fmt: skip
+        for _ in range(FRAMES):
+            dynamics.run(EVERY)
+            frames.append(ase.Atoms(atoms.get_chemical_symbols(), atoms.positions))
+    return frames
+
+
+def labelled(folder: Path, count: int, kelvin: int, seed: int) -> list[ase.Atoms]:
+    """Return frames with GFN2-xTB's energy and forces, made if they are not there."""
+    path = folder / f"{count}_{kelvin}K.xyz"
+    if not path.exists():
+        frames, label = sample(count, kelvin, seed), gfn2()
+        for atoms in frames:
+            energy, forces = label(atoms.positions)
+            atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+        folder.mkdir(parents=True, exist_ok=True)
+        write(path.with_suffix(".part"), frames, format="extxyz")
+        path.with_suffix(".part").replace(path)
+    return read(path, ":")
+
+
+def compare(model: Path, count: int, frames: list[ase.Atoms]) -> str:
+    """Return a model's energy errors, kcal/mol a molecule, and force errors, kcal/mol/Å."""
+    with tempfile.TemporaryDirectory() as folder:
+        field = force_field.load(cluster(model, count, Path(folder)))
+    found = field.evaluate(np.array([atoms.positions for atoms in frames]))
+    label = np.array([atoms.get_potential_energy() for atoms in frames])
+    forces = np.array([atoms.get_forces() for atoms in frames])
+    energy = (found.energy - label) / count / KCAL_PER_MOL_EV
+    wrong = np.abs(found.forces - forces).mean(axis=(1, 2)) / KCAL_PER_MOL_EV
+    return (
+        f"energy {' '.join(f'{one:+.3f}' for one in energy)}, "
+        f"force MAE {' '.join(f'{one:.3f}' for one in wrong)}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--models", type=Path, nargs="+", default=[SHIPPED])
+    asked = parser.parse_args()
+    for seed, (count, kelvin) in enumerate(itertools.product(SIZES, KELVIN)):
+        frames = labelled(asked.folder, count, kelvin, seed)
+        for model in asked.models:
+            print(f"{count} at {kelvin} K, {model}: {compare(model, count, frames)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
