@@ -18,7 +18,7 @@ from deltaserver.analysis.measure.liquid import (
     unwrapped,
 )
 from deltaserver.analysis.read.properties import Properties
-from deltaserver.analysis.reading import Notes
+from deltaserver.analysis.reading import Notes, without_gap
 from deltaserver.analysis.results import Options, RunAnalysis
 from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError
@@ -70,7 +70,7 @@ def liquid_of(
         n_molecules=n,
         time_ps=steps.astype(np.float64) * (found.step_ps or 1.0),
         distributions=_distributions(model, centres, boxes),
-        displacements=_displacements(found, model, unwrapped(centres, boxes), notes),
+        displacements=_displacements(found, model, steps, unwrapped(centres, boxes), notes),
         density_g_cm3=density,
         energy_ps=time,
         energy_ev=None if energy is None or time is None else energy / n,
@@ -155,12 +155,17 @@ def _distributions(
 
 
 def _displacements(
-    found: RunAnalysis, model: ManyModel, centres: Floats, notes: Notes
+    found: RunAnalysis, model: ManyModel, steps: Ints, centres: Floats, notes: Notes
 ) -> tuple[Displacement, ...]:
-    """Return the MSD of every species' centres, the motion of all together taken off."""
+    """Return the MSD of every species' centres, the motion of all together taken off.
+
+    A lag is a number of frames: only of frames without a gap is it a time.
+    """
     if found.frame_ps is None:
         notes.note(f"{found.run.label}: no time between frames is known; no diffusion of molecules")
         return ()
+    what = f"{found.run.label}: frames are missing; the molecules' MSD"
+    centres = centres[without_gap(steps, what, notes)]
     first = _first(model)
     mass = np.repeat([_masses(found)[one.atoms[0]].sum() for one in model.species], np.diff(first))
     relative = centres - np.einsum("tnx,n->tx", centres, mass / mass.sum())[:, None]

@@ -303,3 +303,25 @@ def _trimmed(found: RunAnalysis, options: Options, notes: Notes) -> RunAnalysis:
         broken=broken,
         last_step=int(found.surveyed.steps[-1]),
     )
+
+
+def without_gap(steps: Ints, what: str, notes: Notes) -> slice:
+    """Return the longest stretch of evenly spaced frames; tell of ``what`` is not of all."""
+    chosen = evenly_spaced(steps)
+    if chosen != slice(0, len(steps)):
+        notes.note(
+            f"{what} is of frames {chosen.start} to {chosen.stop} of {len(steps)}, the longest "
+            "stretch without a gap"
+        )
+    return chosen
+
+
+def evenly_spaced(steps: Ints) -> slice:
+    """Return the longest stretch of frames whose steps are evenly spaced."""
+    spacing = np.diff(steps)
+    if not len(spacing):
+        return slice(0, len(steps))
+    gaps = np.flatnonzero(spacing != int(np.median(spacing)))
+    ends = np.concatenate([[0], gaps + 1, [len(steps)]])
+    k = int(np.argmax(np.diff(ends)))
+    return slice(int(ends[k]), int(ends[k + 1]))

@@ -16,7 +16,7 @@ from deltaserver.analysis.molecules import liquid_of
 from deltaserver.analysis.read import contributions
 from deltaserver.analysis.read.directory import Run
 from deltaserver.analysis.read.properties import Properties, read_properties
-from deltaserver.analysis.reading import Note, Notes, Progress, read
+from deltaserver.analysis.reading import Note, Notes, Progress, read, without_gap
 from deltaserver.analysis.results import Analysis, Options, RunAnalysis, Thermo
 from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError, InputError
@@ -154,13 +154,7 @@ def _msads(
         if frame_ps is None:
             notes.problem(f"{label}: no time step is known; give --timestep for the MSAD")
             return {}
-        chosen = evenly_spaced(one.surveyed.steps)
-        if chosen != slice(0, len(one.surveyed.steps)):
-            n = len(one.surveyed.steps)
-            notes.note(
-                f"{label}: frames are missing; the MSAD is of frames {chosen.start} to "
-                f"{chosen.stop} of {n}, the longest stretch without a gap"
-            )
+        chosen = without_gap(one.surveyed.steps, f"{label}: frames are missing; the MSAD", notes)
         try:
             result = msad.mean_squared_angular_displacement(
                 one.surveyed.quaternions[spec.guest][chosen],
@@ -184,17 +178,6 @@ def _msads(
                 f"positions every {1e3 * wanted:.2g} fs or so (now {1e3 * frame_ps:g} fs)"
             )
     return found
-
-
-def evenly_spaced(steps: Ints) -> slice:
-    """Return the longest stretch of frames whose steps are evenly spaced."""
-    spacing = np.diff(steps)
-    if not len(spacing):
-        return slice(0, len(steps))
-    gaps = np.flatnonzero(spacing != int(np.median(spacing)))
-    ends = np.concatenate([[0], gaps + 1, [len(steps)]])
-    k = int(np.argmax(np.diff(ends)))
-    return slice(int(ends[k]), int(ends[k + 1]))
 
 
 def _pairs(one: RunAnalysis) -> tuple[distributions.PairDistribution, ...]:

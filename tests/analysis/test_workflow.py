@@ -8,7 +8,7 @@ from deltaserver.analysis import workflow
 from deltaserver.analysis.measure import free_energy
 from deltaserver.analysis.read.contributions import Series
 from deltaserver.analysis.read.directory import find_runs
-from deltaserver.analysis.reading import Notes
+from deltaserver.analysis.reading import Notes, evenly_spaced
 from deltaserver.analysis.results import Options
 from deltaserver.analysis.show.figures import EnergyUnit
 from deltaserver.analysis.show.summary import summary_of, text_of
@@ -227,7 +227,7 @@ def test_a_gap_leaves_the_longest_stretch(tmp_path):
     analysis, told = analysed([directory], ("msad",))
     assert analysis.runs[0].msads["fragment1"].n_frames == 200
     assert any("the MSAD is of frames 100 to 300 of 300" in t for t in told)
-    assert workflow.evenly_spaced(np.array([5])) == slice(0, 1)
+    assert evenly_spaced(np.array([5])) == slice(0, 1)
 
 
 def test_without_time_step_or_temperature(tmp_path):
