@@ -16,7 +16,14 @@ from deltaserver.analysis.molecules import liquid_of
 from deltaserver.analysis.read import contributions
 from deltaserver.analysis.read.directory import Run
 from deltaserver.analysis.read.properties import Properties, read_properties
-from deltaserver.analysis.reading import Note, Notes, Progress, read, without_gap
+from deltaserver.analysis.reading import (
+    Note,
+    Notes,
+    Progress,
+    read,
+    times_and_sound_rows,
+    without_gap,
+)
 from deltaserver.analysis.results import Analysis, Options, RunAnalysis, Thermo
 from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError, InputError
@@ -201,15 +208,11 @@ def _properties(one: RunAnalysis, notes: Notes) -> Properties | None:
 
 
 def _thermo(one: RunAnalysis, read: Properties, options: Options, notes: Notes) -> Thermo | None:
-    time = read.time_ps()
-    if time is None and read.steps is not None and one.step_ps:
-        time = read.steps.astype(np.float64) * one.step_ps
-    if time is None:
+    rows = times_and_sound_rows(one, read, options)
+    if rows is None:
         notes.note(f"{one.run.label}: neither time nor step in the properties; no drift")
         return None
-    last = one.broken.time_ps if one.broken and one.broken.time_ps is not None else np.inf
-    last = min(last, options.until_ps if options.until_ps is not None else np.inf)
-    inside = (time >= options.skip_ps) & (time < last)
+    time, inside = rows
     if inside.sum() < 3:
         return None
     conserved, kelvin = read.energy_ev("conserved"), read.temperature_k()

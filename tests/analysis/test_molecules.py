@@ -101,3 +101,28 @@ def test_molecules_diffuse_as_in_the_longest_stretch_without_a_gap(tmp_path):
     for one, other in zip(torn.displacements, whole.displacements, strict=True):
         assert one.d_ang2_per_ps == pytest.approx(other.d_ang2_per_ps)
         np.testing.assert_allclose(one.lag_ps, other.lag_ps)
+
+
+def energies_of(directory, **options):
+    """The energy rows of a run of 30 frames, of which a bond breaks in the 21st."""
+    frames = walking(30)
+    frames[20:, 1] += 3.0
+    steps = 10 * np.arange(30)
+    directory.mkdir()
+    energy = np.where(np.arange(300) < 200, -30.0, 1e4)
+    write_properties(directory / "run.out", np.arange(300), energy, energy, energy)
+    liquid, _ = analysed(directory, frames, steps, **options)
+    return liquid
+
+
+def test_no_energy_of_a_molecule_is_of_a_run_that_came_apart(tmp_path):
+    liquid = energies_of(tmp_path / "broken")
+    assert len(liquid.time_ps) == 20
+    assert liquid.energy.value == pytest.approx(-3.0)
+    assert len(liquid.energy_ev) == len(liquid.energy_ps) == 200
+
+
+def test_until_0_leaves_the_first_frame(tmp_path):
+    liquid = energies_of(tmp_path / "first", until_ps=0.0)
+    assert len(liquid.time_ps) == 1
+    assert liquid.energy_ps.tolist() == [0.0]
