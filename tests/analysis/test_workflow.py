@@ -261,6 +261,18 @@ def test_surfaces_that_are_asked_for(tmp_path):
     assert "no frame lies within the bins" in analysis.problems[0]
 
 
+def test_the_jacobian_of_an_angle_of_planes_is_told(tmp_path):
+    directory = write_run(tmp_path / "r", moving(200), range(200))
+    definitions = tmp_path / "d.yaml"
+    definitions.write_text(
+        "format: deltaserver-analysis/1\n"
+        "variables: [{name: tilt, kind: plane_angle, groups: ['0-2', '3-5']}]\n"
+    )
+    analysis, _ = analysed([directory], ("fes",), definitions=definitions, jacobian="remove")
+    (told,) = summary_of(analysis.runs[0], EnergyUnit("eV"))["fes"]
+    assert told["jacobian_of"] == {"tilt": "sin(theta)"}
+
+
 def test_a_model_of_another_size(tmp_path, model_directory):
     frames = np.repeat(POSITIONS[None], 3, axis=0)[:, :3]
     path = tmp_path / "t.xyz"

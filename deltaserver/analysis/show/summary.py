@@ -133,7 +133,8 @@ def surface_summary(
 
 
 def _jacobian(kind: str) -> str:
-    return {"distance": "R^2", "angle": "sin(theta)"}.get(kind, "1")
+    known = {"distance": "R^2", "angle": "sin(theta)", "plane_angle": "sin(theta)"}
+    return known.get(kind, "1")
 
 
 def _median(values: Any) -> float:
