@@ -10,7 +10,7 @@ import numpy as np
 
 from deltaserver.arrays import Floats, Ints
 from deltaserver.datasets.files import silent
-from deltaserver.datasets.frames import FragmentSpec, check_fragment_name
+from deltaserver.datasets.frames import FragmentSpec, check_fragment_name, numbered_name
 from deltaserver.datasets.geometries import check_lengths
 from deltaserver.datasets.sampling.cutting import Kind, choose_kinds, cut, features, find_kinds
 from deltaserver.datasets.sampling.dynamics import POSITION_DECIMALS, Start
@@ -218,12 +218,14 @@ def _charged(kind: Kind, stated: Sequence[Charged], charge: float) -> Charged:
 def _fragments(kinds: tuple[Kind, ...], charged: Sequence[Charged]) -> tuple[FragmentSpec, ...]:
     """Return the fragments of a group: names of kinds, numbered where there are several alike."""
     names = [kind.name for kind in kinds]
+    taken = set(names)
     found, begin = [], 0
     for k, kind in enumerate(kinds):
         name = kind.name
         if names.count(name) > 1:
             joint = "_" if name[-1].isdigit() else ""
-            name += f"{joint}{names[: k + 1].count(name)}"
+            name = numbered_name(f"{name}{joint}", names[: k + 1].count(name), taken)
+        taken.add(name)
         check_fragment_name(name, "what was cut")
         atoms = tuple(range(begin, begin + len(kind.numbers)))
         found.append(FragmentSpec(name, atoms, charged[k].charge, charged[k].spin))

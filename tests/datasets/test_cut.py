@@ -191,3 +191,13 @@ def test_species_of_equal_elements_are_told_by_their_atoms(cheap, tmp_path):
         assert [fragment.charge for fragment in frames.fragments] == expected
     with pytest.raises(InputError, match=r"there are water \(2\), other \(1\), neon \(1\)"):
         run(source, "--between", "H2O,neon", "-o", tmp_path / "none")
+
+
+def test_no_two_molecules_of_a_group_have_one_name():
+    """A number that another kind has in its name is passed over."""
+    one, other = (
+        Kind(name, np.array([8, 1, 1]), np.zeros((1, 3), int), ()) for name in ("water", "water1")
+    )
+    kinds = (one, one, other)
+    fragments = cutting._fragments(kinds, [Charged(kind.name, 0) for kind in kinds])
+    assert [fragment.name for fragment in fragments] == ["water2", "water3", "water1"]
