@@ -18,7 +18,7 @@ from deltaserver.analysis.measure.liquid import (
     unwrapped,
 )
 from deltaserver.analysis.read.properties import Properties
-from deltaserver.analysis.reading import Notes
+from deltaserver.analysis.reading import Notes, times_and_sound_rows, without_gap
 from deltaserver.analysis.results import Options, RunAnalysis
 from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError
@@ -56,12 +56,8 @@ def liquid_of(
     inside = np.isin(steps, found.surveyed.steps)
     steps, centres = steps[inside], centres[inside]
     boxes = [cell for cell, kept in zip(cells, inside, strict=True) if kept] if cells else None
-    energy = read.energy_ev("potential") if read else None
-    time = read.time_ps() if read else None
-    if energy is not None and time is not None:
-        kept = (time >= options.skip_ps) & (time <= (options.until_ps or np.inf))
-        time, energy = time[kept], energy[kept]
     n = len(model.molecules)
+    time, energy = _energies(found, read, options)
     mass = float(_masses(found).sum())
     density = None
     if boxes:
@@ -70,11 +66,23 @@ def liquid_of(
         n_molecules=n,
         time_ps=steps.astype(np.float64) * (found.step_ps or 1.0),
         distributions=_distributions(model, centres, boxes),
-        displacements=_displacements(found, model, unwrapped(centres, boxes), notes),
+        displacements=_displacements(found, model, steps, unwrapped(centres, boxes), notes),
         density_g_cm3=density,
         energy_ps=time,
-        energy_ev=None if energy is None or time is None else energy / n,
+        energy_ev=None if energy is None else energy / n,
     )
+
+
+def _energies(
+    found: RunAnalysis, read: Properties | None, options: Options
+) -> tuple[Floats | None, Floats | None]:
+    """Return times, ps, and potential energies, eV; None where they cannot be told."""
+    energy = read.energy_ev("potential") if read else None
+    rows = times_and_sound_rows(found, read, options) if read else None
+    if energy is None or rows is None or not rows[1].any():
+        return None, None
+    time, sound = rows
+    return time[sound], energy[sound]
 
 
 def _masses(found: RunAnalysis) -> Floats:
@@ -155,12 +163,17 @@ def _distributions(
 
 
 def _displacements(
-    found: RunAnalysis, model: ManyModel, centres: Floats, notes: Notes
+    found: RunAnalysis, model: ManyModel, steps: Ints, centres: Floats, notes: Notes
 ) -> tuple[Displacement, ...]:
-    """Return the MSD of every species' centres, the motion of all together taken off."""
+    """Return the MSD of every species' centres, the motion of all together taken off.
+
+    A lag is a number of frames: only of frames without a gap is it a time.
+    """
     if found.frame_ps is None:
         notes.note(f"{found.run.label}: no time between frames is known; no diffusion of molecules")
         return ()
+    what = f"{found.run.label}: frames are missing; the molecules' MSD"
+    centres = centres[without_gap(steps, what, notes)]
     first = _first(model)
     mass = np.repeat([_masses(found)[one.atoms[0]].sum() for one in model.species], np.diff(first))
     relative = centres - np.einsum("tnx,n->tx", centres, mass / mass.sum())[:, None]

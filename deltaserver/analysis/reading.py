@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deltaserver.analysis.measure import rotation
 from deltaserver.analysis.measure.blown_up import BROKEN_STRETCH, sound_frames
@@ -21,6 +22,7 @@ from deltaserver.analysis.measure.definitions import (
 )
 from deltaserver.analysis.measure.survey import Bonds, Survey, Task, find_bonds, molecules
 from deltaserver.analysis.read.directory import Run
+from deltaserver.analysis.read.properties import Properties
 from deltaserver.analysis.read.trajectory import Trajectory
 from deltaserver.analysis.results import Break, Options, RunAnalysis
 from deltaserver.arrays import Floats, Ints
@@ -303,3 +305,47 @@ def _trimmed(found: RunAnalysis, options: Options, notes: Notes) -> RunAnalysis:
         broken=broken,
         last_step=int(found.surveyed.steps[-1]),
     )
+
+
+def without_gap(steps: Ints, what: str, notes: Notes) -> slice:
+    """Return the longest stretch of evenly spaced frames; tell of ``what`` is not of all."""
+    chosen = evenly_spaced(steps)
+    if chosen != slice(0, len(steps)):
+        notes.note(
+            f"{what} is of frames {chosen.start} to {chosen.stop} of {len(steps)}, the longest "
+            "stretch without a gap"
+        )
+    return chosen
+
+
+def evenly_spaced(steps: Ints) -> slice:
+    """Return the longest stretch of frames whose steps are evenly spaced."""
+    spacing = np.diff(steps)
+    if not len(spacing):
+        return slice(0, len(steps))
+    gaps = np.flatnonzero(spacing != int(np.median(spacing)))
+    ends = np.concatenate([[0], gaps + 1, [len(steps)]])
+    k = int(np.argmax(np.diff(ends)))
+    return slice(int(ends[k]), int(ends[k + 1]))
+
+
+def times_and_sound_rows(
+    found: RunAnalysis, rows: Properties, options: Options
+) -> tuple[Floats, NDArray[np.bool_]] | None:
+    """Return the times of properties, ps, and which rows are of the frames that are looked at.
+
+    None where neither time nor step is written.
+    """
+    time, steps, broken = rows.time_ps(), rows.steps, found.broken
+    if time is None and steps is not None and found.step_ps:
+        time = steps.astype(np.float64) * found.step_ps
+    if time is None:
+        return None
+    sound = time >= options.skip_ps
+    if options.until_ps is not None:
+        sound &= time <= options.until_ps
+    if broken is not None and steps is not None:
+        sound &= steps < broken.step
+    elif broken is not None and broken.time_ps is not None:
+        sound &= time < broken.time_ps
+    return time, sound

@@ -16,7 +16,14 @@ from deltaserver.analysis.molecules import liquid_of
 from deltaserver.analysis.read import contributions
 from deltaserver.analysis.read.directory import Run
 from deltaserver.analysis.read.properties import Properties, read_properties
-from deltaserver.analysis.reading import Note, Notes, Progress, read
+from deltaserver.analysis.reading import (
+    Note,
+    Notes,
+    Progress,
+    read,
+    times_and_sound_rows,
+    without_gap,
+)
 from deltaserver.analysis.results import Analysis, Options, RunAnalysis, Thermo
 from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import DataError, InputError
@@ -154,13 +161,7 @@ def _msads(
         if frame_ps is None:
             notes.problem(f"{label}: no time step is known; give --timestep for the MSAD")
             return {}
-        chosen = evenly_spaced(one.surveyed.steps)
-        if chosen != slice(0, len(one.surveyed.steps)):
-            n = len(one.surveyed.steps)
-            notes.note(
-                f"{label}: frames are missing; the MSAD is of frames {chosen.start} to "
-                f"{chosen.stop} of {n}, the longest stretch without a gap"
-            )
+        chosen = without_gap(one.surveyed.steps, f"{label}: frames are missing; the MSAD", notes)
         try:
             result = msad.mean_squared_angular_displacement(
                 one.surveyed.quaternions[spec.guest][chosen],
@@ -186,17 +187,6 @@ def _msads(
     return found
 
 
-def evenly_spaced(steps: Ints) -> slice:
-    """Return the longest stretch of frames whose steps are evenly spaced."""
-    spacing = np.diff(steps)
-    if not len(spacing):
-        return slice(0, len(steps))
-    gaps = np.flatnonzero(spacing != int(np.median(spacing)))
-    ends = np.concatenate([[0], gaps + 1, [len(steps)]])
-    k = int(np.argmax(np.diff(ends)))
-    return slice(int(ends[k]), int(ends[k + 1]))
-
-
 def _pairs(one: RunAnalysis) -> tuple[distributions.PairDistribution, ...]:
     n_beads = one.surveyed.values.shape[1]
     counts = one.surveyed.sampled.counts
@@ -218,15 +208,11 @@ def _properties(one: RunAnalysis, notes: Notes) -> Properties | None:
 
 
 def _thermo(one: RunAnalysis, read: Properties, options: Options, notes: Notes) -> Thermo | None:
-    time = read.time_ps()
-    if time is None and read.steps is not None and one.step_ps:
-        time = read.steps.astype(np.float64) * one.step_ps
-    if time is None:
+    rows = times_and_sound_rows(one, read, options)
+    if rows is None:
         notes.note(f"{one.run.label}: neither time nor step in the properties; no drift")
         return None
-    last = one.broken.time_ps if one.broken and one.broken.time_ps is not None else np.inf
-    last = min(last, options.until_ps if options.until_ps is not None else np.inf)
-    inside = (time >= options.skip_ps) & (time < last)
+    time, inside = rows
     if inside.sum() < 3:
         return None
     conserved, kelvin = read.energy_ev("conserved"), read.temperature_k()

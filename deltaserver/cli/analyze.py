@@ -163,7 +163,7 @@ def everything(**given: Any) -> None:
 @click.option(
     "--jacobian",
     type=click.Choice(("keep", "remove")),
-    help="Whether R² (distance) or sin θ (angle) stays in P.",
+    help="Whether R² (distance) or sin θ (angle, plane_angle) stays in P.",
 )
 @click.option(
     "--bound",

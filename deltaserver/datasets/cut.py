@@ -10,7 +10,7 @@ import numpy as np
 
 from deltaserver.arrays import Floats, Ints
 from deltaserver.datasets.files import silent
-from deltaserver.datasets.frames import FragmentSpec, check_fragment_name
+from deltaserver.datasets.frames import FragmentSpec, check_fragment_name, numbered_name
 from deltaserver.datasets.geometries import check_lengths
 from deltaserver.datasets.sampling.cutting import Kind, choose_kinds, cut, features, find_kinds
 from deltaserver.datasets.sampling.dynamics import POSITION_DECIMALS, Start
@@ -23,6 +23,7 @@ from deltaserver.datasets.workspace import (
 from deltaserver.errors import DataError, InputError
 from deltaserver.model.files.parameters import read_parameters
 from deltaserver.model.manifest import IsolatedAtom
+from deltaserver.model.many.census import count_molecules
 from deltaserver.model.many.charges import charges_of
 from deltaserver.model.many.manifest import ManyManifest, is_of_many, read_many
 from deltaserver.model.prior import PairPrior
@@ -111,19 +112,18 @@ class _Known:
     """What a model directory says of the molecules.
 
     Attributes:
-        names: by the atomic numbers of a molecule.
-        charges: by the same, what priors give them, e.
+        names: of species by the atomic numbers of a molecule.
+        species: their names by atoms, where several are of the same atomic numbers.
+        charges: what priors give them, e, by their names.
+        alone: elements whose atoms are molecules by themselves.
         periodic: whether the structure repeats.
     """
 
     names: Mapping[tuple[int, ...], str] = field(default_factory=dict)
-    charges: Mapping[tuple[int, ...], float] = field(default_factory=dict)
+    species: Mapping[int, str] = field(default_factory=dict)
+    charges: Mapping[str, float] = field(default_factory=dict)
+    alone: tuple[int, ...] = ()
     periodic: bool = False
-
-    @property
-    def alone(self) -> tuple[int, ...]:
-        """Elements whose atoms are molecules by themselves."""
-        return tuple(numbers[0] for numbers in self.names if len(numbers) == 1)
 
 
 def open_cut(
@@ -140,7 +140,7 @@ def open_cut(
     rng = np.random.default_rng(request.seed)
     kinds: tuple[Kind, ...] = ()
     groups, trajectory, labels = [], [], []
-    charges: dict[tuple[int, ...], float] = {}
+    charges: list[float | None] = [None] * request.order
     for k, source in enumerate(sources):
         frames, known = _frames(source, note), _known(source.models)
         chosen = frames[:: -(-len(frames) // MOST_FRAMES)]
@@ -148,7 +148,10 @@ def open_cut(
         if kinds and [x.numbers.tolist() for x in own] != [x.numbers.tolist() for x in kinds]:
             raise DataError(f"{source.label}: its molecules are not those of {sources[0].label}")
         kinds = kinds or own
-        charges = {**known.charges, **charges}
+        charges = [
+            known.charges.get(kind.species) if charge is None else charge
+            for charge, kind in zip(charges, own, strict=True)
+        ]
         pool = max(POOL * request.count, POOL_LEAST)
         most = -(-pool // (len(chosen) * len(sources)))
         for n, frame in enumerate(chosen):
@@ -168,7 +171,11 @@ def open_cut(
     taken = draw_farthest(
         features(kinds, x), of, request.count, request.seed, np.zeros(len(x), dtype=np.bool_)
     )
-    fragments = _fragments(kinds, [_charged(kind, request.charged, charges) for kind in kinds])
+    charged = [
+        _charged(kind, request.charged, charge or 0.0)
+        for kind, charge in zip(kinds, charges, strict=True)
+    ]
+    fragments = _fragments(kinds, charged)
     return _workspace(directory, fragments, x[taken], of[taken], labels, kinds)
 
 
@@ -191,9 +198,7 @@ def _workspace(
     return open_frames(directory, tuple(starts), fragments, steps, order=len(kinds))
 
 
-def _charged(
-    kind: Kind, stated: Sequence[Charged], charges: Mapping[tuple[int, ...], float]
-) -> Charged:
+def _charged(kind: Kind, stated: Sequence[Charged], charge: float) -> Charged:
     """Return charge and unpaired electrons of a kind: as stated, else as a model's prior says.
 
     Raises:
@@ -202,7 +207,6 @@ def _charged(
     for one in stated:
         if one.name == kind.name:
             return one
-    charge = charges.get(tuple(kind.numbers.tolist()), 0.0)
     if abs(charge - round(charge)) > WHOLE_E:
         raise InputError(
             f"the model's prior gives {kind.name} a charge of {charge:+.2g} e, which no molecule "
@@ -214,12 +218,14 @@ def _charged(
 def _fragments(kinds: tuple[Kind, ...], charged: Sequence[Charged]) -> tuple[FragmentSpec, ...]:
     """Return the fragments of a group: names of kinds, numbered where there are several alike."""
     names = [kind.name for kind in kinds]
+    taken = set(names)
     found, begin = [], 0
     for k, kind in enumerate(kinds):
         name = kind.name
         if names.count(name) > 1:
             joint = "_" if name[-1].isdigit() else ""
-            name += f"{joint}{names[: k + 1].count(name)}"
+            name = numbered_name(f"{name}{joint}", names[: k + 1].count(name), taken)
+        taken.add(name)
         check_fragment_name(name, "what was cut")
         atoms = tuple(range(begin, begin + len(kind.numbers)))
         found.append(FragmentSpec(name, atoms, charged[k].charge, charged[k].spin))
@@ -233,7 +239,7 @@ def _kinds(frame: Frame, known: _Known, request: CutRequest) -> tuple[Kind, ...]
     ions = [*known.alone, *(SYMBOLS.index(name) for name in stated if name in SYMBOLS)]
     # A metal's radius reaches all that solvates its ion; other ions stand apart by themselves.
     alone = [number for number in ions if number not in NONMETALS]
-    there = find_kinds(frame.numbers, frame.positions, box, known.names, alone)
+    there = find_kinds(frame.numbers, frame.positions, box, known.names, alone, known.species)
     for name in stated:
         if name not in {kind.name for kind in there}:
             listed = ", ".join(f"{kind.name} ({len(kind.atoms)})" for kind in there)
@@ -245,27 +251,49 @@ def _known(models: Path | None) -> _Known:
     if models is None or not is_of_many(models):
         return _Known()
     manifest = read_many(models)
-    names: dict[tuple[int, ...], str] = {}  # in the order of species
-    for entry in manifest.species:
-        if isinstance(entry.model, IsolatedAtom):
-            names[(entry.model.number,)] = entry.name
-        else:
-            names[tuple(read_parameters(entry.model).numbers.tolist())] = entry.name
-    return _Known(names, _charges(manifest, tuple(names)), manifest.periodic)
+    names = [entry.name for entry in manifest.species]
+    numbers = [
+        (entry.model.number,)
+        if isinstance(entry.model, IsolatedAtom)
+        else tuple(read_parameters(entry.model).numbers.tolist())
+        for entry in manifest.species
+    ]
+    return _Known(
+        dict(zip(numbers, names, strict=True)),
+        _by_atoms(manifest, numbers),
+        _charges(manifest),
+        tuple(own[0] for own in numbers if len(own) == 1),
+        manifest.periodic,
+    )
 
 
-def _charges(
-    manifest: ManyManifest, species: Sequence[tuple[int, ...]]
-) -> dict[tuple[int, ...], float]:
+def _by_atoms(manifest: ManyManifest, numbers: Sequence[tuple[int, ...]]) -> dict[int, str]:
+    """Return the species of atoms in a run of the model, where elements alone do not tell it.
+
+    Raises:
+        ManifestError: it is not said how many molecules there are.
+    """
+    if len(set(numbers)) == len(numbers):
+        return {}
+    own = [np.array(some) for some in numbers]
+    tables = count_molecules(manifest.species, own, None, str(manifest.path))
+    return {
+        atom: entry.name
+        for entry, table in zip(manifest.species, tables, strict=True)
+        for atom in table.ravel().tolist()
+    }
+
+
+def _charges(manifest: ManyManifest) -> dict[str, float]:
     """Return the charge, e, that priors give the molecules of each species."""
-    found: dict[tuple[int, ...], float] = {}
+    found: dict[str, float] = {}
     for entry in manifest.bindings:
         if not isinstance(entry.prior, PairPrior):
             continue
-        first, second = (species[k] for k in entry.between)
+        first, second = (manifest.species[k] for k in entry.between)
         charges = charges_of(entry.prior)
-        found[first] = float(charges[: len(first)].sum())
-        found[second] = float(charges[len(first) :].sum())
+        found[first.name] = float(charges[: first.n_atoms].sum())
+        found[second.name] = float(charges[first.n_atoms :].sum())
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,6 +144,13 @@ def check_fragment_name(name: Any, where: str) -> None:
             f"{where}: fragment name {name!r}; expected letters, digits, '_', '+' or '-', "
             f"and none of {', '.join(RESERVED_DATASET_NAMES)}"
         )
+
+
+def numbered_name(name: str, number: int, taken: Collection[str]) -> str:
+    """Return a fragment's name with this number, or with the first one after it that is free."""
+    while f"{name}{number}" in taken:
+        number += 1
+    return f"{name}{number}"
 
 
 def check_partition(fragments: tuple[FragmentSpec, ...], n_atoms: int, where: str) -> None:

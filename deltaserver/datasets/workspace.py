@@ -26,6 +26,7 @@ from deltaserver.datasets.frames import (
     check_fragment_name,
     check_partition,
     describe_fragment,
+    numbered_name,
     parse_fragments,
 )
 from deltaserver.datasets.geometries import check_lengths
@@ -217,10 +218,12 @@ def place_molecules(paths: tuple[Path, ...], gap: float, seed: int, output: Path
     rng = np.random.default_rng(seed)
     together = molecule(np.zeros(0, np.int64), np.zeros((0, 3)), np.zeros(0, np.int64))
     fragments, names = [], [path.stem for path in paths]
+    taken = set(names)
     for k, positions in enumerate(place([m.positions for m in molecules], gap, rng)):
         charges = np.zeros(len(positions), np.int64)
         part = molecule(molecules[k].numbers, positions, charges)
-        name = names[k] if names.count(names[k]) == 1 else f"{names[k]}{k + 1}"
+        name = names[k] if names.count(names[k]) == 1 else numbered_name(names[k], k + 1, taken)
+        taken.add(name)
         check_fragment_name(name, str(paths[k]))
         atoms = tuple(range(len(together), len(together) + len(part)))
         fragments.append(FragmentSpec(name, atoms).as_option())

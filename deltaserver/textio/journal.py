@@ -8,6 +8,7 @@ nothing finished is lost and nothing half-written is believed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -19,6 +20,7 @@ from typing import IO, Any
 from deltaserver.errors import DataError
 
 Record = dict[str, Any]
+NO_SYNC = (errno.EINVAL, errno.ENOTSUP)  # of file systems that keep no directory on request
 
 
 def read_journal(path: Path) -> Iterator[Record]:
@@ -68,10 +70,24 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
             if durable:
                 os.fsync(file.fileno())
         fresh.replace(path)
+        if durable:
+            _keep_names(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             fresh.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from None  # a full disk names none
+
+
+def _keep_names(directory: Path) -> None:
+    """Put on the disk what a directory's files are called: a file's own sync does not."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
+    finally:
+        os.close(handle)
 
 
 def hold(file: IO[Any]) -> bool:
@@ -92,6 +108,7 @@ class Journal:
         if not hold(self._file):
             self._file.close()
             raise DataError(f"{path}: another process is writing it; wait or stop it")
+        _keep_names(path.parent)
         self._cut_off_unfinished()
 
     def append(self, record: Record) -> None:

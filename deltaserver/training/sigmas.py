@@ -62,7 +62,7 @@ def train(
     failure: UnsolvableError | None = None
     wanted = iter(sigmas) if (sigmas := tuple(sigmas)) else _search(done)
     for sigma in wanted:
-        path = checkpoints / f"sigma-{sigma:g}.npz"
+        path = checkpoints / f"sigma-{_exactly(sigma)}.npz"
         try:
             done[sigma] = _candidate(request, sigma, path, progress)
         except UnsolvableError as error:
@@ -72,6 +72,12 @@ def train(
     if failure is not None and not np.isfinite(ranked[0].error):
         raise failure
     return ranked
+
+
+def _exactly(sigma: float) -> str:
+    """Return σ in as few digits as tell it from every other: two must not share a file."""
+    short = f"{sigma:g}"
+    return short if float(short) == sigma else repr(float(sigma))
 
 
 def _candidate(request: TrainingRequest, sigma: float, path: Path, progress: Progress) -> Candidate:

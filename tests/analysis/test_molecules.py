@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from deltaserver.analysis.read.directory import find_runs
+from deltaserver.analysis.results import Options
+from deltaserver.analysis.workflow import analyse
 from deltaserver.cli.analyze import analyze
 from deltaserver.units import AVOGADRO_PER_MOL
-from tests.analysis.written import INPUT, ipi_frame, write_properties
-from tests.model.many.builders import directory, manifest, positions
+from tests.analysis.written import INPUT, ipi_frame, ipi_text, write_properties, write_run
+from tests.model.many.builders import directory as models_of
+from tests.model.many.builders import manifest, positions
 
 N_WATER, N_NEON, N_FRAMES, EDGE = 8, 2, 40, 12.0
 SYMBOLS = ("O", "H", "H") * N_WATER + ("Ne",) * N_NEON
@@ -20,7 +24,7 @@ def result(tmp_path_factory):
     """A run at constant pressure of water and neon, which only drift together: the cell grows."""
     run = tmp_path_factory.mktemp("wet") / "run"
     run.mkdir()
-    models = directory(run.parent / "models", manifest(N_WATER, N_NEON))
+    models = models_of(run.parent / "models", manifest(N_WATER, N_NEON))
     x = positions(N_WATER, N_NEON, EDGE * np.eye(3))
     edges = EDGE + 0.01 * np.arange(N_FRAMES)
     text = ""
@@ -66,3 +70,59 @@ def test_report_and_figure_are_written_and_the_terminal_tells(result):
     assert "10 molecules" in found.output
     assert "g/cm³" in found.output
     assert "D(water)" in found.output
+
+
+def walking(n_frames):
+    """Molecules that walk at random, each as a whole, (T, N, 3)."""
+    steps = np.random.default_rng(2).normal(0.0, 0.1, (n_frames, N_WATER + N_NEON, 3))
+    own = np.repeat(np.cumsum(steps, axis=0), [3] * N_WATER + [1] * N_NEON, axis=1)
+    return positions(N_WATER, N_NEON, 300.0 * np.eye(3)) + own
+
+
+def analysed(directory, frames, steps, **options):
+    """The liquid of a run, and what is told."""
+    write_run(directory, [], [])
+    (directory / "run.pos_0.xyz").write_text(ipi_text(frames, steps, symbols=SYMBOLS))
+    models = models_of(directory.parent / "models", manifest(N_WATER, N_NEON))
+    given, told = Options(models=models, **options), []
+    found = analyse(find_runs([directory]), given, ("molecules",), told.append)
+    return found.runs[0].liquid, told
+
+
+def test_molecules_diffuse_as_in_the_longest_stretch_without_a_gap(tmp_path):
+    """Of frames that are not evenly spaced a lag is no time."""
+    frames = walking(160)
+    steps = 10 * np.arange(160)
+    written = np.r_[0:30, 80:160]
+    whole, told = analysed(tmp_path / "whole", frames[80:], steps[80:])
+    assert not any("frames are missing" in line for line in told)
+    torn, told = analysed(tmp_path / "torn", frames[written], steps[written])
+    assert "torn: frames are missing; the molecules' MSD is of frames 30 to 110 of 110" in told[-1]
+    for one, other in zip(torn.displacements, whole.displacements, strict=True):
+        assert one.d_ang2_per_ps == pytest.approx(other.d_ang2_per_ps)
+        np.testing.assert_allclose(one.lag_ps, other.lag_ps)
+
+
+def energies_of(directory, **options):
+    """The energy rows of a run of 30 frames, of which a bond breaks in the 21st."""
+    frames = walking(30)
+    frames[20:, 1] += 3.0
+    steps = 10 * np.arange(30)
+    directory.mkdir()
+    energy = np.where(np.arange(300) < 200, -30.0, 1e4)
+    write_properties(directory / "run.out", np.arange(300), energy, energy, energy)
+    liquid, _ = analysed(directory, frames, steps, **options)
+    return liquid
+
+
+def test_no_energy_of_a_molecule_is_of_a_run_that_came_apart(tmp_path):
+    liquid = energies_of(tmp_path / "broken")
+    assert len(liquid.time_ps) == 20
+    assert liquid.energy.value == pytest.approx(-3.0)
+    assert len(liquid.energy_ev) == len(liquid.energy_ps) == 200
+
+
+def test_until_0_leaves_the_first_frame(tmp_path):
+    liquid = energies_of(tmp_path / "first", until_ps=0.0)
+    assert len(liquid.time_ps) == 1
+    assert liquid.energy_ps.tolist() == [0.0]

@@ -8,7 +8,7 @@ from deltaserver.analysis import workflow
 from deltaserver.analysis.measure import free_energy
 from deltaserver.analysis.read.contributions import Series
 from deltaserver.analysis.read.directory import find_runs
-from deltaserver.analysis.reading import Notes
+from deltaserver.analysis.reading import Notes, evenly_spaced
 from deltaserver.analysis.results import Options
 from deltaserver.analysis.show.figures import EnergyUnit
 from deltaserver.analysis.show.summary import summary_of, text_of
@@ -227,7 +227,7 @@ def test_a_gap_leaves_the_longest_stretch(tmp_path):
     analysis, told = analysed([directory], ("msad",))
     assert analysis.runs[0].msads["fragment1"].n_frames == 200
     assert any("the MSAD is of frames 100 to 300 of 300" in t for t in told)
-    assert workflow.evenly_spaced(np.array([5])) == slice(0, 1)
+    assert evenly_spaced(np.array([5])) == slice(0, 1)
 
 
 def test_without_time_step_or_temperature(tmp_path):
@@ -259,6 +259,18 @@ def test_surfaces_that_are_asked_for(tmp_path):
             analysed([directory], ("fes",), **given)
     analysis, _ = analysed([directory], ("fes",), variables=("R_CM",), ranges=((30.0, 50.0),))
     assert "no frame lies within the bins" in analysis.problems[0]
+
+
+def test_the_jacobian_of_an_angle_of_planes_is_told(tmp_path):
+    directory = write_run(tmp_path / "r", moving(200), range(200))
+    definitions = tmp_path / "d.yaml"
+    definitions.write_text(
+        "format: deltaserver-analysis/1\n"
+        "variables: [{name: tilt, kind: plane_angle, groups: ['0-2', '3-5']}]\n"
+    )
+    analysis, _ = analysed([directory], ("fes",), definitions=definitions, jacobian="remove")
+    (told,) = summary_of(analysis.runs[0], EnergyUnit("eV"))["fes"]
+    assert told["jacobian_of"] == {"tilt": "sin(theta)"}
 
 
 def test_a_model_of_another_size(tmp_path, model_directory):

@@ -1,5 +1,7 @@
 """``deltaserver dataset cut`` from structures and runs to datasets."""
 
+import json
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -11,6 +13,7 @@ from deltaserver.datasets.files import read_dataset
 from deltaserver.datasets.sampling.cutting import Kind
 from deltaserver.errors import DataError, DeltaserverError, InputError
 from deltaserver.textio.xyz_frames import xyz_text
+from tests.analysis.written import ipi_frame, write_run
 from tests.datasets.cheap_calculators import Cubed
 from tests.datasets.sampling.test_cutting import CELL, liquid
 from tests.model.many import builders
@@ -140,15 +143,15 @@ def test_the_model_of_a_run_knows_the_charges(tmp_path):
     data = long_range.brine()
     whole = source_of(tmp_path / "whole", data)
     x = tuple(Kind(name, np.array(z), np.zeros((1, len(z)), int), ()) for name, z in KINDS)
-    assert [cutting._charged(kind, (), whole.charges).charge for kind in x] == [0, 1, -1]
+    assert [cutting._charged(k, (), whole.charges[k.name]).charge for k in x] == [0, 1, -1]
     assert whole.alone == (11, 17)
     for entry in data["bindings"][2:]:
         entry["prior"]["classes"][-1]["charge"] *= 0.8
     data["bindings"][-1]["prior"]["classes"][0]["charge"] = 0.8
     broken = source_of(tmp_path / "broken", data)
     with pytest.raises(InputError, match=r"gives sodium a charge of \+0.8 e, which no molecule"):
-        cutting._charged(x[1], (), broken.charges)
-    assert cutting._charged(x[1], (Charged("sodium", 1),), broken.charges).charge == 1
+        cutting._charged(x[1], (), broken.charges["sodium"])
+    assert cutting._charged(x[1], (Charged("sodium", 1),), 0.8).charge == 1
 
 
 KINDS = (("water", (8, 1, 1)), ("sodium", (11,)), ("chloride", (17,)))
@@ -156,3 +159,45 @@ KINDS = (("water", (8, 1, 1)), ("sodium", (11,)), ("chloride", (17,)))
 
 def source_of(path, data):
     return cutting._known(builders.directory(path, data))
+
+
+def two_waters(tmp_path):
+    """A directory of two waters, one of another species and a neon, and their run."""
+    data = builders.manifest(2, 1, periodic=False)
+    del data["cutoff"]
+    other = data["species"][0] | {"name": "other", "count": 1}
+    data["species"].insert(1, other)
+    apart = long_range.water_prior(O1=0.6, O2=-1.4)
+    data["bindings"].append({"between": ["water", "other"], "prior": apart})
+    models = builders.directory(tmp_path / "models", data)
+    source = write_run(tmp_path / "run", [], [])
+    frame = ipi_frame(builders.positions(3, 1), 0, ("O", "H", "H") * 3 + ("Ne",))
+    (source / "run.pos_0.xyz").write_text(frame)
+    (source / "run.json").write_text(json.dumps({"models": str(models)}))
+    return models, source
+
+
+def test_species_of_equal_elements_are_told_by_their_atoms(cheap, tmp_path):
+    """Each has its own charge, and neon, which stands after them, its own."""
+    models, source = two_waters(tmp_path)
+    charges = cutting._known(models).charges
+    assert charges == pytest.approx({"water": 1.0, "other": -1.0, "neon": 0.0})
+    for between, expected in (("water,other", [1, -1]), ("other,neon", [-1, 0])):
+        output = tmp_path / between
+        asked = ["--within", 9, "-n", 1, "--between", between, "-w", 1, "-o", output]
+        run(source, *asked, "-c", "cheap_calculators:OfCharge")
+        frames = read_dataset(output)
+        assert [fragment.name for fragment in frames.fragments] == between.split(",")
+        assert [fragment.charge for fragment in frames.fragments] == expected
+    with pytest.raises(InputError, match=r"there are water \(2\), other \(1\), neon \(1\)"):
+        run(source, "--between", "H2O,neon", "-o", tmp_path / "none")
+
+
+def test_no_two_molecules_of_a_group_have_one_name():
+    """A number that another kind has in its name is passed over."""
+    one, other = (
+        Kind(name, np.array([8, 1, 1]), np.zeros((1, 3), int), ()) for name in ("water", "water1")
+    )
+    kinds = (one, one, other)
+    fragments = cutting._fragments(kinds, [Charged(kind.name, 0) for kind in kinds])
+    assert [fragment.name for fragment in fragments] == ["water2", "water3", "water1"]

@@ -1,7 +1,9 @@
 """Sampling and labelling continue after a kill as if nothing had happened."""
 
+import errno
 import json
 import os
+import stat
 import subprocess
 import sys
 from dataclasses import replace
@@ -266,6 +268,29 @@ def test_atomic_write_leaves_no_trace(tmp_path):
     write_atomically(tmp_path / "f", b"one")
     write_atomically(tmp_path / "f", b"two")
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("f", b"two")]
+
+
+def test_what_is_durable_has_its_name_on_the_disk_too(tmp_path, monkeypatch):
+    """Content first, then the directory that it was renamed in; a journal's when it is made."""
+    kept, refused = [], errno.EINVAL
+
+    def fsync(handle):
+        is_directory = stat.S_ISDIR(os.fstat(handle).st_mode)
+        kept.append([p.name for p in tmp_path.iterdir()] if is_directory else "content")
+        if is_directory:
+            raise OSError(refused, "directories are not kept")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_atomically(tmp_path / "f", b"one", durable=False)
+    assert kept == []
+    write_atomically(tmp_path / "f", b"two")
+    assert kept == ["content", ["f"]]
+    (tmp_path / "f").unlink()
+    Journal(tmp_path / "j").close()
+    assert kept[2:] == [["j"]]
+    refused = errno.EIO
+    with pytest.raises(OSError, match="directories are not kept"):
+        write_atomically(tmp_path / "f", b"three")
 
 
 def test_records_are_exact(tmp_path):

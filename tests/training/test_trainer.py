@@ -138,6 +138,20 @@ def test_finished_candidates_are_taken_up(tmp_path, monkeypatch):
     assert {c.sigma: c.error for c in first}.items() <= {c.sigma: c.error for c in again}.items()
 
 
+def test_sigmas_that_differ_in_the_seventh_digit_have_files_of_their_own(tmp_path):
+    """Short names stay as they were, so that what was interrupted goes on."""
+    request, near = request_for("left"), 8.0000001
+    ranked = train(request, tmp_path, (8.0, near, 1.0 / 3.0))
+    assert {c.sigma: c.path.name for c in ranked} == {
+        8.0: "sigma-8.npz",
+        near: "sigma-8.0000001.npz",
+        1.0 / 3.0: "sigma-0.3333333333333333.npz",
+    }
+    for one in ranked:
+        with np.load(one.path, allow_pickle=False) as arrays:
+            assert arrays["sig"] == one.sigma
+
+
 def test_checkpoints_of_another_training_are_refused(tmp_path):
     request = request_for("left")
     train(request, tmp_path, (8.0,))

@@ -63,13 +63,18 @@ class RotationSpec:
 
 @dataclass(frozen=True)
 class PairsSpec:
-    """A distribution of distances between the atoms of two groups."""
+    """A distribution of distances between the atoms of two groups, which may share atoms."""
 
     name: str
     first: tuple[int, ...]
     second: tuple[int, ...]
     max_ang: float = DEFAULT_RDF_MAX_ANG
     bins: int = DEFAULT_RDF_BINS
+
+    @property
+    def n_pairs(self) -> int:
+        """Pairs of two atoms: none is its own neighbour."""
+        return len(self.first) * len(self.second) - len(set(self.first) & set(self.second))
 
 
 @dataclass(frozen=True)
@@ -270,13 +275,16 @@ class _Parser(Checker):
         longest = entry.get("max", DEFAULT_RDF_MAX_ANG)
         if isinstance(longest, bool) or not isinstance(longest, (int, float)) or longest <= 0:
             raise self.error(f"{what}: max is {longest!r}; expected a distance in Å")
-        return PairsSpec(
+        spec = PairsSpec(
             name=str(entry.get("name", "-".join(str(group) for group in groups))),
             first=self.atoms(groups[0], what),
             second=self.atoms(groups[1], what),
             max_ang=float(longest),
             bins=self.count(entry.get("bins", DEFAULT_RDF_BINS), f"{what}: bins"),
         )
+        if not spec.n_pairs:
+            raise self.error(f"{what}: both groups are atom {spec.first[0]}; expected two atoms")
+        return spec
 
     # -- values --------------------------------------------------------------------------------
 

@@ -68,8 +68,7 @@ def pair_distribution(spec: PairsSpec, counts: Ints, n_beads: int = 1) -> PairDi
     if not len(counts):
         raise DataError(f"{spec.name}: no frames to take distances from")
     edges = np.linspace(0.0, spec.max_ang, spec.bins + 1)
-    n_pairs = len(spec.first) * len(spec.second) * n_beads
-    rows = counts / (n_pairs * shell_volumes(edges))
+    rows = counts / (spec.n_pairs * n_beads * shell_volumes(edges))
     return PairDistribution(
         name=spec.name,
         edges_ang=edges,

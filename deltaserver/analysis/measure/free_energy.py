@@ -2,8 +2,8 @@
 
 P is the density of the variables as they are. For a distance that includes the Jacobian 4πR²: a
 free particle at any place has P(R) ∝ R². With ``remove`` the density is divided by R² (distance)
-or sin θ (angle) first, F = −kT ln[P(R)/R²], the potential of mean force. F is zero in its lowest
-bin; bins that nothing has visited are NaN.
+or sin θ (angle, that of planes too) first, F = −kT ln[P(R)/R²], the potential of mean force. F is
+zero in its lowest bin; bins that nothing has visited are NaN.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ JACOBIANS: tuple[Jacobian, ...] = ("keep", "remove")
 N_RESAMPLES = 200
 SEED = 20251
 FARTHEST = 5.0  # interquartile ranges
+LARGEST_DEG = {"angle": 180.0, "plane_angle": 90.0}  # of what has the factor sin θ
 FEW = 5  # resamples that visit a bin, below which it has no error
 
 
@@ -187,9 +188,14 @@ def spread_of_rows(rows: Floats) -> Floats:
 
 
 def shell(edges: Floats, kind: str) -> Floats:
-    """Return the volume that a bin stands for, up to a constant: ∫R²dR, ∫sin θ dθ (degrees)."""
+    """Return the volume that a bin stands for, up to a constant: ∫R²dR, ∫sin θ dθ (degrees).
+
+    Two normals at random have P(θ) ∝ sin θ from 0 to 180°. Planes do not tell a normal from its
+    opposite, and sin(180° − θ) = sin θ: theirs is sin θ from 0 to 90°.
+    """
     if kind == "distance":
         return np.asarray(np.diff(edges**3) / 3.0)
-    if kind == "angle":
-        return np.asarray(-np.diff(np.cos(np.radians(edges))))
+    if kind in LARGEST_DEG:
+        there = np.clip(edges, 0.0, LARGEST_DEG[kind])
+        return np.asarray(-np.diff(np.cos(np.radians(there))))
     return np.diff(edges)

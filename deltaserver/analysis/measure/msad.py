@@ -59,13 +59,13 @@ class Diffusion:
 
     @property
     def slope_rad2_per_ps(self) -> float:
-        """2nD, of the fitted line."""
+        """2nD, of the fitted line: 6D, of a linear body 4D."""
         return 2.0 * self.n_dof * self.d_rad2_per_ps
 
     @property
     def slope_rad2_per_fs(self) -> float:
-        """6D."""
-        return 6.0 * self.d_rad2_per_ps / PS_FS
+        """The same slope a femtosecond."""
+        return self.slope_rad2_per_ps / PS_FS
 
 
 @dataclass(frozen=True)

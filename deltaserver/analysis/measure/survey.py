@@ -241,12 +241,17 @@ def _joined(blocks: list[NDArray[Number]], none: NDArray[Number]) -> NDArray[Num
 
 
 def count_pairs(positions: Floats, pair: PairsSpec) -> Ints:
-    """Return (bins,) counts of the distances between two groups in (P, N, 3) positions."""
-    first, second = positions[:, list(pair.first)], positions[:, list(pair.second)]
+    """Return (bins,) counts of the distances between two groups in (P, N, 3) positions.
+
+    An atom of both groups is not counted with itself.
+    """
+    one, other = np.array(pair.first), np.array(pair.second)
+    first, second = positions[:, one], positions[:, other]
     counts = np.zeros(pair.bins, np.int64)
     rows = max(1, PAIRS_AT_ONCE // (len(pair.second) * len(positions)))
     for k in range(0, len(pair.first), rows):
         distances = np.linalg.norm(first[:, k : k + rows, None] - second[:, None], axis=-1)
+        distances = distances[:, one[k : k + rows, None] != other]
         bins = (distances * (pair.bins / pair.max_ang)).astype(np.int64).ravel()
         counts += np.bincount(bins[bins < pair.bins], minlength=pair.bins)
     return counts

@@ -20,6 +20,7 @@ from deltaserver.analysis.show.liquid import liquid_lines, liquid_summary
 from deltaserver.analysis.show.report_page import number, with_error
 from deltaserver.errors import DataError
 from deltaserver.statistics.correlation import circular_mean_of, mean_of
+from deltaserver.units import PS_FS
 
 FORMAT = "deltaserver-analysis-result/1"
 FAST_EXPONENT, SLOW_EXPONENT = 1.25, 0.75  # beyond these, a window does not show diffusion
@@ -133,7 +134,8 @@ def surface_summary(
 
 
 def _jacobian(kind: str) -> str:
-    return {"distance": "R^2", "angle": "sin(theta)"}.get(kind, "1")
+    known = {"distance": "R^2", "angle": "sin(theta)", "plane_angle": "sin(theta)"}
+    return known.get(kind, "1")
 
 
 def _median(values: Any) -> float:
@@ -144,11 +146,12 @@ def _median(values: Any) -> float:
 def msad_summary(result: Msad) -> dict[str, Any]:
     """Return D with its error and window, and what tells whether it means anything."""
     fit = result.diffusion
+    slope = f"slope_{2 * fit.n_dof}d"  # 6D; of a linear guest 4D
     return {
         "d_rad2_per_ps": fit.d_rad2_per_ps,
         "d_error_rad2_per_ps": fit.error_rad2_per_ps,
-        "slope_6d_rad2_per_fs": fit.slope_rad2_per_fs,
-        "slope_6d_error_rad2_per_fs": 6e-3 * fit.error_rad2_per_ps,
+        f"{slope}_rad2_per_fs": fit.slope_rad2_per_fs,
+        f"{slope}_error_rad2_per_fs": 2.0 * fit.n_dof * fit.error_rad2_per_ps / PS_FS,
         "degrees_of_freedom": fit.n_dof,
         "fit_from_ps": fit.begin_ps,
         "fit_to_ps": fit.end_ps,

@@ -34,12 +34,14 @@ class Kind:
         numbers: atomic numbers of one molecule, shape (m,).
         atoms: of every molecule, shape (n, m).
         tree: see :func:`deltaserver.molecules.whole.bond_tree`.
+        species: what a model calls it; empty where none does.
     """
 
     name: str
     numbers: Ints
     atoms: Ints
     tree: tuple[Ints, Ints]
+    species: str = ""
 
     def whole(self, positions: Floats, cell: Floats | None) -> Floats:
         """Return the molecules of positions (N, 3), Å, put together, shape (n, m, 3)."""
@@ -53,6 +55,7 @@ def find_kinds(
     cell: Floats | None,
     names: Mapping[tuple[int, ...], str],
     alone: Sequence[int] = (),
+    species: Mapping[int, str] | None = None,
 ) -> tuple[Kind, ...]:
     """Return the kinds of molecules in one structure, in the order of their first atoms.
 
@@ -62,6 +65,7 @@ def find_kinds(
         cell: lattice vectors in columns, Å, or None.
         names: of kinds by the atomic numbers of a molecule; others are called by their formula.
         alone: elements whose atoms are ions, however near a neighbour is.
+        species: names by atoms, which come before those by atomic numbers.
     """
     kinds = np.unique(numbers)
     near = find_neighbours(positions, float(bond_reach(kinds[:, None], kinds).max()), cell)
@@ -73,7 +77,7 @@ def find_kinds(
     order = np.argsort(label, kind="stable")
     starts = np.flatnonzero(np.diff(label[order], prepend=-1))
     place = np.empty(len(numbers), dtype=np.int64)
-    found: dict[tuple[tuple[int, ...], tuple[tuple[int, int], ...]], list[Ints]] = {}
+    found: dict[tuple[str, tuple[int, ...], tuple[tuple[int, int], ...]], list[Ints]] = {}
     bonds: dict[int, set[tuple[int, int]]] = {}
     molecules = np.split(order, starts[1:])
     for atoms in molecules:
@@ -83,22 +87,24 @@ def find_kinds(
         bonds.setdefault(int(label[a]), set()).add((ends[0], ends[1]))
     for atoms in molecules:
         own = tuple(sorted(bonds.get(int(label[atoms[0]]), ())))
-        found.setdefault((tuple(numbers[atoms].tolist()), own), []).append(atoms)
-    named = _names([elements for elements, _ in found], names)
+        elements = tuple(numbers[atoms].tolist())
+        known = (species or {}).get(int(atoms[0])) or names.get(elements, "")
+        found.setdefault((known, elements, own), []).append(atoms)
+    named = _names([known or formula(elements) for known, elements, _ in found])
     return tuple(
         Kind(
             name,
             np.array(elements),
             np.array(some),
             bond_tree(len(elements), *np.array(own, dtype=np.int64).reshape(-1, 2).T),
+            known,
         )
-        for name, ((elements, own), some) in zip(named, found.items(), strict=True)
+        for name, ((known, elements, own), some) in zip(named, found.items(), strict=True)
     )
 
 
-def _names(elements: Sequence[tuple[int, ...]], names: Mapping[tuple[int, ...], str]) -> list[str]:
+def _names(plain: Sequence[str]) -> list[str]:
     """Return the names of kinds; those that would be alike are numbered."""
-    plain = [names.get(some) or formula(some) for some in elements]
     return [
         name if plain.count(name) == 1 else f"{name}-{plain[: k + 1].count(name)}"
         for k, name in enumerate(plain)

@@ -97,6 +97,7 @@ DISTANCE = "{name: a, kind: distance, groups: [0, 1]}"
         ("fes: [{variables: [R_CM], jacobian: maybe}]", "jacobian is 'maybe'"),
         ("msad: [{guest: nobody}]", "neither atoms"),
         ("rdf: [{groups: [guest]}]", "1 groups; expected two"),
+        ("rdf: [{groups: [2, '2']}]", "both groups are atom 2; expected two atoms"),
         ("rdf: [{groups: [guest, host], max: -1}]", "max is -1; expected a distance"),
     ],
 )

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from deltaserver.analysis.measure import survey
 from deltaserver.analysis.measure.definitions import PairsSpec
 from deltaserver.analysis.measure.distributions import pair_distribution
 from deltaserver.analysis.measure.survey import count_pairs
@@ -39,6 +40,22 @@ def test_counts_of_known_distances_and_of_beads():
     assert np.array_equal(one.density, two.density)
     assert one.neighbours.tolist() == [0, 1, 2, 2]
     assert np.isnan(one.density_error).all()
+
+
+@pytest.mark.parametrize("at_once", [survey.PAIRS_AT_ONCE, 4])
+def test_no_atom_is_its_own_neighbour(monkeypatch, at_once):
+    """Three atoms are six pairs; of three and one of them, two."""
+    monkeypatch.setattr(survey, "PAIRS_AT_ONCE", at_once)
+    positions = np.array([[[0.0, 0, 0], [0, 0, 1.5], [0, 0, 4.0]]])
+    for second, expected, n_pairs in (((0, 1, 2), [0, 2, 2, 0, 2], 6), ((1,), [0, 1, 1, 0, 0], 2)):
+        spec = PairsSpec("a-a", (0, 1, 2), second, 5.0, 5)
+        counts = count_pairs(np.concatenate([positions, positions]), spec)
+        assert counts.tolist() == [2 * n for n in expected]
+        found = pair_distribution(spec, counts[None], 2)
+        shells = np.diff(4.0 / 3.0 * np.pi * found.edges_ang**3)
+        assert spec.n_pairs == n_pairs
+        assert (found.density * shells).sum() == pytest.approx(1.0)
+        assert found.neighbours[-1] == pytest.approx(n_pairs / 3)
 
 
 def test_no_frames():

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from deltaserver.analysis.measure import free_energy
+from deltaserver.analysis.measure.variables import plane_angle
 from deltaserver.errors import DataError
 from deltaserver.units import KB_EV_PER_K
 from tests.analysis.written import ornstein_uhlenbeck
@@ -58,6 +59,18 @@ def test_jacobian_of_a_distance_and_an_angle():
     edges = (np.linspace(0.0, 180.0, 13),)
     flat = free_energy.free_energy(angle, edges, 300.0, ("angle",), "remove")
     assert np.ptp(flat.free_energy_ev) < 0.1 * KT
+
+
+def test_planes_at_random_have_a_flat_potential_of_mean_force():
+    """Bins beyond 90° hold what there is up to 90°."""
+    rng = np.random.default_rng(6)
+    atoms = rng.normal(size=(2, 100_000, 3, 3))
+    angle = plane_angle(*atoms)[:, None]
+    edges = (np.linspace(0.0, 100.0, 9),)
+    flat = free_energy.free_energy(angle, edges, 300.0, ("plane_angle",), "remove")
+    assert np.ptp(flat.free_energy_ev) < 0.1 * KT
+    kept = free_energy.free_energy(angle, edges, 300.0, ("plane_angle",))
+    assert np.ptp(kept.free_energy_ev) > KT
 
 
 def test_unequal_bins_count_by_their_width():

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from deltaserver.analysis.measure import msad
+from deltaserver.analysis.show.summary import msad_summary
 from deltaserver.errors import DataError
 from tests.analysis.written import free_rotation, ornstein_uhlenbeck
 
@@ -76,9 +79,18 @@ def test_work_grows_little_faster_than_the_trajectory():
     assert msad.lags(100)[:5].tolist() == [1, 2, 3, 4, 5]
 
 
-def test_slope_unit():
-    fit = msad.Diffusion(0.005, 0.001, 1, 2, 1.0, 8)
-    assert fit.slope_rad2_per_fs == pytest.approx(6 * 0.005e-3)
+@pytest.mark.parametrize(("n_dof", "key"), [(3, "slope_6d"), (2, "slope_4d")])
+def test_the_slope_is_of_the_fitted_line_in_either_unit(n_dof, key):
+    """6D, of a linear guest 4D."""
+    orientations = free_rotation(100, 0.01, 1) if n_dof == 3 else diffusing_axes(100, 0.01, 1)
+    result = msad.mean_squared_angular_displacement(orientations, 1.0)
+    fit = msad.Diffusion(0.005, 0.001, 1, 2, 1.0, 8, n_dof)
+    assert fit.slope_rad2_per_ps == pytest.approx(2 * n_dof * 0.005)
+    assert fit.slope_rad2_per_fs == pytest.approx(1e-3 * fit.slope_rad2_per_ps)
+    told = msad_summary(replace(result, diffusion=fit))
+    assert told[f"{key}_rad2_per_fs"] == pytest.approx(fit.slope_rad2_per_fs)
+    assert told[f"{key}_error_rad2_per_fs"] == pytest.approx(2 * n_dof * 0.001e-3)
+    assert told["degrees_of_freedom"] == n_dof
 
 
 @pytest.mark.parametrize(
