@@ -91,10 +91,11 @@ def to_json(found: Evaluated) -> dict[str, Any]:
             "seed": request.seed,
         },
         "bootstrap": {
-            "kind": "circular blocks within each trajectory, percentiles widened by Student's t",
+            "kind": f"{_resampled(bootstrap)}, percentiles widened by Student's t",
             "block_length_frames": bootstrap.block_length,
             "n_blocks": bootstrap.n_blocks,
-            "n_resamples": len(bootstrap.index),
+            "n_whole_trajectories": bootstrap.n_whole,
+            "n_resamples": len(bootstrap.times),
             "confidence": bootstrap.confidence,
             "seed": bootstrap.seed,
         },
@@ -105,6 +106,13 @@ def to_json(found: Evaluated) -> dict[str, Any]:
         "descriptor": _descriptor_json(found.descriptor),
         **({"scan": scan_json(found.scan)} if found.scan else {}),
     }
+
+
+def _resampled(bootstrap: BlockBootstrap) -> str:
+    if bootstrap.n_whole == bootstrap.n_blocks:
+        return "whole trajectories"
+    within = "circular blocks within each trajectory"
+    return f"{within}, whole ones that are no longer than a block" if bootstrap.n_whole else within
 
 
 def _model_json(model: EvaluatedModel, trained_on: Mapping[str, int]) -> dict[str, Any]:
@@ -155,7 +163,9 @@ def _metrics_json(found: Metrics, unit: str, kcal: str) -> dict[str, Any]:
 
 
 def _estimate_json(name: str, estimate: Estimate) -> dict[str, Any]:
-    return {name: estimate.value, f"{name}_interval": [estimate.low, estimate.high]}
+    # JSON has no infinity, where an interval of one block or two ends.
+    ends = [end if np.isfinite(end) else None for end in (estimate.low, estimate.high)]
+    return {name: estimate.value, f"{name}_interval": ends}
 
 
 def _improvements_json(found: Evaluated) -> Iterable[dict[str, Any]]:
