@@ -76,6 +76,8 @@ def _introduction(found: Evaluated, made_with: str) -> str:
         "widened by Student's t for the number of blocks."
         + (FEW_BLOCKS if bootstrap.n_blocks < 10 else ""),
     ]
+    if found.methods_note:
+        lines.append(found.methods_note)
     if made_with:
         lines.insert(0, f"Models trained with `{made_with}`.")
     return "\n".join(lines)

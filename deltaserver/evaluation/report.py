@@ -27,6 +27,7 @@ from deltaserver.evaluation.scans.errors import ScanErrors
 from deltaserver.evaluation.scans.report import scan_json
 from deltaserver.evaluation.splits import SplitRequest
 from deltaserver.evaluation.training_record import read_report, sigma_search
+from deltaserver.model.trust import methods
 from deltaserver.statistics.bootstrap import BlockBootstrap, Estimate
 from deltaserver.units import KCAL_PER_MOL_EV
 
@@ -69,6 +70,17 @@ class Evaluated:
         numbers, counts = np.unique(self.test.trajectory, return_counts=True)
         return {int(k): int(n) for k, n in zip(numbers, counts, strict=True)}
 
+    @property
+    def methods_note(self) -> str:
+        """Return which models are of another method than the labels; empty if none is."""
+        labels = self.frames.reference
+        others = [m for m in self.models if methods.differ(m.model.reference, labels)]
+        named = ", ".join(f"{m.label} of {m.model.reference}" for m in others)
+        return named and (
+            f"The labels are of {labels}, {named}: errors are those of the models and what the "
+            "methods differ by."
+        )
+
 
 def to_json(found: Evaluated) -> dict[str, Any]:
     """Return the report as JSON can hold it; every field with a unit names it."""
@@ -99,6 +111,7 @@ def to_json(found: Evaluated) -> dict[str, Any]:
             "confidence": bootstrap.confidence,
             "seed": bootstrap.seed,
         },
+        "note": found.methods_note,
         "models": [_model_json(model, found.trained_on) for model in found.models],
         "errors": [_errors_json(result, bootstrap) for result in found.results],
         "improvements": list(_improvements_json(found)),

@@ -81,6 +81,17 @@ def test_frames_of_as_many_trajectories_have_intervals_between_these(frames, tmp
     assert "over whole trajectories, each of which is a block (12 blocks, 30 " in to_markdown(found)
 
 
+@pytest.mark.parametrize(("method", "said"), [("GFN1-xTB", True), ("GFN2-xTB tblite", False)])
+def test_labels_of_another_method_than_the_models_are_told(frames, tmp_path, method, said):
+    write_frames(replace(frames, reference=method), tmp_path / "data", {})
+    directory = model_directory(tmp_path / "m", full=False)
+    manifest = directory / "model.yaml"
+    manifest.write_text(manifest.read_text() + "reference: GFN2-xTB\n")
+    found = evaluate(tmp_path / "data", [directory], BY_TRAJECTORY)
+    assert ("labels are of GFN1-xTB, m of GFN2-xTB" in to_markdown(found)) is said
+    assert bool(to_json(found)["note"]) is said
+
+
 def test_one_frame_has_errors_without_an_interval(dataset, tmp_path):
     one = replace(BY_TRAJECTORY, max_test=1)
     found = evaluate(dataset, [model_directory(tmp_path / "m", full=True)], one)
