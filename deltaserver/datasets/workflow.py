@@ -169,8 +169,13 @@ def run_labelling(
     )
 
 
-def finish(workspace: Workspace, name: str, reference: str | None) -> LabelledFrames:
-    """Write the dataset of everything that is labelled so far."""
+def finish(
+    workspace: Workspace,
+    name: str,
+    reference: str | None,
+    check: Callable[[LabelledFrames], None] = lambda frames: None,
+) -> LabelledFrames:
+    """Write the dataset of everything that is labelled so far; ``check`` may refuse it before."""
     marker = workspace.directory / JOURNAL / CALCULATOR_NAME
     if not marker.is_file():
         raise DataError(f"{marker}: no such file; nothing is labelled yet")
@@ -184,6 +189,7 @@ def finish(workspace: Workspace, name: str, reference: str | None) -> LabelledFr
         reference or calculator,
         workspace.order,
     )
+    check(frames)
     write_dataset(frames, workspace.directory, provenance_of(workspace, frames, calculator))
     return frames
 
