@@ -217,6 +217,8 @@ def _held_out(dataset: Path, scan: ScanRequest | None, asked: EvaluateRequest) -
         command=_command(click.get_current_context()),
     )
     click.echo(f"{len(found.test)} test frames: {found.request.describe()}\n")
+    if found.methods_note:
+        click.echo(f"{found.methods_note}\n")
     click.echo(grid_table(found) if len(directories) > 1 else whole_tables(found))
     _print_results(found.scan, written)
 

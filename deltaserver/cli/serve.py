@@ -19,6 +19,7 @@ from deltaserver.compute.blas import blas_threads
 from deltaserver.errors import InputError
 from deltaserver.model.engines import Backend, Precision, Storage
 from deltaserver.model.force_field import ForceField
+from deltaserver.model.trust import methods
 from deltaserver.serve import telemetry
 from deltaserver.serve.daemon import Daemon
 from deltaserver.serve.loading import announce, load_model
@@ -86,8 +87,10 @@ def serve(asked: ServeRequest) -> None:
         model, notes = _load(asked, asked.models, backend)
         status = _configure(asked)
         announce(model, asked.models, backend, notes)
-        others = [_load_member(asked, path, backend, model) for path in asked.committee]
-        _serve(asked, model, addresses, status, asked.guard, others)
+        members = [model]
+        for path in asked.committee:
+            members.append(_load_member(asked, path, backend, members))
+        _serve(asked, model, addresses, status, asked.guard, members[1:])
         return
     _serve_taught(asked, asked.models, addresses, backend, learning)
 
@@ -126,16 +129,28 @@ def _configure(asked: ServeRequest) -> StepLine | None:
 
 
 def _load_member(
-    asked: ServeRequest, models: Path, backend: Backend, first: ForceField
+    asked: ServeRequest, models: Path, backend: Backend, members: Sequence[ForceField]
 ) -> ForceField:
-    """Load another member of a committee, of the same atoms and parts as the first."""
+    """Load another member of a committee: of the first's atoms, parts and method, not any again."""
     model, notes = _load(asked, models, backend)
+    first = members[0]
     parts = [list(one.facts()) for one in (model, first)]
     if not np.array_equal(model.numbers, first.numbers) or parts[0] != parts[1]:
         raise InputError(
             f"--committee {models}: its atoms or parts ({', '.join(parts[0])}) are not those of "
             f"{asked.models} ({', '.join(parts[1])}); all members are models of one molecule, "
             "made of the same parts"
+        )
+    if methods.differ(model.reference, first.reference):
+        raise InputError(
+            f"--committee {models}: its labels are of {model.reference}, those of {asked.models} "
+            f"of {first.reference}; a mean of two methods is neither: if they are one, give "
+            "model.yaml the same reference"
+        )
+    if model.fingerprint() in [member.fingerprint() for member in members]:
+        raise InputError(
+            f"--committee {models}: is a member already, by its fingerprint; a model and itself "
+            "never disagree: give each once"
         )
     announce(model, models, backend, notes)
     return model

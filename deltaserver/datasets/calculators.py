@@ -20,6 +20,7 @@ import os
 import re
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -309,13 +310,15 @@ def _pyscf(xc: str, dispersion: str | None, basis: str, fitted: bool) -> Calcula
     def make(atoms: Any) -> Any:
         gc.collect()  # calculator and scanner hold each other: megabytes per label otherwise
         charge = round(atoms.get_initial_charges().sum())
-        mole = gto.M(
-            atom=list(zip(atoms.get_chemical_symbols(), atoms.positions, strict=True)),
-            basis=basis,
-            charge=charge,
-            spin=_unpaired(atoms),
-            verbose=0,
-        )
+        with warnings.catch_warnings():  # of a basis it does not know: an error follows
+            warnings.filterwarnings("ignore", "Basis may be available", UserWarning)
+            mole = gto.M(
+                atom=list(zip(atoms.get_chemical_symbols(), atoms.positions, strict=True)),
+                basis=basis,
+                charge=charge,
+                spin=_unpaired(atoms),
+                verbose=0,
+            )
         method = dft.KS(mole, xc=xc)
         method.conv_tol = DFT_ENERGY_TOLERANCE_HARTREE
         method.grids.level = DFT_GRID_LEVEL

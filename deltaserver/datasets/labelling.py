@@ -34,6 +34,7 @@ from deltaserver.textio.journal import Journal, Record, read_journal
 
 COMPLEX = "complex"
 LOCAL = "local"
+REJECTED_NAME = "rejected.jsonl"  # beside the labels
 # A lone atom has one label, at no frame in particular: its energy does not depend on where it is.
 NO_FRAME = (-1, -1)
 # Dask keeps what it is given in memory: feed it a few labels per core at a time.
@@ -188,7 +189,11 @@ def assemble(
     labels = {_key(record): record for record in read_journal(labels_path)}
     complete = [f for f in frames if all(k in labels for k in _keys(f, fragments, order))]
     if not complete:
-        raise DataError(f"{labels_path}: no frame has all its labels")
+        failed = labels_path.with_name(REJECTED_NAME)
+        first = next(read_journal(failed), None)
+        if first is None:
+            raise DataError(f"{labels_path}: no frame has all its labels")
+        raise DataError(f"{failed}: no frame has all its labels; the first: {first['reason']}")
     shape = (len(complete), len(numbers), 3)
     forces, fragment_forces = np.empty(shape), np.empty(shape)
     energy, fragment_energies = np.empty(shape[0]), np.empty((shape[0], len(fragments)))

@@ -34,6 +34,11 @@ ALIKE = 0.5
 # even a bond squeezed to half its length pulls with 50 eV/Å.
 FORCES_RATIO, FORCES_EV_PER_ANG = 10.0, 50.0
 PRESSED_RATIO = 0.85  # of the covalent radii's sum
+# Of neutral molecules, for each beyond the first; ions attract the more, by their charges' squares.
+# Pressed together some frames are above, but never all.
+BINDING_EV, BINDING_OF_IONS_EV = 5.0, 5.0
+# The cosine of a complex' forces with its fragments' above which they differ by a factor alone.
+PARALLEL = 0.9
 # One frame's gap between fragments beside all others': no step of a scan is so wide.
 GAP_ANG = 5.0
 
@@ -73,6 +78,60 @@ def _check_all(frames: LabelledFrames, ratio: float | None, where: str) -> None:
             f"{where}: forces make bonds as stiff as {stiffness:.3g} eV/Å², which none are; "
             "expected energies in eV and forces in eV/Å"
         )
+
+
+def check_binding(frames: LabelledFrames, where: str) -> None:
+    """Refuse labels of complex and fragments that cannot be of one method and in one unit.
+
+    Raises:
+        DataError: what is wrong, begun with ``where``.
+    """
+    n_beyond, charges = len(frames.fragments) - 1, [f.charge for f in frames.fragments]
+    if not n_beyond:
+        return
+    limit = BINDING_EV * n_beyond + BINDING_OF_IONS_EV * sum(q * q for q in charges)
+    least = float(min(frames.binding_energy, key=abs))
+    if abs(least) > limit:
+        raise DataError(
+            f"{where}: no frame's binding energy is within {limit:g} eV of zero, the nearest is "
+            f"{least:.4g} eV; label complex and fragments by one method, in one unit and from one "
+            "zero of energy"
+        )
+    factor = force_factor(frames)
+    if factor is not None and not 1 / WORK_RATIO_LIMIT < factor < WORK_RATIO_LIMIT:
+        raise DataError(
+            f"{where}: the complex' forces are {factor:.3g} times the fragments', along the same "
+            "lines; expected both in one unit, as forces and not gradients"
+        )
+
+
+def force_factor(frames: LabelledFrames) -> float | None:
+    """Return the slope of the complex' forces against the fragments', None if they aren't alike."""
+    inside = (frames.fragment_forces != 0.0).any(axis=(0, 2))  # all but lone atoms
+    alone, together = frames.fragment_forces[:, inside], frames.forces[:, inside]
+    norm, dot = float((alone**2).sum()), float((alone * together).sum())
+    if abs(dot) <= PARALLEL * np.sqrt(norm * float((together**2).sum())):
+        return None
+    return dot / norm
+
+
+def binding_notes(frames: LabelledFrames, where: str) -> list[str]:
+    """Return what is seldom right of complex and fragments, but can be, and what was not tested."""
+    notes = []
+    if work_ratio(frames) is None and bond_stiffness(frames) is None:
+        notes.append(
+            f"{where}: its units could not be checked, for which frames are too few or too unlike "
+            "each other; make sure of them"
+        )
+    mean_squares = [
+        (f**2).mean(axis=(1, 2)) for f in (frames.binding_forces, frames.fragment_forces)
+    ]
+    if len(frames.fragments) > 1 and np.median(mean_squares[0] - mean_squares[1]) > 0.0:
+        notes.append(
+            f"{where}: binding forces are larger than the fragments' own in most frames; right of "
+            "molecules pressed together or at rest, else labels are of two methods or units"
+        )
+    return notes
 
 
 def _check_lengths(frames: LabelledFrames, where: str) -> None:

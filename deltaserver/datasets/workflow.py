@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deltaserver.arrays import Bools, Floats
+from deltaserver.arrays import Bools, Floats, Ints
 from deltaserver.datasets import labelling
 from deltaserver.datasets.calculators import calculator_factory, check_spins, program_versions
 from deltaserver.datasets.coverage import coverage
@@ -35,6 +35,8 @@ from deltaserver.textio.xyz_frames import Note, xyz_text
 CALCULATOR_NAME = "calculator.txt"
 REACTED_KEY = "reacted"  # sampled frames that were left out
 COVERAGE_KEY = "frames_by_shortest_distance"  # between fragments, in Å
+# Of one frame: programs, versions and thresholds of one method are below, its energies rounded.
+LEAST_DISAGREEMENT_EV, MOST_DISAGREEMENT_EV = 1e-4, 0.1
 DEFAULT_NAMES = ("fragment1", "fragment2")
 
 
@@ -169,8 +171,13 @@ def run_labelling(
     )
 
 
-def finish(workspace: Workspace, name: str, reference: str | None) -> LabelledFrames:
-    """Write the dataset of everything that is labelled so far."""
+def finish(
+    workspace: Workspace,
+    name: str,
+    reference: str | None,
+    check: Callable[[LabelledFrames], None] = lambda frames: None,
+) -> LabelledFrames:
+    """Write the dataset of everything that is labelled so far; ``check`` may refuse it before."""
     marker = workspace.directory / JOURNAL / CALCULATOR_NAME
     if not marker.is_file():
         raise DataError(f"{marker}: no such file; nothing is labelled yet")
@@ -184,20 +191,40 @@ def finish(workspace: Workspace, name: str, reference: str | None) -> LabelledFr
         reference or calculator,
         workspace.order,
     )
+    check(frames)
     write_dataset(frames, workspace.directory, provenance_of(workspace, frames, calculator))
     return frames
 
 
-def _not_seen_before(parts: Sequence[Floats]) -> list[Bools]:
-    """Return of each (M, N, 3), Å, which frames none before it has, to 10⁻⁶ Å."""
-    seen: set[bytes] = set()
-    found = []
-    for positions in parts:
-        # Zero has two signs, and bytes tell them apart.
-        keys = [(frame.round(6) + 0.0).tobytes() for frame in positions]
-        found.append(np.array([key not in seen for key in keys], dtype=bool))
-        seen.update(keys)
-    return found
+def _first_seen(positions: Floats) -> Ints:
+    """Return of each of (M, N, 3) frames, Å, the first that has its positions, to 10⁻⁶ Å."""
+    seen: dict[bytes, int] = {}
+    # Zero has two signs, and bytes tell them apart.
+    keys = [(frame.round(6) + 0.0).tobytes() for frame in positions]
+    return np.array([seen.setdefault(key, k) for k, key in enumerate(keys)], dtype=np.int64)
+
+
+def _disagreement(frames: LabelledFrames, first: Ints) -> Floats:
+    """Return by how much energies of each frame differ at most from the ``first`` one's, eV."""
+    energies = np.column_stack([frames.energy, frames.fragment_energies])
+    result: Floats = np.abs(energies - energies[first]).max(axis=1)
+    return result
+
+
+def _told_twice(path: Path, worst_ev: float, n_seen: int) -> str:
+    """Return what is said of frames that are left out.
+
+    Raises:
+        DataError: their energies differ by more than versions of one method do.
+    """
+    if worst_ev > MOST_DISAGREEMENT_EV:
+        raise DataError(
+            f"{path}: energies of frames that a dataset before it has too differ by up to "
+            f"{worst_ev:.3g} eV; merge labels of one method, with one zero of energy"
+        )
+    told = f"{path}: {n_seen} frames that a dataset before it has too are left out"
+    differ = worst_ev > LEAST_DISAGREEMENT_EV
+    return f"{told}; their energies differ by up to {worst_ev:.2g} eV" if differ else told
 
 
 @dataclass(frozen=True)
@@ -246,7 +273,7 @@ def merge(
 
     Raises:
         DataError: they differ in elements, fragments, charges or (unless ``reference`` says that
-            it is one) in their reference method; or no frame is left.
+            it is one) in their reference method, or labels of one frame do; or no frame is left.
     """
     parts = [read_dataset(path) for path in datasets]
     named = next(
@@ -254,16 +281,18 @@ def merge(
     )
     for path, part in zip(datasets, parts, strict=True):
         _check_mergeable(str(path), part, named, reference)
-    fresh = _not_seen_before([part.positions for part in parts])
     merged = _joined_frames(parts, name, reference or named.reference, named)
-    within = np.split(limits.of(merged), np.cumsum([len(part) for part in parts])[:-1])
+    first = _first_seen(merged.positions)
+    per_frame = (first == np.arange(len(merged)), limits.of(merged), _disagreement(merged, first))
+    ends = np.cumsum([len(part) for part in parts])[:-1]
+    fresh, within, differ = (np.split(values, ends) for values in per_frame)
     sources, trajectories, keep, offset = [], [], [], 0
-    for path, part, new, low in zip(datasets, parts, fresh, within, strict=True):
+    for path, part, new, low, off in zip(datasets, parts, fresh, within, differ, strict=True):
         old = np.unique(part.trajectory)
         kept = low & new
         keep.append(kept)
         if n_seen := int((~new).sum()):
-            note(f"{path}: {n_seen} frames that a dataset before it has too are left out")
+            note(_told_twice(path, float(off.max()), n_seen))
         trajectories.append(np.searchsorted(old, part.trajectory) + offset)
         sources.append(
             {

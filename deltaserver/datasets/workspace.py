@@ -31,6 +31,7 @@ from deltaserver.datasets.frames import (
 )
 from deltaserver.datasets.geometries import check_lengths
 from deltaserver.datasets.given import read_structures
+from deltaserver.datasets.labelling import REJECTED_NAME
 from deltaserver.datasets.sampling.dynamics import POSITION_DECIMALS, SamplingPlan, Start
 from deltaserver.errors import DataError, InputError
 from deltaserver.model.manifest import parse_atoms
@@ -68,7 +69,7 @@ class Workspace:
     @property
     def rejected(self) -> Path:
         """The journal of labels that failed, with the reason."""
-        return self.directory / JOURNAL / "rejected.jsonl"
+        return self.directory / JOURNAL / REJECTED_NAME
 
     @property
     def numbers(self) -> Ints:

@@ -71,15 +71,26 @@ def _introduction(found: Evaluated, made_with: str) -> str:
         f"{len(found.frames)} frames of {len(found.frames.numbers)} atoms.",
         f"Test: {len(found.test)} frames ({share}): {found.request.describe()}. "
         "No test frame is a training point of any part: checked by descriptor.",
-        f"Intervals in brackets: {100 * bootstrap.confidence:g} %, bootstrap over blocks of "
-        f"{bootstrap.block_length} consecutive frames ({bootstrap.n_blocks} blocks, "
-        f"{len(bootstrap.index)} resamples, seed {bootstrap.seed}), "
+        f"Intervals in brackets: {100 * bootstrap.confidence:g} %, bootstrap over "
+        f"{_blocks(bootstrap)}, {len(bootstrap.times)} resamples, seed {bootstrap.seed}), "
         "widened by Student's t for the number of blocks."
         + (FEW_BLOCKS if bootstrap.n_blocks < 10 else ""),
     ]
+    if found.methods_note:
+        lines.append(found.methods_note)
     if made_with:
         lines.insert(0, f"Models trained with `{made_with}`.")
     return "\n".join(lines)
+
+
+def _blocks(bootstrap: BlockBootstrap) -> str:
+    """Return what was resampled, up to where a bracket is open."""
+    if bootstrap.n_whole == bootstrap.n_blocks:
+        return f"whole trajectories, each of which is a block ({bootstrap.n_blocks} blocks"
+    blocks = f"blocks of {bootstrap.block_length} consecutive frames"
+    if bootstrap.n_whole:
+        blocks += " and whole trajectories that are no longer"
+    return f"{blocks} ({bootstrap.n_blocks} blocks"
 
 
 def _parts_table(found: Evaluated) -> str:

@@ -27,6 +27,7 @@ from deltaserver.evaluation.scans.errors import ScanErrors
 from deltaserver.evaluation.scans.report import scan_json
 from deltaserver.evaluation.splits import SplitRequest
 from deltaserver.evaluation.training_record import read_report, sigma_search
+from deltaserver.model.trust import methods
 from deltaserver.statistics.bootstrap import BlockBootstrap, Estimate
 from deltaserver.units import KCAL_PER_MOL_EV
 
@@ -69,6 +70,17 @@ class Evaluated:
         numbers, counts = np.unique(self.test.trajectory, return_counts=True)
         return {int(k): int(n) for k, n in zip(numbers, counts, strict=True)}
 
+    @property
+    def methods_note(self) -> str:
+        """Return which models are of another method than the labels; empty if none is."""
+        labels = self.frames.reference
+        others = [m for m in self.models if methods.differ(m.model.reference, labels)]
+        named = ", ".join(f"{m.label} of {m.model.reference}" for m in others)
+        return named and (
+            f"The labels are of {labels}, {named}: errors are those of the models and what the "
+            "methods differ by."
+        )
+
 
 def to_json(found: Evaluated) -> dict[str, Any]:
     """Return the report as JSON can hold it; every field with a unit names it."""
@@ -91,13 +103,15 @@ def to_json(found: Evaluated) -> dict[str, Any]:
             "seed": request.seed,
         },
         "bootstrap": {
-            "kind": "circular blocks within each trajectory, percentiles widened by Student's t",
+            "kind": f"{_resampled(bootstrap)}, percentiles widened by Student's t",
             "block_length_frames": bootstrap.block_length,
             "n_blocks": bootstrap.n_blocks,
-            "n_resamples": len(bootstrap.index),
+            "n_whole_trajectories": bootstrap.n_whole,
+            "n_resamples": len(bootstrap.times),
             "confidence": bootstrap.confidence,
             "seed": bootstrap.seed,
         },
+        "note": found.methods_note,
         "models": [_model_json(model, found.trained_on) for model in found.models],
         "errors": [_errors_json(result, bootstrap) for result in found.results],
         "improvements": list(_improvements_json(found)),
@@ -105,6 +119,13 @@ def to_json(found: Evaluated) -> dict[str, Any]:
         "descriptor": _descriptor_json(found.descriptor),
         **({"scan": scan_json(found.scan)} if found.scan else {}),
     }
+
+
+def _resampled(bootstrap: BlockBootstrap) -> str:
+    if bootstrap.n_whole == bootstrap.n_blocks:
+        return "whole trajectories"
+    within = "circular blocks within each trajectory"
+    return f"{within}, whole ones that are no longer than a block" if bootstrap.n_whole else within
 
 
 def _model_json(model: EvaluatedModel, trained_on: Mapping[str, int]) -> dict[str, Any]:
@@ -155,7 +176,9 @@ def _metrics_json(found: Metrics, unit: str, kcal: str) -> dict[str, Any]:
 
 
 def _estimate_json(name: str, estimate: Estimate) -> dict[str, Any]:
-    return {name: estimate.value, f"{name}_interval": [estimate.low, estimate.high]}
+    # JSON has no infinity, where an interval of one block or two ends.
+    ends = [end if np.isfinite(end) else None for end in (estimate.low, estimate.high)]
+    return {name: estimate.value, f"{name}_interval": ends}
 
 
 def _improvements_json(found: Evaluated) -> Iterable[dict[str, Any]]:

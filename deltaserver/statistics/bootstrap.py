@@ -5,6 +5,10 @@ narrow. Whole blocks of consecutive frames are drawn instead, trajectory by traj
 trajectory closed to a ring so that every frame is drawn equally often [Politis & Romano, in
 Exploring the Limits of Bootstrap, 1992; Künsch, Ann. Stat. 17, 1217 (1989),
 DOI 10.1214/aos/1176347265].
+
+Trajectories that are no longer than a block are blocks themselves, drawn as a whole among each
+other: all that is known of the scatter is how they differ [Field & Welsh, J. R. Stat. Soc. B 69,
+369 (2007), DOI 10.1111/j.1467-9868.2007.00593.x].
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from deltaserver.statistics.correlation import MIN_BLOCKS, inefficiency
 
 N_RESAMPLES = 2000
 CONFIDENCE = 0.95
+MANY_TRAJECTORIES = 10  # their own scatter is known well enough
 
 
 @dataclass(frozen=True)
@@ -41,16 +46,18 @@ class BlockBootstrap:
     """Resampled frames, the same for every quantity, so that differences are paired.
 
     Attributes:
-        index: frames of every resample, shape (B, T).
+        times: how often every resample has every frame, shape (B, T).
         block_length: frames per block.
-        n_blocks: blocks per resample.
+        n_blocks: blocks per resample, whole trajectories counted.
+        n_whole: trajectories that are drawn as a whole.
         confidence: of the intervals.
         seed: of the draw.
     """
 
-    index: Ints
+    times: Floats
     block_length: int
     n_blocks: int
+    n_whole: int
     confidence: float
     seed: int
 
@@ -76,16 +83,19 @@ class BlockBootstrap:
                 "expected at least 1 and 2"
             )
         rng = np.random.default_rng(seed)
-        parts, n_blocks = [], 0
-        for index in np.unique(trajectory):
+        numbers, sizes = np.unique(trajectory, return_counts=True)
+        times = np.zeros((n_resamples, len(trajectory)))
+        n_blocks = 0
+        for index in numbers[sizes > block_length]:
             inside = np.flatnonzero(trajectory == index)
-            length = min(block_length, len(inside))
-            count = -(-len(inside) // length)
-            starts = rng.integers(0, len(inside), (n_resamples, count))
-            places = (starts[:, :, None] + np.arange(length)) % len(inside)
-            parts.append(inside[places.reshape(n_resamples, -1)[:, : len(inside)]])
-            n_blocks += count
-        return cls(np.concatenate(parts, axis=1), block_length, n_blocks, confidence, seed)
+            times[:, inside] = _ring(rng, len(inside), block_length, n_resamples)
+            n_blocks += -(-len(inside) // block_length)
+        short = numbers[sizes <= block_length]
+        if n_whole := len(short):
+            drawn = rng.multinomial(n_whole, np.full(n_whole, 1.0 / n_whole), n_resamples)
+            inside = np.flatnonzero(np.isin(trajectory, short))
+            times[:, inside] = drawn[:, np.searchsorted(short, trajectory[inside])]
+        return cls(times, block_length, n_blocks + n_whole, n_whole, confidence, seed)
 
     @cached_property
     def widening(self) -> float:
@@ -101,11 +111,16 @@ class BlockBootstrap:
 
     def means(self, values: Floats) -> Floats:
         """Return the mean of per-frame ``values`` (T,) in every resample, shape (B,)."""
-        result: Floats = values[self.index].mean(axis=1)
+        result: Floats = self.times @ values / self.times.sum(axis=1)
         return result
 
     def estimate(self, value: float, replicates: Floats) -> Estimate:
-        """Return ``value`` with the widened percentile interval of its ``replicates`` (B,)."""
+        """Return ``value`` with the widened percentile interval of its ``replicates`` (B,).
+
+        It has no ends where there is one block, which says nothing about the spread.
+        """
+        if self.n_blocks < 2:
+            return Estimate(float(value), -np.inf, np.inf)
         tail = 50.0 * (1.0 - self.confidence)
         low, high = np.percentile(replicates, [tail, 100.0 - tail])
         below, above = self.widening * (value - low), self.widening * (high - value)
@@ -128,18 +143,28 @@ class BlockBootstrap:
         return self.estimate(float(values.mean()), self.means(values))
 
 
+def _ring(rng: np.random.Generator, n_frames: int, length: int, n_resamples: int) -> Floats:
+    """Draw blocks of a trajectory closed to a ring; return how often each frame, (B, n_frames)."""
+    starts = rng.integers(0, n_frames, (n_resamples, -(-n_frames // length)))
+    places = (starts[:, :, None] + np.arange(length)) % n_frames
+    places = places.reshape(n_resamples, -1)[:, :n_frames]
+    rows = n_frames * np.arange(n_resamples)[:, None]
+    times = np.bincount((rows + places).ravel(), minlength=n_resamples * n_frames)
+    return times.reshape(n_resamples, n_frames).astype(np.float64)
+
+
 def choose_block_length(series: Iterable[Floats], trajectory: Ints) -> int:
     """Return a block length for all ``series`` (T,) of errors, in frames.
 
     The larger of T^(1/3), which is what the bootstrap wants of weakly correlated frames, and
     three times the longest correlation time of any series in any trajectory, but so short that the
-    longest trajectory still falls into five blocks.
+    longest trajectory still falls into five blocks. Many trajectories, or more than one of them
+    has pairs of frames, are blocks as they are: how they differ then says more than what is within.
     """
-    longest = max(int((trajectory == index).sum()) for index in np.unique(trajectory))
-    taus = [
-        inefficiency(values[trajectory == index])
-        for values in series
-        for index in np.unique(trajectory)
-    ]
+    numbers, sizes = np.unique(trajectory, return_counts=True)
+    longest = int(sizes.max())
+    if len(numbers) >= MANY_TRAJECTORIES or longest < 2 * len(numbers):
+        return longest
+    taus = [inefficiency(values[trajectory == index]) for values in series for index in numbers]
     wanted = max(np.ceil(np.cbrt(longest)), np.ceil(3.0 * max(taus, default=1.0)))
     return int(max(1, min(wanted, longest // MIN_BLOCKS)))

@@ -205,6 +205,16 @@ def test_merge_leaves_out_frames_that_stand_there_twice(built, tmp_path):
     assert sorted({*merged.trajectory.tolist()}) == [0, 1, 4, 5]
 
 
+def test_merge_tells_how_labels_of_one_frame_disagree(built, tmp_path):
+    frames = read_dataset(built)
+    for name, shift in (("near", 0.004), ("far", 266.0)):
+        write_dataset(replace(frames, energy=frames.energy + shift), tmp_path / name)
+    said = run("merge", built, tmp_path / "near", "-o", tmp_path / "m")
+    assert "too are left out; their energies differ by up to 0.004 eV" in said
+    said = refused("merge", built, tmp_path / "far", "-o", tmp_path / "n")
+    assert "that a dataset before it has too differ by up to 266 eV" in said
+
+
 def test_merge_leaves_out_what_is_bound_too_weakly(built, tmp_path):
     energy = read_dataset(built).binding_energy
     highest = int(np.argmax(energy))

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -123,9 +124,39 @@ def test_a_complex_of_three(tmp_path):
     assert [f.name for f in found.fragments] == ["a", "b", "c"]
 
 
+def of_emt(frames):
+    """The frames with EMT's labels of the complex."""
+    found = [Atoms(frames.numbers, x, calculator=EMT()) for x in frames.positions]
+    energy = np.array([one.get_potential_energy() for one in found])
+    return replace(frames, energy=energy, forces=np.array([one.get_forces() for one in found]))
+
+
+def test_fragments_of_another_method_than_the_complex_are_refused(real, tmp_path, capsys):
+    path = tmp_path / "t.xyz"
+    path.write_text(xyz(real.select(slice(0, 3))))
+    said = refused(capsys, path, *PAIR, "--calculator", "ase.calculators.emt:EMT", "--workers", "1")
+    assert "no frame's binding energy is within 5 eV of zero" in said
+    assert not (tmp_path / "set" / "dataset.yaml").exists()
+
+
+def test_forces_in_another_unit_than_the_fragments_are_refused(real, tmp_path, capsys):
+    path = tmp_path / "t.xyz"
+    few = real.select(slice(0, 4))
+    for factor, said in (
+        (KCAL_PER_MOL_EV, "are 23"),
+        (HARTREE_EV, "are 0.036"),
+        (-1.0, "are -0.999"),
+    ):
+        path.write_text(xyz(few, "energy", "forces", alone=(0, 1), factor=(1.0, factor)))
+        assert f"the complex' forces {said}" in refused(capsys, path, *PAIR)
+    path.write_text(xyz(few, "energy", "forces", alone=(0, 1)))
+    imported(path, *PAIR)
+    assert "its units could not be checked" in capsys.readouterr().err
+
+
 def test_only_the_fragments_are_labelled(real, tmp_path):
     path = tmp_path / "t.xyz"
-    some = real.select(slice(0, 3))
+    some = of_emt(real.select(slice(0, 3)))
     path.write_text(xyz(some, "dft", "pull", factor=(HARTREE_EV, HARTREE_EV / BOHR_ANG)))
     keys = ["--energy-key", "dft", "--forces-key", "pull"]
     found = imported(

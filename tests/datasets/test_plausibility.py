@@ -10,7 +10,9 @@ from deltaserver.datasets.files import read_dataset, write_dataset
 from deltaserver.datasets.plausibility import (
     _check_contacts,
     _check_forces,
+    binding_notes,
     bond_stiffness,
+    check_binding,
     check_plausible,
     work_ratio,
 )
@@ -130,6 +132,26 @@ def test_rigid_bonds_say_nothing(frames):
         fragment_forces=np.zeros_like(swinging.forces),
     )
     assert bond_stiffness(still) is None
+
+
+def test_binding_that_nothing_physical_has(real):
+    check_binding(real, "here")
+    assert binding_notes(real, "here") == []
+    for shift in (-560.0, 19.4):
+        with pytest.raises(DataError, match="no frame's binding energy is within 5 eV of zero"):
+            check_binding(replace(real, energy=real.energy + shift), "here")
+    # Between ions 20 eV can be; a wall that some frames climb is none of it.
+    ions = tuple(replace(f, charge=q) for f, q in zip(real.fragments, (2, -2), strict=True))
+    check_binding(replace(real, energy=real.energy - 20.0, fragments=ions), "here")
+    check_binding(replace(real, energy=real.energy + np.arange(len(real))), "here")
+
+
+def test_binding_forces_above_the_fragments_own_are_noted(real):
+    rng = np.random.default_rng(1)
+    much = 3.0 * real.fragment_forces.std() * rng.normal(size=real.forces.shape)
+    (note,) = binding_notes(replace(real, forces=real.forces + much), "here")
+    assert note.startswith("here: binding forces are larger than the fragments' own")
+    assert "could not be checked" in binding_notes(real.select(slice(0, 4)), "here")[0]
 
 
 def test_few_frames_say_nothing(frames):

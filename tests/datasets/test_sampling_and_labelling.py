@@ -202,7 +202,8 @@ def test_nan_is_never_a_label(sampled, tmp_path):
     assert list(read_journal(path)) == []
     (record, *_) = read_journal(tmp_path / "l" / "rejected.jsonl")
     assert "not finite" in record["reason"]
-    with pytest.raises(DataError, match="no frame has all its labels"):
+    said = r"rejected.jsonl: no frame has all its labels; the first: .* not finite"
+    with pytest.raises(DataError, match=said):
         assemble(sampled, START.numbers, FRAGMENTS, path, "cluster", "EMT")
 
 

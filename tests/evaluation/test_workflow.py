@@ -11,6 +11,7 @@ from deltaserver.datasets.files import write_frames
 from deltaserver.datasets.frames import FragmentSpec
 from deltaserver.evaluation.figures import held_out
 from deltaserver.evaluation.figures.descriptor import draw_distances
+from deltaserver.evaluation.held_out_errors import metrics
 from deltaserver.evaluation.markdown import to_markdown
 from deltaserver.evaluation.report import to_json
 from deltaserver.evaluation.splits import SplitRequest
@@ -67,6 +68,38 @@ def test_a_lone_ion_has_forces_but_no_model_of_its_own(dataset, tmp_path):
     blocks = to_json(found)["descriptor"]["blocks"]
     assert blocks[1]["fragments"] == ["Na+", "Na+"]
     assert blocks[1]["sigma_delta_per_ang"] is None
+
+
+def test_frames_of_as_many_trajectories_have_intervals_between_these(frames, tmp_path):
+    write_frames(replace(frames, trajectory=np.arange(12)), tmp_path / "data", {})
+    all_of_it = replace(BY_TRAJECTORY, split=SplitRequest("all"))
+    found = evaluate(tmp_path / "data", [model_directory(tmp_path / "m", full=True)], all_of_it)
+    errors = found.results[1].energy.absolute
+    estimate = metrics(found.results[1].energy, found.bootstrap).mae
+    assert estimate.high - estimate.low > 2.0 * errors.std() / np.sqrt(12)
+    assert to_json(found)["bootstrap"]["kind"].startswith("whole trajectories, ")
+    assert "over whole trajectories, each of which is a block (12 blocks, 30 " in to_markdown(found)
+
+
+@pytest.mark.parametrize(("method", "said"), [("GFN1-xTB", True), ("GFN2-xTB tblite", False)])
+def test_labels_of_another_method_than_the_models_are_told(frames, tmp_path, method, said):
+    write_frames(replace(frames, reference=method), tmp_path / "data", {})
+    directory = model_directory(tmp_path / "m", full=False)
+    manifest = directory / "model.yaml"
+    manifest.write_text(manifest.read_text() + "reference: GFN2-xTB\n")
+    found = evaluate(tmp_path / "data", [directory], BY_TRAJECTORY)
+    assert ("labels are of GFN1-xTB, m of GFN2-xTB" in to_markdown(found)) is said
+    assert bool(to_json(found)["note"]) is said
+
+
+def test_one_frame_has_errors_without_an_interval(dataset, tmp_path):
+    one = replace(BY_TRAJECTORY, max_test=1)
+    found = evaluate(dataset, [model_directory(tmp_path / "m", full=True)], one)
+    energy = to_json(found)["errors"][1]["energy"]
+    assert energy["mae_ev_interval"] == [0.0, None]
+    assert energy["mean_offset_ev_interval"] == [None, None]
+    drawn = held_out.save(lambda figure: held_out.draw_errors(figure, found), tmp_path / "f")
+    assert drawn.exists()
 
 
 def test_without_a_full_model_there_is_nothing_to_compare_with(dataset, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -90,6 +91,21 @@ def test_members_of_another_molecule_are_refused(members, tmp_path, capsys):
     words = ["--models", str(members[0]), "--committee", str(tmp_path), "--socket", "unix:no"]
     assert main(words) == 2
     assert "all members are models of one molecule" in capsys.readouterr().err
+
+
+def test_one_model_twice_and_models_of_two_methods_are_refused(members, tmp_path, capsys):
+    def said(*committee):
+        words = [word for path in committee for word in ("--committee", str(path))]
+        assert main(["--models", str(members[0]), *words, "--socket", "unix:no"]) == 2
+        return capsys.readouterr().err
+
+    copy = shutil.copytree(members[1], tmp_path / "copy")
+    assert f"--committee {copy}: is a member already" in said(members[1], copy)
+    manifest = copy / "model.yaml"
+    text = manifest.read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("reference: ")]
+    manifest.write_text(text.replace(line, "reference: another"))
+    assert f"its labels are of another, those of {members[0]} of " in said(copy)
 
 
 def test_what_a_member_says_is_in_the_extras(members):

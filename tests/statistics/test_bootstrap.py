@@ -44,19 +44,60 @@ def test_blocks_do_not_hurt_where_frames_are_independent():
 
 
 def test_resamples_stay_inside_trajectories_and_hold_whole_blocks():
-    trajectory = np.repeat([3, 1], [10, 7])
+    trajectory = np.repeat([3, 1], [10, 8])
     drawn = BlockBootstrap.draw(trajectory, 4, 50)
-    assert drawn.index.shape == (50, 17)
-    assert drawn.n_blocks == 3 + 2
-    assert ((trajectory[drawn.index] == 3).sum(axis=1) == 10).all()
-    inside = drawn.index[:, trajectory[drawn.index[0]] == 3]
-    assert (np.diff(inside[:, :4], axis=1) % 10 == 1).all()
+    assert drawn.times.shape == (50, 18)
+    assert (drawn.n_blocks, drawn.n_whole) == (3 + 2, 0)
+    assert (drawn.times[:, trajectory == 3].sum(axis=1) == 10).all()
+    ring = drawn.times[:, trajectory == 1]
+    assert (ring[:, :4] + ring[:, 4:] == 2).all()  # one of each two that are half a ring apart
 
 
 def test_every_frame_is_drawn_equally_often():
     drawn = BlockBootstrap.draw(np.zeros(20, dtype=int), 7, 20_000)
-    counts = np.bincount(drawn.index.ravel(), minlength=20) / 20_000
-    np.testing.assert_allclose(counts, 1.0, atol=0.05)
+    np.testing.assert_allclose(drawn.times.mean(axis=0), 1.0, atol=0.05)
+
+
+def test_trajectories_no_longer_than_a_block_are_drawn_as_a_whole():
+    trajectory = np.repeat([5, 2, 9, 4], [2, 3, 20, 1])
+    drawn = BlockBootstrap.draw(trajectory, 5, 400)
+    assert (drawn.n_blocks, drawn.n_whole) == (4 + 3, 3)
+    for number in (5, 2, 4):
+        times = drawn.times[:, trajectory == number]
+        assert (times == times[:, :1]).all()
+        assert set(times[:, 0]) == {0.0, 1.0, 2.0, 3.0}
+    assert (drawn.times[:, trajectory == 9].sum(axis=1) == 20).all()
+
+
+@pytest.mark.parametrize(("size", "own"), [(1, 1.0), (2, 0.3), (6, 0.3)])
+def test_intervals_of_short_trajectories_know_how_these_differ(size, own):
+    """Normal frames of variance ``own`` about trajectories' means, normal too: σ² is known."""
+    n, rng = 40, np.random.default_rng(size)
+    trajectory = np.repeat(np.arange(n), size)
+    widths, inside = [], []
+    for seed in range(200):
+        values = rng.normal(size=n)[trajectory] + np.sqrt(own) * rng.normal(size=n * size)
+        length = choose_block_length([values], trajectory)
+        found = BlockBootstrap.draw(trajectory, length, 400, 0.9, seed).mean(values)
+        widths.append(found.high - found.low)
+        inside.append(found.low <= 0.0 <= found.high)
+    sigma = np.sqrt((1.0 + own / size) / n)
+    assert np.mean(widths) == pytest.approx(2 * 1.6849 * sigma, rel=0.06)  # Student's t of 39
+    assert 0.84 <= np.mean(inside) <= 0.95
+
+
+def test_one_block_says_nothing_about_the_spread():
+    drawn = BlockBootstrap.draw(np.zeros(3, dtype=int), 3, 20)
+    assert drawn.mean(np.arange(3.0)) == Estimate(1.0, -np.inf, np.inf)
+    assert drawn.estimate_positive(1.0, drawn.means(np.ones(3))) == Estimate(1.0, 0.0, np.inf)
+
+
+def test_many_trajectories_are_blocks_and_few_long_ones_have_them():
+    def chosen(n, size):
+        return choose_block_length([np.zeros(n * size)], np.repeat(np.arange(n), size))
+
+    assert [chosen(20, 1), chosen(20, 2), chosen(12, 50), chosen(4, 5)] == [1, 2, 50, 5]
+    assert [chosen(4, 10), chosen(2, 250), chosen(1, 60)] == [2, 7, 4]
 
 
 def test_block_length_keeps_five_blocks_in_the_longest_trajectory():

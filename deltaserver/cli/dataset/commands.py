@@ -196,8 +196,11 @@ def export_command(source: Path, output: Path | None) -> None:
 def check_command(source: Path) -> None:
     """Check DATASET, a directory or .xyz file; tell what is in it."""
     from deltaserver.datasets.files import read_dataset
+    from deltaserver.datasets.importing.write import check_imported
 
-    report(read_dataset(source, note), source)
+    frames = read_dataset(source, note)
+    check_imported(frames, str(source), note)
+    report(frames, source)
 
 
 @click.command("complex")

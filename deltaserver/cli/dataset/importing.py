@@ -57,7 +57,7 @@ def import_command(
     kept; those of fragments are the file's (energy_frag1, ..., forces_frag), or --calculator's.
     """
     from deltaserver.datasets.importing.read import Keys
-    from deltaserver.datasets.importing.write import Request, import_dataset
+    from deltaserver.datasets.importing.write import Request, check_imported, import_dataset
 
     asked = LabellingRequest(**labelling)
     check_calculators(asked.calculator)
@@ -77,4 +77,6 @@ def import_command(
         report(written, output)
     elif workspace is not None:
         with progress_bars() as progress:
-            label(workspace, progress, asked)
+            label(
+                workspace, progress, asked, lambda frames: check_imported(frames, str(source), note)
+            )

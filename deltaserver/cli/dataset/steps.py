@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,8 +55,16 @@ def sample(workspace: Workspace, progress: Progress | TaskLines) -> None:
     run_sampling(workspace, lambda frame: progress.update(task, advance=1))
 
 
-def label(workspace: Workspace, progress: Progress | TaskLines, asked: LabellingRequest) -> None:
-    """Label what is not labelled yet, write the dataset, and tell what is in it."""
+def label(
+    workspace: Workspace,
+    progress: Progress | TaskLines,
+    asked: LabellingRequest,
+    check: Callable[[LabelledFrames], None] = lambda frames: None,
+) -> None:
+    """Label what is not labelled yet, write the dataset, and tell what is in it.
+
+    ``check`` may refuse the frames before they are written.
+    """
     from deltaserver.datasets.files import MANIFEST_NAME, read_manifest
     from deltaserver.datasets.labelling import LabelProgress, default_workers
     from deltaserver.datasets.workflow import REACTED_KEY, finish, run_labelling
@@ -80,7 +89,7 @@ def label(workspace: Workspace, progress: Progress | TaskLines, asked: Labelling
     )
     name = asked.name or workspace.directory.resolve().name
     progress.stop()
-    report(finish(workspace, name, asked.reference), workspace.directory)
+    report(finish(workspace, name, asked.reference, check), workspace.directory)
     told = read_manifest(workspace.directory / MANIFEST_NAME)["provenance"]
     if reacted := told.get(REACTED_KEY):
         click.echo(f"{reacted} frames left out: a molecule has reacted or is torn", err=True)

@@ -13,7 +13,12 @@ from deltaserver.datasets.frames import FragmentSpec, LabelledFrames, check_part
 from deltaserver.datasets.geometries import check_lengths
 from deltaserver.datasets.importing.read import Imported, Keys, elements_known, read_labelled
 from deltaserver.datasets.labelling import COMPLEX
-from deltaserver.datasets.plausibility import check_complex_plausible, check_plausible
+from deltaserver.datasets.plausibility import (
+    binding_notes,
+    check_binding,
+    check_complex_plausible,
+    check_plausible,
+)
 from deltaserver.datasets.sampling.dynamics import POSITION_DECIMALS, Start
 from deltaserver.datasets.workspace import Workspace, command_line, open_frames, unique_steps
 from deltaserver.errors import DataError
@@ -56,7 +61,7 @@ def import_dataset(request: Request, note: Note) -> tuple[LabelledFrames | None,
         request.fragments, request.name, request.reference or f"of {request.source.name}"
     )
     if frames is not None:
-        return _write(request, frames), None
+        return _write(request, frames, note), None
     if request.calculator is None:
         raise DataError(
             f"{where}: has labels of the complex only; --calculator labels the fragments, by the "
@@ -86,10 +91,18 @@ def _thinned(found: Imported, n_frames: int | None) -> Imported:
     return found.select(np.linspace(0, total - 1, n_frames).round().astype(np.int64))
 
 
-def _write(request: Request, frames: LabelledFrames) -> LabelledFrames:
+def check_imported(frames: LabelledFrames, where: str, note: Note) -> None:
+    """Refuse labels that do not go together (DataError), and note what may be wrong with them."""
+    check_binding(frames, where)
+    for line in binding_notes(frames, where):
+        note(line)
+
+
+def _write(request: Request, frames: LabelledFrames, note: Note) -> LabelledFrames:
     if (request.output / MANIFEST_NAME).exists():
         raise DataError(f"{request.output}: has a dataset already; choose another --output")
     check_plausible(frames, str(request.source))
+    check_imported(frames, str(request.source), note)
     provenance = {"command": command_line(), "imported": request.source.name}
     write_dataset(frames, request.output, provenance)
     return frames

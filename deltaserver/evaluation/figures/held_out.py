@@ -210,13 +210,13 @@ def _pair(
             x + shift,
             kcal.value,
             0.38,
-            yerr=error,
+            yerr=error if np.isfinite(error).all() else None,
             capsize=2.5,
             color=COLOUR[result.component],
             label=TITLE[result.component],
             error_kw={"elinewidth": 0.9, "ecolor": "#33404a"},
         )
-        top = max(top, kcal.high)
+        top = max(top, kcal.high if np.isfinite(kcal.high) else kcal.value)
     if full is not None:
         better = improvement(_errors(delta, where), _errors(full, where), bootstrap)
         value = getattr(better, f"{which}_percent").value
