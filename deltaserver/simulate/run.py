@@ -51,6 +51,7 @@ from deltaserver.simulate.progress import ProgressLine
 from deltaserver.simulate.record import (
     Restart,
     RunRecord,
+    check_same_model,
     how_to_go_on,
     make_directory,
     read_record,
@@ -128,6 +129,7 @@ def run(plan: RunPlan, model: ForceField, notes: list[str], quiet: bool) -> RunR
         if state is not None and state.step >= plan.ipi_input.last_step:
             return _finished_before(plan, state)
         start = Start(state, _first_seq(plan, state))
+        plan = _identified(plan, model, start)
         if plan.ipi_input.has_plugin:
             plan = _told(plan, start)
         plan, record = _prepare(plan, start)
@@ -163,6 +165,16 @@ def run(plan: RunPlan, model: ForceField, notes: list[str], quiet: bool) -> RunR
             _conclude(plan, record, monitor, "failed", " ".join(str(error).split()))
             raise
         return _part(plan, record, monitor, farewell)
+
+
+def _identified(plan: RunPlan, model: ForceField, start: Start) -> RunPlan:
+    """Note which models are served, or raise InputError where others would continue a run."""
+    record = replace(plan.record, fingerprint=model.fingerprint())
+    learned = plan.models is not None and plan.models != Path(record.models)
+    old = read_record(plan.directory)
+    if start.state is not None and old is not None and not learned:
+        check_same_model(plan.directory, old, record)
+    return replace(plan, record=record)
 
 
 def _finished_before(plan: RunPlan, state: RestartState) -> RunRecord:

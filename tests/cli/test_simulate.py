@@ -213,6 +213,13 @@ def test_a_sweep_that_is_interrupted_says_how_to_go_on(capsys, tmp_path, monkeyp
     assert f"continue with: deltaserver simulate --resume --directory {tmp_path}" in said
 
 
+@pytest.mark.parametrize("words", [("--models", "elsewhere"), ("--component", "full")])
+def test_a_sweep_begun_with_other_models_is_not_resumed(capsys, tmp_path, words):
+    write_sweep(tmp_path, runs_in(tmp_path))
+    line = refused(capsys, "simulate", "--resume", "--directory", tmp_path, *words)
+    assert f"10K: was begun with {words[0][2:]} " in line
+
+
 def test_a_run_that_cannot_start_fails_by_itself(capsys, tmp_path):
     write_sweep(tmp_path, runs_in(tmp_path))
     line = refused(capsys, "simulate", "--resume", "--quiet", "--directory", tmp_path)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from tests.builders import COMPLEX, geometry
 from .conftest import DIMER, ROOT, TIMEOUT_S, start_daemon, start_ipi
 
 METHANES = ROOT / "models" / "methane_dimer"
+PBE0 = ROOT / "models" / "methane_dimer_pbe0"
 SLUG = "methane_dimer_nvt"
 
 
@@ -210,6 +212,32 @@ def test_a_stopped_run_says_so_and_goes_on(tmp_path):
     assert read_record(tmp_path).status == "finished"
     assert table(tmp_path / f"{SLUG}.out") == list(range(0, more + 1, 10))
     simulate("--resume", "--steps", more, "--directory", tmp_path)  # nothing to do
+
+
+def test_a_run_is_continued_with_its_own_models_alone(tmp_path, capsys):
+    """Those of another method know the same atoms: only the energy would tell."""
+    own, run = tmp_path / "models", ["--resume", "--directory", tmp_path / "run", "--steps"]
+    shutil.copytree(METHANES, own)
+    simulate("--models", own, "--kind", "nvt", "--temperature", 100, *run[1:], 4)
+    record = (tmp_path / "run" / "run.json").read_bytes()
+    capsys.readouterr()
+    simulate("--models", PBE0, *run, 8, code=2)
+    assert f"was begun with other models than {PBE0} holds now" in capsys.readouterr().err
+    simulate("--component", "binding", *run, 8, code=2)
+    assert "was begun with component total, not binding" in capsys.readouterr().err
+    own.rename(tmp_path / "moved")
+    shutil.copytree(PBE0, own)
+    simulate(*run, 8, code=2)
+    assert f"was begun with other models than {own} holds now" in capsys.readouterr().err
+    assert (tmp_path / "run" / "run.json").read_bytes() == record
+    simulate("--models", tmp_path / "moved", *run, 8)
+    old = json.loads((tmp_path / "run" / "run.json").read_text())
+    del old["fingerprint"]  # as earlier versions wrote it
+    (tmp_path / "run" / "run.json").write_text(json.dumps(old))
+    simulate("--models", PBE0, *run, 12, code=2)
+    assert "was begun with models" in capsys.readouterr().err
+    simulate(*run, 12)
+    assert table(tmp_path / "run" / "models_nvt.out") == list(range(13))
 
 
 def test_a_sweep_goes_on_past_a_run_that_blows_up(tmp_path, capsys):

@@ -50,6 +50,8 @@ def simulate_input(request: SimulateRequest, place: Place) -> None:
     record = old or RunRecord(
         str(models.resolve()), component, "custom", (), None, None, None, ipi_input.prefix
     )
+    if old is not None:
+        _check_same(directory, old, replace(old, component=component))
     serve = request.serve or record.serve
     ipi_input = ipi_input.serving(serve)
     record = replace(record, models=str(models.resolve()), component=component, serve=serve)
