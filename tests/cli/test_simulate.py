@@ -225,3 +225,7 @@ def test_a_run_that_cannot_start_fails_by_itself(capsys, tmp_path):
     line = refused(capsys, "simulate", "--resume", "--quiet", "--directory", tmp_path)
     assert "10K: failed: nowhere: no such file" in line
     assert "300K: failed: nowhere" in line
+    (tmp_path / "10K").mkdir(exist_ok=True)  # a resume that fails leaves the record as it was
+    write_record(replace(RECORD, status="stopped", step=4), tmp_path / "10K")
+    line = refused(capsys, "simulate", "--resume", "--quiet", "--directory", tmp_path)
+    assert "10K: failed: nowhere: no such file" in line

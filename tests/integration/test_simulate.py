@@ -19,6 +19,7 @@ from ase import Atoms
 from ase.io import read
 
 from deltaserver.cli import app
+from deltaserver.simulate.ipi import process as ipi_process
 from deltaserver.simulate.record import read_record
 from tests import logs
 from tests.builders import COMPLEX, geometry
@@ -238,6 +239,20 @@ def test_a_run_is_continued_with_its_own_models_alone(tmp_path, capsys):
     assert "was begun with models" in capsys.readouterr().err
     simulate(*run, 12)
     assert table(tmp_path / "run" / "models_nvt.out") == list(range(13))
+
+
+def test_a_resume_that_fails_leaves_the_record_as_it_was(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    simulate("--models", METHANES, "--kind", "nvt", "--steps", 4, "--directory", run)
+    record = (run / "run.json").read_bytes()
+    with monkeypatch.context() as patch:  # i-PI ends at once
+        patch.setattr(
+            ipi_process, "_find_ipi", lambda: [sys.executable, "-c", "raise SystemExit(1)"]
+        )
+        simulate("--resume", "--steps", 8, "--storage", "single", "--directory", run, code=3)
+    assert (run / "run.json").read_bytes() == record
+    simulate("--resume", "--steps", 8, "--directory", run)
+    assert (read_record(run).status, read_record(run).storage) == ("finished", "auto")
 
 
 def test_a_sweep_goes_on_past_a_run_that_blows_up(tmp_path, capsys):
