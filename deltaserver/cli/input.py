@@ -17,6 +17,7 @@ from deltaserver.cli.options.common import (
     FORCE,
     PATH,
     POSITIVE,
+    Finite,
     refuse_existing,
     take,
     together,
@@ -114,7 +115,7 @@ RECIPE_OPTIONS = together(
     click.option(
         "--pressure",
         "pressure_bar",
-        type=float,
+        type=Finite(),
         default=Recipe.pressure_bar,
         show_default=True,
         metavar="BAR",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -16,8 +17,24 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 Request = TypeVar("Request")
 Decorator = Callable[[Command], Command]
 
+
+class Finite(click.types.FloatParamType):
+    """A number; "nan" and "inf" are none: every comparison with a limit of nan is false."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Parse a number; defaults, which are numbers already, may be infinite."""
+        number: float = super().convert(value, param, ctx)
+        if isinstance(value, str) and not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
+class FiniteRange(Finite, click.FloatRange):
+    """A number between limits."""
+
+
 PATH = click.Path(path_type=Path)
-POSITIVE = click.FloatRange(min=0.0, min_open=True)
+POSITIVE = FiniteRange(min=0.0, min_open=True)
 AT_LEAST_0 = click.IntRange(min=0)
 AT_LEAST_1 = click.IntRange(min=1)
 
@@ -60,6 +77,8 @@ class Span(click.ParamType[tuple[float, float]]):
         try:
             low, high = (float(part) for part in str(value).split(":"))
         except ValueError:
+            self.fail(f"{value!r} is not LOW:HIGH, such as 2:8", param, ctx)
+        if not (math.isfinite(low) and math.isfinite(high)):
             self.fail(f"{value!r} is not LOW:HIGH, such as 2:8", param, ctx)
         if not low < high:
             self.fail(f"{value!r}: {low:g} is not below {high:g}", param, ctx)
