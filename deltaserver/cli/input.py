@@ -23,6 +23,7 @@ from deltaserver.cli.options.common import (
     together,
 )
 from deltaserver.cli.options.directories import MODELS
+from deltaserver.cli.options.kinds import refuse_of_others
 from deltaserver.errors import InputError
 from deltaserver.simulate.recipe import KINDS, THERMOSTATS, Kind, Recipe, Subject, Thermostat
 
@@ -207,6 +208,7 @@ def input_command(
 
     if output is not None:
         refuse_existing(output, force)
+    refuse_of_others(kind)
     biased = take(BiasRequest, options)
     recipe = RecipeRequest(**options).recipe(kind, temperatures_k or (300.0,))
     model, _ = load_model(models, component, threads=1)  # nothing is served

@@ -55,6 +55,32 @@ def test_command_lines_that_make_no_sense(capsys, tmp_path, monkeypatch, words, 
     assert message in refused(capsys, "simulate", "--directory", tmp_path / "run", *words)
 
 
+@pytest.mark.parametrize(
+    ("kind", "words", "message"),
+    [
+        ("nve", ["--pressure", "5"], "--pressure: only with --kind npt"),
+        ("nve", ["--beads", "5"], "--beads: only with --kind pimd"),
+        ("nve", ["--thermostat", "svr"], "--thermostat: only with --kind nvt, npt, remd"),
+        ("nve", ["--tau", "50"], "--tau: only with --kind nvt"),
+        ("pimd", ["--thermostat", "none"], "--thermostat: only with --kind nvt"),
+        ("nvt", ["--hill-every", "50"], "--hill-every: only with --kind metad"),
+        ("nve", ["--variable", "R"], "--variable: only with --kind nvt, umbrella, metad"),
+    ],
+)
+def test_options_of_other_kinds_are_refused(capsys, tmp_path, kind, words, message):
+    for command in (["input"], ["simulate", "--directory", tmp_path / "run"]):
+        assert message in refused(capsys, *command, "--models", "nowhere", "--kind", kind, *words)
+
+
+@pytest.mark.parametrize(
+    "words", [["--temperature", "50"], ["--beads", "1"], ["--thermostat", "none"]]
+)
+def test_what_a_kind_does_anyway_may_be_said(capsys, words):
+    """A temperature is that of the initial velocities."""
+    line = refused(capsys, "input", "--models", "nowhere", "--kind", "nve", *words)
+    assert "nowhere: no such file" in line
+
+
 def test_an_input_needs_a_model(capsys, tmp_path):
     path = tmp_path / "input.xml"
     path.write_text("<simulation><ffsocket><address>a</address></ffsocket></simulation>")
