@@ -20,6 +20,7 @@ from deltaserver.cli.options.common import (
     Finite,
     refuse_existing,
     take,
+    tell,
     together,
 )
 from deltaserver.cli.options.directories import MODELS
@@ -213,6 +214,7 @@ def input_command(
     recipe = RecipeRequest(**options).recipe(kind, temperatures_k or (300.0,))
     model, _ = load_model(models, component, threads=1)  # nothing is served
     subject = subject_of(models, structure, model, component, recipe)
+    tell(recipe.notes(subject.numbers))
     recipes = with_bias(recipe, biased, subject)
     if len(recipes) > 1:
         raise InputError(f"--windows: an input is of one window, not of {len(recipes)}")

@@ -47,6 +47,7 @@ from deltaserver.simulate.ipi.input import IpiInput
 from deltaserver.simulate.ipi.process import Farewell, ipi_process
 from deltaserver.simulate.monitor import FirstRound, Monitor
 from deltaserver.simulate.progress import ProgressLine
+from deltaserver.simulate.recipe import about_step
 from deltaserver.simulate.record import (
     Restart,
     RunRecord,
@@ -379,6 +380,8 @@ def _blown_up(
     if positions is None:  # seen by a plug-in, which has not refused them
         positions = last_positions(plan.directory / RESTART_NAME, model.n_atoms)
     reason = " ".join(str(error).split())
+    if told := about_step(plan.ipi_input.step_fs, model.numbers.tolist()):
+        reason = f"{reason}; {told}"
     frame = None
     if positions is not None:
         frame = FRAME_NAME

@@ -149,6 +149,18 @@ def test_outputs_are_those_of_the_component(capsys, model_directory, start, comp
     assert found == [f"{part}_energy_ev" for part in parts]
 
 
+def test_notes_are_told_beside_the_input(capsys, model_directory, start):
+    words = ["input", "--models", model_directory, "--structure", start, "--kind", "nvt"]
+    words += ["--timestep", "2", "--positions-every", "0.1"]
+    assert app.main([str(word) for word in words]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("<!--")
+    assert said.err.splitlines() == [
+        "note: a time step of 2 fs is long for hydrogens; 0.5 fs is safe",
+        "note: --positions-every 0.1 is less than a time step: frames are written every 2 fs",
+    ]
+
+
 def test_a_run_begun_with_other_options_is_not_resumed(capsys, model_directory, start, tmp_path):
     record = replace(RECORD, models=str(model_directory.resolve()))
     words = ["simulate", "--models", model_directory, "--kind", "nvt", "--structure", start,

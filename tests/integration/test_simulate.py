@@ -278,6 +278,7 @@ def test_a_time_step_too_large_is_stopped_with_its_frame(tmp_path, capsys):
              "--steps", 300, "--directory", tmp_path, code=4)  # fmt: skip
     line = capsys.readouterr().err
     assert re.search(r"blown up after step \d+: .*; the structure is in .*blow_up.xyz", line)
+    assert "; a time step of 5 fs is long for hydrogens; 0.5 fs is safe;" in line
     record = read_record(tmp_path)
     assert (record.status, record.frame) == ("blown up", "blow_up.xyz")
     simulate("--resume", "--directory", tmp_path, code=2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -91,6 +91,15 @@ def integers(_context: click.Context, _option: click.Parameter, text: str) -> tu
         return tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError:
         raise click.BadParameter(f"{text!r}; expected numbers such as 3,4") from None
+
+
+def tell(notes: Iterable[str]) -> None:
+    """Print what a user may not expect, each once a command however often it is found."""
+    told = click.get_current_context().meta.setdefault("deltaserver.told", set())
+    for note in notes:
+        if note not in told:
+            told.add(note)
+            click.echo(f"note: {note}", err=True)
 
 
 def refuse_existing(output: Path, force: bool) -> None:
