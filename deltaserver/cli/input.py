@@ -214,7 +214,7 @@ def input_command(
     recipe = RecipeRequest(**options).recipe(kind, temperatures_k or (300.0,))
     model, _ = load_model(models, component, threads=1)  # nothing is served
     subject = subject_of(models, structure, model, component, recipe)
-    tell(recipe.notes(subject.numbers))
+    tell([*subject.notes, *recipe.notes(subject.numbers)])
     recipes = with_bias(recipe, biased, subject)
     if len(recipes) > 1:
         raise InputError(f"--windows: an input is of one window, not of {len(recipes)}")
@@ -259,6 +259,7 @@ def subject_of(
         start.cell_ang if model.periodic and not model.one_complex else None,
         {"models": str(directory.resolve())}
         | ({} if component == "total" else {"component": component}),
+        start.notes,
     )
 
 

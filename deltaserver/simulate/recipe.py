@@ -171,6 +171,7 @@ class Subject:
         symbols: of the atoms, ``D`` and ``T`` for isotopes; those of the numbers if none are given.
         cell_ang: lattice vectors in columns, Å, of what repeats; None is a complex in vacuum.
         parameters: of the plug-in, where there is no socket.
+        notes: what a user may not expect of the start structure.
     """
 
     slug: str
@@ -182,6 +183,7 @@ class Subject:
     symbols: tuple[str, ...] = ()
     cell_ang: Floats | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def species(self) -> tuple[str, ...]:

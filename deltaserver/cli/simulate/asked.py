@@ -89,5 +89,5 @@ def subject_in(request: RunRequest, quiet: bool) -> Subject:
     model, _ = load_model(models, component, threads=1, quiet=quiet)  # nothing is served
     subject = subject_of(models, request.structure, model, component, request.recipe)
     if not quiet:
-        tell(request.recipe.notes(subject.numbers))
+        tell([*subject.notes, *request.recipe.notes(subject.numbers)])
     return subject
