@@ -31,6 +31,7 @@ from deltaserver.serve.settings import (
     ServeSettings,
     frame_beside,
 )
+from deltaserver.serve.signals import Stopped
 from deltaserver.serve.telemetry import StepLine
 from deltaserver.serve.transport import Address, parse_address
 
@@ -154,7 +155,7 @@ def _load(asked: ServeRequest, models: Path, backend: Backend) -> tuple[ForceFie
             asked.quiet,
             asked.storage,
         )
-    except KeyboardInterrupt:  # for other commands no end in order, but for the daemon it is
+    except Stopped:  # for other commands no end in order, but for the daemon it is
         sys.exit(EXIT_OK)
 
 

@@ -24,7 +24,7 @@ from deltaserver.errors import GuardError, InputError
 from deltaserver.model.composite import CompositeModel
 from deltaserver.model.descriptor import spread
 from deltaserver.model.force_field import ForceField, load
-from deltaserver.serve.signals import STOPPING
+from deltaserver.serve.signals import STOPPING, Stopped
 
 # Forces of exactly trained models are small sums of large terms: float32 may keep none of them.
 MAX_FORCE_LOSS = 0.05
@@ -54,7 +54,7 @@ def load_model(
     Raises:
         GuardError: single precision would lose more of the forces than is left of them.
         InputError: see :func:`deltaserver.model.force_field.load`.
-        KeyboardInterrupt: a signal has stopped it.
+        Stopped: a signal has stopped it.
     """
     with _stoppable(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -135,7 +135,7 @@ def settle_threads(model: CompositeModel) -> dict[int, float]:
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM and SIGINT while nothing is connected yet.
+    """Raise Stopped on SIGTERM and SIGINT while nothing is connected yet.
 
     What is raised within a call from C, as the compiler makes them, is printed and lost there, and
     the compiler then fails for another reason: the signal is raised again.
@@ -145,10 +145,10 @@ def _stoppable() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal stopped
         stopped = True
-        raise KeyboardInterrupt
+        raise Stopped
 
     def tell(lost: Any) -> None:
-        if not (stopped and issubclass(lost.exc_type, KeyboardInterrupt)):
+        if not (stopped and issubclass(lost.exc_type, Stopped)):
             old_hook(lost)
 
     old = [signal.signal(number, stop) for number in STOPPING]
@@ -163,7 +163,7 @@ def _stoppable() -> Iterator[None]:
         for number, handler in zip(STOPPING, old, strict=True):
             signal.signal(number, handler)
     if stopped:
-        raise KeyboardInterrupt
+        raise Stopped
 
 
 def announce(model: ForceField, models: Path, backend: str, notes: list[str]) -> None:

@@ -19,6 +19,7 @@ from deltaserver.serve.answer import Examined, Inspect, Request, examine
 from deltaserver.serve.guard import ServingGuard
 from deltaserver.serve.loading import announce, load_model
 from deltaserver.serve.plugin.settings import PluginSettings
+from deltaserver.serve.signals import Stopped
 from deltaserver.serve.telemetry import Origin, StepLog, StepTimes
 from deltaserver.units import BOHR_ANG
 
@@ -122,7 +123,7 @@ def _model(
         model, notes = load_model(
             models, "total", backend, device or "auto", precision, threads, storage=storage
         )
-    except KeyboardInterrupt:  # a signal, by which i-PI ends in order
+    except Stopped:  # a signal, by which i-PI ends in order
         sys.exit(EXIT_OK)
     keep_blas_threads(1 if model.compiled else threads or 1)
     announce(model, models, backend, notes)
