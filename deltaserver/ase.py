@@ -25,7 +25,8 @@ class DeltaCalculator(Calculator):  # type: ignore[misc]
         model: a loaded model, or the path of a model directory.
         component: see :meth:`deltaserver.CompositeModel.evaluate`.
         check_structure: refuse a first structure that is not the model's molecule; see
-            :meth:`deltaserver.CompositeModel.check_structure`.
+            :meth:`deltaserver.CompositeModel.check_structure`. Not unless asked: scans and
+            optimisations may start from fragments far apart and from stretched bonds.
 
     After a calculation :attr:`contributions` maps each part's name to its evaluation. It stands
     beside ``results``, which hold what ASE knows and nothing else: ASE's own
@@ -47,6 +48,7 @@ class DeltaCalculator(Calculator):  # type: ignore[misc]
         self.component = component
         self.contributions: Mapping[str, Evaluation] = {}
         self._structure_is_due = check_structure
+        self._guards = self.model.guards()
 
     def reset(self) -> None:
         """Forget the last calculation; ASE calls this where atoms or parameters change."""
@@ -63,12 +65,15 @@ class DeltaCalculator(Calculator):  # type: ignore[misc]
 
         Raises:
             GeometryError: the atoms' elements are not the model's, in its order.
-            StructureError: their bonds are not (only with ``check_structure``).
+            StructureError: the cell has cut a molecule of a model that is not periodic, or the
+                bonds are not the model's (only with ``check_structure``).
         """
         super().calculate(atoms, properties, system_changes)
         self._check_elements()
         periodic = self.atoms.cell.rank == 3
         cell = self.atoms.cell.array.T if periodic else None  # ASE keeps vectors in rows
+        if cell is not None and self.atoms.pbc.any():
+            self._guards.check_wrapping(self.atoms.positions, cell, self.component)
         if self._structure_is_due:
             self.model.check_structure(self.atoms.positions, cell)
             self._structure_is_due = False

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from deltaserver.cli.options.common import DEBUG, PATH, POSITIVE, QUIET, Span
+from deltaserver.cli.options.common import DEBUG, PATH, POSITIVE, QUIET, FiniteRange, Span
 from deltaserver.cli.options.directories import MODEL_DIRECTORY
 from deltaserver.errors import DataError
 from deltaserver.status_line import StatusLine
@@ -73,7 +73,7 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
             click.option(
                 "--skip",
                 "skip_ps",
-                type=click.FloatRange(min=0),
+                type=FiniteRange(min=0),
                 default=0.0,
                 metavar="PS",
                 help="Leave out this much of the start, in ps; of a window, after its way.",
@@ -81,7 +81,7 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
             click.option(
                 "--until",
                 "until_ps",
-                type=click.FloatRange(min=0),
+                type=FiniteRange(min=0),
                 metavar="PS",
                 help="Leave out what is after this time, in ps.",
             ),

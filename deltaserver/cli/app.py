@@ -13,7 +13,16 @@ from typing import Any
 import click
 
 import deltaserver
-from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, DEVICE, PATH, QUIET, STORAGE, take
+from deltaserver.cli.options.common import (
+    AT_LEAST_1,
+    DEBUG,
+    DEVICE,
+    PATH,
+    QUIET,
+    STORAGE,
+    FiniteRange,
+    take,
+)
 from deltaserver.cli.options.directories import MODEL_DIRECTORY
 from deltaserver.cli.options.guards import GUARD_OPTIONS
 from deltaserver.cli.options.learning import LEARNING_OPTIONS, LearningOptions
@@ -138,7 +147,7 @@ COMMANDS = [
 @STORAGE
 @click.option(
     "--connect-timeout",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=60.0,
     show_default=True,
     metavar="SECONDS",
@@ -151,13 +160,13 @@ COMMANDS = [
 )
 @click.option(
     "--reconnect-limit",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     metavar="SECONDS",
     help=f"How long i-PI may be away, {RECONNECT_LIMIT_S:g} s unless given; implies --reconnect.",
 )
 @click.option(
     "--batch-window",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=0.0,
     show_default=True,
     metavar="MS",

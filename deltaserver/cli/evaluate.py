@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from deltaserver.cli.options.common import AT_LEAST_0, AT_LEAST_1, DEBUG, PATH, take
+from deltaserver.cli.options.common import (
+    AT_LEAST_0,
+    AT_LEAST_1,
+    DEBUG,
+    PATH,
+    FiniteRange,
+    take,
+)
 from deltaserver.cli.options.directories import MODEL_DIRECTORY
 from deltaserver.cli.options.scan import SCAN_OPTIONS, ScanOptions, label_progress
 from deltaserver.errors import InputError
@@ -80,7 +87,7 @@ class EvaluateRequest:
 )
 @click.option(
     "--test-fraction",
-    type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+    type=FiniteRange(0.0, 1.0, min_open=True, max_open=True),
     default=0.16,
     show_default=True,
     help="Share of each trajectory, at its end.",
@@ -123,7 +130,7 @@ class EvaluateRequest:
 )
 @click.option(
     "--confidence",
-    type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+    type=FiniteRange(0.0, 1.0, min_open=True, max_open=True),
     default=0.95,
     show_default=True,
     help="Of the intervals.",

@@ -17,11 +17,14 @@ from deltaserver.cli.options.common import (
     FORCE,
     PATH,
     POSITIVE,
+    Finite,
     refuse_existing,
     take,
+    tell,
     together,
 )
 from deltaserver.cli.options.directories import MODELS
+from deltaserver.cli.options.kinds import refuse_of_others
 from deltaserver.errors import InputError
 from deltaserver.simulate.recipe import KINDS, THERMOSTATS, Kind, Recipe, Subject, Thermostat
 
@@ -114,7 +117,7 @@ RECIPE_OPTIONS = together(
     click.option(
         "--pressure",
         "pressure_bar",
-        type=float,
+        type=Finite(),
         default=Recipe.pressure_bar,
         show_default=True,
         metavar="BAR",
@@ -206,10 +209,12 @@ def input_command(
 
     if output is not None:
         refuse_existing(output, force)
+    refuse_of_others(kind)
     biased = take(BiasRequest, options)
     recipe = RecipeRequest(**options).recipe(kind, temperatures_k or (300.0,))
     model, _ = load_model(models, component, threads=1)  # nothing is served
     subject = subject_of(models, structure, model, component, recipe)
+    tell([*subject.notes, *recipe.notes(subject.numbers)])
     recipes = with_bias(recipe, biased, subject)
     if len(recipes) > 1:
         raise InputError(f"--windows: an input is of one window, not of {len(recipes)}")
@@ -254,6 +259,7 @@ def subject_of(
         start.cell_ang if model.periodic and not model.one_complex else None,
         {"models": str(directory.resolve())}
         | ({} if component == "total" else {"component": component}),
+        start.notes,
     )
 
 

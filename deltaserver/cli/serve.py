@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from deltaserver.cli.options.learning import (
 )
 from deltaserver.cli.options.watching import make_watchers
 from deltaserver.compute.blas import blas_threads
-from deltaserver.errors import InputError
+from deltaserver.errors import EXIT_OK, InputError
 from deltaserver.model.engines import Backend, Precision, Storage
 from deltaserver.model.force_field import ForceField
 from deltaserver.model.trust import methods
@@ -31,6 +32,7 @@ from deltaserver.serve.settings import (
     ServeSettings,
     frame_beside,
 )
+from deltaserver.serve.signals import Stopped
 from deltaserver.serve.telemetry import StepLine
 from deltaserver.serve.transport import Address, parse_address
 
@@ -157,16 +159,19 @@ def _load_member(
 
 
 def _load(asked: ServeRequest, models: Path, backend: Backend) -> tuple[ForceField, list[str]]:
-    return load_model(
-        models,
-        asked.component,
-        backend,
-        asked.device or "auto",
-        asked.precision,
-        asked.threads,
-        asked.quiet,
-        asked.storage,
-    )
+    try:
+        return load_model(
+            models,
+            asked.component,
+            backend,
+            asked.device or "auto",
+            asked.precision,
+            asked.threads,
+            asked.quiet,
+            asked.storage,
+        )
+    except Stopped:  # for other commands no end in order, but for the daemon it is
+        sys.exit(EXIT_OK)
 
 
 def _serve(

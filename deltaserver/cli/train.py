@@ -9,7 +9,14 @@ from typing import Any
 
 import click
 
-from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, PATH, QUIET, integers
+from deltaserver.cli.options.common import (
+    AT_LEAST_1,
+    DEBUG,
+    PATH,
+    QUIET,
+    FiniteRange,
+    integers,
+)
 from deltaserver.cli.options.sizes import as_memory
 from deltaserver.cli.shell.terminal import MinuteLines
 
@@ -149,7 +156,7 @@ def _by_name(_context: click.Context, _option: click.Parameter, text: str) -> di
 )
 @click.option(
     "--energies",
-    type=click.FloatRange(min=0.0),
+    type=FiniteRange(min=0.0),
     default=0.0,
     show_default=True,
     metavar="WEIGHT",
@@ -157,7 +164,7 @@ def _by_name(_context: click.Context, _option: click.Parameter, text: str) -> di
 )
 @click.option(
     "--train-fraction",
-    type=click.FloatRange(0.0, 1.0, min_open=True),
+    type=FiniteRange(0.0, 1.0, min_open=True),
     default=0.8,
     show_default=True,
     help="Share of each trajectory, from its start; the rest is held out.",
@@ -197,7 +204,7 @@ def _by_name(_context: click.Context, _option: click.Parameter, text: str) -> di
 )
 @click.option(
     "--tolerance",
-    type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+    type=FiniteRange(0.0, 1.0, min_open=True, max_open=True),
     default=3e-7,
     show_default=True,
     help="Relative residual at which the iterative solver may stop.",

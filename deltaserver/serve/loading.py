@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import structlog
@@ -19,10 +20,11 @@ import structlog
 import deltaserver
 from deltaserver.compute import jit
 from deltaserver.compute.cores import usable_cores
-from deltaserver.errors import EXIT_OK, GuardError, InputError
+from deltaserver.errors import GuardError, InputError
 from deltaserver.model.composite import CompositeModel
 from deltaserver.model.descriptor import spread
 from deltaserver.model.force_field import ForceField, load
+from deltaserver.serve.signals import STOPPING, Stopped
 
 # Forces of exactly trained models are small sums of large terms: float32 may keep none of them.
 MAX_FORCE_LOSS = 0.05
@@ -52,6 +54,7 @@ def load_model(
     Raises:
         GuardError: single precision would lose more of the forces than is left of them.
         InputError: see :func:`deltaserver.model.force_field.load`.
+        Stopped: a signal has stopped it.
     """
     with _stoppable(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -132,14 +135,35 @@ def settle_threads(model: CompositeModel) -> dict[int, float]:
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
-    """End cleanly on SIGTERM and SIGINT while nothing is connected yet."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    old = [signal.signal(number, lambda number, frame: sys.exit(EXIT_OK)) for number in numbers]
+    """Raise Stopped on SIGTERM and SIGINT while nothing is connected yet.
+
+    What is raised within a call from C, as the compiler makes them, is printed and lost there, and
+    the compiler then fails for another reason: the signal is raised again.
+    """
+    stopped = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
+        raise Stopped
+
+    def tell(lost: Any) -> None:
+        if not (stopped and issubclass(lost.exc_type, Stopped)):
+            old_hook(lost)
+
+    old = [signal.signal(number, stop) for number in STOPPING]
+    old_hook, sys.unraisablehook = sys.unraisablehook, tell
     try:
         yield
+    except Exception:
+        if not stopped:
+            raise
     finally:
-        for number, handler in zip(numbers, old, strict=True):
+        sys.unraisablehook = old_hook
+        for number, handler in zip(STOPPING, old, strict=True):
             signal.signal(number, handler)
+    if stopped:
+        raise Stopped
 
 
 def announce(model: ForceField, models: Path, backend: str, notes: list[str]) -> None:

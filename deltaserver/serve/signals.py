@@ -14,6 +14,10 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 HANDLED = (*STOPPING, signal.SIGHUP)
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal has stopped what was only beginning: for a daemon an end in order."""
+
+
 class Signals:
     """What signals have asked for. While :meth:`handled`, they wake the selector too."""
 

@@ -8,12 +8,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from deltaserver.arrays import Floats, Ints
 from deltaserver.bias.settings import HILLS_NAME
 from deltaserver.errors import InputError
+from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.simulate.ipi.input import IpiInput
 from deltaserver.simulate.ipi.process import EXIT_FILE, IPI_LOG
 from deltaserver.simulate.record import RUN_FILE, read_record
 from deltaserver.simulate.restart import CONTINUED_INPUT, RESTART_NAME
+from deltaserver.textio.xyz_frames import xyz_text
 
 INPUT_NAME = "input.xml"
 LOG_NAME = "deltaserver.jsonl"
@@ -78,6 +81,18 @@ def keep_old_input(directory: Path, text: str) -> None:
     path = directory / INPUT_NAME
     if path.is_file() and path.read_bytes() != text.encode():
         set_aside(path)
+
+
+def frame_text(
+    numbers: Ints, positions: Floats, step: int, reason: str, cell: Floats | None
+) -> str:
+    """Format what blew up as extended XYZ, Å; ``cell`` has its vectors in columns."""
+    quoted = reason.replace('"', "'")
+    box = 'pbc="F F F"'
+    if cell is not None:
+        box = f'Lattice="{" ".join(f"{x:.8f}" for x in cell.T.ravel())}" pbc="T T T"'
+    comment = f'{box} Properties=species:S:1:pos:R:3 step={step} reason="{quoted}"'
+    return xyz_text([SYMBOLS[number] for number in numbers], positions, comment)
 
 
 def link_files(directory: Path, ipi_input: IpiInput) -> None:

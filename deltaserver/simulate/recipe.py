@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -26,6 +26,10 @@ THERMOSTATS: tuple[Thermostat, ...] = ("langevin", "svr", "none")
 CELL_ROUNDING_ANG = 1e-6
 SHORT_RUN_STEPS = 2000  # up to here every step's energies are written
 ENERGIES_EVERY_FS = 5.0
+# Hydrogens vibrate in some 10 fs, other atoms in 20 and more: a tenth to a sixth of that is safe,
+# and beyond a third no integrator is stable.
+SAFE_STEP_FS, LONG_STEP_FS, LONG_STEP_OF_HYDROGENS_FS, NO_STEP_FS = 0.5, 3.0, 1.5, 20.0
+HOT_K, NO_MATTER_K = 2000.0, 1e5  # molecules come apart; atoms do
 
 
 @dataclass(frozen=True)
@@ -87,8 +91,13 @@ class Recipe:
         fits = {"remd": n >= 2, "ramp": n == 2}.get(self.kind, n == 1 or bool(self.n_replicas))
         if not fits:
             raise InputError(f"--kind {self.kind} takes {needed} --temperature; {n} given")
-        if not all(0.0 < t < float("inf") for t in self.temperatures_k):
-            raise InputError("--temperature: expected numbers above 0 K")
+        if not all(0.0 < t <= NO_MATTER_K for t in self.temperatures_k):
+            raise InputError("--temperature: expected numbers above 0 K, at most 100000 K")
+        if self.inner_step_fs > NO_STEP_FS:
+            raise InputError(
+                f"--timestep {self.timestep_fs:g}: is in fs, and at most {NO_STEP_FS:g}: no bond "
+                f"is followed by longer steps; {SAFE_STEP_FS:g} is safe"
+            )
         if self.kind == "npt" and self.thermostat == "none":
             raise InputError("--kind npt needs a thermostat: langevin or svr")
         if self.split and self.kind not in SPLIT:
@@ -98,6 +107,25 @@ class Recipe:
     def is_split(self) -> bool:
         """Whether fragments are stepped inside, and the binding and a bias outside."""
         return self.kind == "mts" or self.split
+
+    @property
+    def inner_step_fs(self) -> float:
+        """The time step of the fragments."""
+        return self.timestep_fs / (self.n_inner if self.is_split else 1)
+
+    def notes(self, numbers: Iterable[int]) -> list[str]:
+        """Return what a user may not expect of this recipe for atoms of these numbers."""
+        found = []
+        if told := about_step(self.inner_step_fs, numbers):
+            found.append(told)
+        if (hottest := max(self.temperatures_k)) > HOT_K:
+            found.append(f"at {hottest:g} K molecules come apart")
+        if self.positions_every_fs < self.timestep_fs:
+            found.append(
+                f"--positions-every {self.positions_every_fs:g} is less than a time step: frames "
+                f"are written every {self.timestep_fs:g} fs"
+            )
+        return found
 
     @property
     def systems_k(self) -> tuple[float, ...]:
@@ -120,6 +148,15 @@ class Recipe:
         return max(1, round(ENERGIES_EVERY_FS / self.timestep_fs))
 
 
+def about_step(step_fs: float, numbers: Iterable[int]) -> str:
+    """Tell a time step that is long for the atoms of these numbers; empty where it is not."""
+    hydrogens = 1 in numbers
+    if step_fs <= (LONG_STEP_OF_HYDROGENS_FS if hydrogens else LONG_STEP_FS):
+        return ""
+    whom = "hydrogens" if hydrogens else "bonds"
+    return f"a time step of {step_fs:g} fs is long for {whom}; {SAFE_STEP_FS:g} fs is safe"
+
+
 @dataclass(frozen=True)
 class Subject:
     """What to simulate: the start structure and what its model tells of it.
@@ -134,6 +171,7 @@ class Subject:
         symbols: of the atoms, ``D`` and ``T`` for isotopes; those of the numbers if none are given.
         cell_ang: lattice vectors in columns, Å, of what repeats; None is a complex in vacuum.
         parameters: of the plug-in, where there is no socket.
+        notes: what a user may not expect of the start structure.
     """
 
     slug: str
@@ -145,6 +183,7 @@ class Subject:
     symbols: tuple[str, ...] = ()
     cell_ang: Floats | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def species(self) -> tuple[str, ...]:

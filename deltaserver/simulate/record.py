@@ -49,6 +49,7 @@ class RunRecord:
         first_missing: structures that the first evaluation sent fewer than a step does, because
             all beads began at the same place and were sent as one.
         bias: of the recipe, as i-PI's input has it; empty where there is none.
+        fingerprint: of the models that were served last; empty in older records.
     """
 
     models: str
@@ -72,6 +73,7 @@ class RunRecord:
     storage: str = "auto"
     first_missing: int = 0
     bias: str = ""
+    fingerprint: str = ""
 
 
 def write_record(record: RunRecord, directory: Path) -> None:
@@ -90,6 +92,27 @@ def write_whole(path: Path, text: str) -> None:
         write_atomically(path, text.encode())
     except OSError as error:
         raise InputError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def check_same_model(directory: Path, old: RunRecord, new: RunRecord) -> None:
+    """Refuse to continue a run on another potential: its energies would jump.
+
+    A directory may have been moved, or its models replaced: where the record has a fingerprint,
+    that decides.
+
+    Raises:
+        InputError: the models are others than the run's.
+    """
+    if old.fingerprint and old.fingerprint != new.fingerprint:
+        raise InputError(
+            f"{directory}: was begun with other models than {new.models} holds now; resume it "
+            "with those it was begun with, or choose another --directory"
+        )
+    if not old.fingerprint and old.models != new.models:
+        raise InputError(
+            f"{directory}: was begun with models {old.models}, not {new.models}; resume it with "
+            "the same options, or choose another --directory"
+        )
 
 
 def make_directory(directory: Path) -> None:

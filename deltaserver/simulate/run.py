@@ -11,7 +11,6 @@ from pathlib import Path
 import structlog
 
 import deltaserver
-from deltaserver.arrays import Floats
 from deltaserver.compute.blas import blas_threads
 from deltaserver.errors import (
     ConnectionLostError,
@@ -23,7 +22,6 @@ from deltaserver.errors import (
 )
 from deltaserver.model.engines import Backend
 from deltaserver.model.force_field import ForceField
-from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.serve import telemetry
 from deltaserver.serve.daemon import Daemon
 from deltaserver.serve.loading import announce
@@ -36,6 +34,7 @@ from deltaserver.simulate.directory import (
     LOCK_PATIENCE_S,
     LOG_NAME,
     NEW_RUN_PATIENCE_S,
+    frame_text,
     keep_old_input,
     link_files,
     lock,
@@ -48,9 +47,11 @@ from deltaserver.simulate.ipi.input import IpiInput
 from deltaserver.simulate.ipi.process import Farewell, ipi_process
 from deltaserver.simulate.monitor import FirstRound, Monitor
 from deltaserver.simulate.progress import ProgressLine
+from deltaserver.simulate.recipe import about_step
 from deltaserver.simulate.record import (
     Restart,
     RunRecord,
+    check_same_model,
     how_to_go_on,
     make_directory,
     read_record,
@@ -69,7 +70,6 @@ from deltaserver.simulate.restart import (
     last_positions,
     next_seq,
 )
-from deltaserver.textio.xyz_frames import xyz_text
 
 LONG_RUN_STEPS = 10_000
 LONG_RUN_LOG_EVERY = 10
@@ -103,10 +103,17 @@ class RunPlan:
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run begins: the state to continue from, if any, and its first structure's number."""
+    """Where a run begins.
+
+    Attributes:
+        state: to continue from, if any.
+        first_seq: its first structure's number.
+        before: what ``run.json`` says of the run that is continued.
+    """
 
     state: RestartState | None
     first_seq: int
+    before: RunRecord | None
 
 
 def run(plan: RunPlan, model: ForceField, notes: list[str], quiet: bool) -> RunRecord:
@@ -127,7 +134,9 @@ def run(plan: RunPlan, model: ForceField, notes: list[str], quiet: bool) -> RunR
         state = find_restart(plan.directory, plan.ipi_input) if plan.resume else None
         if state is not None and state.step >= plan.ipi_input.last_step:
             return _finished_before(plan, state)
-        start = Start(state, _first_seq(plan, state))
+        before = None if state is None else read_record(plan.directory)
+        start = Start(state, _first_seq(plan, state), before)
+        plan = _identified(plan, model, start)
         if plan.ipi_input.has_plugin:
             plan = _told(plan, start)
         plan, record = _prepare(plan, start)
@@ -151,7 +160,7 @@ def run(plan: RunPlan, model: ForceField, notes: list[str], quiet: bool) -> RunR
                 _conclude(plan, record, monitor, "stopped", " ".join(str(error).split()))
                 raise  # to learn from it: nothing has blown up
             if monitor.n_seen <= 1:  # it never ran: the start structure is at fault
-                _conclude(plan, record, monitor, "failed", " ".join(str(error).split()))
+                _failed(plan, record, monitor, start, str(error))
                 raise
             raise _blown_up(plan, model, record, monitor, error) from error
         except KeyboardInterrupt as stop:
@@ -160,9 +169,18 @@ def run(plan: RunPlan, model: ForceField, notes: list[str], quiet: bool) -> RunR
                 f"interrupted at step {step}; {how_to_go_on(plan.directory)}"
             ) from stop
         except DeltaserverError as error:
-            _conclude(plan, record, monitor, "failed", " ".join(str(error).split()))
+            _failed(plan, record, monitor, start, str(error))
             raise
-        return _part(plan, record, monitor, farewell)
+        return _part(plan, record, monitor, start, farewell)
+
+
+def _identified(plan: RunPlan, model: ForceField, start: Start) -> RunPlan:
+    """Note which models are served, or raise InputError where others would continue a run."""
+    record = replace(plan.record, fingerprint=model.fingerprint())
+    learned = plan.models is not None and plan.models != Path(record.models)
+    if start.before is not None and not learned:
+        check_same_model(plan.directory, start.before, record)
+    return replace(plan, record=record)
 
 
 def _finished_before(plan: RunPlan, state: RestartState) -> RunRecord:
@@ -173,13 +191,15 @@ def _finished_before(plan: RunPlan, state: RestartState) -> RunRecord:
     return done
 
 
-def _part(plan: RunPlan, record: RunRecord, monitor: Monitor, farewell: Farewell) -> RunRecord:
+def _part(
+    plan: RunPlan, record: RunRecord, monitor: Monitor, start: Start, farewell: Farewell
+) -> RunRecord:
     """Conclude a run whose i-PI has ended in order: done, or not yet."""
     with contextlib.suppress(BlowUpError):
         monitor.look(final=True)
     step, last = max(monitor.step, _restart_step(plan)), plan.ipi_input.last_step
     if farewell.problem:
-        _conclude(plan, record, monitor, "failed", farewell.message)
+        _failed(plan, record, monitor, start, farewell.message)
         raise ConnectionLostError(
             f"{plan.directory}: i-PI gave up at step {step}: {farewell.message}"
         )
@@ -333,6 +353,13 @@ def _conclude(
     return done
 
 
+def _failed(plan: RunPlan, record: RunRecord, monitor: Monitor, start: Start, reason: str) -> None:
+    """Conclude a run that has failed; one that was continued for no step is what it was before."""
+    done = _conclude(plan, record, monitor, "failed", " ".join(reason.split()))
+    if start.before is not None and start.state is not None and done.step <= start.state.step:
+        write_record(start.before, plan.directory)
+
+
 def _restart_step(plan: RunPlan) -> int:
     state = find_restart(plan.directory, plan.ipi_input)
     return state.step if state else 0
@@ -353,25 +380,15 @@ def _blown_up(
     if positions is None:  # seen by a plug-in, which has not refused them
         positions = last_positions(plan.directory / RESTART_NAME, model.n_atoms)
     reason = " ".join(str(error).split())
+    if told := about_step(plan.ipi_input.step_fs, model.numbers.tolist()):
+        reason = f"{reason}; {told}"
     frame = None
     if positions is not None:
         frame = FRAME_NAME
         cell = monitor.last_cell if model.periodic else None
-        text = _blow_up_frame(model, positions, monitor.step, reason, cell)
+        text = frame_text(model.numbers, positions, monitor.step, reason, cell)
         (plan.directory / frame).write_text(text, encoding="utf-8")
     done = replace(record, status="blown up", step=monitor.step, reason=reason, frame=frame)
     write_record(done, plan.directory)
     where = f"; the structure is in {plan.directory / frame}" if frame else ""
     return GuardError(f"{plan.directory}: blown up after step {monitor.step}: {reason}{where}")
-
-
-def _blow_up_frame(
-    model: ForceField, positions: Floats, step: int, reason: str, cell: Floats | None
-) -> str:
-    """Format the structure as extended XYZ, Å; ``cell`` has its vectors in columns."""
-    quoted = reason.replace('"', "'")
-    box = 'pbc="F F F"'
-    if cell is not None:
-        box = f'Lattice="{" ".join(f"{x:.8f}" for x in cell.T.ravel())}" pbc="T T T"'
-    comment = f'{box} Properties=species:S:1:pos:R:3 step={step} reason="{quoted}"'
-    return xyz_text([SYMBOLS[number] for number in model.numbers], positions, comment)

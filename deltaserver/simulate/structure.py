@@ -24,7 +24,8 @@ from deltaserver.textio.structures import read_first
 class StartStructure:
     """Atomic numbers, positions in Å, shape (N, 3), where they come from, symbols, and the cell.
 
-    The cell has its vectors in columns, Å; None where the file has none.
+    The cell has its vectors in columns, Å; None where the file has none. ``moved`` tells whether
+    molecules stand elsewhere than in the file, since the cell had cut or parted them.
     """
 
     numbers: tuple[int, ...]
@@ -32,6 +33,13 @@ class StartStructure:
     source: Path
     symbols: tuple[str, ...]
     cell_ang: Floats | None = None
+    moved: bool = False
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user may not expect."""
+        told = "molecules that the cell had cut or parted were made whole and put together"
+        return (f"{self.source}: {told}",) if self.moved else ()
 
 
 def start_structure(models: Path, given: Path | None, model: ForceField) -> StartStructure:
@@ -99,4 +107,5 @@ def read_structure(path: Path, whole: bool = True) -> StartStructure:
             positions = make_whole(frame.numbers, positions, Repeats(frame.cell, frame.pbc))
         except GeometryError as error:
             raise InputError(f"{path}: {error}") from None
-    return StartStructure(tuple(frame.numbers.tolist()), positions, path, frame.symbols, cell)
+    numbers, moved = tuple(frame.numbers.tolist()), positions is not frame.positions
+    return StartStructure(numbers, positions, path, frame.symbols, cell, moved)

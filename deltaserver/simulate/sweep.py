@@ -117,9 +117,16 @@ class Child:
     process: subprocess.Popen[bytes]
     tail: PropertiesTail
     progress: Progress = field(init=False)
+    before: RunRecord | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.progress = Progress(self.run.total_steps)
+        self.before = read_record(self.run.directory)
+
+    @property
+    def was_refused(self) -> bool:
+        """Whether it ended before it began: the record is still that of the run before."""
+        return self.process.returncode != 0 and read_record(self.run.directory) == self.before
 
 
 def run_all(runs: Sequence[SweepRun], jobs: int, resume: bool, line: ProgressLine | None) -> None:
@@ -136,6 +143,7 @@ def run_all(runs: Sequence[SweepRun], jobs: int, resume: bool, line: ProgressLin
         if run not in waiting:
             _say(line, f"{run.name}: {_outcome(run)}; passed over")
     going: list[Child] = []
+    refused: list[SweepRun] = []
     with stoppable_once() as ending, _ended(going, ending):
         while waiting or going:
             while waiting and len(going) < jobs:
@@ -145,10 +153,11 @@ def run_all(runs: Sequence[SweepRun], jobs: int, resume: bool, line: ProgressLin
                 child.progress.add(child.tail.read())
                 if child.process.poll() is not None:
                     going.remove(child)
-                    _say(line, f"{child.run.name}: {_outcome(child.run)}")
+                    refused += [child.run] if child.was_refused else []
+                    _say(line, f"{child.run.name}: {_outcome(child.run, refused)}")
             if line and going:
                 line.follow([(child.run.name, child.progress) for child in going])
-    _report(runs)
+    _report(runs, refused)
 
 
 def _is_over(run: SweepRun) -> bool:
@@ -197,9 +206,9 @@ def _say(line: ProgressLine | None, text: str) -> None:
         click.echo(text, err=True)
 
 
-def _outcome(run: SweepRun) -> str:
+def _outcome(run: SweepRun, refused: Sequence[SweepRun] = ()) -> str:
     record = read_record(run.directory)
-    if record is None or record.status == "running":
+    if record is None or record.status == "running" or run in refused:
         return f"failed: {_last_error(run)}"
     reason = f": {record.reason}" if record.reason else ""
     return f"{record.status} at step {record.step}{reason}"
@@ -213,15 +222,17 @@ def _last_error(run: SweepRun) -> str:
     return f"see {run.directory}"
 
 
-def _report(runs: Sequence[SweepRun]) -> None:
-    records: dict[str, RunRecord | None] = {r.name: read_record(r.directory) for r in runs}
+def _report(runs: Sequence[SweepRun], refused: Sequence[SweepRun]) -> None:
+    records: dict[str, RunRecord | None] = {
+        run.name: None if run in refused else read_record(run.directory) for run in runs
+    }
     blown = [n for n, record in records.items() if record and record.status == "blown up"]
     failed = [r for r in runs if _status(records[r.name]) not in PASSED_OVER]
     texts = []
     if blown:
         texts.append(f"blown up: {', '.join(blown)}")
     if failed:
-        texts += [f"{run.name}: {_outcome(run)}" for run in failed]
+        texts += [f"{run.name}: {_outcome(run, refused)}" for run in failed]
     if not texts:
         return
     error: type[DeltaserverError] = GuardError if blown else ConnectionLostError

@@ -55,6 +55,32 @@ def test_command_lines_that_make_no_sense(capsys, tmp_path, monkeypatch, words, 
     assert message in refused(capsys, "simulate", "--directory", tmp_path / "run", *words)
 
 
+@pytest.mark.parametrize(
+    ("kind", "words", "message"),
+    [
+        ("nve", ["--pressure", "5"], "--pressure: only with --kind npt"),
+        ("nve", ["--beads", "5"], "--beads: only with --kind pimd"),
+        ("nve", ["--thermostat", "svr"], "--thermostat: only with --kind nvt, npt, remd"),
+        ("nve", ["--tau", "50"], "--tau: only with --kind nvt"),
+        ("pimd", ["--thermostat", "none"], "--thermostat: only with --kind nvt"),
+        ("nvt", ["--hill-every", "50"], "--hill-every: only with --kind metad"),
+        ("nve", ["--variable", "R"], "--variable: only with --kind nvt, umbrella, metad"),
+    ],
+)
+def test_options_of_other_kinds_are_refused(capsys, tmp_path, kind, words, message):
+    for command in (["input"], ["simulate", "--directory", tmp_path / "run"]):
+        assert message in refused(capsys, *command, "--models", "nowhere", "--kind", kind, *words)
+
+
+@pytest.mark.parametrize(
+    "words", [["--temperature", "50"], ["--beads", "1"], ["--thermostat", "none"]]
+)
+def test_what_a_kind_does_anyway_may_be_said(capsys, words):
+    """A temperature is that of the initial velocities."""
+    line = refused(capsys, "input", "--models", "nowhere", "--kind", "nve", *words)
+    assert "nowhere: no such file" in line
+
+
 def test_an_input_needs_a_model(capsys, tmp_path):
     path = tmp_path / "input.xml"
     path.write_text("<simulation><ffsocket><address>a</address></ffsocket></simulation>")
@@ -121,6 +147,18 @@ def test_outputs_are_those_of_the_component(capsys, model_directory, start, comp
     found = [line.split('extra_type="')[1].split('"')[0] for line in text.splitlines()
              if "extra_type" in line]  # fmt: skip
     assert found == [f"{part}_energy_ev" for part in parts]
+
+
+def test_notes_are_told_beside_the_input(capsys, model_directory, start):
+    words = ["input", "--models", model_directory, "--structure", start, "--kind", "nvt"]
+    words += ["--timestep", "2", "--positions-every", "0.1"]
+    assert app.main([str(word) for word in words]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("<!--")
+    assert said.err.splitlines() == [
+        "note: a time step of 2 fs is long for hydrogens; 0.5 fs is safe",
+        "note: --positions-every 0.1 is less than a time step: frames are written every 2 fs",
+    ]
 
 
 def test_a_run_begun_with_other_options_is_not_resumed(capsys, model_directory, start, tmp_path):
@@ -213,8 +251,19 @@ def test_a_sweep_that_is_interrupted_says_how_to_go_on(capsys, tmp_path, monkeyp
     assert f"continue with: deltaserver simulate --resume --directory {tmp_path}" in said
 
 
+@pytest.mark.parametrize("words", [("--models", "elsewhere"), ("--component", "full")])
+def test_a_sweep_begun_with_other_models_is_not_resumed(capsys, tmp_path, words):
+    write_sweep(tmp_path, runs_in(tmp_path))
+    line = refused(capsys, "simulate", "--resume", "--directory", tmp_path, *words)
+    assert f"10K: was begun with {words[0][2:]} " in line
+
+
 def test_a_run_that_cannot_start_fails_by_itself(capsys, tmp_path):
     write_sweep(tmp_path, runs_in(tmp_path))
     line = refused(capsys, "simulate", "--resume", "--quiet", "--directory", tmp_path)
     assert "10K: failed: nowhere: no such file" in line
     assert "300K: failed: nowhere" in line
+    (tmp_path / "10K").mkdir(exist_ok=True)  # a resume that fails leaves the record as it was
+    write_record(replace(RECORD, status="stopped", step=4), tmp_path / "10K")
+    line = refused(capsys, "simulate", "--resume", "--quiet", "--directory", tmp_path)
+    assert "10K: failed: nowhere: no such file" in line

@@ -101,6 +101,21 @@ def test_the_first_structure_is_compared_with_the_molecule_where_asked():
     good.get_potential_energy()
 
 
+def test_molecules_that_the_cell_has_cut_are_refused():
+    """At every structure: its energy was off by 60 eV. Whole ones in the same cell are fine."""
+    atoms = read(ROOT / "models" / "methane_dimer" / "structure.xyz")
+    atoms.calc = DeltaCalculator(ROOT / "models" / "methane_dimer")
+    energy = atoms.get_potential_energy()
+    atoms.set_cell([8.0, 8.0, 8.0])
+    atoms.pbc = True
+    assert atoms.get_potential_energy() == energy
+    atoms.wrap()
+    with pytest.raises(StructureError, match="the cell's boundary has cut it"):
+        atoms.get_potential_energy()
+    atoms.pbc = False  # nothing repeats: as it stands
+    assert atoms.get_potential_energy() > energy + 1.0
+
+
 def test_results_are_what_ase_takes():
     """SinglePointCalculator and export_properties refuse keys that ASE does not know."""
     from ase.calculators.singlepoint import SinglePointCalculator

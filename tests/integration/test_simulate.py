@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from ase import Atoms
 from ase.io import read
 
 from deltaserver.cli import app
+from deltaserver.simulate.ipi import process as ipi_process
 from deltaserver.simulate.record import read_record
 from tests import logs
 from tests.builders import COMPLEX, geometry
@@ -25,6 +27,7 @@ from tests.builders import COMPLEX, geometry
 from .conftest import DIMER, ROOT, TIMEOUT_S, start_daemon, start_ipi
 
 METHANES = ROOT / "models" / "methane_dimer"
+PBE0 = ROOT / "models" / "methane_dimer_pbe0"
 SLUG = "methane_dimer_nvt"
 
 
@@ -212,6 +215,46 @@ def test_a_stopped_run_says_so_and_goes_on(tmp_path):
     simulate("--resume", "--steps", more, "--directory", tmp_path)  # nothing to do
 
 
+def test_a_run_is_continued_with_its_own_models_alone(tmp_path, capsys):
+    """Those of another method know the same atoms: only the energy would tell."""
+    own, run = tmp_path / "models", ["--resume", "--directory", tmp_path / "run", "--steps"]
+    shutil.copytree(METHANES, own)
+    simulate("--models", own, "--kind", "nvt", "--temperature", 100, *run[1:], 4)
+    record = (tmp_path / "run" / "run.json").read_bytes()
+    capsys.readouterr()
+    simulate("--models", PBE0, *run, 8, code=2)
+    assert f"was begun with other models than {PBE0} holds now" in capsys.readouterr().err
+    simulate("--component", "binding", *run, 8, code=2)
+    assert "was begun with component total, not binding" in capsys.readouterr().err
+    own.rename(tmp_path / "moved")
+    shutil.copytree(PBE0, own)
+    simulate(*run, 8, code=2)
+    assert f"was begun with other models than {own} holds now" in capsys.readouterr().err
+    assert (tmp_path / "run" / "run.json").read_bytes() == record
+    simulate("--models", tmp_path / "moved", *run, 8)
+    old = json.loads((tmp_path / "run" / "run.json").read_text())
+    del old["fingerprint"]  # as earlier versions wrote it
+    (tmp_path / "run" / "run.json").write_text(json.dumps(old))
+    simulate("--models", PBE0, *run, 12, code=2)
+    assert "was begun with models" in capsys.readouterr().err
+    simulate(*run, 12)
+    assert table(tmp_path / "run" / "models_nvt.out") == list(range(13))
+
+
+def test_a_resume_that_fails_leaves_the_record_as_it_was(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    simulate("--models", METHANES, "--kind", "nvt", "--steps", 4, "--directory", run)
+    record = (run / "run.json").read_bytes()
+    with monkeypatch.context() as patch:  # i-PI ends at once
+        patch.setattr(
+            ipi_process, "_find_ipi", lambda: [sys.executable, "-c", "raise SystemExit(1)"]
+        )
+        simulate("--resume", "--steps", 8, "--storage", "single", "--directory", run, code=3)
+    assert (run / "run.json").read_bytes() == record
+    simulate("--resume", "--steps", 8, "--directory", run)
+    assert (read_record(run).status, read_record(run).storage) == ("finished", "auto")
+
+
 def test_a_sweep_goes_on_past_a_run_that_blows_up(tmp_path, capsys):
     options = ["--models", DIMER, "--kind", "nvt", "--temperature", 100, "--temperature", 30_000,
                "--steps", 60, "--timestep", 1.0, "--directory", tmp_path, "--jobs", 2]  # fmt: skip
@@ -235,6 +278,7 @@ def test_a_time_step_too_large_is_stopped_with_its_frame(tmp_path, capsys):
              "--steps", 300, "--directory", tmp_path, code=4)  # fmt: skip
     line = capsys.readouterr().err
     assert re.search(r"blown up after step \d+: .*; the structure is in .*blow_up.xyz", line)
+    assert "; a time step of 5 fs is long for hydrogens; 0.5 fs is safe;" in line
     record = read_record(tmp_path)
     assert (record.status, record.frame) == ("blown up", "blow_up.xyz")
     simulate("--resume", "--directory", tmp_path, code=2)

@@ -1,3 +1,4 @@
+import ctypes
 import os
 import shutil
 import signal
@@ -10,9 +11,11 @@ import numba
 import pytest
 
 import deltaserver
+from deltaserver.cli.app import main
 from deltaserver.compute import jit
 from deltaserver.model import loops
 from deltaserver.model.composite import CompositeModel
+from deltaserver.serve import loading
 from deltaserver.serve.loading import default_threads, load_model, settle_threads
 from tests.integration.conftest import DIMER
 
@@ -134,6 +137,33 @@ def test_compilation_is_told_in_one_line_and_kept(tmp_path, missing):
     assert told.count("\n") == 1
     assert told.startswith("deltaserver: compiling for this processor")
     assert load(cache) == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(["--socket", "unix:none"], 0), (["check"], 130), (["simulate", "--kind", "nvt"], 130)],
+)
+def test_a_signal_while_loops_are_compiled_is_one_clean_end(
+    monkeypatch, capsys, tmp_path, words, code
+):
+    """The compiler calls Python from C, where what a handler raises is printed and lost."""
+
+    def compiling(*_):
+        ctypes.CFUNCTYPE(None)(lambda: signal.raise_signal(signal.SIGTERM))()
+        raise RuntimeError("no compiled object yet")
+
+    lost = []
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+    monkeypatch.setattr(loading, "load", compiling)
+    monkeypatch.chdir(tmp_path)
+    if code == 0:
+        with pytest.raises(SystemExit, match="0"):
+            main([*words, "--models", str(DIMER)])
+    else:
+        assert main([*words, "--models", str(DIMER)]) == code
+    said = capsys.readouterr().err.strip()
+    assert said == ("" if code == 0 else "deltaserver: interrupted")
+    assert not lost
 
 
 def twice(x):

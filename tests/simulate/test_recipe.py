@@ -1,5 +1,6 @@
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -141,6 +142,41 @@ def test_replicas_are_systems_in_one_batch(kind, per_step):
 def test_kinds_that_take_no_replicas(kind):
     with pytest.raises(InputError, match="--replicas: only with --kind nvt, nve, npt, mts"):
         recipe(kind, n_replicas=2)
+
+
+def test_what_a_user_may_not_expect_is_told():
+    water, argon = (8, 1, 1), (18, 18)
+    plain = recipe("nvt", timestep_fs=1.0)
+    assert plain.notes(water) == []
+    (note,) = replace(plain, timestep_fs=2.0).notes(water)
+    assert note == "a time step of 2 fs is long for hydrogens; 0.5 fs is safe"
+    assert replace(plain, timestep_fs=2.0).notes(argon) == []
+    assert replace(plain, timestep_fs=5.0).notes(argon)
+    assert recipe("mts", timestep_fs=4.0, n_inner=4).notes(water) == []  # that of the inner steps
+    (note,) = replace(plain, positions_every_fs=0.1).notes(water)
+    assert note == ("--positions-every 0.1 is less than a time step: frames are written every 1 fs")
+    (note,) = replace(plain, temperatures_k=(5000.0,)).notes(water)
+    assert note == "at 5000 K molecules come apart"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"timestep_fs": 500.0}, "--timestep 500: is in fs, and at most 20"),
+        ({"temperatures_k": (1e9,)}, "above 0 K, at most 100000 K"),
+    ],
+)
+def test_settings_that_cannot_be_meant(changes, message):
+    with pytest.raises(InputError, match=message):
+        replace(recipe("nvt"), **changes)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_time_step_of_an_input(kind):
+    made = recipe(kind, timestep_fs=3.0, n_inner=3)
+    text = render(made, subject(kind))
+    found = parse_input(Path("input.xml"), text).step_fs
+    assert found == pytest.approx(made.inner_step_fs)
 
 
 def test_thermostats():

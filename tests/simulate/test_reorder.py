@@ -82,6 +82,32 @@ def test_another_molecule_is_refused(tmp_path, capsys):
                     molecule("CH3OCH3").positions)  # fmt: skip
 
 
+def test_what_a_cell_has_cut_is_made_whole(tmp_path, capsys):
+    model, atoms = model_of("benzene_dimer")
+    expected = model.evaluate(atoms.positions)
+    wrapped = atoms[np.random.default_rng(0).permutation(len(atoms))]
+    wrapped.set_cell([16.0, 16.0, 16.0])
+    wrapped.pbc = True
+    wrapped.wrap()
+    assert np.ptp(wrapped.positions, axis=0).max() > 8.0
+    write(tmp_path / "wrapped.xyz", wrapped)
+    models = ["--models", str(ROOT / "models" / "benzene_dimer")]
+    assert main(["reorder", str(tmp_path / "wrapped.xyz"), *models]) == 0
+    assert "molecules made whole in 1" in capsys.readouterr().out
+    found = read(tmp_path / "wrapped_reordered.xyz")
+    energy = float(model.evaluate(found.positions).energy)
+    assert energy == pytest.approx(float(expected.energy), abs=1e-4)
+    ordered = atoms.copy()
+    ordered.set_cell([16.0, 16.0, 16.0])
+    ordered.pbc = True
+    ordered.wrap()
+    write(tmp_path / "start.xyz", ordered)
+    words = ["input", "--kind", "nve", "--structure", str(tmp_path / "start.xyz"), *models]
+    assert main(words) == 0
+    (note,) = capsys.readouterr().err.splitlines()
+    assert "start.xyz: molecules that the cell had cut or parted were made whole" in note
+
+
 def test_every_frame_of_a_trajectory_and_never_the_file_itself(tmp_path, capsys):
     model, atoms = model_of("benzene_dimer")
     perm = np.random.default_rng(0).permutation(24)

@@ -27,7 +27,14 @@ from deltaserver.cli.dataset.steps import (
     report,
     sample,
 )
-from deltaserver.cli.options.common import AT_LEAST_0, DEBUG, PATH, take
+from deltaserver.cli.options.common import (
+    AT_LEAST_0,
+    DEBUG,
+    PATH,
+    Finite,
+    FiniteRange,
+    take,
+)
 
 if TYPE_CHECKING:
     from deltaserver.datasets.workspace import Workspace
@@ -143,7 +150,7 @@ def write_command(directory: Path, name: str | None, reference: str | None) -> N
 @click.option("--reference", help="One name for reference methods that are named differently.")
 @click.option(
     "--max-binding",
-    type=float,
+    type=Finite(),
     default=float("inf"),
     metavar="EV",
     help="Leave out frames whose binding energy is higher: a wall that no run climbs, or "
@@ -151,7 +158,7 @@ def write_command(directory: Path, name: str | None, reference: str | None) -> N
 )
 @click.option(
     "--max-strain",
-    type=click.FloatRange(min=0.0),
+    type=FiniteRange(min=0.0),
     default=float("inf"),
     metavar="EV",
     help="Leave out frames in which a fragment has so much more energy than where it has "
@@ -207,7 +214,7 @@ def check_command(source: Path) -> None:
 @click.argument("molecules", type=PATH, nargs=-1, required=True, metavar="MOLECULE...")
 @click.option(
     "--gap",
-    type=click.FloatRange(min=0.5),
+    type=FiniteRange(min=0.5),
     default=2.6,
     show_default=True,
     metavar="ANGSTROM",

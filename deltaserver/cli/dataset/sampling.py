@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -238,6 +239,9 @@ def _wall(
         distances = [centre_distance(read_start(path, fragments), fragments) for path in structures]
         return round(max(distances) + WALL_MARGIN_ANG, 3)
     try:
-        return float(text)
+        distance = float(text)
     except ValueError:
-        raise InputError(f"--wall {text}: expected a distance in Å, auto or none") from None
+        distance = math.nan
+    if not 0.0 < distance < math.inf:
+        raise InputError(f"--wall {text}: expected a distance in Å, auto or none")
+    return distance

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import numpy as np
 from deltaserver.bias.coordinate import Coordinate
 from deltaserver.bias.settings import Bias
 from deltaserver.bias.terms import Spring, UpperWall, WellTempered
-from deltaserver.cli.options.common import AT_LEAST_1, PATH, POSITIVE, together
+from deltaserver.cli.options.common import AT_LEAST_1, PATH, POSITIVE, FiniteRange, together
 from deltaserver.errors import InputError
 from deltaserver.simulate.recipe import BIASED, WALLED, Kind, Recipe, Subject
 from deltaserver.textio.species import parse_species
@@ -36,6 +37,8 @@ class Windows(click.ParamType[tuple[float, ...]]):
         try:
             numbers = [float(part) for part in str(value).replace(":", ",").split(",")]
         except ValueError:
+            self.fail(f"{value!r} is no LOW:HIGH:STEP, such as 3.4:8:0.4", param, ctx)
+        if not all(map(math.isfinite, numbers)):
             self.fail(f"{value!r} is no LOW:HIGH:STEP, such as 3.4:8:0.4", param, ctx)
         if ":" not in str(value):
             return tuple(numbers)
@@ -112,7 +115,7 @@ BIAS_OPTIONS = together(
     ),
     click.option(
         "--bias-factor",
-        type=click.FloatRange(min=1.0, min_open=True),
+        type=FiniteRange(min=1.0, min_open=True),
         default=10.0,
         show_default=True,
         help="γ of well-tempered metadynamics: barriers look γ times lower.",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,8 +17,24 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 Request = TypeVar("Request")
 Decorator = Callable[[Command], Command]
 
+
+class Finite(click.types.FloatParamType):
+    """A number; "nan" and "inf" are none: every comparison with a limit of nan is false."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Parse a number; defaults, which are numbers already, may be infinite."""
+        number: float = super().convert(value, param, ctx)
+        if isinstance(value, str) and not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
+class FiniteRange(Finite, click.FloatRange):
+    """A number between limits."""
+
+
 PATH = click.Path(path_type=Path)
-POSITIVE = click.FloatRange(min=0.0, min_open=True)
+POSITIVE = FiniteRange(min=0.0, min_open=True)
 AT_LEAST_0 = click.IntRange(min=0)
 AT_LEAST_1 = click.IntRange(min=1)
 
@@ -61,6 +78,8 @@ class Span(click.ParamType[tuple[float, float]]):
             low, high = (float(part) for part in str(value).split(":"))
         except ValueError:
             self.fail(f"{value!r} is not LOW:HIGH, such as 2:8", param, ctx)
+        if not (math.isfinite(low) and math.isfinite(high)):
+            self.fail(f"{value!r} is not LOW:HIGH, such as 2:8", param, ctx)
         if not low < high:
             self.fail(f"{value!r}: {low:g} is not below {high:g}", param, ctx)
         return low, high
@@ -72,6 +91,15 @@ def integers(_context: click.Context, _option: click.Parameter, text: str) -> tu
         return tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError:
         raise click.BadParameter(f"{text!r}; expected numbers such as 3,4") from None
+
+
+def tell(notes: Iterable[str]) -> None:
+    """Print what a user may not expect, each once a command however often it is found."""
+    told = click.get_current_context().meta.setdefault("deltaserver.told", set())
+    for note in notes:
+        if note not in told:
+            told.add(note)
+            click.echo(f"note: {note}", err=True)
 
 
 def refuse_existing(output: Path, force: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,9 +22,12 @@ def _numbers(
     _context: click.Context, _option: click.Parameter, text: str | None
 ) -> tuple[float, ...] | None:
     try:
-        return tuple(float(part) for part in text.split(",")) if text else None
+        numbers = tuple(float(part) for part in text.split(",")) if text else None
     except ValueError:
-        raise click.BadParameter(f"{text!r}; expected Å such as -1,0,2.5,20") from None
+        numbers = (math.nan,)
+    if numbers and not all(map(math.isfinite, numbers)):
+        raise click.BadParameter(f"{text!r}; expected Å such as -1,0,2.5,20")
+    return numbers
 
 
 SCAN_OPTIONS = together(

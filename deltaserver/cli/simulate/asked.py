@@ -7,6 +7,7 @@ from pathlib import Path
 
 from deltaserver.cli.input import RecipeRequest, subject_of
 from deltaserver.cli.options.bias import BiasRequest, with_bias
+from deltaserver.cli.options.common import tell
 from deltaserver.cli.options.learning import LearningOptions
 from deltaserver.errors import InputError
 from deltaserver.simulate.recipe import Kind, Subject
@@ -86,4 +87,7 @@ def subject_in(request: RunRequest, quiet: bool) -> Subject:
 
     models, component = request.models, request.component
     model, _ = load_model(models, component, threads=1, quiet=quiet)  # nothing is served
-    return subject_of(models, request.structure, model, component, request.recipe)
+    subject = subject_of(models, request.structure, model, component, request.recipe)
+    if not quiet:
+        tell([*subject.notes, *request.recipe.notes(subject.numbers)])
+    return subject

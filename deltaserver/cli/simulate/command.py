@@ -13,6 +13,7 @@ from deltaserver.cli.options.bias import BiasRequest
 from deltaserver.cli.options.common import AT_LEAST_1, DEBUG, DEVICE, PATH, POSITIVE, QUIET, take
 from deltaserver.cli.options.directories import MODEL_DIRECTORY
 from deltaserver.cli.options.guards import GUARD_OPTIONS
+from deltaserver.cli.options.kinds import refuse_of_others
 from deltaserver.cli.options.learning import (
     LEARNING_OPTIONS,
     LIMITS,
@@ -157,9 +158,11 @@ def simulate(**options: Any) -> None:
                 f"{', '.join(sorted(useless))}: only with --kind, which makes the input"
             )
         _simulate_given(request, place)
-    elif request.ipi_input is not None:
+        return
+    refuse_of_others(request.kind)
+    if request.ipi_input is not None:
         raise InputError("INPUT.xml and --kind: give the one or the other")
-    elif request.kind == "umbrella":
+    if request.kind == "umbrella":
         windows_of(request, place)
     elif len(request.temperatures_k) > 1 and not _is_one_run(request):
         sweep(request, request.kind, place)

@@ -50,6 +50,8 @@ def simulate_input(request: SimulateRequest, place: Place) -> None:
     record = old or RunRecord(
         str(models.resolve()), component, "custom", (), None, None, None, ipi_input.prefix
     )
+    if old is not None:
+        _check_same(directory, old, replace(old, component=component))
     serve = request.serve or record.serve
     ipi_input = ipi_input.serving(serve)
     record = replace(record, models=str(models.resolve()), component=component, serve=serve)
@@ -103,19 +105,16 @@ def _run_with(plan: RunPlan, models: Path, quiet: bool) -> None:
     from deltaserver.simulate.run import run
 
     record = plan.record
-    try:
-        model, notes = load_model(
-            models,
-            record.component,
-            plan.backend,
-            record.device or "auto",
-            # Of a plug-in the model here only tells what is simulated: nothing is measured.
-            threads=1 if plan.ipi_input.has_plugin else record.threads,
-            quiet=quiet,
-            storage="double" if plan.ipi_input.has_plugin else record.storage,
-        )
-    except SystemExit:  # a signal: for the daemon a clean end, for a run no end at all
-        raise KeyboardInterrupt from None
+    model, notes = load_model(
+        models,
+        record.component,
+        plan.backend,
+        record.device or "auto",
+        # Of a plug-in the model here only tells what is simulated: nothing is measured.
+        threads=1 if plan.ipi_input.has_plugin else record.threads,
+        quiet=quiet,
+        storage="double" if plan.ipi_input.has_plugin else record.storage,
+    )
     run(replace(plan, models=models), model, notes, quiet)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 from deltaserver.cli.simulate.asked import (
@@ -79,6 +80,14 @@ def resume_sweep(request: SimulateRequest, runs: list[SweepRun], place: Place) -
     """Go on with what sweep.json lists, perhaps to another number of steps."""
     from deltaserver.simulate.sweep import write_sweep
 
+    asked = {"models": request.models and request.models.resolve(), "component": request.component}
+    for run, (name, now) in product(runs, asked.items()):
+        before = getattr(run.request, name)
+        if now not in (None, before):
+            raise InputError(
+                f"{run.directory}: was begun with {name} {before}, not {now}; resume it with the "
+                "same options, or choose another --directory"
+            )
     if request.steps is not None:
         runs = [run.with_total_steps(request.steps) for run in runs]
         write_sweep(place.directory, runs)

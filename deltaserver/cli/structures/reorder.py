@@ -27,14 +27,15 @@ def reorder(structure: Path, models: Path, output: Path | None, force: bool) -> 
     \b
     deltaserver reorder mine.xyz --models models/c60
 
-    Molecules are matched by their bonds and by the handedness of their centres. Every structure
-    is checked against the model afterwards.
+    Molecules that a cell has cut are made whole. They are matched by their bonds and by the
+    handedness of their centres. Every structure is checked against the model afterwards.
     """
     from deltaserver.simulate.structures.reorder import reorder_file
 
     written = output or structure.with_name(f"{structure.name.split('.')[0]}_reordered.xyz")
     if written.resolve() != structure.resolve():  # which nothing allows
         refuse_existing(written, force)
-    moved, n_frames = reorder_file(structure, models, written)
-    structures = "1 structure" if n_frames == 1 else f"{n_frames} structures"
-    click.echo(f"{written}: {structures}, {moved} atoms moved in the first")
+    done = reorder_file(structure, models, written)
+    structures = "1 structure" if done.n_frames == 1 else f"{done.n_frames} structures"
+    whole = f", molecules made whole in {done.n_whole}" if done.n_whole else ""
+    click.echo(f"{written}: {structures}, {done.moved} atoms moved in the first{whole}")

@@ -66,9 +66,9 @@ class WrappingCheck:
                     names = self.expected.names
                     raise StructureError(
                         f"the bond of atom {names[a]} and atom {names[b]} is {cut[0]:.2f} Å long: "
-                        "the cell's boundary has cut it, and the model is not periodic. Set "
-                        'pbc="false" in the ffsocket of i-PI\'s input and start from whole '
-                        "molecules"
+                        "the cell's boundary has cut it, and the model is not periodic. Start "
+                        "from whole molecules and do not wrap them: in i-PI's input by "
+                        'pbc="false" of the ffsocket'
                     )
 
     def _check_ions(
@@ -94,8 +94,8 @@ class WrappingCheck:
                 name = self.expected.names.fragments[place]
                 raise StructureError(
                     f"{name} is {cut.min():.2f} Å from the other fragments: the cell's boundary is "
-                    'between them, and the model is not periodic. Set pbc="false" in the ffsocket '
-                    "of i-PI's input"
+                    "between them, and the model is not periodic. Do not wrap atoms: in i-PI's "
+                    'input by pbc="false" of the ffsocket'
                 )
 
 

@@ -11,7 +11,7 @@ import structlog
 
 from deltaserver.arrays import Floats
 from deltaserver.compute.blas import keep_blas_threads
-from deltaserver.errors import DeltaserverError
+from deltaserver.errors import EXIT_OK, DeltaserverError
 from deltaserver.model.engines import Backend, Precision, Storage
 from deltaserver.model.force_field import ForceField
 from deltaserver.serve import telemetry
@@ -19,6 +19,7 @@ from deltaserver.serve.answer import Examined, Inspect, Request, examine
 from deltaserver.serve.guard import ServingGuard
 from deltaserver.serve.loading import announce, load_model
 from deltaserver.serve.plugin.settings import PluginSettings
+from deltaserver.serve.signals import Stopped
 from deltaserver.serve.telemetry import Origin, StepLog, StepTimes
 from deltaserver.units import BOHR_ANG
 
@@ -118,9 +119,12 @@ def _model(
 ) -> ForceField:
     """Load a model directory, once however many ffdirects serve it."""
     backend: Backend = "torch" if device or precision != "float64" else "numpy"
-    model, notes = load_model(
-        models, "total", backend, device or "auto", precision, threads, storage=storage
-    )
+    try:
+        model, notes = load_model(
+            models, "total", backend, device or "auto", precision, threads, storage=storage
+        )
+    except Stopped:  # a signal, by which i-PI ends in order
+        sys.exit(EXIT_OK)
     keep_blas_threads(1 if model.compiled else threads or 1)
     announce(model, models, backend, notes)
     return model

@@ -16,6 +16,7 @@ from deltaserver.simulate.ipi.motion import (
     is_conserved,
     is_dynamics,
     is_even,
+    shortest_step_fs,
     structures_per_step,
 )
 from deltaserver.simulate.ipi.outputs import Output, followed, read_outputs
@@ -111,6 +112,11 @@ class IpiInput:
     def last_step(self) -> int:
         """The step at which it is done."""
         return DEFAULT_STEPS if self.total_steps is None else self.total_steps
+
+    @property
+    def step_fs(self) -> float:
+        """The shortest time step, the innermost of several; 0 where there is none."""
+        return shortest_step_fs(ElementTree.fromstring(self.text))
 
     @property
     def temperatures_k(self) -> tuple[float, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Collection
@@ -11,6 +12,7 @@ from deltaserver.bias.settings import PES_NAME
 from deltaserver.errors import InputError
 from deltaserver.simulate.ipi.plugin import loading
 from deltaserver.simulate.ipi.template import read_list
+from deltaserver.units import ATOMIC_TIME_FS, PS_FS
 
 DYNAMICS = ("dynamics", "constrained_dynamics")
 # May stand beside dynamics, and change neither what is conserved nor how many structures are sent.
@@ -19,6 +21,7 @@ HARMLESS = ("t_ramp", "dummy")
 NOT_CONSERVED = ("p_ramp", "driven_dynamics")
 BIASED = ("metad", "dmd")
 # Suzuki-Chin integrators evaluate displaced beads too.
+TIME_FS = {"femtosecond": 1.0, "picosecond": PS_FS, "atomic_unit": ATOMIC_TIME_FS}
 UNEVEN_INTEGRATORS = ("sc", "scnpt")
 
 
@@ -130,3 +133,17 @@ def count(path: Path, what: str, text: str) -> int:
     if not text.strip().isdecimal():
         raise InputError(f"{path}: {what} is {text.strip()!r}; expected a whole number")
     return int(text)
+
+
+def shortest_step_fs(root: ElementTree.Element) -> float:
+    """Return the shortest time step of an input, the innermost of several; 0 if it has none."""
+    found = []
+    for dynamics in root.iter("dynamics"):
+        step = dynamics.find("timestep")
+        unit = "" if step is None else step.get("units", "atomic_unit")
+        if step is None or unit not in TIME_FS:
+            continue
+        splits = re.findall(r"\d+", dynamics.findtext("nmts") or "")
+        value = float(step.text or 0.0) * TIME_FS[unit]
+        found.append(value / math.prod(map(int, splits)))
+    return min(found, default=0.0)

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from deltaserver.arrays import Ints
-from deltaserver.errors import DeltaserverError, InputError, StructureError
+from deltaserver.errors import DeltaserverError, GeometryError, InputError, StructureError
 from deltaserver.model.composite import CompositeModel
 from deltaserver.model.directories import STRUCTURE_NAME
 from deltaserver.molecules.matching import Reference, match_order
+from deltaserver.molecules.whole import Repeats, make_whole
 from deltaserver.simulate.structure import read_structure
 from deltaserver.textio.structures import read_structures
 from deltaserver.textio.xyz_frames import BadFrame, Frame, xyz_text
 
 
-def reorder_file(path: Path, models: Path, output: Path) -> tuple[int, int]:
-    """Write ``output``; return how many atoms the first structure had elsewhere, and structures.
+@dataclass(frozen=True)
+class Reordered:
+    """What was done: structures, those made whole, and atoms that the first had elsewhere."""
+
+    n_frames: int
+    n_whole: int
+    moved: int
+
+
+def reorder_file(path: Path, models: Path, output: Path) -> Reordered:
+    """Write ``output``, with molecules whole that a cell has cut.
 
     Raises:
         InputError: a file cannot be read, a molecule is not the model's, or ``output`` is FILE.
@@ -33,7 +44,8 @@ def reorder_file(path: Path, models: Path, output: Path) -> tuple[int, int]:
         tuple((fragment.name, fragment.atoms) for fragment in model.fragments),
     )
     texts, moved, order = [], 0, None
-    frames = _frames(path)
+    given = _frames(path)
+    frames = [_whole(frame, f"{path}: frame {index}") for index, frame in enumerate(given)]
     for index, frame in enumerate(frames):
         order = _order_of(frame, order, model, reference, f"{path}: frame {index}")
         if index == 0:
@@ -42,7 +54,19 @@ def reorder_file(path: Path, models: Path, output: Path) -> tuple[int, int]:
         comment = f"frame {index} of {path.name}, atoms as {model.name}"
         texts.append(xyz_text(symbols, frame.positions[order], comment))
     output.write_text("".join(texts), encoding="utf-8")
-    return moved, len(frames)
+    n_whole = sum(new is not old for new, old in zip(frames, given, strict=True))
+    return Reordered(len(frames), n_whole, moved)
+
+
+def _whole(frame: Frame, where: str) -> Frame:
+    """Return a frame with its molecules whole and together: itself where they are already."""
+    if frame.cell is None:
+        return frame
+    try:
+        positions = make_whole(frame.numbers, frame.positions, Repeats(frame.cell, frame.pbc))
+    except GeometryError as error:
+        raise InputError(f"{where}: {error}") from None
+    return frame if positions is frame.positions else replace(frame, positions=positions)
 
 
 def _frames(path: Path) -> list[Frame]:
