@@ -213,8 +213,9 @@ def _settle(way: Ints, wanted: Any, unlike: Unlikeness) -> Ints:
 class Unlikeness:
     """How unlike the reference a way to lay its graph onto a molecule is.
 
-    Called with a way, it returns how many centres have the other handedness, and how far
-    distances are, Å. What does not depend on the way is computed once: there are hundreds.
+    Called with a way, it returns how many centres have the other handedness than the rest, how many
+    another than the reference, and how far distances are, Å. What does not depend on the way is
+    computed once: there are hundreds.
     """
 
     def __init__(self, wanted: Any, reference: Floats, positions: Floats) -> None:
@@ -229,15 +230,17 @@ class Unlikeness:
         self._distances = _distances(reference)
         self._positions = positions
 
-    def __call__(self, way: Ints) -> tuple[int, float]:
+    def __call__(self, way: Ints) -> tuple[int, int, float]:
         """Compare the molecule's atoms, taken in the order ``way``, with the reference."""
         x = self._positions[way]
         before, after = self._before, self._handedness(x)
         clear = np.minimum(np.abs(before), np.abs(after)) > FLAT_ANG3
         same = int((before * after > 0.0)[clear].sum())
-        # The mirror image of a whole molecule has the same distances, and the same energy.
+        # The mirror image of a whole molecule has the same distances, and alone the same energy:
+        # it is right where nothing else fits. Beside another molecule it is not.
         other = int(clear.sum()) - same
-        return min(same, other), float(np.abs(_distances(x) - self._distances).mean())
+        far = float(np.abs(_distances(x) - self._distances).mean())
+        return min(same, other), other, far
 
     def _handedness(self, x: Floats) -> Floats:
         centre, *three = self._corners.T

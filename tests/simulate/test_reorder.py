@@ -71,6 +71,19 @@ def test_a_chiral_centre():
     np.testing.assert_array_equal(perm[order], np.arange(5))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_molecule_that_is_its_own_mirror_image_is_numbered_as_the_reference(seed):
+    """Numbered the other way round its distances fit as well; beside another it does not."""
+    atoms = molecule("CH4")
+    rng = np.random.default_rng(seed)
+    x = atoms.positions + rng.normal(0.0, 0.05, (5, 3))
+    perm = rng.permutation(5)
+    order = match_order(reference_of(atoms), atoms.numbers[perm], x[perm])
+    found = x[perm][order]
+    sides = [np.linalg.det(p[1:4] - p[0]) for p in (atoms.positions, found)]
+    assert sides[0] * sides[1] > 0.0
+
+
 def test_another_molecule_is_refused(tmp_path, capsys):
     write(tmp_path / "other.xyz", molecule("C6H6") + molecule("CH3OH"))
     arguments = ["reorder", str(tmp_path / "other.xyz"), "--models",

@@ -3,7 +3,8 @@
 i-PI sends no elements: a structure whose atoms stand in another order looks like any other, and a
 force field answers it with forces that mean nothing. What the model's training geometries have in
 common (:mod:`deltaserver.molecules.bonds`) tells them apart: every bond of the model must be a bond
-in the structure. Relabelling equivalent atoms changes no bond and passes.
+in the structure. Relabelling equivalent atoms changes no bond and passes, unless it mirrors a
+molecule (:mod:`deltaserver.model.trust.handedness`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from deltaserver.errors import StructureError
 from deltaserver.model.descriptor import nearest_images
 from deltaserver.model.fragment_blocks import owner_of
 from deltaserver.model.trust.diagnosis import Names, Suspect, diagnose_bonds, diagnose_scale
+from deltaserver.model.trust.handedness import Handedness
 from deltaserver.molecules.bonds import FragmentBonds, find_bonds, training_distances
 from deltaserver.molecules.elements import SYMBOLS
 
@@ -55,6 +57,7 @@ class ExpectedStructure:
             training, Å; ∞ where training says nothing.
         images: by component, which pairs are judged by their nearest images, (N, N): those that
             every part which is evaluated sees so.
+        handedness: how equal atoms of the molecules are numbered; None: training does not tell.
     """
 
     names: Names
@@ -63,6 +66,7 @@ class ExpectedStructure:
     owner: Ints
     contacts: Floats
     images: Mapping[str, Bools]
+    handedness: Handedness | None
 
     @classmethod
     def of(cls, model: CompositeModel) -> ExpectedStructure:
@@ -84,7 +88,9 @@ class ExpectedStructure:
         closest = _closest_by_elements(shortest, model.numbers, owner, bonds)
         fragment_names = tuple(fragment.name for fragment in model.fragments)
         names = Names(tuple(SYMBOLS[z] for z in model.numbers), tuple(owner), fragment_names)
-        return cls(names, tuple(bonds), closest, owner, contacts, _images(model, owner))
+        handedness = Handedness.of(bonds, model.binding)
+        images = _images(model, owner)
+        return cls(names, tuple(bonds), closest, owner, contacts, images, handedness)
 
     @property
     def unchecked(self) -> tuple[str, ...]:
@@ -117,6 +123,9 @@ class ExpectedStructure:
             problem = problem or self._lost_contact(distances)
         if problem:
             raise StructureError(problem)
+        # A molecule that its cell has cut has no handedness to be seen.
+        if self.handedness and component in WITH_BINDING and not self.images_of(component).any():
+            self.handedness.check(positions)
 
     def check_order(
         self, positions: Floats, cell: Floats | None = None, component: str = "total"

@@ -1,0 +1,122 @@
+"""Are equal atoms of a molecule numbered as in training, or as in its mirror image?
+
+Three hydrogens on one carbon can be numbered clockwise or the other way round: bonds do not tell.
+A model whose permutations turn every molecule, but mirror none alone (``--symmetry rotations``, or
+none at all), knows one of the two; with the other, the energy of two methanes is off by 4 meV. All
+molecules mirrored together have the same energy again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deltaserver.arrays import Floats, Ints
+from deltaserver.errors import StructureError
+from deltaserver.molecules.bonds import FragmentBonds
+
+if TYPE_CHECKING:
+    from deltaserver.model.sgdml import SGDMLModel
+
+CLEAR_ANG3 = 0.3  # a smaller triple product of bonds is that of a flat centre, on average
+NEIGHBOURS = 3  # from so many on, a centre has a handedness
+FRAMES = 50  # of training that are looked at
+
+
+@dataclass(frozen=True)
+class Handedness:
+    """What training shows of how molecules are numbered.
+
+    Attributes:
+        names: of the fragments that have a handedness.
+        corners: a centre and three of its neighbours each, shape (C, 4).
+        fragment: whose each corner is, by its place in ``names``, shape (C,).
+        signs: of their triple products in training, shape (C,).
+        known: handednesses of the fragments that the model has, relative to training: ±1, shape
+            (any, fragments).
+    """
+
+    names: tuple[str, ...]
+    corners: Ints
+    fragment: Ints
+    signs: Floats
+    known: Ints
+
+    @classmethod
+    def of(cls, bonds: Sequence[FragmentBonds], binding: SGDMLModel | None) -> Handedness | None:
+        """Read it off the training geometries of a binding; None where a file keeps none."""
+        if binding is None or (frames := binding.parameters.positions) is None:
+            return None
+        frames = frames[:: max(1, len(frames) // FRAMES)] * binding.native.length_ang
+        names, corners, fragment = list[str](), list[Ints](), list[int]()
+        for one in bonds:
+            found = _corners(one)
+            if len(found):
+                corners.append(found)
+                fragment += [len(names)] * len(found)
+                names.append(one.name)
+        if len(names) < 2:
+            return None  # one molecule alone, or beside flat ones: its mirror image is as good
+        all_ = np.concatenate(corners)
+        product = np.array([_products(x, all_) for x in frames])  # [frames, corners]
+        same = (np.sign(product) == np.sign(product[0])).all(axis=0)
+        clear = same & (np.abs(product).mean(axis=0) > CLEAR_ANG3)
+        owner = np.array(fragment)[clear]
+        draft = cls(
+            tuple(names), all_[clear], owner, np.sign(product[0][clear]),
+            np.ones((1, len(names)), dtype=np.int64),
+        )  # fmt: skip
+        if len(np.unique(owner)) < len(names):
+            return None  # a molecule that turns inside out, or is flat in all frames
+        hands = np.unique(
+            [draft.hands(frames[0][perm]) for perm in binding.parameters.perms], axis=0
+        )
+        return cls(draft.names, draft.corners, draft.fragment, draft.signs, hands)
+
+    def hands(self, positions: Floats) -> Ints:
+        """Return of each fragment +1 where it is numbered as in training, −1 as its mirror image.
+
+        Args:
+            positions: Å, shape (N, 3).
+        """
+        agree = self.signs * _products(positions, self.corners)
+        result: Ints = np.where(np.bincount(self.fragment, agree) < 0.0, -1, 1)
+        return result
+
+    def check(self, positions: Floats) -> None:
+        """Refuse a numbering that the model does not know (StructureError)."""
+        found = self.hands(positions)
+        if any((found == one).all() or (found == -one).all() for one in self.known):
+            return
+        odd = self.names[int(np.flatnonzero(found != found[0])[0])]
+        raise StructureError(
+            f"{odd} is the mirror image, beside {self.names[0]}, of what the model was trained on: "
+            "its equal atoms are numbered the other way round, or it is the other enantiomer; "
+            "deltaserver reorder puts atoms in order"
+        )
+
+
+def _corners(bonds: FragmentBonds) -> Ints:
+    """Return every centre with three of its neighbours, shape (C, 4)."""
+    around: dict[int, list[int]] = {}
+    for i, j in zip(bonds.i.tolist(), bonds.j.tolist(), strict=True):
+        around.setdefault(i, []).append(j)
+        around.setdefault(j, []).append(i)
+    found = [
+        (centre, *three)
+        for centre, others in sorted(around.items())
+        if len(others) >= NEIGHBOURS
+        for three in combinations(sorted(others), 3)
+    ]
+    return np.array(found, dtype=np.int64).reshape(-1, 4)
+
+
+def _products(x: Floats, corners: Ints) -> Floats:
+    """Return the triple products of bonds, Å³, shape (C,)."""
+    centre, *three = corners.T
+    result: Floats = np.linalg.det(np.stack([x[k] - x[centre] for k in three], axis=1))
+    return result
