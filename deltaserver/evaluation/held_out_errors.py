@@ -15,12 +15,13 @@ import numpy as np
 
 from deltaserver.arrays import Floats, Ints
 from deltaserver.datasets.frames import LabelledFrames
-from deltaserver.errors import DataError
+from deltaserver.errors import DataError, StructureError
 from deltaserver.evaluation.of_many import load_complex
 from deltaserver.model.composite import CompositeEvaluation, CompositeModel
 from deltaserver.model.manifest import BOUND_PARTS
 from deltaserver.model.parts import Fragment, Part
 from deltaserver.model.sgdml import SGDMLModel
+from deltaserver.model.trust.structure import ExpectedStructure
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.statistics.bootstrap import BlockBootstrap, Estimate
 
@@ -164,7 +165,7 @@ def matched(
     """Match a loaded model's fragments to the dataset's.
 
     Raises:
-        DataError: its atoms or fragments are not the dataset's.
+        DataError: its atoms or fragments are not the dataset's, or they are numbered otherwise.
     """
     if not np.array_equal(model.numbers, frames.numbers):
         raise DataError(
@@ -182,7 +183,20 @@ def matched(
                 "atoms in each"
             )
         matched.append(fragment)
+    _check_numbering(directory, model, frames)
     return EvaluatedModel(label, directory, model, tuple(matched))
+
+
+def _check_numbering(directory: Path, model: CompositeModel, frames: LabelledFrames) -> None:
+    """Refuse frames of molecules that are numbered as mirror images of the model's (DataError)."""
+    handedness = ExpectedStructure.of(model).handedness
+    if handedness is None:
+        return
+    for first in np.unique(frames.trajectory, return_index=True)[1]:
+        try:
+            handedness.check(frames.positions[first])
+        except StructureError as error:
+            raise DataError(f"{directory}: frame {first} of {frames.name}: {error}") from None
 
 
 def _formula(numbers: Ints) -> str:

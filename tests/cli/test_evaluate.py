@@ -260,3 +260,14 @@ def test_a_dataset_that_trained_a_model_is_split_in_time(tmp_path):
                "--max-test", 4) == 0  # fmt: skip
     assert json.loads((out / "evaluation.json").read_text())["split"]["kind"] == "time"
     assert run(DATA, "--models", MODELS, "--output", out, "--split", "all") == 2
+
+
+def test_molecules_numbered_as_mirror_images_are_no_test(tmp_path, capsys):
+    """A liquid's methanes are numbered alike; the model's two are each other's mirror images."""
+    words = (
+        HERE / "data" / "methane_pairs_pbe0",
+        "--models",
+        HERE / "models" / "methane_dimer_pbe0",
+    )
+    assert run(*words, "--test-trajectory", 0, "--output", tmp_path / "out") == 2
+    assert "frame 0 of methane_pairs_pbe0: methane2 is the mirror image" in capsys.readouterr().err

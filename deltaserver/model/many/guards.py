@@ -47,8 +47,8 @@ class ManyGuards:
         }
 
     @cached_property
-    def _closest(self) -> dict[int, Floats]:
-        """How close the atoms of two molecules may come, Å, by the number of their binding."""
+    def _of_two(self) -> dict[int, ExpectedStructure]:
+        """What two molecules look like, by the number of their binding."""
         found = {}
         for k, pair in enumerate(self._model.pairs):
             if pair.model is None:
@@ -60,7 +60,7 @@ class ManyGuards:
                 Fragment("second", n + np.arange(pair.sizes[1]), second.model),
             )
             template = CompositeModel(fragments, pair.model, prior=pair.prior)
-            found[k] = ExpectedStructure.of(template).closest[:n, n:]
+            found[k] = ExpectedStructure.of(template)
         return found
 
     @property
@@ -77,7 +77,7 @@ class ManyGuards:
         """
         self._each_molecule(positions, cell, ExpectedStructure.check, component)
         if component in ("total", "binding"):
-            self._check_contacts(positions, cell)
+            self._check_pairs(positions, cell)
 
     def check_order(self, positions: Floats, cell: Floats | None, component: str) -> None:
         """Refuse molecules whose atoms stand in another order than the model's."""
@@ -105,13 +105,22 @@ class ManyGuards:
                         f"numbered from its first: {error}"
                     ) from None
 
-    def _check_contacts(self, positions: Floats, cell: Floats | None) -> None:
+    def _check_pairs(self, positions: Floats, cell: Floats | None) -> None:
         model = self._model
         frame = model.frame(positions, model.box(cell))
-        for k, closest in self._closest.items():
+        for k, expected in self._of_two.items():
             pairs, x = model.touching(frame, k)
             n = model.pairs[k].sizes[0]
+            closest = expected.closest[:n, n:]  # how close their atoms may come, Å
             for i, j, both in zip(pairs.i, pairs.j, x, strict=True):
+                if expected.handedness is not None:
+                    try:
+                        expected.handedness.check(both)
+                    except StructureError as error:
+                        first = [model.molecules[m][0] for m in (i, j)]
+                        raise StructureError(
+                            f"the molecules from atoms {first[0]} and {first[1]} on: {error}"
+                        ) from None
                 d = np.linalg.norm(both[:n, None] - both[n:], axis=-1)
                 wrong = np.argwhere((d < CLOSEST * closest) & (d > 0.0))
                 if len(wrong):

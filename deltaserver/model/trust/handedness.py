@@ -90,7 +90,7 @@ class Handedness:
     def check(self, positions: Floats) -> None:
         """Refuse a numbering that the model does not know (StructureError)."""
         found = self.hands(positions)
-        if any((found == one).all() or (found == -one).all() for one in self.known):
+        if self._knows(found):
             return
         odd = self.names[int(np.flatnonzero(found != found[0])[0])]
         raise StructureError(
@@ -98,6 +98,17 @@ class Handedness:
             "its equal atoms are numbered the other way round, or it is the other enantiomer; "
             "deltaserver reorder puts atoms in order"
         )
+
+    def knows_two_alike(self) -> bool:
+        """Tell whether two equal molecules may be numbered alike: in training they may not be."""
+        first, second = (self.signs[self.fragment == k] for k in (0, 1))
+        if len(first) != len(second):
+            return True  # different molecules
+        return self._knows(np.array([1, 1 if first @ second > 0.0 else -1]))
+
+    def _knows(self, hands: Ints) -> bool:
+        """Tell whether one of the model's permutations leads to these; all mirrored are as good."""
+        return any((hands == one).all() or (hands == -one).all() for one in self.known)
 
 
 def _corners(bonds: FragmentBonds) -> Ints:

@@ -17,6 +17,7 @@ import numpy as np
 
 from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import InputError, ManifestError
+from deltaserver.model.composite import CompositeModel
 from deltaserver.model.directories import (
     BINDINGS_NAME,
     MANIFEST_NAME,
@@ -37,6 +38,7 @@ from deltaserver.model.many.charges import NEUTRAL_E, dipole_e_ang
 from deltaserver.model.many.manifest import is_of_many
 from deltaserver.model.prior_block import format_prior
 from deltaserver.model.sgdml import resolve_units
+from deltaserver.model.trust.structure import ExpectedStructure
 from deltaserver.molecules.bonds import find_bonds, training_distances
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.textio.strict_yaml import Checker, dump_yaml, load_yaml
@@ -231,11 +233,25 @@ def _take_complex(found: Collected, manifest: Manifest) -> None:
             "before it; give this directory first"
         )
     entry: dict[str, Any] = {"between": [found.species[k].name for k in places]}
+    if manifest.binding and places[0] == places[1]:
+        _numbered_alike(manifest)
     if manifest.binding:
         entry["model"] = found.take(manifest.binding, manifest.binding.name)
     if manifest.prior:
         entry["prior"] = format_prior(manifest.prior, format_atoms)
     found.bindings.append(entry)
+
+
+def _numbered_alike(manifest: Manifest) -> None:
+    """Refuse equal molecules that are known as each other's mirror images alone (ManifestError)."""
+    handedness = ExpectedStructure.of(CompositeModel.load(manifest.path)).handedness
+    if handedness is not None and not handedness.knows_two_alike():
+        raise ManifestError(
+            f"{manifest.path}: its two molecules are numbered as each other's mirror images, and "
+            "no permutation of its binding mirrors one alone: it is for two; train on a dataset "
+            "whose molecules are numbered alike, or with --symmetry product and enough "
+            "--max-permutations"
+        )
 
 
 def _species(found: Collected, name: str, model: Path | IsolatedAtom, manifest: Manifest) -> int:

@@ -1,17 +1,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from deltaserver.ase import DeltaCalculator
-from deltaserver.errors import NoveltyError, StructureError
+from deltaserver.errors import ManifestError, NoveltyError, StructureError
 from deltaserver.model import force_field
+from deltaserver.model.composite import CompositeModel
+from deltaserver.model.files.archive import read_arrays, write_arrays
 from deltaserver.serve.answer import Request, answer, answer_together
 from deltaserver.serve.guard import ServingGuard
 from deltaserver.serve.settings import GuardSettings
+from deltaserver.simulate.structures.assemble import assemble
+from deltaserver.textio.xyz_frames import xyz_text
+from tests import shipped
 from tests.model.many.builders import BENZENE_DIMER, benzenes, directory, manifest
+from tests.shipped import MODELS
 
 BOX = 24.0 * np.eye(3)
 
@@ -131,3 +138,37 @@ def test_the_calculator_gives_the_stress(model, cluster, x):
     assert atoms.get_stress(voigt=False) == pytest.approx(-result.virial / 24.0**3)
     alone = Atoms(cluster.numbers, x, calculator=DeltaCalculator(cluster, check_structure=True))
     assert alone.get_forces() == pytest.approx(cluster.evaluate(x).forces)
+
+
+def numbered_alike(dimer, output):
+    """Copy the directory of a dimer with two hydrogens of its second methane exchanged."""
+    shutil.copytree(dimer, output)
+    arrays = read_arrays(output / "binding.npz")
+    swap = np.arange(10)
+    swap[[6, 7]] = 7, 6
+    arrays["R"] = arrays["R"][:, swap]
+    arrays["alphas_F"] = arrays["alphas_F"].reshape(-1, 10, 3)[:, swap].ravel()
+    arrays["perms"] = swap[arrays["perms"][:, swap]]
+    write_arrays(output / "binding.npz", arrays)
+    return output
+
+
+def test_a_molecule_numbered_as_its_mirror_image_is_refused(tmp_path):
+    """Of three methanes one has two hydrogens in each other's places: no bond tells."""
+    dimer = MODELS / "methane_dimer"
+    with pytest.raises(ManifestError, match="numbered as each other's mirror images"):
+        assemble([dimer], None, tmp_path / "no", None, periodic=False)
+    x = np.loadtxt(dimer / "structure.xyz", skiprows=2, usecols=(1, 2, 3))
+    alike = x.copy()
+    alike[[6, 7]] = alike[[7, 6]]
+    other = numbered_alike(dimer, tmp_path / "dimer")
+    energy = shipped.load(dimer).evaluate(x).energy
+    assert CompositeModel.load(other).evaluate(alike).energy == pytest.approx(energy, abs=1e-9)
+    three = np.concatenate([alike, x[:5] + np.array([0.0, 3.8, 0.0])])
+    (tmp_path / "three.xyz").write_text(xyz_text(["C", "H", "H", "H", "H"] * 3, three, ""))
+    assemble([other], tmp_path / "three.xyz", tmp_path / "three", None, periodic=False)
+    methanes = force_field.load(tmp_path / "three")
+    look(methanes, three)
+    three[[11, 12]] = three[[12, 11]]
+    with pytest.raises(StructureError, match=r"from atoms [05] and 10 on: second is the mirror"):
+        look(methanes, three)
