@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations, islice, permutations
+from itertools import islice, permutations
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,11 @@ from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import MissingExtraError, StructureError
 from deltaserver.molecules.bonds import bonds_between
 from deltaserver.molecules.elements import SYMBOLS
+from deltaserver.molecules.handedness import FLAT_ANG3, corners_of, triple_products
 
 MAX_ISOMORPHISMS = 2000  # of one molecule onto another; C60 has 120
 MANY = 150
 MAX_PASSES = 5
-HANDED_NEIGHBOURS = 3  # from so many on, a centre has a handedness
-FLAT_ANG3 = 0.3  # a smaller triple product of bonds is that of a flat centre
 
 
 @dataclass(frozen=True)
@@ -219,21 +218,15 @@ class Unlikeness:
     """
 
     def __init__(self, wanted: Any, reference: Floats, positions: Floats) -> None:
-        corners = [
-            (centre, *three)
-            for centre in wanted
-            if len(wanted[centre]) >= HANDED_NEIGHBOURS
-            for three in combinations(sorted(wanted[centre]), 3)
-        ]
-        self._corners = np.array(corners, dtype=np.int64).reshape(-1, 4)
-        self._before = self._handedness(reference)
+        self._corners = corners_of({centre: wanted[centre] for centre in wanted})
+        self._before = triple_products(reference, self._corners)
         self._distances = _distances(reference)
         self._positions = positions
 
     def __call__(self, way: Ints) -> tuple[int, int, float]:
         """Compare the molecule's atoms, taken in the order ``way``, with the reference."""
         x = self._positions[way]
-        before, after = self._before, self._handedness(x)
+        before, after = self._before, triple_products(x, self._corners)
         clear = np.minimum(np.abs(before), np.abs(after)) > FLAT_ANG3
         same = int((before * after > 0.0)[clear].sum())
         # The mirror image of a whole molecule has the same distances, and alone the same energy:
@@ -241,11 +234,6 @@ class Unlikeness:
         other = int(clear.sum()) - same
         far = float(np.abs(_distances(x) - self._distances).mean())
         return min(same, other), other, far
-
-    def _handedness(self, x: Floats) -> Floats:
-        centre, *three = self._corners.T
-        product: Floats = np.linalg.det(np.stack([x[k] - x[centre] for k in three], axis=1))
-        return product
 
 
 def _distances(x: Floats) -> Floats:

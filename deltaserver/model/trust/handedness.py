@@ -9,8 +9,7 @@ molecules mirrored together have the same energy again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,12 +17,11 @@ import numpy as np
 from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import StructureError
 from deltaserver.molecules.bonds import FragmentBonds
+from deltaserver.molecules.handedness import FLAT_ANG3, corners_of, triple_products
 
 if TYPE_CHECKING:
     from deltaserver.model.sgdml import SGDMLModel
 
-CLEAR_ANG3 = 0.3  # a smaller triple product of bonds is that of a flat centre, on average
-NEIGHBOURS = 3  # from so many on, a centre has a handedness
 FRAMES = 50  # of training that are looked at
 
 
@@ -52,30 +50,22 @@ class Handedness:
         if binding is None or (frames := binding.parameters.positions) is None:
             return None
         frames = frames[:: max(1, len(frames) // FRAMES)] * binding.native.length_ang
-        names, corners, fragment = list[str](), list[Ints](), list[int]()
+        names, corners, signs = list[str](), list[Ints](), list[Floats]()
         for one in bonds:
-            found = _corners(one)
+            found, sign = _clear(_corners(one), frames)
             if len(found):
-                corners.append(found)
-                fragment += [len(names)] * len(found)
                 names.append(one.name)
+                corners.append(found)
+                signs.append(sign)
         if len(names) < 2:
-            return None  # one molecule alone, or beside flat ones: its mirror image is as good
-        all_ = np.concatenate(corners)
-        product = np.array([_products(x, all_) for x in frames])  # [frames, corners]
-        same = (np.sign(product) == np.sign(product[0])).all(axis=0)
-        clear = same & (np.abs(product).mean(axis=0) > CLEAR_ANG3)
-        owner = np.array(fragment)[clear]
+            return None  # one alone, or beside such as are their own mirror images: all is as good
+        fragment = np.repeat(np.arange(len(names)), [len(found) for found in corners])
+        training = np.ones((1, len(names)), dtype=np.int64)
         draft = cls(
-            tuple(names), all_[clear], owner, np.sign(product[0][clear]),
-            np.ones((1, len(names)), dtype=np.int64),
-        )  # fmt: skip
-        if len(np.unique(owner)) < len(names):
-            return None  # a molecule that turns inside out, or is flat in all frames
-        hands = np.unique(
-            [draft.hands(frames[0][perm]) for perm in binding.parameters.perms], axis=0
+            tuple(names), np.concatenate(corners), fragment, np.concatenate(signs), training
         )
-        return cls(draft.names, draft.corners, draft.fragment, draft.signs, hands)
+        hands = [draft.hands(frames[0][perm]) for perm in binding.parameters.perms]
+        return replace(draft, known=np.unique(hands, axis=0))
 
     def hands(self, positions: Floats) -> Ints:
         """Return of each fragment +1 where it is numbered as in training, −1 as its mirror image.
@@ -83,7 +73,7 @@ class Handedness:
         Args:
             positions: Å, shape (N, 3).
         """
-        agree = self.signs * _products(positions, self.corners)
+        agree = self.signs * triple_products(positions, self.corners)
         result: Ints = np.where(np.bincount(self.fragment, agree) < 0.0, -1, 1)
         return result
 
@@ -111,23 +101,21 @@ class Handedness:
         return any((hands == one).all() or (hands == -one).all() for one in self.known)
 
 
+def _clear(corners: Ints, frames: Floats) -> tuple[Ints, Floats]:
+    """Return the corners that have one sign in all frames (M, N, 3), none of flat ones; and it.
+
+    A molecule that turns inside out, as ammonia does, has none.
+    """
+    products = np.array([triple_products(x, corners) for x in frames])  # [frames, corners]
+    signs = np.sign(products)
+    clear = (signs == signs[0]).all(axis=0) & (np.abs(products).mean(axis=0) > FLAT_ANG3)
+    return corners[clear], signs[0][clear]
+
+
 def _corners(bonds: FragmentBonds) -> Ints:
     """Return every centre with three of its neighbours, shape (C, 4)."""
     around: dict[int, list[int]] = {}
     for i, j in zip(bonds.i.tolist(), bonds.j.tolist(), strict=True):
         around.setdefault(i, []).append(j)
         around.setdefault(j, []).append(i)
-    found = [
-        (centre, *three)
-        for centre, others in sorted(around.items())
-        if len(others) >= NEIGHBOURS
-        for three in combinations(sorted(others), 3)
-    ]
-    return np.array(found, dtype=np.int64).reshape(-1, 4)
-
-
-def _products(x: Floats, corners: Ints) -> Floats:
-    """Return the triple products of bonds, Å³, shape (C,)."""
-    centre, *three = corners.T
-    result: Floats = np.linalg.det(np.stack([x[k] - x[centre] for k in three], axis=1))
-    return result
+    return corners_of(around)
