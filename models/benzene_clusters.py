@@ -103,18 +103,22 @@ def labelled(folder: Path, count: int, kelvin: int, seed: int) -> list[ase.Atoms
 
 
 def compare(model: Path, count: int, frames: list[ase.Atoms]) -> str:
-    """Return a model's energy errors, kcal/mol a molecule, and force errors, kcal/mol/Å."""
+    """Return a model's errors, with and without triples: kcal/mol a molecule, kcal/mol/Å."""
     with tempfile.TemporaryDirectory() as folder:
         field = force_field.load(cluster(model, count, Path(folder)))
     found = field.evaluate(np.array([atoms.positions for atoms in frames]))
     label = np.array([atoms.get_potential_energy() for atoms in frames])
     forces = np.array([atoms.get_forces() for atoms in frames])
-    energy = (found.energy - label) / count / KCAL_PER_MOL_EV
-    wrong = np.abs(found.forces - forces).mean(axis=(1, 2)) / KCAL_PER_MOL_EV
-    return (
-        f"energy {' '.join(f'{one:+.3f}' for one in energy)}, "
-        f"force MAE {' '.join(f'{one:.3f}' for one in wrong)}"
-    )
+    triples = found.contributions["triples"]
+    parts = []
+    for what, e, f in (("", 0.0, 0.0), ("pairs alone: ", triples.energy, triples.forces)):
+        energy = (found.energy - e - label) / count / KCAL_PER_MOL_EV
+        wrong = np.abs(found.forces - f - forces).mean(axis=(1, 2)) / KCAL_PER_MOL_EV
+        parts.append(
+            f"{what}energy {' '.join(f'{one:+.3f}' for one in energy)}, "
+            f"force MAE {' '.join(f'{one:.3f}' for one in wrong)}"
+        )
+    return "; ".join(parts)
 
 
 def main() -> None:
