@@ -54,7 +54,6 @@ def beginning(count: int, seed: int) -> ase.Atoms:
 
 def without_learned_pairs(model: Path, count: int, folder: Path) -> Path:
     """Make a model of so many molecules with the prior alone."""
-
     into = cluster(model, count, folder)
     path = into / "model.yaml"
     data = yaml.safe_load(path.read_text(encoding="utf-8"))

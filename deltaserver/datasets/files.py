@@ -112,6 +112,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return data
 
 
+def stored_provenance(path: Path) -> Any:
+    """Return how a dataset was made, of its directory or ``dataset.yaml``; None of other files."""
+    manifest = path / MANIFEST_NAME if path.is_dir() else path
+    if manifest.suffix not in (".yaml", ".yml"):
+        return None
+    return read_manifest(manifest).get("provenance")
+
+
 def write_dataset(
     frames: LabelledFrames, directory: Path, provenance: Mapping[str, Any] | None = None
 ) -> list[Path]:

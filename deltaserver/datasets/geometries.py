@@ -7,7 +7,6 @@ for Å, a molecule that the cell has cut, two hydrogens exchanged.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from deltaserver.datasets.frames import FragmentSpec
 from deltaserver.errors import DataError, GeometryError
 from deltaserver.molecules.bonds import NONMETALS, bond_reach, bonded_pairs, pieces_of
 from deltaserver.molecules.elements import COVALENT_RADIUS_ANG, SYMBOLS
-from deltaserver.molecules.whole import Repeats, make_whole
+from deltaserver.textio.structures import whole_frame
 from deltaserver.textio.xyz_frames import Frame, Note
 
 APART = 1.4  # of what counts as a bond, 1.75 times the radii's sum: none is so long, however hot
@@ -39,13 +38,10 @@ def made_whole(frames: list[Frame], where: str, note: Note) -> list[Frame]:
 
 
 def _whole(frame: Frame, where: str) -> Frame:
-    if frame.cell is None or not any(frame.pbc):
-        return frame
     try:
-        positions = make_whole(frame.numbers, frame.positions, Repeats(frame.cell, frame.pbc))
+        return whole_frame(frame)
     except GeometryError as error:
         raise DataError(f'{where}: {error}; give whole molecules and pbc="F F F"') from None
-    return frame if positions is frame.positions else replace(frame, positions=positions)
 
 
 def check_lengths(

@@ -14,7 +14,7 @@ from deltaserver.arrays import Bools, Floats, Ints
 from deltaserver.datasets import labelling
 from deltaserver.datasets.calculators import calculator_factory, check_spins, program_versions
 from deltaserver.datasets.coverage import coverage
-from deltaserver.datasets.files import MANIFEST_NAME, read_dataset, read_manifest, write_dataset
+from deltaserver.datasets.files import read_dataset, stored_provenance, write_dataset
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.datasets.geometries import unreacted
 from deltaserver.datasets.sampling.dynamics import Frame, read_frames, runs_of, sample
@@ -282,17 +282,18 @@ def merge(
     for path, part in zip(datasets, parts, strict=True):
         _check_mergeable(str(path), part, named, reference)
     merged = _joined_frames(parts, name, reference or named.reference, named)
-    first = _first_seen(merged.positions)
-    per_frame = (first == np.arange(len(merged)), limits.of(merged), _disagreement(merged, first))
-    ends = np.cumsum([len(part) for part in parts])[:-1]
-    fresh, within, differ = (np.split(values, ends) for values in per_frame)
+    first, sizes = _first_seen(merged.positions), [len(part) for part in parts]
+    ends = np.cumsum(sizes)[:-1]
+    seen: Bools = first < np.repeat([0, *ends], sizes)  # in a dataset before
+    again, within = np.split(seen, ends), np.split(limits.of(merged), ends)
+    differ = np.split(_disagreement(merged, first), ends)
     sources, trajectories, keep, offset = [], [], [], 0
-    for path, part, new, low, off in zip(datasets, parts, fresh, within, differ, strict=True):
+    for path, part, twice, low, off in zip(datasets, parts, again, within, differ, strict=True):
         old = np.unique(part.trajectory)
-        kept = low & new
+        kept = low & ~twice
         keep.append(kept)
-        if n_seen := int((~new).sum()):
-            note(_told_twice(path, float(off.max()), n_seen))
+        if n_seen := int(twice.sum()):
+            note(_told_twice(path, float(off[twice].max()), n_seen))
         trajectories.append(np.searchsorted(old, part.trajectory) + offset)
         sources.append(
             {
@@ -301,7 +302,7 @@ def merge(
                 "left_out": int((~kept).sum()),
                 "trajectories": {int(t): int(k) + offset for k, t in enumerate(old)},
                 "reference": part.reference,
-                "provenance": _stored_provenance(path),
+                "provenance": stored_provenance(path),
             }
         )
         offset += len(old)
@@ -392,10 +393,3 @@ def provenance_of(workspace: Workspace, frames: LabelledFrames, calculator: str)
         for run in runs_of(plan, workspace.starts, workspace.fragments)
     ]
     return provenance
-
-
-def _stored_provenance(path: Path) -> Any:
-    manifest = path / MANIFEST_NAME if path.is_dir() else path
-    if manifest.suffix not in (".yaml", ".yml"):
-        return None
-    return read_manifest(manifest).get("provenance")

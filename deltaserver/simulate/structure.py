@@ -16,8 +16,7 @@ from deltaserver.errors import GeometryError, InputError, StructureError
 from deltaserver.model.directories import STRUCTURE_NAME
 from deltaserver.model.force_field import ForceField
 from deltaserver.molecules.elements import SYMBOLS
-from deltaserver.molecules.whole import Repeats, make_whole
-from deltaserver.textio.structures import read_first
+from deltaserver.textio.structures import read_first, whole_frame
 
 
 @dataclass(frozen=True)
@@ -101,11 +100,10 @@ def read_structure(path: Path, whole: bool = True) -> StartStructure:
         raise InputError(
             f"{path}: not readable as XYZ (no atoms, or positions that are not finite)"
         )
-    positions, cell = frame.positions, None if frame.cell is None else frame.cell.T
-    if frame.cell is not None and whole:
-        try:
-            positions = make_whole(frame.numbers, positions, Repeats(frame.cell, frame.pbc))
-        except GeometryError as error:
-            raise InputError(f"{path}: {error}") from None
-    numbers, moved = tuple(frame.numbers.tolist()), positions is not frame.positions
-    return StartStructure(numbers, positions, path, frame.symbols, cell, moved)
+    cell = None if frame.cell is None else frame.cell.T
+    try:
+        found = whole_frame(frame) if whole else frame
+    except GeometryError as error:
+        raise InputError(f"{path}: {error}") from None
+    numbers, moved = tuple(frame.numbers.tolist()), found is not frame
+    return StartStructure(numbers, found.positions, path, frame.symbols, cell, moved)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from deltaserver.errors import DataError, InputError, MissingExtraError
+from deltaserver.molecules.whole import Repeats, make_whole
 from deltaserver.textio import pdb
 from deltaserver.textio.compressed import is_pdb, is_xyz, open_file
 from deltaserver.textio.species import parse_species
@@ -50,6 +52,18 @@ def read_first(path: Path) -> Frame | None:
     except BadFrame as error:
         raise InputError(f"{path}: not readable as XYZ ({error.reason})") from None
     return frames[0] if frames else None
+
+
+def whole_frame(frame: Frame) -> Frame:
+    """Return a frame with its molecules whole and together: itself where they are already.
+
+    Raises:
+        GeometryError: see :func:`deltaserver.molecules.whole.make_whole`.
+    """
+    if frame.cell is None:
+        return frame
+    positions = make_whole(frame.numbers, frame.positions, Repeats(frame.cell, frame.pbc))
+    return frame if positions is frame.positions else replace(frame, positions=positions)
 
 
 def _with_ase(path: Path, extra: str, first_only: bool) -> list[Frame]:

@@ -215,6 +215,16 @@ def test_merge_tells_how_labels_of_one_frame_disagree(built, tmp_path):
     assert "that a dataset before it has too differ by up to 266 eV" in said
 
 
+def test_frames_that_one_dataset_has_twice_are_its_own_matter(built, tmp_path):
+    """They stand in one trajectory, on one side of any split."""
+    frames = read_dataset(built)
+    twice = frames.select(np.array([0, 0, 1]))
+    write_dataset(replace(twice, step=np.arange(3)), tmp_path / "twice")
+    said = run("merge", tmp_path / "twice", moved(built, tmp_path), "-o", tmp_path / "m")
+    assert "left out" not in said
+    assert len(read_dataset(tmp_path / "m")) == 3 + len(frames)
+
+
 def test_merge_leaves_out_what_is_bound_too_weakly(built, tmp_path):
     energy = read_dataset(built).binding_energy
     highest = int(np.argmax(energy))

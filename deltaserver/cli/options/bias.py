@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ import numpy as np
 from deltaserver.bias.coordinate import Coordinate
 from deltaserver.bias.settings import Bias
 from deltaserver.bias.terms import Spring, UpperWall, WellTempered
-from deltaserver.cli.options.common import AT_LEAST_1, PATH, POSITIVE, FiniteRange, together
+from deltaserver.cli.options.common import AT_LEAST_1, PATH, POSITIVE, FiniteRange, finite, together
 from deltaserver.errors import InputError
 from deltaserver.simulate.recipe import BIASED, WALLED, Kind, Recipe, Subject
 from deltaserver.textio.species import parse_species
@@ -35,10 +34,8 @@ class Windows(click.ParamType[tuple[float, ...]]):
         if isinstance(value, tuple):
             return value
         try:
-            numbers = [float(part) for part in str(value).replace(":", ",").split(",")]
+            numbers = [finite(part) for part in str(value).replace(":", ",").split(",")]
         except ValueError:
-            self.fail(f"{value!r} is no LOW:HIGH:STEP, such as 3.4:8:0.4", param, ctx)
-        if not all(map(math.isfinite, numbers)):
             self.fail(f"{value!r} is no LOW:HIGH:STEP, such as 3.4:8:0.4", param, ctx)
         if ":" not in str(value):
             return tuple(numbers)

@@ -18,6 +18,14 @@ Request = TypeVar("Request")
 Decorator = Callable[[Command], Command]
 
 
+def finite(text: str) -> float:
+    """Parse a number; nan and inf are none (ValueError)."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
 class Finite(click.types.FloatParamType):
     """A number; "nan" and "inf" are none: every comparison with a limit of nan is false."""
 
@@ -75,10 +83,8 @@ class Span(click.ParamType[tuple[float, float]]):
         if isinstance(value, tuple):
             return value
         try:
-            low, high = (float(part) for part in str(value).split(":"))
+            low, high = (finite(part) for part in str(value).split(":"))
         except ValueError:
-            self.fail(f"{value!r} is not LOW:HIGH, such as 2:8", param, ctx)
-        if not (math.isfinite(low) and math.isfinite(high)):
             self.fail(f"{value!r} is not LOW:HIGH, such as 2:8", param, ctx)
         if not low < high:
             self.fail(f"{value!r}: {low:g} is not below {high:g}", param, ctx)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deltaserver.cli.options.common import AT_LEAST_0, AT_LEAST_1, PATH, together
+from deltaserver.cli.options.common import AT_LEAST_0, AT_LEAST_1, PATH, finite, together
 from deltaserver.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,12 +21,9 @@ def _numbers(
     _context: click.Context, _option: click.Parameter, text: str | None
 ) -> tuple[float, ...] | None:
     try:
-        numbers = tuple(float(part) for part in text.split(",")) if text else None
+        return tuple(finite(part) for part in text.split(",")) if text else None
     except ValueError:
-        numbers = (math.nan,)
-    if numbers and not all(map(math.isfinite, numbers)):
-        raise click.BadParameter(f"{text!r}; expected Å such as -1,0,2.5,20")
-    return numbers
+        raise click.BadParameter(f"{text!r}; expected Å such as -1,0,2.5,20") from None
 
 
 SCAN_OPTIONS = together(

@@ -113,14 +113,7 @@ class ManyGuards:
             n = model.pairs[k].sizes[0]
             closest = expected.closest[:n, n:]  # how close their atoms may come, Å
             for i, j, both in zip(pairs.i, pairs.j, x, strict=True):
-                if expected.handedness is not None:
-                    try:
-                        expected.handedness.check(both)
-                    except StructureError as error:
-                        first = [model.molecules[m][0] for m in (i, j)]
-                        raise StructureError(
-                            f"the molecules from atoms {first[0]} and {first[1]} on: {error}"
-                        ) from None
+                self._check_numbering(expected, both, (i, j))
                 d = np.linalg.norm(both[:n, None] - both[n:], axis=-1)
                 wrong = np.argwhere((d < CLOSEST * closest) & (d > 0.0))
                 if len(wrong):
@@ -131,6 +124,20 @@ class ManyGuards:
                         f"such pair is closer than {closest[a, b]:.2f} Å in training: the "
                         "molecules overlap, or the order of the atoms is not the model's"
                     )
+
+    def _check_numbering(
+        self, expected: ExpectedStructure, both: Floats, members: tuple[int, int]
+    ) -> None:
+        """Refuse two molecules of which one is numbered as its mirror image (StructureError)."""
+        if expected.handedness is None:
+            return
+        try:
+            expected.handedness.check(both)
+        except StructureError as error:
+            one, other = (self._model.molecules[k][0] for k in members)
+            raise StructureError(
+                f"the molecules from atoms {one} and {other} on: {error}"
+            ) from None
 
     def check_wrapping(self, positions: Floats, cell: Floats, component: str) -> None:
         """Refuse molecules that the cell has cut, unless the model is periodic."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,8 @@ from deltaserver.errors import DeltaserverError, GeometryError, InputError, Stru
 from deltaserver.model.composite import CompositeModel
 from deltaserver.model.directories import STRUCTURE_NAME
 from deltaserver.molecules.matching import Reference, match_order
-from deltaserver.molecules.whole import Repeats, make_whole
 from deltaserver.simulate.structure import read_structure
-from deltaserver.textio.structures import read_structures
+from deltaserver.textio.structures import read_structures, whole_frame
 from deltaserver.textio.xyz_frames import BadFrame, Frame, xyz_text
 
 
@@ -59,14 +58,10 @@ def reorder_file(path: Path, models: Path, output: Path) -> Reordered:
 
 
 def _whole(frame: Frame, where: str) -> Frame:
-    """Return a frame with its molecules whole and together: itself where they are already."""
-    if frame.cell is None:
-        return frame
     try:
-        positions = make_whole(frame.numbers, frame.positions, Repeats(frame.cell, frame.pbc))
+        return whole_frame(frame)
     except GeometryError as error:
         raise InputError(f"{where}: {error}") from None
-    return frame if positions is frame.positions else replace(frame, positions=positions)
 
 
 def _frames(path: Path) -> list[Frame]:

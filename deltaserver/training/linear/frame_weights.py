@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from deltaserver.arrays import Floats, Ints
-from deltaserver.datasets.files import MANIFEST_NAME, read_manifest
+from deltaserver.datasets.files import MANIFEST_NAME, stored_provenance
 from deltaserver.errors import DataError
 
 
@@ -40,8 +40,7 @@ class FrameWeights:
             DataError: it was not merged, or has no such part.
         """
         path = dataset / MANIFEST_NAME if dataset.is_dir() else dataset
-        provenance = read_manifest(path).get("provenance") if path.name == MANIFEST_NAME else None
-        parts = (provenance or {}).get("merged")
+        parts = (stored_provenance(path) or {}).get("merged")
         if not parts:
             raise DataError(f"{path}: not merged of datasets that could count more or less")
         known = [part["dataset"] for part in parts]
