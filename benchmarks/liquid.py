@@ -1,9 +1,10 @@
-"""Does a liquid of benzenes keep its energy while pairs go through the ends of what binds them?
+"""Does a liquid keep its energy while pairs go through the ends of what binds them?
 
-    python benchmarks/liquid.py run/liquid [--steps 20000] [--timestep 0.5]     hours; goes on
+    python benchmarks/liquid.py run/liquid [--model models/benzenes] [--steps 20000]  hours; goes on
 
-64 benzenes, turned at random, are pressed together to the density of the liquid at 298 K, 0.874
-g/cm³, warmed (Langevin) and then left alone (NVE). What is not there yet is made, what was stopped
+64 molecules, turned at random, are pressed together to the density of the liquid (benzene at 298
+K, 0.874 g/cm³; carbon dioxide at 240 K on the liquid's side of coexistence, 1.09 g/cm³), warmed
+(Langevin) and then left alone (NVE). What is not there yet is made, what was stopped
 goes on. The drift is the slope of a straight line through the conserved quantity.
 """
 
@@ -14,6 +15,7 @@ import itertools
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -26,14 +28,33 @@ from ase.optimize import FIRE
 from deltaserver.analysis.measure.thermo import drift_of
 from deltaserver.analysis.read.properties import read_properties
 from deltaserver.ase import DeltaCalculator
+from deltaserver.model import force_field
+from deltaserver.model.many.model import ManyModel
+from deltaserver.model.many.molecules import Species
 from deltaserver.model.many.neighbours import find_neighbours
 
 SIDE = 4  # molecules along an edge
-SPARSE, DENSE = 6.8, 21.18 / SIDE  # Å of the edge for each
 SHRINK, RELAX = 0.985, 12  # the edge by so much, then so many steps downhill
 SKIP_PS = 0.1
 ENDS = {10.0: "triples", 12.0: "pairs"}  # Å
-MODEL = Path("models/benzenes")
+
+
+@dataclass(frozen=True)
+class Liquid:
+    """What a box begins as, and is pressed to.
+
+    Attributes:
+        sparse: edge of the grid's cell that one molecule has, Å.
+        edge: edge of the box in the end, Å.
+        kelvin: temperature.
+    """
+
+    sparse: float
+    edge: float
+    kelvin: int
+
+
+LIQUIDS = {"benzene": Liquid(6.8, 21.18, 300), "carbon_dioxide": Liquid(5.0, 16.25, 240)}
 
 
 def command(*arguments: object) -> None:
@@ -41,46 +62,47 @@ def command(*arguments: object) -> None:
     subprocess.run([sys.executable, "-m", "deltaserver", *map(str, arguments)], check=True)
 
 
-def sparse(seed: int) -> ase.Atoms:
-    """Return benzenes on a cubic grid, turned at random."""
+def sparse(species: Species, one: ase.Atoms, seed: int) -> ase.Atoms:
+    """Return molecules on a cubic grid, turned at random."""
     rng = np.random.default_rng(seed)
-    one = read(MODEL / "structure.xyz")[:12]
     x = one.positions - one.positions.mean(axis=0)
-    grid = SPARSE * np.array(list(itertools.product(range(SIDE), repeat=3)))
+    spacing = LIQUIDS[species.name].sparse
+    grid = spacing * np.array(list(itertools.product(range(SIDE), repeat=3)))
     turned = []
     for at in grid:
         q, r = np.linalg.qr(rng.normal(size=(3, 3)))
         turned.append(x @ (q * np.sign(np.diag(r))).T + at)
-    edge = SIDE * SPARSE
     symbols = one.get_chemical_symbols() * len(grid)
-    return ase.Atoms(symbols, np.concatenate(turned), cell=[edge] * 3, pbc=True)
+    return ase.Atoms(symbols, np.concatenate(turned), cell=[SIDE * spacing] * 3, pbc=True)
 
 
-def press(atoms: ase.Atoms) -> None:
+def press(atoms: ase.Atoms, edge: float) -> None:
     """Bring whole molecules closer, step by step, until the box has its density."""
-    while atoms.cell[0, 0] > SIDE * DENSE:
-        factor = max(SHRINK, SIDE * DENSE / atoms.cell[0, 0])
-        centres = atoms.positions.reshape(SIDE**3, 12, 3).mean(axis=1)
-        atoms.positions += np.repeat((factor - 1.0) * centres, 12, axis=0)
+    n = len(atoms) // SIDE**3
+    while atoms.cell[0, 0] > edge:
+        factor = max(SHRINK, edge / atoms.cell[0, 0])
+        centres = atoms.positions.reshape(SIDE**3, n, 3).mean(axis=1)
+        atoms.positions += np.repeat((factor - 1.0) * centres, n, axis=0)
         atoms.set_cell(factor * atoms.cell)
         FIRE(atoms, logfile=None).run(steps=RELAX)
         print(f"edge {atoms.cell[0, 0]:.2f} Å, {atoms.get_potential_energy():.3f} eV", flush=True)
 
 
-def make_model(directory: Path) -> Path:
+def make_model(directory: Path, of: Path, species: Species) -> Path:
     """Make the box, and the model of it."""
     model, box = directory / "model", directory / "box.xyz"
     if model.exists():
         return model
     directory.mkdir(parents=True, exist_ok=True)
-    atoms = sparse(0)
+    molecule = read(of / "structure.xyz")[: len(species.numbers)]
+    atoms = sparse(species, molecule, 0)
     columns = ["symbols", "positions"]
     write(box, atoms, format="extxyz", columns=columns, write_results=False)
-    command("assemble", MODEL, "--structure", box, "--periodic", "-o", directory / "sparse")
+    command("assemble", of, "--structure", box, "--periodic", "-o", directory / "sparse")
     atoms.calc = DeltaCalculator(directory / "sparse")
-    press(atoms)
+    press(atoms, LIQUIDS[species.name].edge)
     write(box, atoms, format="extxyz", columns=columns, write_results=False)
-    command("assemble", MODEL, "--structure", box, "--periodic", "-o", model)
+    command("assemble", of, "--structure", box, "--periodic", "-o", model)
     return model
 
 
@@ -104,7 +126,7 @@ def last_frame(directory: Path, box: Path, into: Path) -> None:
     write(into, atoms, format="extxyz", columns=["symbols", "positions"], write_results=False)
 
 
-def tell_drift(directory: Path) -> None:
+def tell_drift(directory: Path, n_atoms: int) -> None:
     """Print the drift of all that is there, and of its halves."""
     read_ = read_properties(sorted(directory.glob("*.out")), print)
     time, conserved = read_.time_ps(), read_.energy_ev("conserved")
@@ -117,7 +139,7 @@ def tell_drift(directory: Path) -> None:
     middle = len(time) // 2
     halves = {"first half": slice(middle), "second half": slice(middle, None)}
     for name, some in {"all": slice(None), **halves}.items():
-        drift = drift_of(time[some], conserved[some], 12 * SIDE**3)
+        drift = drift_of(time[some], conserved[some], n_atoms)
         print(
             f"{name}: {time[some][0]:.2f} to {time[some][-1]:.2f} ps, {kelvin[some].mean():.1f} K, "
             f"drift {drift.ev_per_ps / drift.n_atoms:+.1e} ± "
@@ -133,7 +155,7 @@ def tell_crossings(directory: Path, model: Path) -> None:
     for end, what in ENDS.items():
         inside = []
         for frame in frames:
-            centres = frame.positions.reshape(-1, 12, 3).mean(axis=1)
+            centres = frame.positions.reshape(SIDE**3, -1, 3).mean(axis=1)
             near = find_neighbours(centres, end, edge)
             images = np.rint(near.shift / edge[0, 0]).astype(int)
             inside.append(set(zip(near.i, near.j, map(tuple, images), strict=True)))
@@ -147,21 +169,26 @@ def tell_crossings(directory: Path, model: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path)
+    parser.add_argument("--model", type=Path, default=Path("models/benzenes"))
     parser.add_argument("--steps", type=int, default=20000)
     parser.add_argument("--timestep", type=float, default=0.5)
     parser.add_argument("--warming", type=int, default=3000, help="steps of Langevin dynamics")
     asked = parser.parse_args()
-    model = make_model(asked.directory)
+    many = force_field.load(asked.model, threads=1)
+    assert isinstance(many, ManyModel)
+    (species,) = many.species
+    kelvin = LIQUIDS[species.name].kelvin
+    model = make_model(asked.directory, asked.model, species)
     warm, free = asked.directory / "nvt", asked.directory / "nve"
     start = asked.directory / "warm.xyz"
     if not start.exists():
-        dynamics(warm, model, "--kind", "nvt", "--temperature", 300, "--steps", asked.warming)
+        dynamics(warm, model, "--kind", "nvt", "--temperature", kelvin, "--steps", asked.warming)
         last_frame(warm, asked.directory / "box.xyz", start)
     dynamics(
-        free, model, "--kind", "nve", "--temperature", 300, "--steps", asked.steps,
+        free, model, "--kind", "nve", "--temperature", kelvin, "--steps", asked.steps,
         "--timestep", asked.timestep, "--structure", start,
     )  # fmt: skip
-    tell_drift(free)
+    tell_drift(free, SIDE**3 * len(species.numbers))
     tell_crossings(free, model)
 
 

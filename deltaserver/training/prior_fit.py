@@ -293,13 +293,19 @@ class _Fit:
         return bool((counts > 1).any() or self.charge.any())
 
     def _start_charges(self) -> Floats:
-        """Spread each fragment's charge evenly; where it has none, H is positive."""
+        """Spread each fragment's charge evenly, but H, or else the first class, more positive.
+
+        From no charges at all none would be found: those of one fragment act on the other's alone.
+        """
         charges = np.zeros(len(self.classes))
         for k, charge in enumerate(self.charge):
             own = [c for c, home in enumerate(self.home) if home == k]
             sizes = np.array([len(self.classes[c].atoms) for c in own], dtype=float)
             first = [self.frames.numbers[self.classes[c].atoms[0]] for c in own]
-            guess = np.where(np.array(first) == 1, 0.1, -0.1) if len(own) > 1 else np.zeros(1)
+            hydrogen = np.array(first) == 1
+            mixed = hydrogen.any() and not hydrogen.all()
+            positive = hydrogen if mixed else np.arange(len(own)) == 0
+            guess = np.where(positive, 0.1, -0.1)
             guess += (charge - sizes @ guess) / sizes.sum()
             charges[own] = guess
         return charges

@@ -66,6 +66,19 @@ def test_a_pair_potential_is_found_again(frames, charges):
     assert np.abs(found.energy - frames.binding_energy[40:]).max() < 0.03 * np.ptp(frames.energy)
 
 
+def test_charges_of_molecules_without_hydrogen_are_found():
+    """As of CO2, which had none: charges of one molecule act on those of the other alone."""
+    frames = water_dimer(60)
+    frames = replace(frames, numbers=np.where(frames.numbers == 1, 9, frames.numbers))
+    classes = Classes.by_element(frames, components(frames))
+    charges = [0.6 if len(one.atoms) == 1 else -0.3 for one in classes.classes]
+    frames = labelled_by(known_prior(frames, classes, charges), frames)
+    fitted = fit_prior(frames, np.arange(40), classes)
+    found = [one.charge for one in fitted.classes]
+    np.testing.assert_allclose(np.abs(found), np.abs(charges), rtol=0.05)
+    assert found[0] * found[1] < 0.0  # both signs turned over are the same molecule
+
+
 @pytest.mark.parametrize("frames", [water_dimer(60), water_and_ion(60)], ids=["dimer", "ion"])
 def test_coefficients_are_what_they_may_be(frames):
     prior = fit_prior(frames, np.arange(60), Classes.by_element(frames, components(frames)))

@@ -1,17 +1,19 @@
-"""The benzene crystal at 0 K: cell and lattice energy of models/benzenes, of GFN2-xTB, measured.
+"""A molecular crystal at 0 K: cell and lattice energy of a model, of GFN2-xTB, and as measured.
 
-    python models/benzene_crystal.py [--model models/benzenes]        some minutes
+    python models/crystal.py [--model models/benzenes]        some minutes
 
 Positions and cell are relaxed with the model. The lattice energy is that of the crystal less that
 of relaxed molecules, per molecule; no vibrations. GFN2-xTB is asked by the expansion that the model
 is made of, on molecules cut out of the relaxed crystal: every dimer of centres' distance below 16
-Å, every trimer with three distances below 12 Å. How far its own cell is from the model's is one
-step of Newton's method: the pressures of its dimers and trimers, less the model's, over the model's
-elastic constants (molecules stay rigid in that difference, and do not turn).
+Å, every trimer with three distances below 12 or 10 Å. How far its own cell is from the model's is
+one step of Newton's method: the pressures of its dimers and trimers, less the model's, over the
+model's elastic constants (molecules stay rigid in that difference, and do not turn).
 
-Measured: the cell at 138 K [Bacon, Curry, Wilson, Proc. R. Soc. A 279, 98 (1964), DOI
-10.1098/rspa.1964.0092]; the lattice energy that sublimation enthalpies come to at 0 K without
-vibrations [Yang et al., Science 345, 640 (2014), DOI 10.1126/science.1254419].
+Measured are a cell, and the lattice energy that sublimation enthalpies come to at 0 K without
+vibrations. Benzene: Bacon, Curry, Wilson, Proc. R. Soc. A 279, 98 (1964), DOI
+10.1098/rspa.1964.0092; Yang et al., Science 345, 640 (2014), DOI 10.1126/science.1254419. Carbon
+dioxide: Simon, Peters, Acta Crystallogr. B 36, 2750 (1980), DOI 10.1107/S0567740880009879; Reilly,
+Tkatchenko, J. Chem. Phys. 139, 024705 (2013), DOI 10.1063/1.4812819.
 """
 
 from __future__ import annotations
@@ -38,18 +40,45 @@ from ase.units import GPa
 from deltaserver.ase import DeltaCalculator
 from deltaserver.datasets import calculators
 from deltaserver.model import force_field
+from deltaserver.model.many.model import ManyModel
+from deltaserver.model.many.molecules import Species
 from deltaserver.model.many.neighbours import find_neighbours
 from deltaserver.model.many.switch import Switch, tail_ev_ang3
 from deltaserver.model.many.triples import find_triples
 from deltaserver.units import KJ_PER_MOL_EV
 
-N = 12  # atoms of a molecule
-PAIRS, TRIPLES = 16.0, 12.0  # Å between centres
-SHELLS = (0.0, 5.2, 6.2, 8.0, 10.0, 12.0, PAIRS)
 FMAX = 2e-4  # eV/Å; of the cell as well
 STRAIN = 0.004
-MEASURED_CELL, MEASURED_ENERGY = (7.39, 9.42, 6.81), "−55.3 ± 2.2"
 Label = Callable[[np.ndarray], tuple[float, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Crystal:
+    """What is measured, and how far its groups are told apart.
+
+    Attributes:
+        cell: measured, Å.
+        kelvin: temperature of the measured cell.
+        energy: measured lattice energy, kJ/mol.
+        shells: Å between centres; pairs end with the last.
+        triples: Å between centres, the largest of three.
+    """
+
+    cell: tuple[float, float, float]
+    kelvin: int
+    energy: str
+    shells: tuple[float, ...]
+    triples: float
+
+
+CRYSTALS = {  # by the species of the model
+    "benzene": Crystal(
+        (7.39, 9.42, 6.81), 138, "−55.3 ± 2.2", (0.0, 5.2, 6.2, 8.0, 10.0, 12.0, 16.0), 12.0
+    ),
+    "carbon_dioxide": Crystal(
+        (5.624, 5.624, 5.624), 150, "−28.4", (0.0, 5.0, 6.2, 8.0, 10.0, 12.0, 16.0), 10.0
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -57,7 +86,7 @@ class Group:
     """Molecules whose like stand in the crystal several times.
 
     Attributes:
-        x: Å, shape (members, 12, 3).
+        x: Å, shape (members, atoms, 3).
         longest: distance of centres, Å.
         count: how many of them, or parts of such, one molecule has.
     """
@@ -74,12 +103,25 @@ def relax(atoms: ase.Atoms, cell: bool = True) -> None:
         raise SystemExit("the crystal does not relax in 1000 steps")
 
 
+def species_of(model: Path) -> Species:
+    """Return what a model's molecules are, which has only those of a kind."""
+    found = force_field.load(model, threads=1)
+    if not isinstance(found, ManyModel) or len(found.species) != 1:
+        raise SystemExit(f"{model}: expected a model of many molecules of one kind")
+    return found.species[0]
+
+
+def molecule_of(model: Path) -> ase.Atoms:
+    """Return the first molecule of a model's structure, by itself."""
+    numbers = species_of(model).numbers
+    atoms = read(model / "structure.xyz")
+    return ase.Atoms(numbers, atoms.positions[: len(numbers)])
+
+
 def molecule_energy(model: Path, label: Label) -> tuple[float, float]:
     """Return the energies of a relaxed molecule: of the model, and by a label of it, eV."""
     with tempfile.TemporaryDirectory() as folder:
-        one = read(model / "structure.xyz")[:N]
-        one.set_cell(None)
-        one.pbc = False
+        one = molecule_of(model)
         one.calc = DeltaCalculator(cluster(model, 1, Path(folder)))
         BFGS(one, logfile=None).run(fmax=FMAX, steps=500)
         ours = float(one.get_potential_energy())
@@ -119,17 +161,19 @@ def fingerprint(x: np.ndarray) -> np.ndarray:
     return np.sort(np.linalg.norm(flat[i] - flat[j], axis=1))
 
 
-def groups_of(atoms: ase.Atoms, model: force_field.ForceField) -> tuple[list[Group], list[Group]]:
+def groups_of(
+    atoms: ase.Atoms, model: force_field.ForceField, known: Crystal
+) -> tuple[list[Group], list[Group]]:
     """Return the dimers and trimers of the crystal, each kind once."""
     cell = atoms.cell.array.T
     x = model.species[0].whole(atoms.positions, cell)
     centres = x.mean(axis=1)
     pairs: list[Group] = []
-    near = find_neighbours(centres, PAIRS, cell)
+    near = find_neighbours(centres, known.shells[-1], cell)
     for i, j, shift, distance in zip(near.i, near.j, near.shift, near.distance, strict=True):
         alike(pairs, np.stack([x[i], x[j] + shift]), float(distance), 1.0 / len(x))
     triples: list[Group] = []
-    found = find_triples(near, TRIPLES)
+    found = find_triples(near, known.triples)
     members, shifts = np.transpose(found.members), np.transpose(found.shifts, (1, 0, 2))
     for own, shift, weight in zip(members, shifts, found.weight, strict=True):
         three = x[own] + shift[:, None]
@@ -152,13 +196,13 @@ class Expansion:
         self.label = label
 
     def __call__(self, x: np.ndarray) -> tuple[float, np.ndarray]:
-        """Return what molecules x (k, 12, 3) have beyond all fewer of them, eV and eV/Å."""
+        """Return what molecules x (k, atoms, 3) have beyond all fewer of them, eV and eV/Å."""
         energy, forces = self.label(x.reshape(-1, 3))
         forces = forces.reshape(x.shape).copy()
         for some in subsets(len(x)):
             less, pull = self(x[some]) if len(some) > 1 else self.label(x[some[0]])
             energy -= less
-            forces[some] -= pull.reshape(len(some), N, 3)
+            forces[some] -= pull.reshape(len(some), -1, 3)
         return energy, forces
 
 
@@ -211,45 +255,48 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def gfn2() -> Label:
-    """Return GFN2-xTB of benzenes, as datasets are labelled."""
+def gfn2(molecule: np.ndarray) -> Label:
+    """Return GFN2-xTB of molecules of such atomic numbers, as datasets are labelled."""
     factory = calculators.calculator_factory("GFN2-xTB")
 
     def label(x: np.ndarray) -> tuple[float, np.ndarray]:
-        numbers = np.tile([6, 1], len(x) // 2)
+        numbers = np.tile(molecule, len(x) // len(molecule))
         return calculators.evaluate(factory, numbers, x, np.zeros(len(x), dtype=np.int64))
 
     return label
 
 
 def main() -> None:
-    path, label = arguments().model, gfn2()
+    path = arguments().model
     atoms = read(path / "structure.xyz")
     atoms.calc = DeltaCalculator(path)
+    (species,) = atoms.calc.model.species
+    known, label = CRYSTALS[species.name], gfn2(species.numbers)
     relax(atoms)
     alone = molecule_energy(path, label)
     tell_cell("relaxed with the model", atoms.cell.lengths())
-    tell_cell("measured, 138 K", MEASURED_CELL)
-    own = tell_lattice_energy(atoms, alone[0])
-    slopes = tell_expansion(atoms, path, label, (alone[1], own))
+    tell_cell(f"measured, {known.kelvin} K", known.cell)
+    own = tell_lattice_energy(atoms, alone[0], known)
+    slopes = tell_expansion(atoms, label, (alone[1], own), path)
     stiff = constants(atoms)
     print("elastic constants, GPa:", np.array2string(stiff / atoms.get_volume() / GPa, precision=1))
-    step = -np.linalg.solve(stiff, len(atoms) // N * (slopes[0] - slopes[1]))
+    step = -np.linalg.solve(stiff, len(species.atoms) * (slopes[0] - slopes[1]))
     tell_cell("GFN2-xTB, by one step of Newton", atoms.cell.lengths() * (1.0 + step))
 
 
-def tell_lattice_energy(atoms: ase.Atoms, alone: float) -> float:
+def tell_lattice_energy(atoms: ase.Atoms, alone: float, known: Crystal) -> float:
     """Print the model's, of a relaxed crystal; return what a molecule is bent by, kJ/mol."""
-    n, model = len(atoms) // N, atoms.calc.model
+    model = atoms.calc.model
+    n = len(model.species[0].atoms)
     energy = float(atoms.get_potential_energy())
     print(f"lattice energy, model: {(energy / n - alone) / KJ_PER_MOL_EV:.2f} kJ/mol")
-    print(f"  measured: {MEASURED_ENERGY} kJ/mol")
+    print(f"  measured: {known.energy} kJ/mol")
     parts = {k: float(v.energy) / n / KJ_PER_MOL_EV for k, v in atoms.calc.contributions.items()}
     parts[model.own_names[0]] -= alone / KJ_PER_MOL_EV
     print("  of it", ", ".join(f"{name} {value:+.2f}" for name, value in parts.items()))
     held = atoms.copy()
     held.calc = DeltaCalculator(model)
-    held.set_cell(MEASURED_CELL, scale_atoms=True)
+    held.set_cell(known.cell, scale_atoms=True)
     relax(held, cell=False)
     above = (held.get_potential_energy() - energy) / n / KJ_PER_MOL_EV
     print(f"  in the measured cell {above:+.2f} kJ/mol", flush=True)
@@ -257,22 +304,24 @@ def tell_lattice_energy(atoms: ase.Atoms, alone: float) -> float:
 
 
 def tell_expansion(
-    atoms: ase.Atoms, path: Path, label: Label, known: tuple[float, float]
+    atoms: ase.Atoms, label: Label, molecule: tuple[float, float], path: Path
 ) -> np.ndarray:
     """Print what pairs and triples give, by GFN2-xTB and by the model; return both's slopes.
 
-    ``known`` is GFN2-xTB's energy of a relaxed molecule, eV, and what the model says that one is
+    ``molecule`` is GFN2-xTB's energy of a relaxed one, eV, and what the model says that one is
     bent by in the crystal, kJ/mol.
     """
-    model, n = atoms.calc.model, len(atoms) // N
-    pairs, triples = groups_of(atoms, model)
+    model = atoms.calc.model
+    n, known = len(model.species[0].atoms), CRYSTALS[model.species[0].name]
+    pairs, triples = groups_of(atoms, model, known)
     with tempfile.TemporaryDirectory() as folder:
         two, three = (force_field.load(cluster(path, k, Path(folder)), threads=1) for k in (2, 3))
         table, slopes = compared([*pairs, *triples], label, (two, three))
-    tell_shells(table)
+    tell_shells(table, known.shells)
     one = label(model.species[0].whole(atoms.positions, atoms.cell.array.T)[0])[0]
-    bent = (one - known[0]) / KJ_PER_MOL_EV, known[1]
-    tail = tail_ev_ang3(model.pairs[0].prior, Switch(PAIRS - 1e-3, PAIRS))
+    bent = (one - molecule[0]) / KJ_PER_MOL_EV, molecule[1]
+    end = known.shells[-1]
+    tail = tail_ev_ang3(model.pairs[0].prior, Switch(end - 1e-3, end))
     tail *= 0.5 * n / atoms.get_volume() / KJ_PER_MOL_EV
     e2, e3 = (
         table[table[:, 0] == size, 2] @ table[table[:, 0] == size, 3:] / KJ_PER_MOL_EV
@@ -281,7 +330,7 @@ def tell_expansion(
     for k, name in enumerate(("GFN2-xTB", "model")):
         print(
             f"{name}: molecule {bent[k]:+.2f}, pairs {e2[k]:+.2f}, triples {e3[k]:+.2f}, beyond "
-            f"{PAIRS:g} Å (model's) {tail:+.2f}: {bent[k] + e2[k] + e3[k] + tail:.2f} kJ/mol"
+            f"{end:g} Å (model's) {tail:+.2f}: {bent[k] + e2[k] + e3[k] + tail:.2f} kJ/mol"
         )
     return slopes
 
@@ -292,10 +341,10 @@ def tell_cell(name: str, lengths: tuple[float, ...]) -> None:
     print(f"{name}: a {a:.3f}, b {b:.3f}, c {c:.3f} Å, {a * b * c:.1f} Å³", flush=True)
 
 
-def tell_shells(table: np.ndarray) -> None:
+def tell_shells(table: np.ndarray, shells: tuple[float, ...]) -> None:
     """Print what groups of every distance give a molecule, kJ/mol."""
     for size, name in ((2, "pairs"), (3, "triples")):
-        for low, high in itertools.pairwise(SHELLS):
+        for low, high in itertools.pairwise(shells):
             some = table[(table[:, 0] == size) & (table[:, 1] >= low) & (table[:, 1] < high)]
             if len(some):
                 theirs, ours = some[:, 2] @ some[:, 3:] / KJ_PER_MOL_EV

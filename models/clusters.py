@@ -1,9 +1,10 @@
-"""Models of many benzenes against GFN2-xTB on clusters that nothing was trained on.
+"""Models of many molecules against GFN2-xTB on clusters that nothing was trained on.
 
-    python models/benzene_clusters.py run/clusters [--models models/benzenes …]      some minutes
+    python models/clusters.py run/clusters [--models models/benzenes …]      some minutes
 
 Clusters of 4, 8 and 16, pressed together and warmed with the fragments and the prior alone, so that
-none of the models compared has chosen them: Langevin at 150 and 250 K, a frame every picosecond.
+none of the models compared has chosen them: Langevin at two temperatures, a frame every picosecond.
+The fragments and the prior are those of the first model.
 Frames and labels are kept and taken up again. Energies are model less GFN2-xTB a molecule.
 """
 
@@ -14,6 +15,7 @@ import itertools
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -25,28 +27,29 @@ from ase.io import read, write
 from ase.md.langevin import Langevin
 from ase.optimize import FIRE
 from ase.units import fs, kB
-from benzene_crystal import N, cluster, gfn2
+from crystal import cluster, gfn2, molecule_of, species_of
 
 from deltaserver.ase import DeltaCalculator
 from deltaserver.model import force_field
 from deltaserver.units import KCAL_PER_MOL_EV
 
 SHIPPED = Path("models/benzenes")
-SIZES, KELVIN = (4, 8, 16), (150, 250)
-SPACING_ANG = 6.0  # of the grid that molecules come from
+SIZES = (4, 8, 16)
+SPACINGS_ANG = {"benzene": 6.0, "carbon_dioxide": 4.2}  # of the grid that molecules come from
+KELVIN = {"benzene": (150, 250), "carbon_dioxide": (80, 150)}
 TIMESTEP_FS, FRICTION_PER_FS = 0.5, 0.01
 EVERY, FRAMES = 2000, 3  # steps between frames, the first of which come after as many
 
 
-def beginning(count: int, seed: int) -> ase.Atoms:
+def beginning(model: Path, count: int, seed: int) -> ase.Atoms:
     """Return molecules near each other on a grid, turned at random."""
     rng = np.random.default_rng(seed)
-    one = read(SHIPPED / "structure.xyz")[:N]
+    one = molecule_of(model)
     x = one.positions - one.positions.mean(axis=0)
     grid = np.array(list(itertools.product(range(3), repeat=3)), dtype=float) - 1.0
     near = grid[np.argsort(np.linalg.norm(grid + 0.01, axis=1), kind="stable")[:count]]
     turned = []
-    for at in SPACING_ANG * near:
+    for at in SPACINGS_ANG[species_of(model).name] * near:
         q, r = np.linalg.qr(rng.normal(size=(3, 3)))
         turned.append(x @ (q * np.sign(np.diag(r))).T + at)
     return ase.Atoms(one.get_chemical_symbols() * count, np.concatenate(turned))
@@ -69,11 +72,11 @@ def thermal(atoms: ase.Atoms, kelvin: int, rng: np.random.Generator) -> np.ndarr
     return width[:, None] * rng.normal(size=(len(atoms), 3))
 
 
-def sample(count: int, kelvin: int, seed: int) -> list[ase.Atoms]:
+def sample(model: Path, count: int, kelvin: int, seed: int) -> list[ase.Atoms]:
     """Return frames of a warm cluster."""
-    atoms, frames = beginning(count, seed), []
+    atoms, frames = beginning(model, count, seed), []
     with tempfile.TemporaryDirectory() as folder:
-        atoms.calc = DeltaCalculator(without_learned_pairs(SHIPPED, count, Path(folder)))
+        atoms.calc = DeltaCalculator(without_learned_pairs(model, count, Path(folder)))
         FIRE(atoms, logfile=None).run(fmax=0.05, steps=300)
         rng = np.random.default_rng(seed)
         atoms.set_velocities(thermal(atoms, kelvin, rng))
@@ -87,15 +90,15 @@ def sample(count: int, kelvin: int, seed: int) -> list[ase.Atoms]:
     return frames
 
 
-def labelled(folder: Path, count: int, kelvin: int, seed: int) -> list[ase.Atoms]:
+def labelled(path: Path, model: Path, count: int, kelvin: int, seed: int) -> list[ase.Atoms]:
     """Return frames with GFN2-xTB's energy and forces, made if they are not there."""
-    path = folder / f"{count}_{kelvin}K.xyz"
     if not path.exists():
-        frames, label = sample(count, kelvin, seed), gfn2()
+        frames = sample(model, count, kelvin, seed)
+        label = gfn2(species_of(model).numbers)
         for atoms in frames:
             energy, forces = label(atoms.positions)
             atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(path.with_suffix(".part"), frames, format="extxyz")
         path.with_suffix(".part").replace(path)
     return read(path, ":")
@@ -108,9 +111,11 @@ def compare(model: Path, count: int, frames: list[ase.Atoms]) -> str:
     found = field.evaluate(np.array([atoms.positions for atoms in frames]))
     label = np.array([atoms.get_potential_energy() for atoms in frames])
     forces = np.array([atoms.get_forces() for atoms in frames])
-    triples = found.contributions["triples"]
+    ways: list[tuple[str, Any, Any]] = [("", 0.0, 0.0)]
+    if triples := found.contributions.get("triples"):
+        ways.append(("pairs alone: ", triples.energy, triples.forces))
     parts = []
-    for what, e, f in (("", 0.0, 0.0), ("pairs alone: ", triples.energy, triples.forces)):
+    for what, e, f in ways:
         energy = (found.energy - e - label) / count / KCAL_PER_MOL_EV
         wrong = np.abs(found.forces - f - forces).mean(axis=(1, 2)) / KCAL_PER_MOL_EV
         parts.append(
@@ -125,8 +130,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--models", type=Path, nargs="+", default=[SHIPPED])
     asked = parser.parse_args()
-    for seed, (count, kelvin) in enumerate(itertools.product(SIZES, KELVIN)):
-        frames = labelled(asked.folder, count, kelvin, seed)
+    first = asked.models[0]
+    temperatures = KELVIN[species_of(first).name]
+    for seed, (count, kelvin) in enumerate(itertools.product(SIZES, temperatures)):
+        path = asked.folder / f"{count}_{kelvin}K.xyz"
+        frames = labelled(path, first, count, kelvin, seed)
         for model in asked.models:
             print(f"{count} at {kelvin} K, {model}: {compare(model, count, frames)}", flush=True)
 
