@@ -94,6 +94,7 @@ def _load_many(manifest: ManyManifest, choice: Choice) -> ManyModel:
         box=Box(cell, manifest.periodic),
         pool=pool,
         ewald=_ewald(manifest, species, charges),
+        induction=manifest.induction,
     )
     model.stored = loader.stored
     return model

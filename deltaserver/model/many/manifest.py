@@ -12,6 +12,14 @@ bindings:
   prior: {classes: …, triples: …, cutoff: [7.0, 9.0]}
   model: triple.npz       # of the atoms of three, of what they have beyond their pairs
   fade: [7.0, 9.0]        # Å between centres, over which that model ends
+induction:                # how molecules polarise each other, beyond pairs
+  radius: 1.0             # Å, over which charges are smeared
+  cutoff: [8.0, 10.0]     # Å between centres, over which it ends
+  species:
+  - name: benzene
+    charges: [-0.085, 0.085, …]                # e, of every atom
+    flows:
+    - {between: [[0, 2], [2, 4]], response: 0.02}   # e/V between two atoms
 periodic: true
 cutoff: [10.0, 12.0]      # Å between centres, over which a pair's prior ends
 ewald: true               # beyond that, charges by an Ewald sum
@@ -38,6 +46,8 @@ from deltaserver.model.manifest import (
     manifest_path,
     parse_atoms,
 )
+from deltaserver.model.many.induction import Induction, Response
+from deltaserver.model.many.switch import Switch
 from deltaserver.model.many.triple_block import parse_triples
 from deltaserver.model.many.triples import TriplePrior
 from deltaserver.model.prior import PairPrior
@@ -92,6 +102,7 @@ class ManyManifest:
     Attributes:
         cutoff: Å between centres, over which a pair's prior ends; None: it never does.
         ewald: whether charges beyond it are summed over all images.
+        induction: what polarises what, beyond pairs; None: nothing does.
     """
 
     path: Path
@@ -104,6 +115,7 @@ class ManyManifest:
     periodic: bool
     cutoff: tuple[float, float] | None
     ewald: bool = False
+    induction: Induction | None = None
 
 
 def is_of_many(directory: str | Path) -> bool:
@@ -135,7 +147,16 @@ class _ManyParser(ManifestParser):
             data,
             "the manifest",
             required=("format", "species"),
-            optional=("name", "reference", "units", "bindings", "periodic", "cutoff", "ewald"),
+            optional=(
+                "name",
+                "reference",
+                "units",
+                "bindings",
+                "induction",
+                "periodic",
+                "cutoff",
+                "ewald",
+            ),
         )
         self.format(top, FORMAT)
         length_unit, energy_unit = self.units(top.get("units", {}))
@@ -159,6 +180,7 @@ class _ManyParser(ManifestParser):
             periodic=periodic,
             cutoff=cutoff,
             ewald=ewald,
+            induction=self.induction(top["induction"], species) if "induction" in top else None,
         )
 
     def truth(self, top: Mapping[str, Any], key: str) -> bool:
@@ -296,9 +318,59 @@ class _ManyParser(ManifestParser):
             )
         return prior
 
+    def induction(self, data: Any, species: tuple[SpeciesEntry, ...]) -> Induction:
+        top = self.mapping(data, "induction", ("radius", "cutoff", "species"))
+        radius = self.number(top["radius"], "induction.radius")
+        if radius < 0.0:
+            raise self.error(f"induction.radius is {radius:g}; expected Å, from 0 on")
+        found: dict[str, Response] = {}
+        sizes = {one.name: one.n_atoms for one in species}
+        for k, item in enumerate(self.sequence(top["species"], "induction.species")):
+            what = f"induction.species[{k}]"
+            entry = self.mapping(item, what, ("name", "charges", "flows"))
+            name = entry["name"]
+            if not isinstance(name, str) or name not in sizes or name in found:
+                raise self.error(
+                    f"{what}.name is {shown(name)}; expected each species once: {', '.join(sizes)}"
+                )
+            found[name] = self.response(entry, what, sizes[name])
+        switch = Switch(*self.interval(top["cutoff"], "induction.cutoff"))
+        return Induction(tuple(found.get(name) for name in sizes), radius, switch)
+
+    def response(self, entry: Mapping[str, Any], what: str, n_atoms: int) -> Response:
+        """Return what a species does to others, and others to it."""
+        charges = self.sequence(entry["charges"], f"{what}.charges")
+        if len(charges) != n_atoms:
+            raise self.error(
+                f"{what}.charges: {len(charges)} numbers for {n_atoms} atoms; expected one of each"
+            )
+        values = [self.number(one, f"{what}.charges") for one in charges]
+        flows = []
+        for k, item in enumerate(self.sequence(entry["flows"], f"{what}.flows")):
+            flow = self.mapping(item, f"{what}.flows[{k}]", ("between", "response"))
+            response = self.number(flow["response"], f"{what}.flows[{k}].response")
+            pairs = self.sequence(flow["between"], f"{what}.flows[{k}].between")
+            if response < 0.0 or not all(_are_two_atoms(pair, n_atoms) for pair in pairs):
+                raise self.error(
+                    f"{what}.flows[{k}]: expected between: lists of two of the atoms 0 to "
+                    f"{n_atoms - 1}, such as [[0, 1], [0, 2]], and response: e/V, from 0 on"
+                )
+            flows.append(([(pair[0], pair[1]) for pair in pairs], response))
+        return Response.of(values, flows)
+
     def interval(self, data: Any, what: str) -> tuple[float, float]:
         """Return two lengths, Å, that a switch goes from and to."""
         values = [self.number(value, what) for value in self.sequence(data, what)]
         if len(values) != 2 or not 0.0 < values[0] < values[1]:
             raise self.error(f"{what}: expected two rising lengths in Å, such as [10.0, 12.0]")
         return values[0], values[1]
+
+
+def _are_two_atoms(pair: Any, n_atoms: int) -> bool:
+    known = range(n_atoms)
+    return (
+        isinstance(pair, list)
+        and len(pair) == 2
+        and all(type(atom) is int and atom in known for atom in pair)
+        and pair[0] != pair[1]
+    )

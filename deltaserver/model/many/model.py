@@ -26,6 +26,7 @@ from deltaserver.model.descriptor import as_batch, as_cell
 from deltaserver.model.manifest import BINDING, PRIOR, TRIPLES
 from deltaserver.model.many.ewald import Ewald
 from deltaserver.model.many.guards import ManyGuards
+from deltaserver.model.many.induction import Induction
 from deltaserver.model.many.molecules import Assembled, Species, Total
 from deltaserver.model.many.neighbours import Neighbours
 from deltaserver.model.many.pairs import PairBinding
@@ -86,6 +87,7 @@ class ManyModel(SummedModel):
         triples: what three have beyond their pairs.
         box: of the directory's structure.
         ewald: the sum of charges beyond what pairs have, counted to the prior; None: there is none.
+        induction: what molecules polarise in each other beyond pairs, counted to the triples.
     """
 
     full = None  # the baseline of one complex
@@ -102,6 +104,7 @@ class ManyModel(SummedModel):
         box: Box = OPEN,
         pool: ThreadPool = ONE_THREAD,
         ewald: Ewald | None = None,
+        induction: Induction | None = None,
     ) -> None:
         self.species = species
         self.pairs = pairs
@@ -112,6 +115,7 @@ class ManyModel(SummedModel):
         self.cell = box.cell
         self.pool = pool
         self.ewald = ewald
+        self.induction = induction
         self.numbers: Ints = np.zeros(sum(one.atoms.size for one in species), dtype=np.int64)
         for one in species:
             self.numbers[one.atoms] = one.numbers
@@ -148,7 +152,7 @@ class ManyModel(SummedModel):
         """The names of the contributions that bind molecules."""
         found = [PRIOR] if any(pair.prior for pair in self.pairs) else []
         found += [BINDING] if any(pair.model for pair in self.pairs) else []
-        found += [TRIPLES] if self.triples else []
+        found += [TRIPLES] if self.triples or self.induction else []
         return tuple(found)
 
     @property
@@ -262,6 +266,8 @@ class ManyModel(SummedModel):
         reaches = [pair.reach for pair in self.pairs] + [one.reach for one in self.triples]
         if self.ewald and box is not None:
             reaches.append(self.ewald.reach(box))
+        if self.induction:
+            reaches.append(self.induction.reach)
         frame = Assembled.of(self.species, positions, box, reaches)
         self._last = (positions.copy(), box, frame)
         return frame
@@ -312,6 +318,8 @@ class ManyModel(SummedModel):
             triple.add_prior(frame, self.pool, parts[TRIPLES])
             if triple.model:
                 triple.add_model(frame, self.near(frame, k), self.pool, parts[TRIPLES])
+        if self.induction:
+            self.induction.add(frame, self.pool, parts[TRIPLES])
         return parts
 
     def _stacked(self, totals: Sequence[Total]) -> Evaluation:

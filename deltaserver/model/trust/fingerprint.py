@@ -69,6 +69,14 @@ def fingerprint_of_many(model: ManyModel) -> str:
         _text(digest, "ewald", model.ewald.accuracy.hex())
         for charges in model.ewald.charges:
             _array(digest, charges)
+    if model.induction is not None:
+        ends = model.induction.switch.start, model.induction.switch.stop
+        _text(digest, "induction", model.induction.radius.hex(), *(end.hex() for end in ends))
+        for k, response in enumerate(model.induction.responses):
+            if response is not None:
+                _text(digest, str(k))
+                _array(digest, response.charges)
+                _array(digest, response.matrix)
     for triple in model.triples:
         if (prior := triple.prior) is not None:
             _text(digest, "triple", str(triple.species), prior.radius.hex())

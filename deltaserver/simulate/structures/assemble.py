@@ -82,6 +82,7 @@ class Collected:
         units: of files that state none.
         ewald: whether a directory of many molecules sums charges, if there is one that repeats.
         cutoff: that of a directory of many molecules, and whether it repeats; None: it states none.
+        induction: that of a directory of many molecules.
         notes: what is left out of a directory.
     """
 
@@ -92,6 +93,7 @@ class Collected:
     units: dict[str, str] = field(default_factory=dict)
     ewald: bool | None = None
     cutoff: tuple[list[float], bool] | None = None
+    induction: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def take(self, source: Path, name: str) -> str:
@@ -158,6 +160,7 @@ def assemble(
         **({"units": found.units} if found.units else {}),
         "species": [one.entry for one in found.species],
         "bindings": found.bindings,
+        **found.induction,
         "periodic": periodic,
         **_cutoff(found, periodic),
         **({"ewald": True} if periodic and _sums_charges(found, ewald) else {}),
@@ -326,6 +329,7 @@ def _take_many(found: Collected, source: Path) -> None:
     found.units |= data.get("units", {})
     if data.get("periodic"):
         found.ewald = bool(data.get("ewald", False))
+    found.induction = {key: data[key] for key in ("induction",) if key in data}
     if "cutoff" in data:
         found.cutoff = (data["cutoff"], bool(data.get("periodic")))
     for entry in data["species"]:

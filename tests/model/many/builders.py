@@ -59,6 +59,22 @@ THREE = {
         {"between": ["O1", "O2", "H3"], "coefficient": 150.0},
     ],
 }
+INDUCTION = {
+    "radius": 0.8,
+    "cutoff": [3.5, 5.0],
+    "species": [
+        {
+            "name": "water",
+            "charges": [-0.4, 0.2, 0.2],
+            "flows": [
+                {"between": [[0, 1], [0, 2]], "response": 0.05},
+                {"between": [[1, 2]], "response": 0.02},
+            ],
+        },
+    ],
+}
+OF_NEON = {"name": "neon", "charges": [0.3], "flows": []}  # which only acts on others
+OF_BOTH = INDUCTION | {"species": [*INDUCTION["species"], OF_NEON]}
 
 
 def manifest(n_water: int, n_neon: int, **changes: Any) -> dict[str, Any]:

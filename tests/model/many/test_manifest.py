@@ -10,6 +10,8 @@ from deltaserver.model.many.manifest import is_of_many, read_many
 from tests.model.many.builders import (
     BENZENE_DIMER,
     CELL,
+    INDUCTION,
+    OF_BOTH,
     PRIOR,
     WITH_NEON,
     benzenes,
@@ -82,6 +84,16 @@ def test_a_complex_is_still_a_complex(tmp_path):
 WATER = {"name": "water", "model": "water.npz"}
 PAIR = {"between": ["water", "water"], "model": "pair.npz", "fade": [3.0, 4.0]}
 THREE_OF = {"between": ["water"] * 3}
+WATER_TWICE = INDUCTION["species"] * 2
+
+
+def polarised(**changes):
+    """Return what polarises, of water described another way."""
+    return INDUCTION | {"species": [INDUCTION["species"][0] | changes]}
+
+
+def flow(pairs, response=0.1):
+    return [{"between": pairs, "response": response}]
 
 
 @pytest.mark.parametrize(
@@ -108,6 +120,15 @@ THREE_OF = {"between": ["water"] * 3}
         ({"bindings": [PAIR | {"between": ["neon", "water"]}]}, "in the order in which"),
         ({"bindings": [{"between": ["water", "water"]}]}, "neither model nor prior"),
         ({"bindings": [THREE_OF | {"model": "pair.npz"}]}, "of three molecules needs fade"),
+        ({"induction": INDUCTION | {"radius": -1.0}}, "induction.radius is -1; expected Å"),
+        ({"induction": INDUCTION | {"cutoff": [5.0]}}, "induction.cutoff: expected two rising"),
+        ({"induction": INDUCTION | {"species": WATER_TWICE}}, "is 'water'; expected each species"),
+        ({"induction": polarised(name="wine")}, "is 'wine'; expected each species once: water"),
+        ({"induction": polarised(charges=[0.1, 0.2])}, "2 numbers for 3 atoms; expected one"),
+        ({"induction": polarised(flows=flow([[0, 3]]))}, "lists of two of the atoms 0 to 2"),
+        ({"induction": polarised(flows=flow([[1, 1]]))}, "lists of two of the atoms 0 to 2"),
+        ({"induction": polarised(flows=flow([[0, True]]))}, "lists of two of the atoms 0 to 2"),
+        ({"induction": polarised(flows=flow([[0, 1]], -0.1))}, "response: e/V, from 0 on"),
         ({"bindings": [THREE_OF | {"prior": {}, "fade": [3, 4]}]}, "fade is of a model of three"),
         ({"bindings": [PAIR | {"prior": PRIOR | {"limit": 0.1}}]}, "prior.limit is 0.1 eV"),
         ({"bindings": [PAIR | {"prior": WITH_NEON}]}, "expected one|no such atom"),
@@ -158,8 +179,15 @@ def test_the_fingerprint_is_of_all_that_is_computed(tmp_path):
     first = force_field.load(directory(tmp_path, data))
     assert force_field.load(tmp_path, threads=2).fingerprint() == first.fingerprint()
     seen = {first.fingerprint()}
-    for change in ({"cutoff": [4.5, 6.1]}, {"periodic": False}, {"bindings": data["bindings"][:2]}):
+    for change in (
+        {"cutoff": [4.5, 6.1]},
+        {"periodic": False},
+        {"bindings": data["bindings"][:2]},
+        {"induction": INDUCTION},
+        {"induction": OF_BOTH},
+        {"induction": OF_BOTH | {"radius": 0.9}},
+    ):
         seen.add(force_field.load(directory(tmp_path, data | change)).fingerprint())
-    assert len(seen) == 4
+    assert len(seen) == 7
     x = positions(2, 1)
     assert np.isfinite(first.evaluate(x, cell=CELL).energy)

@@ -12,6 +12,7 @@ from tests import shipped
 from tests.model.many.builders import (
     BENZENE_DIMER,
     CELL,
+    OF_BOTH,
     benzenes,
     directory,
     manifest,
@@ -24,9 +25,14 @@ from tests.tolerances import assert_same_sum
 N_WATER, N_NEON = 6, 3
 
 
+def wet_neon(**changes):
+    """Return a manifest of all that molecules can have, induction as well."""
+    return manifest(N_WATER, N_NEON, induction=OF_BOTH, **changes)
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    path = directory(tmp_path_factory.mktemp("wet"), manifest(N_WATER, N_NEON))
+    path = directory(tmp_path_factory.mktemp("wet"), wet_neon())
     return force_field.load(path)
 
 
@@ -85,7 +91,9 @@ def test_what_i_pi_wraps_is_the_same(model, x):
 
 def test_two_cells_beside_each_other_are_two_cells(tmp_path, model, x):
     """Images, triples of them and what the cutoff leaves of the liquid are counted right."""
-    twice = force_field.load(directory(tmp_path, manifest(2 * N_WATER, 2 * N_NEON)))
+    twice = force_field.load(
+        directory(tmp_path, manifest(2 * N_WATER, 2 * N_NEON, induction=OF_BOTH))
+    )
     n = 3 * N_WATER
     water, neon, step = x[:n], x[n:], CELL[:, 1]
     both = np.concatenate([water, water + step, neon, neon + step])
@@ -108,7 +116,7 @@ def test_molecules_may_change_places(model, x):
 
 
 def test_atoms_may_stand_in_any_order(tmp_path, model, x):
-    data = manifest(N_WATER, N_NEON)
+    data = wet_neon()
     order = np.random.default_rng(4).permutation(len(x))
     place = np.argsort(order)  # where each atom went
     for species, atoms in zip(data["species"], np.split(place, [3 * N_WATER]), strict=True):
@@ -123,7 +131,7 @@ def test_atoms_may_stand_in_any_order(tmp_path, model, x):
 
 def test_a_batch_and_threads_are_the_same(tmp_path, model, x):
     batch = x + np.random.default_rng(5).normal(0.0, 0.02, (3, *x.shape))
-    several = force_field.load(directory(tmp_path, manifest(N_WATER, N_NEON)), threads=3)
+    several = force_field.load(directory(tmp_path, wet_neon()), threads=3)
     found = several.evaluate(batch, cell=CELL)
     for k, one in enumerate(batch):
         expected = model.evaluate(one, cell=CELL)
@@ -149,7 +157,7 @@ def test_triples_in_loops_are_those_of_numpy(tmp_path, x, periodic):
 
 
 def test_halves_far_apart_are_the_sum_of_both(tmp_path):
-    data = manifest(N_WATER, N_NEON, periodic=False)
+    data = wet_neon(periodic=False)
     both = force_field.load(directory(tmp_path / "both", data | {"species": [
         species | {"count": 2 * species["count"]} for species in data["species"]
     ]}))  # fmt: skip
