@@ -352,17 +352,20 @@ def _take_many(found: Collected, source: Path) -> None:
 def _take_bindings(found: Collected, path: Path) -> None:
     """Take over what was trained of three molecules, in the place of what binds them already."""
     check = Checker(path, ManifestError)
-    top = check.mapping(check.read(), "the file", ("bindings",))
+    top = check.mapping(check.read(), "the file", ("bindings",), ("induction",))
     for k, one in enumerate(check.sequence(top["bindings"], "bindings")):
         what = f"bindings[{k}]"
-        entry = check.mapping(one, what, ("between", "model", "fade"), ("prior",))
-        own = path.parent / check.text(entry["model"], f"{what}.model")
-        named = [check.text(name, what) for name in check.sequence(entry["between"], what)]
-        places = _places(found, path, own, named)
-        names = [found.species[place].name for place in places]
+        entry = check.mapping(one, what, ("between",), ("model", "fade", "prior"))
+        names = [check.text(name, what) for name in check.sequence(entry["between"], what)]
+        kept: dict[str, Any] = {}
+        if "model" in entry:
+            own = path.parent / check.text(entry["model"], f"{what}.model")
+            names = [found.species[place].name for place in _places(found, path, own, names)]
+            kept["model"] = found.take(own, f"triple{own.suffix}")
         found.bindings = [known for known in found.bindings if known["between"] != names]
-        kept = {"between": names, "model": found.take(own, f"triple{own.suffix}")}
-        found.bindings.append({**entry, **kept})
+        found.bindings.append({**entry, "between": names, **kept})
+    if "induction" in top:
+        found.induction = {"induction": top["induction"]}
 
 
 def _places(found: Collected, path: Path, model: Path, named: Sequence[str]) -> list[int]:
