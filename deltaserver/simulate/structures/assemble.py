@@ -362,10 +362,19 @@ def _take_bindings(found: Collected, path: Path) -> None:
             own = path.parent / check.text(entry["model"], f"{what}.model")
             names = [found.species[place].name for place in _places(found, path, own, names)]
             kept["model"] = found.take(own, f"triple{own.suffix}")
+        elif "prior" not in entry or len(names) != 3 or not _known(found, names):
+            raise ManifestError(
+                f"{path}: {what} has no model: expected its prior, and between: three of the "
+                f"species {', '.join(one.name for one in found.species)}"
+            )
         found.bindings = [known for known in found.bindings if known["between"] != names]
         found.bindings.append({**entry, "between": names, **kept})
     if "induction" in top:
         found.induction = {"induction": top["induction"]}
+
+
+def _known(found: Collected, names: Sequence[str]) -> bool:
+    return set(names) <= {one.name for one in found.species}
 
 
 def _places(found: Collected, path: Path, model: Path, named: Sequence[str]) -> list[int]:

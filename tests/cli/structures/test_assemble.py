@@ -71,6 +71,29 @@ def test_a_liquid_is_used_for_another_structure(capsys, tmp_path):
     assert "can only be given alone, or first" in capsys.readouterr().err
 
 
+def test_dispersion_and_induction_of_three_are_taken_over_without_a_kernel(capsys, tmp_path):
+    """As models/trimers.py leaves them, beside the pairs."""
+    shipped_one = MODELS / "carbon_dioxides"
+    pairs, three = tmp_path / "pairs", tmp_path / "three"
+    shutil.copytree(shipped_one, pairs)
+    three.mkdir()
+    data = yaml.safe_load((pairs / "model.yaml").read_text(encoding="utf-8"))
+    of_pairs, of_three = data["bindings"]
+    taken = {"bindings": [of_three], "induction": data.pop("induction")}
+    (three / "bindings.yaml").write_text(yaml.safe_dump(taken), encoding="utf-8")
+    (pairs / "model.yaml").write_text(yaml.safe_dump(data | {"bindings": [of_pairs]}))
+    structure = shipped_one / "structure.xyz"
+    options = ["--structure", structure, "--periodic", "-o", tmp_path / "both"]
+    assemble(pairs, three, *options, "--name", data["name"])
+    found, known = (force_field.load(path) for path in (tmp_path / "both", shipped_one))
+    assert found.fingerprint() == known.fingerprint()
+    of_three["between"] = ["carbon_dioxide", "carbon_dioxide", "water"]
+    (three / "bindings.yaml").write_text(yaml.safe_dump(taken), encoding="utf-8")
+    capsys.readouterr()
+    assemble(pairs, three, "-o", tmp_path / "no", code=2)
+    assert "has no model: expected its prior, and between: three of" in capsys.readouterr().err
+
+
 def test_check_stores_a_frame_of_many_and_finds_it_again(capsys, tmp_path):
     structure = BENZENE_DIMER / "structure.xyz"
     assemble(BENZENE_DIMER, "--structure", structure, "-o", tmp_path / "two")
