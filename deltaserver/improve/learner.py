@@ -19,7 +19,13 @@ from deltaserver.datasets.sampling.dynamics import Start
 from deltaserver.datasets.workflow import frames_of, run_labelling
 from deltaserver.datasets.workspace import Workspace, open_frames
 from deltaserver.errors import DataError
-from deltaserver.improve.retrain import joined, retrain, trained_parts, write_symmetry
+from deltaserver.improve.retrain import (
+    Origin,
+    joined,
+    retrain,
+    trained_parts,
+    write_symmetry,
+)
 from deltaserver.improve.seen import read_seen
 from deltaserver.improve.settings import DATASET_NAME, Settings, round_paths
 from deltaserver.improve.starts import longest_centre_distance
@@ -53,7 +59,8 @@ class Learner:
         split = split_settings(read_report(settings.models), self.parts[-1].name)
         self.train = split_in_time(self.base.trajectory, self.base.step, **split).train
         self._copy_first()
-        self.symmetry = write_symmetry(self.first, self.parts, settings.output)
+        symmetry = write_symmetry(self.first, self.parts, settings.output)
+        self.origin = Origin(self.first, settings.dataset, symmetry)
         self.wall = longest_centre_distance(self.base, self.train) + WALL_BEYOND_ANG
         self._check_calculator()
 
@@ -139,12 +146,11 @@ class Learner:
         n_added = sum(len(part) for part in added)
         self.say(f"round {number}: training on {n_added} frames more than the first model")
         retrain(
-            self.first,
+            self.origin,
             round_paths(self.settings.output, number - 1).models,
             round_paths(self.settings.output, number).models,
             frames,
             n_added,
-            self.symmetry,
             self.settings.threads,
             self.say,
         )
