@@ -6,7 +6,7 @@ Each alone shows a biased distribution; the free energy is of all of them, weigh
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -45,17 +45,36 @@ def profiles(found: Sequence[RunAnalysis], options: Options, notes: Notes) -> It
 
 
 def groups(found: Sequence[RunAnalysis]) -> dict[str, list[RunAnalysis]]:
-    """Return the biased runs that belong together, by a name: windows of one directory."""
-    together: dict[str, list[RunAnalysis]] = {}
+    """Return the biased runs that belong together, by a name: windows of one directory.
+
+    Runs that have but a wall are windows too, of their own temperature: a sweep has several.
+    """
+    still = [one for one in found if one.run.bias and one.run.bias.growth is None]
+    of_windows = {
+        (one.run.directory.parent, one.run.temperature_k)
+        for one in still
+        if one.run.bias and one.run.bias.spring
+    }
+    together: dict[Hashable, list[RunAnalysis]] = {}
     for one in found:
-        if (bias := one.run.bias) is None:
+        if one.run.bias is None:
             continue
-        several = bias.growth is None and sum(
-            other.run.bias is not None and other.run.directory.parent == one.run.directory.parent
-            for other in found
-        )
-        together.setdefault(one.run.group if several > 1 else one.run.label, []).append(one)
-    return together
+        place = one.run.directory.parent, one.run.temperature_k
+        key: Hashable = one.run.directory, one.run.label
+        if one.run.bias.growth is None:
+            key = place[0] if one.run.bias.spring or place in of_windows else place
+        together.setdefault(key, []).append(one)
+    return _named(together.values())
+
+
+def _named(together: Iterable[list[RunAnalysis]]) -> dict[str, list[RunAnalysis]]:
+    """Name runs by their directory, one alone by its own label; no two alike."""
+    named: dict[str, list[RunAnalysis]] = {}
+    for mine in together:
+        first = mine[0].run
+        name = first.group if len(mine) > 1 else first.label
+        named[f"{name} {first.temperature_k:g}K" if name in named else name] = mine
+    return named
 
 
 def settled_from(bias: Bias, n_last: int) -> int:

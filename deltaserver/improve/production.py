@@ -138,7 +138,7 @@ class Production:
         most = self._settings.labels_per_round
         if self._max_labels is None:
             return most
-        spent = sum(read_json(self._paths(k).record)["n_labelled"] for k in range(1, number))
+        spent = sum(int(read_json(self._paths(k).record)["n_labelled"]) for k in range(1, number))
         return min(most, self._max_labels - spent)
 
     def _teach(self, paths: RoundPaths, number: int) -> dict[str, Any]:
