@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from deltaserver.analysis.measure.binding import BindingFreeEnergy, Shells, binding_free_energy
-from deltaserver.analysis.measure.definitions import SurfaceSpec
+from deltaserver.analysis.measure.definitions import Definitions, SurfaceSpec
 from deltaserver.analysis.measure.free_energy import Surface, bin_edges
 from deltaserver.analysis.measure.reweighting import (
     LEAST_OVERLAP,
@@ -25,6 +25,7 @@ from deltaserver.analysis.measure.reweighting import (
 from deltaserver.analysis.reading import Notes
 from deltaserver.analysis.results import Options, Profile, RunAnalysis
 from deltaserver.arrays import Ints
+from deltaserver.bias.coordinate import Coordinate
 from deltaserver.bias.hills_file import read_hills
 from deltaserver.bias.settings import HILLS_NAME, Bias
 from deltaserver.bias.terms import Hills
@@ -93,8 +94,7 @@ def _profile(label: str, mine: Sequence[RunAnalysis], options: Options, notes: N
     _check_alike(mine)
     variable = bias.coordinate.name
     names = [v.name for v in first.definitions.variables]
-    if variable not in names:
-        raise DataError(f"the biased variable {variable!r} is in no definition; see --definitions")
+    _check_variable(first.definitions, bias.coordinate)
     series = [_series(one, options, names.index(variable), notes) for one in mine]
     hills = None
     if bias.growth is None:
@@ -129,6 +129,24 @@ def _warn_of_gaps(found: Weighted, notes: Notes) -> None:
         notes.note(
             f"{least.label}: overlaps with the next window by {least.overlap:.3f} only; "
             f"{LEAST_OVERLAP:g} or more is wanted: add a window between, or a weaker spring"
+        )
+
+
+def _check_variable(definitions: Definitions, biased: Coordinate) -> None:
+    """Refuse definitions in which the biased variable is none, or another one of its name."""
+    found = next((v for v in definitions.variables if v.name == biased.name), None)
+    if found is None:
+        raise DataError(
+            f"the biased variable {biased.name!r} is in no definition; see --definitions"
+        )
+    same = found.kind == "distance" and set(map(frozenset, found.groups)) == set(
+        map(frozenset, biased.groups)
+    )
+    weights = {weight for group in biased.weights if len(group) > 1 for weight in group}
+    if not same or (weights and (found.centre == "geometry") != (weights == {1.0})):
+        raise DataError(
+            f"{biased.name!r} of the definitions is another variable than the one that was biased; "
+            "see --definitions"
         )
 
 

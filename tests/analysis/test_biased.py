@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
-from deltaserver.analysis.biased import groups
+import pytest
+
+from deltaserver.analysis.biased import _check_variable, groups
+from deltaserver.analysis.measure.definitions import Definitions
+from deltaserver.analysis.measure.variables import Variable
 from deltaserver.bias.coordinate import Coordinate
 from deltaserver.bias.settings import Bias
 from deltaserver.bias.terms import Spring, UpperWall, WellTempered
+from deltaserver.errors import DataError
 
 DISTANCE = Coordinate("R", ((0,), (1,)), ((1.0,), (1.0,)))
 WALL = Bias(DISTANCE, wall=UpperWall(9.0))
@@ -48,3 +53,30 @@ def test_a_sweep_with_a_wall_has_a_free_energy_at_every_temperature():
     assert names(*twice) == {"set": ["300K-1", "300K-2"], "set 400K": ["400K-1", "400K-2"]}
     # Windows of two temperatures are a mistake, which is told.
     assert names(run("a", WINDOW), run("b", WINDOW, 400.0)) == {"set": ["a", "b"]}
+
+
+def test_the_variable_is_the_one_that_was_biased():
+    """One of the same name and other atoms was reweighted by a bias that it never had."""
+    masses = ((12.011, 1.008), (15.999,))
+    biased = Coordinate("R", ((0, 1), (2,)), masses)
+    plain = Coordinate("R", ((0, 1), (2,)), ((1.0, 1.0), (1.0,)))
+
+    def check(coordinate, **changed):
+        told = {"name": "R", "kind": "distance", "groups": ((2,), (1, 0))}
+        known = Definitions((Variable(**told | changed),), (), (), (), {})
+        _check_variable(known, coordinate)
+
+    check(biased)
+    check(plain, centre="geometry")
+    atoms = Coordinate("R", ((0,), (2,)), ((12.011,), (15.999,)))
+    check(atoms, groups=((0,), (2,)), centre="geometry")  # of lone atoms it is the same
+    with pytest.raises(DataError, match="is in no definition"):
+        check(biased, name="S")
+    for coordinate, changed in (
+        (biased, {"groups": ((0,), (2,))}),
+        (biased, {"centre": "geometry"}),
+        (plain, {}),
+        (biased, {"kind": "plane_distance"}),
+    ):
+        with pytest.raises(DataError, match="another variable than the one that was biased"):
+            check(coordinate, **changed)
