@@ -69,12 +69,16 @@ def groups(found: Sequence[RunAnalysis]) -> dict[str, list[RunAnalysis]]:
 
 
 def _named(together: Iterable[list[RunAnalysis]]) -> dict[str, list[RunAnalysis]]:
-    """Name runs by their directory, one alone by its own label; no two alike."""
+    """Name runs by their directory, one alone by its own label; longer where two would be alike."""
     named: dict[str, list[RunAnalysis]] = {}
     for mine in together:
-        first = mine[0].run
-        name = first.group if len(mine) > 1 else first.label
-        named[f"{name} {first.temperature_k:g}K" if name in named else name] = mine
+        first, several = mine[0].run, len(mine) > 1
+        name = first.group if several else first.label
+        if name in named:
+            place = first.directory.parent if several else first.directory
+            kelvin = "" if first.temperature_k is None else f" {first.temperature_k:g}K"
+            name = f"{place}{kelvin}"
+        named[name] = mine
     return named
 
 

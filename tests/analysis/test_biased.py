@@ -44,6 +44,19 @@ def test_windows_of_one_directory_belong_together_and_runs_with_hills_to_none():
     }  # fmt: skip
 
 
+def test_sets_of_one_name_in_several_places_are_several(tmp_path):
+    """They were joined, as if they were the windows of one."""
+    runs = []
+    for place in "abc":
+        for window in ("3", "4"):
+            one = run(window, WINDOW, parent=tmp_path / place / "set")
+            one.run.group = "set"
+            runs.append(one)
+    found = names(*runs)
+    assert [*found] == ["set", f"{tmp_path}/b/set 300K", f"{tmp_path}/c/set 300K"]
+    assert all(labels == ["3", "4"] for labels in found.values())
+
+
 def test_a_sweep_with_a_wall_has_a_free_energy_at_every_temperature():
     """None of them had one: "400K has another temperature than 300K"."""
     assert names(run("300K", WALL), run("400K", WALL, 400.0)) == {
@@ -51,6 +64,8 @@ def test_a_sweep_with_a_wall_has_a_free_energy_at_every_temperature():
     }  # fmt: skip
     twice = [run(f"{t:g}K-{k}", WALL, t) for t in (300.0, 400.0) for k in (1, 2)]
     assert names(*twice) == {"set": ["300K-1", "300K-2"], "set 400K": ["400K-1", "400K-2"]}
+    unknown = [run(f"{k}-{parent}", WALL, None, parent) for parent in "ab" for k in (1, 2)]
+    assert [*names(*unknown)] == ["a", "b"]
     # Windows of two temperatures are a mistake, which is told.
     assert names(run("a", WINDOW), run("b", WINDOW, 400.0)) == {"set": ["a", "b"]}
 
