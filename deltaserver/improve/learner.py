@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from deltaserver.arrays import Bools, Floats
-from deltaserver.datasets.files import read_dataset, write_frames
+from deltaserver.datasets.files import read_dataset, stored_provenance, write_frames
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.datasets.geometries import unreacted
 from deltaserver.datasets.labelling import LabelProgress, assemble
@@ -155,6 +155,9 @@ class Learner:
             self.say,
         )
         provenance = {"improved": self.settings.deciding(), "rounds": number}
+        # The dataset's trajectories keep their numbers, and so what frames count by.
+        before = stored_provenance(self.settings.dataset) or {}
+        provenance |= {"merged": before["merged"]} if "merged" in before else {}
         write_frames(frames, self.settings.output / DATASET_NAME, provenance)
         return n_added
 

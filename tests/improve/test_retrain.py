@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deltaserver.datasets.files import write_frames
+from deltaserver.datasets.files import read_dataset, write_frames
 from deltaserver.datasets.workflow import merge
 from deltaserver.errors import DataError
+from deltaserver.improve import learner
 from deltaserver.improve.retrain import (
     Origin,
     joined,
@@ -103,3 +104,14 @@ def test_the_models_permutations_are_written(first, tmp_path):
         for part in parts:
             known = read_parameters(first / "models" / f"{part.name}.npz").perms
             np.testing.assert_array_equal(arrays[part.name], known)
+
+
+def test_the_dataset_of_a_round_tells_what_it_was_merged_of(settings, tmp_path, monkeypatch):
+    """Models that were trained with --frame-weights can be improved again, from where it ended."""
+    merged = [{"dataset": "well", "trajectories": {"0": 0, "1": 1}}]
+    write_frames(read_dataset(settings.dataset), tmp_path / "data", {"merged": merged})
+    taught = learner.Learner(replace(settings, dataset=tmp_path / "data"))
+    monkeypatch.setattr(learner, "retrain", lambda *_: None)
+    taught.train_on([water_dimer(6, seed=3)], 1)
+    weights = FrameWeights.read(settings.output / "dataset", {"well": 2.0})
+    assert weights.of(np.array([0, 1, 2])).tolist() == [2.0, 2.0, 1.0]
