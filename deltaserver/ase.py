@@ -15,6 +15,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from deltaserver.errors import GeometryError
 from deltaserver.model.force_field import ForceField, load
 from deltaserver.model.sgdml import Evaluation
+from deltaserver.model.trust.wrapping import check_repeats
 from deltaserver.molecules.elements import SYMBOLS
 
 
@@ -64,7 +65,8 @@ class DeltaCalculator(Calculator):  # type: ignore[misc]
         """Evaluate ``atoms``; ASE calls this when a property is asked for.
 
         Raises:
-            GeometryError: the atoms' elements are not the model's, in its order.
+            GeometryError: the atoms' elements are not the model's, in its order; or the model is
+                periodic and they are not.
             StructureError: the cell has cut a molecule of a model that is not periodic, or the
                 bonds are not the model's (only with ``check_structure``).
         """
@@ -72,6 +74,8 @@ class DeltaCalculator(Calculator):  # type: ignore[misc]
         self._check_elements()
         periodic = self.atoms.cell.rank == 3
         cell = self.atoms.cell.array.T if periodic else None  # ASE keeps vectors in rows
+        if self.model.periodic:
+            check_repeats(self.model.name, cell, self.atoms.pbc)
         if cell is not None and self.atoms.pbc.any():
             self._guards.check_wrapping(self.atoms.positions, cell, self.component)
         if self._structure_is_due:

@@ -6,6 +6,7 @@ Needs torch-sim (extra ``[torch-sim]``).
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import GeometryError
 from deltaserver.model.composite import CompositeModel
 from deltaserver.model.sgdml import Evaluation
+from deltaserver.model.trust.wrapping import check_repeats
 from deltaserver.molecules.elements import SYMBOLS
 
 
@@ -55,13 +57,17 @@ class DeltaModel(ModelInterface):  # type: ignore[misc]
         for model in self.models:
             model.check_component(component)
         self._unchecked = set(self.models) if check_structure else set()
+        self._guards = {model: model.guards() for model in self.models}
 
     def forward(self, state: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
         """Evaluate a state, or a dictionary of what makes one.
 
         Raises:
-            GeometryError: a system is no model's, or two of its atoms coincide.
-            StructureError: its bonds are not the model's (only with ``check_structure``).
+            GeometryError: a system is no model's, two of its atoms coincide, or its model is
+                periodic and the state is not.
+            StructureError: the cell has cut a molecule of a model that is not periodic, as
+                torch-sim's own dynamics does where ``pbc`` is true; or its bonds are not the
+                model's (only with ``check_structure``).
         """
         state = state if isinstance(state, SimState) else SimState(**state)
         positions, cells = (as_floats(tensor) for tensor in (state.positions, state.cell))
@@ -72,6 +78,7 @@ class DeltaModel(ModelInterface):  # type: ignore[misc]
         forces = np.zeros_like(positions)
         for model, systems in self._by_model([numbers[index] for index in atoms]).items():
             places = np.stack([atoms[k] for k in systems])  # [B, N]
+            self._check_images(model, positions[places], cells[systems], state.pbc)
             found = self._evaluate(model, positions[places], cells[systems])
             energy[systems], forces[places] = found.energy, found.forces
             volume = np.abs(np.linalg.det(cells[systems]))[:, None, None]
@@ -98,6 +105,17 @@ class DeltaModel(ModelInterface):  # type: ignore[misc]
                 )
             found[model].append(k)
         return found
+
+    def _check_images(
+        self, model: CompositeModel, positions: Floats, cells: Floats, pbc: Any
+    ) -> None:
+        """Refuse systems of which the model and the state do not agree whether they repeat."""
+        directions: Sequence[bool] = torch.as_tensor(pbc).reshape(-1).tolist()
+        if model.periodic:
+            check_repeats(model.name, cells[0], directions)
+        if any(directions):
+            for x, cell in zip(positions, cells, strict=True):
+                self._guards[model].check_wrapping(x, cell, self.component)
 
     def _evaluate(self, model: CompositeModel, positions: Floats, cells: Floats) -> Evaluation:
         """Evaluate systems of one model, (B, N, 3); of a periodic one each in its own cell."""

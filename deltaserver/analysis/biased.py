@@ -6,13 +6,13 @@ Each alone shows a biased distribution; the free energy is of all of them, weigh
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from deltaserver.analysis.measure.binding import BindingFreeEnergy, Shells, binding_free_energy
-from deltaserver.analysis.measure.definitions import SurfaceSpec
+from deltaserver.analysis.measure.definitions import Definitions, SurfaceSpec
 from deltaserver.analysis.measure.free_energy import Surface, bin_edges
 from deltaserver.analysis.measure.reweighting import (
     LEAST_OVERLAP,
@@ -25,6 +25,7 @@ from deltaserver.analysis.measure.reweighting import (
 from deltaserver.analysis.reading import Notes
 from deltaserver.analysis.results import Options, Profile, RunAnalysis
 from deltaserver.arrays import Ints
+from deltaserver.bias.coordinate import Coordinate
 from deltaserver.bias.hills_file import read_hills
 from deltaserver.bias.settings import HILLS_NAME, Bias
 from deltaserver.bias.terms import Hills
@@ -45,17 +46,40 @@ def profiles(found: Sequence[RunAnalysis], options: Options, notes: Notes) -> It
 
 
 def groups(found: Sequence[RunAnalysis]) -> dict[str, list[RunAnalysis]]:
-    """Return the biased runs that belong together, by a name: windows of one directory."""
-    together: dict[str, list[RunAnalysis]] = {}
+    """Return the biased runs that belong together, by a name: windows of one directory.
+
+    Runs that have but a wall are windows too, of their own temperature: a sweep has several.
+    """
+    still = [one for one in found if one.run.bias and one.run.bias.growth is None]
+    of_windows = {
+        (one.run.directory.parent, one.run.temperature_k)
+        for one in still
+        if one.run.bias and one.run.bias.spring
+    }
+    together: dict[Hashable, list[RunAnalysis]] = {}
     for one in found:
-        if (bias := one.run.bias) is None:
+        if one.run.bias is None:
             continue
-        several = bias.growth is None and sum(
-            other.run.bias is not None and other.run.directory.parent == one.run.directory.parent
-            for other in found
-        )
-        together.setdefault(one.run.group if several > 1 else one.run.label, []).append(one)
-    return together
+        place = one.run.directory.parent, one.run.temperature_k
+        key: Hashable = one.run.directory, one.run.label
+        if one.run.bias.growth is None:
+            key = place[0] if one.run.bias.spring or place in of_windows else place
+        together.setdefault(key, []).append(one)
+    return _named(together.values())
+
+
+def _named(together: Iterable[list[RunAnalysis]]) -> dict[str, list[RunAnalysis]]:
+    """Name runs by their directory, one alone by its own label; longer where two would be alike."""
+    named: dict[str, list[RunAnalysis]] = {}
+    for mine in together:
+        first, several = mine[0].run, len(mine) > 1
+        name = first.group if several else first.label
+        if name in named:
+            place = first.directory.parent if several else first.directory
+            kelvin = "" if first.temperature_k is None else f" {first.temperature_k:g}K"
+            name = f"{place}{kelvin}"
+        named[name] = mine
+    return named
 
 
 def settled_from(bias: Bias, n_last: int) -> int:
@@ -74,8 +98,7 @@ def _profile(label: str, mine: Sequence[RunAnalysis], options: Options, notes: N
     _check_alike(mine)
     variable = bias.coordinate.name
     names = [v.name for v in first.definitions.variables]
-    if variable not in names:
-        raise DataError(f"the biased variable {variable!r} is in no definition; see --definitions")
+    _check_variable(first.definitions, bias.coordinate)
     series = [_series(one, options, names.index(variable), notes) for one in mine]
     hills = None
     if bias.growth is None:
@@ -110,6 +133,24 @@ def _warn_of_gaps(found: Weighted, notes: Notes) -> None:
         notes.note(
             f"{least.label}: overlaps with the next window by {least.overlap:.3f} only; "
             f"{LEAST_OVERLAP:g} or more is wanted: add a window between, or a weaker spring"
+        )
+
+
+def _check_variable(definitions: Definitions, biased: Coordinate) -> None:
+    """Refuse definitions in which the biased variable is none, or another one of its name."""
+    found = next((v for v in definitions.variables if v.name == biased.name), None)
+    if found is None:
+        raise DataError(
+            f"the biased variable {biased.name!r} is in no definition; see --definitions"
+        )
+    same = found.kind == "distance" and set(map(frozenset, found.groups)) == set(
+        map(frozenset, biased.groups)
+    )
+    weights = {weight for group in biased.weights if len(group) > 1 for weight in group}
+    if not same or (weights and (found.centre == "geometry") != (weights == {1.0})):
+        raise DataError(
+            f"{biased.name!r} of the definitions is another variable than the one that was biased; "
+            "see --definitions"
         )
 
 

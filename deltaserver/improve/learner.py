@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from deltaserver.arrays import Bools, Floats
-from deltaserver.datasets.files import read_dataset, write_frames
+from deltaserver.datasets.files import read_dataset, stored_provenance, write_frames
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.datasets.geometries import unreacted
 from deltaserver.datasets.labelling import LabelProgress, assemble
@@ -19,7 +19,13 @@ from deltaserver.datasets.sampling.dynamics import Start
 from deltaserver.datasets.workflow import frames_of, run_labelling
 from deltaserver.datasets.workspace import Workspace, open_frames
 from deltaserver.errors import DataError
-from deltaserver.improve.retrain import joined, retrain, trained_parts, write_symmetry
+from deltaserver.improve.retrain import (
+    Origin,
+    joined,
+    retrain,
+    trained_parts,
+    write_symmetry,
+)
 from deltaserver.improve.seen import read_seen
 from deltaserver.improve.settings import DATASET_NAME, Settings, round_paths
 from deltaserver.improve.starts import longest_centre_distance
@@ -53,7 +59,8 @@ class Learner:
         split = split_settings(read_report(settings.models), self.parts[-1].name)
         self.train = split_in_time(self.base.trajectory, self.base.step, **split).train
         self._copy_first()
-        self.symmetry = write_symmetry(self.first, self.parts, settings.output)
+        symmetry = write_symmetry(self.first, self.parts, settings.output)
+        self.origin = Origin(self.first, settings.dataset, symmetry)
         self.wall = longest_centre_distance(self.base, self.train) + WALL_BEYOND_ANG
         self._check_calculator()
 
@@ -139,16 +146,18 @@ class Learner:
         n_added = sum(len(part) for part in added)
         self.say(f"round {number}: training on {n_added} frames more than the first model")
         retrain(
-            self.first,
+            self.origin,
             round_paths(self.settings.output, number - 1).models,
             round_paths(self.settings.output, number).models,
             frames,
             n_added,
-            self.symmetry,
             self.settings.threads,
             self.say,
         )
         provenance = {"improved": self.settings.deciding(), "rounds": number}
+        # The dataset's trajectories keep their numbers, and so what frames count by.
+        before = stored_provenance(self.settings.dataset) or {}
+        provenance |= {"merged": before["merged"]} if "merged" in before else {}
         write_frames(frames, self.settings.output / DATASET_NAME, provenance)
         return n_added
 

@@ -119,8 +119,7 @@ class Production:
     def _refuse_more(self, number: int) -> None:
         """Raise EndedEarlyError where another time would be too many."""
         output = self._settings.output
-        spent = sum(read_json(self._paths(k).record)["n_labelled"] for k in range(1, number))
-        if self._max_labels is not None and spent >= self._max_labels:
+        if self._labels_left(number) < 1:
             raise EndedEarlyError(
                 f"{output}: the budget of {self._max_labels} labelled frames is spent, and the run "
                 "has left what is known again; continue it with a larger --max-labels"
@@ -133,6 +132,14 @@ class Production:
                 f"{AT_ONCE} structures; look at report.html there, and begin with a better model "
                 "(deltaserver improve)"
             )
+
+    def _labels_left(self, number: int) -> int:
+        """Return how many frames may be labelled in round ``number``: of the budget the rest."""
+        most = self._settings.labels_per_round
+        if self._max_labels is None:
+            return most
+        spent = sum(int(read_json(self._paths(k).record)["n_labelled"]) for k in range(1, number))
+        return min(most, self._max_labels - spent)
 
     def _teach(self, paths: RoundPaths, number: int) -> dict[str, Any]:
         if not paths.chosen.exists():
@@ -165,7 +172,7 @@ class Production:
             doubt,
             seen["positions"][usable],
             seen["uncertainty"][usable],
-            self._settings.labels_per_round,
+            self._labels_left(number),
             first=0 if fine[unknown] else None,
         )
         told = told_of(paths.dynamics, seen, fine, (usable, found))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,28 @@ from deltaserver.training.components import BINDING, FULL, Component, components
 from deltaserver.training.directory.files import read_report, split_settings
 from deltaserver.training.directory.job import TrainingPlan
 from deltaserver.training.iterative.conjugate import Bounds
+from deltaserver.training.linear.frame_weights import FrameWeights
 from deltaserver.training.model_directory import train_directory
 from deltaserver.training.request import LAMBDA
 from deltaserver.training.symmetry import DEFAULT_CAP
 
 SYMMETRY_NAME = "symmetry.npz"
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What all rounds begin with.
+
+    Attributes:
+        models: the directory of the first models.
+        dataset: what these were trained on.
+        symmetry: the file of their permutations.
+    """
+
+    models: Path
+    dataset: Path
+    symmetry: Path
 
 
 def joined(base: LabelledFrames, added: list[LabelledFrames]) -> LabelledFrames:
@@ -111,24 +127,40 @@ def write_symmetry(first: Path, parts: tuple[Component, ...], output: Path) -> P
     return path
 
 
+def frame_weights_of(origin: Origin, part: Component) -> FrameWeights | None:
+    """Return how much frames counted in the first expansion of a part; new ones count 1.
+
+    Raises:
+        DataError: the dataset is not the merged one that they are of.
+    """
+    entry = read_report(origin.models)["components"][part.name]
+    return FrameWeights.told(origin.dataset, str(entry.get("identity", {}).get("linear", "")))
+
+
 def retrain(
-    first: Path,
+    origin: Origin,
     before: Path,
     output: Path,
     frames: LabelledFrames,
     n_added: int,
-    symmetry: Path,
     threads: int,
     say: Say = lambda line: None,
 ) -> None:
-    """Train every part of ``first`` on ``frames``, the last ``n_added`` new, into ``output``.
+    """Train every part of the first models on ``frames``, the last ``n_added`` new.
 
-    What was chosen for training is trained on as a whole. Killed, it goes on where it was.
+    They come into ``output`` and begin with the models of ``before``. What was chosen for training
+    is trained on as a whole. Killed, it goes on where it was.
     """
+    first = origin.models
     new = tuple(np.unique(frames.trajectory[len(frames) - n_added :]).tolist()) if n_added else ()
     for part in trained_parts(first, frames):
         plan = plan_of(first, before, part, n_added, threads)
         # The directory is ours: a model that a kill has kept from the report is not refused.
-        trained = (*plan.trained_trajectories, *new)
-        plan = replace(plan, symmetry=str(symmetry), trained_trajectories=trained, overwrite=True)
+        plan = replace(
+            plan,
+            symmetry=str(origin.symmetry),
+            trained_trajectories=(*plan.trained_trajectories, *new),
+            frame_weights=frame_weights_of(origin, part),
+            overwrite=True,
+        )
         train_directory(frames, plan, output, say)

@@ -76,13 +76,21 @@ class CompositeEvaluation(Evaluation):
 
     @staticmethod
     def mean(members: Sequence[CompositeEvaluation]) -> CompositeEvaluation:
-        """Return the mean of several models' evaluations, of parts of the same names."""
-        parts = {
-            name: _mean([member.contributions[name] for member in members])
-            for name in members[0].contributions
-        }
+        """Return the mean of several models' evaluations; a part that one has not is nothing there.
+
+        So it is with a prior: what one model learns beside it another one learns as a whole.
+        """
+        by_number = sorted(members, key=lambda one: len(one.contributions), reverse=True)
+        names = dict.fromkeys(name for one in by_number for name in one.contributions)
+        parts = {name: _mean([member._part(name) for member in members]) for name in names}
         total = _mean(members)
         return CompositeEvaluation(total.energy, total.forces, total.virial, parts)
+
+    def _part(self, name: str) -> Evaluation:
+        """Return a contribution, zeros where there is none of that name."""
+        if name in self.contributions:
+            return self.contributions[name]
+        return Evaluation(*map(np.zeros_like, (self.energy, self.forces, self.virial)))
 
     @staticmethod
     def join(batches: Sequence[CompositeEvaluation]) -> CompositeEvaluation:

@@ -1,7 +1,8 @@
 """Begin a training where another one, on fewer points, has ended.
 
 Its points are found again in the dataset by their descriptors, wherever they stand now, and are
-all trained on again; the coefficients of the new ones begin at zero.
+all trained on again; the coefficients of the new ones begin at zero. Several entries may be one
+geometry, as where ``dataset place`` has taken one molecule for several places: a point is one.
 """
 
 from __future__ import annotations
@@ -27,15 +28,24 @@ class WarmStart:
 
     Attributes:
         entries: of the labelled set that it was trained on, shape (K,).
+        points: which of its points each of them is, shape (K,).
         v: their coefficients times the spread of its labels, kcal/mol/Å, shape (K, N, 3).
         energies: those of energies, shape (K,); of a model of forces alone, zeros.
         n_train: how many points that model has, those that are not in the dataset included.
     """
 
     entries: Ints
+    points: Ints
     v: Floats
     energies: Floats
     n_train: int
+
+    def once(self, entries: Ints) -> Ints:
+        """Return which of ``entries`` are its points, ascending, each point once."""
+        there = np.flatnonzero(np.isin(self.entries, entries))
+        first = np.unique(self.points[there], return_index=True)[1]
+        found: Ints = np.sort(self.entries[there[first]])
+        return found
 
     def vector(self, train: Ints, std: float, weight: float = 0.0) -> Floats:
         """Return v for the points ``train`` and labels of spread ``std``.
@@ -46,7 +56,8 @@ class WarmStart:
         if weight:
             values = np.hstack([values, self.energies[:, None] / weight])
         result = np.zeros((len(train), values.shape[1]))
-        place = {int(entry): k for k, entry in enumerate(self.entries)}
+        begun = np.isin(self.entries, self.once(train))
+        place = {int(self.entries[k]): k for k in np.flatnonzero(begun)}
         for row, entry in zip(result, train, strict=True):
             if int(entry) in place:
                 row[:] = values[place[int(entry)]] / std
@@ -78,7 +89,8 @@ def read_warm_start(path: Path, data: LabelledSet) -> WarmStart:
             found.append(k)
     if not entries:
         raise DataError(f"{path}: none of its {len(x)} training points is in {data.name}")
-    return WarmStart(np.array(entries), v[found], energies[found], len(x))
+    points = np.array(found)
+    return WarmStart(np.array(entries), points, v[points], energies[points], len(x))
 
 
 def _key(descriptor: Floats) -> tuple[int, ...]:

@@ -131,3 +131,14 @@ def test_results_are_what_ase_takes():
     assert sum(part.energy for part in parts.values()) == pytest.approx(energy, rel=1e-12)
     atoms.calc.reset()
     assert atoms.calc.contributions == {}
+
+
+@pytest.mark.parametrize("pbc", [False, (True, True, False)])
+def test_a_periodic_model_wants_atoms_that_repeat(periodic, positions, pbc):
+    """Those that do not had the energy of their images, even without a cell: the directory's."""
+    atoms = atoms_at(positions, DeltaCalculator(periodic), cell=TRICLINIC.T, pbc=pbc)
+    with pytest.raises(GeometryError, match="is periodic and the structure is not"):
+        atoms.get_potential_energy()
+    atoms.pbc, atoms.cell = True, None
+    with pytest.raises(GeometryError, match="give it a cell, and pbc in all three"):
+        atoms.get_potential_energy()

@@ -117,6 +117,34 @@ def test_a_periodic_model_in_a_cell_that_is_not_symmetric(periodic, positions):
         np.testing.assert_allclose(found["stress"][k], stress, rtol=0, atol=TOLERANCE)
 
 
+def test_a_periodic_model_wants_a_state_that_repeats(periodic, positions):
+    atoms = Atoms(COMPLEX, positions, cell=TRICLINIC.T, pbc=False)
+    with pytest.raises(GeometryError, match="is periodic and the structure is not"):
+        DeltaModel(periodic)(state_of(atoms))
+
+
+def test_molecules_that_its_dynamics_wrap_are_refused():
+    """torch-sim puts atoms back into the cell after every step where ``pbc`` is true."""
+    from ase.io import read
+
+    from tests.integration.nursery import ROOT
+
+    directory = ROOT / "models" / "methane_dimer"
+    atoms = read(directory / "structure.xyz")
+    atoms.set_cell([8.0, 8.0, 8.0])
+    model, wrapped = DeltaModel(directory), atoms.copy()
+    wrapped.pbc = True
+    wrapped.wrap()
+    for x in (atoms, wrapped):
+        x.pbc = True
+    whole = model(state_of(atoms))["energy"]
+    with pytest.raises(StructureError, match="the cell's boundary has cut it"):
+        model(state_of(atoms, wrapped))  # wrong by 60 eV
+    for x in (atoms, wrapped):
+        x.pbc = False  # nothing repeats: as it stands
+    assert model(state_of(atoms, wrapped))["energy"][0] == whole[0]
+
+
 def test_what_is_no_model_s_is_refused(composite, positions):
     with pytest.raises(GeometryError, match="system 1 has the atoms"):
         DeltaModel(composite)(state_of(molecule(positions), molecule(positions, COMPLEX[::-1])))

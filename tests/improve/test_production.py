@@ -193,6 +193,17 @@ def test_a_run_that_cannot_be_helped_is_ended(teacher, settings):
         stuck.learn()
 
 
+def test_no_more_is_labelled_than_may_be(teacher, settings):
+    """The last round labelled as many as any other, whatever was left of the budget."""
+    one = teacher(max_labels=8)  # three a round
+    before, first, second = (round_paths(settings.output, k) for k in range(3))
+    shutil.copytree(before.models, first.models)
+    first.record.write_text(json.dumps({"n_labelled": 6}))
+    one.note(way(AT_ONCE + 1), "too new")
+    one._choose(second, 2)
+    assert len(json.loads(second.chosen.read_text())["chosen"]) == 2
+
+
 @pytest.mark.ipi
 def test_a_daemon_goes_on_with_the_structure_that_i_pi_waits_for(taught, first, tmp_path):
     """i-PI runs on all the while: it gets the forces of the model that was taught them."""

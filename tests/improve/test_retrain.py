@@ -5,10 +5,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from deltaserver.datasets.files import read_dataset, write_frames
+from deltaserver.datasets.workflow import merge
 from deltaserver.errors import DataError
-from deltaserver.improve.retrain import joined, plan_of, trained_parts, write_symmetry
+from deltaserver.improve import learner
+from deltaserver.improve.retrain import (
+    Origin,
+    joined,
+    plan_of,
+    retrain,
+    trained_parts,
+    write_symmetry,
+)
 from deltaserver.model.files.parameters import read_parameters
+from deltaserver.training.directory.files import read_report
 from deltaserver.training.directory.job import TrainingPlan
+from deltaserver.training.linear.frame_weights import FrameWeights
 from deltaserver.training.model_directory import train_directory
 from tests.training.labelled import water_and_ion, water_dimer
 
@@ -53,6 +65,31 @@ def test_a_prior_weights_and_a_hold_out_are_taken_over(tmp_path):
         assert arrays["binding"].tolist() == [[0, 1, 2, 3, 4, 5]]
 
 
+def test_frames_count_as_in_the_first_training(tmp_path):
+    """They all counted alike from the first round on, whatever --frame-weights had said."""
+    frames = water_dimer(100)
+    parts = {"well": frames.select(np.arange(60)), "wall-2": frames.select(np.arange(60, 100))}
+    for name, part in parts.items():
+        write_frames(replace(part, name=name), tmp_path / name, {})
+    path = tmp_path / "all"
+    frames = merge([tmp_path / name for name in parts], path, "all", None)
+    told = TrainingPlan(
+        n_train=15, n_valid=10, sigmas=(5.0,), component="binding", linear="distances",
+        symmetry="none", frame_weights=FrameWeights.read(path, {"well": 2.0, "wall-2": 1e-3}),
+    )  # fmt: skip
+    train_directory(frames, told, tmp_path / "first")
+    train_directory(frames, replace(told, component="left"), tmp_path / "first")
+    first = tmp_path / "first"
+    parts = trained_parts(first, frames)
+    origin = Origin(first, path, write_symmetry(first, parts, tmp_path))
+    more = water_dimer(6, seed=3)
+    retrain(origin, first, tmp_path / "more", joined(frames, [more]), 6, 1)
+    report = read_report(tmp_path / "more")["components"]
+    for part in parts:
+        counts = report[part.name]["linear"].partition("frames, ")[2]
+        assert counts == "well counts 2, wall-2 counts 0.001"
+
+
 def test_models_of_unknown_training_are_refused(first, tmp_path):
     with pytest.raises(DataError, match="no record of how left was trained"):
         trained_parts(tmp_path, water_dimer(40))
@@ -67,3 +104,14 @@ def test_the_models_permutations_are_written(first, tmp_path):
         for part in parts:
             known = read_parameters(first / "models" / f"{part.name}.npz").perms
             np.testing.assert_array_equal(arrays[part.name], known)
+
+
+def test_the_dataset_of_a_round_tells_what_it_was_merged_of(settings, tmp_path, monkeypatch):
+    """Models that were trained with --frame-weights can be improved again, from where it ended."""
+    merged = [{"dataset": "well", "trajectories": {"0": 0, "1": 1}}]
+    write_frames(read_dataset(settings.dataset), tmp_path / "data", {"merged": merged})
+    taught = learner.Learner(replace(settings, dataset=tmp_path / "data"))
+    monkeypatch.setattr(learner, "retrain", lambda *_: None)
+    taught.train_on([water_dimer(6, seed=3)], 1)
+    weights = FrameWeights.read(settings.output / "dataset", {"well": 2.0})
+    assert weights.of(np.array([0, 1, 2])).tolist() == [2.0, 2.0, 1.0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ import pytest
 from deltaserver import CompositeModel
 from deltaserver.cli.app import main
 from deltaserver.molecules.elements import SYMBOLS
-from deltaserver.serve.answer import Request, answer_together
+from deltaserver.serve.answer import Request, answer_together, examine
+from deltaserver.serve.guard import ServingGuard
+from deltaserver.serve.settings import GuardSettings
 from deltaserver.textio.xyz_frames import xyz_text
 from deltaserver.training.directory.job import TrainingPlan
 from deltaserver.training.model_directory import train_directory
@@ -83,6 +86,29 @@ def test_i_pi_reads_the_members(members, tmp_path):
     np.testing.assert_allclose(pots, energies, **close)
     spread = np.loadtxt(tmp_path / "run.spread_0")[0] * HARTREE_EV
     np.testing.assert_allclose(spread, energies.std(ddof=1), **close)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_members_with_and_without_a_prior_have_a_mean(members, tmp_path, first):
+    """What the one has in two parts the other has in one: an internal error, or a refusal."""
+    plan = TrainingPlan(
+        n_train=12, n_valid=20, sigmas=(8.0,), symmetry="none", component="binding", prior="pairs"
+    )
+    train_directory(water_dimer(120), plan, tmp_path / "with")
+    left = replace(plan, component="left", prior="none")
+    train_directory(water_dimer(120), left, tmp_path / "with")
+    models = [CompositeModel.load(path) for path in (members[0], tmp_path / "with")]
+    models = models[first:] + models[:first]
+    x = water_dimer(3, seed=4).positions
+    guard = ServingGuard(models[0], GuardSettings())
+    cells = np.zeros((3, 3, 3))
+    found = examine(models[0], x, cells, guard=guard.after, others=models[1:])
+    alone = [model.evaluate(x) for model in models]
+    energy = np.mean([one.energy for one in alone], axis=0)
+    np.testing.assert_allclose(found.energies * HARTREE_EV, energy, rtol=1e-12)
+    bound = np.mean([model.evaluate(x, "binding").energy for model in models], axis=0)
+    told = [one.binding_energy_ev for one in found.structures]
+    np.testing.assert_allclose(told, bound, rtol=1e-12)
 
 
 def test_members_of_another_molecule_are_refused(members, tmp_path, capsys):

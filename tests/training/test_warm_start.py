@@ -59,6 +59,32 @@ def test_frames_that_were_turned_do_not_begin_with_wrong_coefficients(small):
     assert sorted(warm.entries) == list(range(1, 12))
 
 
+def test_a_point_is_one_however_often_its_geometry_is_there(small, tmp_path):
+    """One molecule in several places, as ``dataset place`` puts it: too many points were known."""
+    request, path = small
+    twice = {
+        name: np.concatenate([values, values])
+        for name, values in vars(request.data).items()
+        if name in ("positions", "energy", "forces", "frame")
+    }
+    warm = read_warm_start(path, replace(request.data, **twice))
+    n, entries = len(request.data), np.sort(warm.entries)
+    assert len(entries) == 24
+    assert sorted(warm.once(entries)) == sorted(request.train)
+    assert sorted(warm.once(np.arange(n, 2 * n))) == sorted(n + request.train)
+    begun = warm.vector(entries, 1.0).reshape(24, -1)
+    np.testing.assert_array_equal(
+        begun[:12], warm.vector(np.sort(request.train), 1.0).reshape(12, -1)
+    )
+    assert not begun[12:].any()  # else the start would be twice the model
+
+    again = np.arange(80) // 2  # every frame twice
+    frames = water_dimer(40).select(again)
+    train_directory(frames, PLAN, tmp_path / "first")
+    more = replace(PLAN, n_train=14, warm_start=tmp_path / "first")
+    assert train_directory(frames, more, tmp_path / "more")["binding"]["n_train"] == 14
+
+
 def test_the_directory_trains_on_the_points_of_the_smaller_model(tmp_path):
     frames = water_dimer(80)
     train_directory(frames, PLAN, tmp_path / "small")

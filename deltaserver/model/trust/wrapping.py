@@ -8,12 +8,13 @@ is looked at; where no two atoms are half a cell apart, which is the rule, that 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from deltaserver.arrays import Floats, Ints
-from deltaserver.errors import StructureError
+from deltaserver.errors import GeometryError, StructureError
 from deltaserver.model.trust.structure import (
     WITH_BINDING,
     ExpectedStructure,
@@ -24,6 +25,22 @@ from deltaserver.model.trust.structure import (
 # Of a bond's or contact's length in training: what its nearest image may have, being whole, and
 # what it itself has at least, being cut. A cell as small as that cuts nothing.
 WHOLE, CUT = 1.5, 2.0
+
+
+def check_repeats(name: str, cell: Floats | None, directions: Iterable[bool]) -> None:
+    """Refuse a structure that does not repeat, of a model that does: its images are none.
+
+    Where no cell is given a periodic model takes that of its directory, which an engine that says
+    there is none does not mean.
+
+    Raises:
+        GeometryError: no cell, or a direction without images.
+    """
+    if cell is None or not all(directions):
+        raise GeometryError(
+            f"{name} is periodic and the structure is not: give it a cell, and pbc in all three "
+            "directions"
+        )
 
 
 @dataclass(frozen=True)

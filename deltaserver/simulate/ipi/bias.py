@@ -12,7 +12,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 import deltaserver
-from deltaserver.bias.hills_file import cut_hills
+from deltaserver.bias.hills_file import cut_hills, read_hills
 from deltaserver.bias.settings import HILLS_NAME, PES_NAME, Bias
 from deltaserver.errors import InputError
 from deltaserver.simulate.ipi.input import IpiInput, set_child
@@ -42,17 +42,32 @@ def start_at(ipi_input: IpiInput, directory: Path, step: int) -> IpiInput:
     """Tell an input's bias where its hills are and that so many steps are done; cut the hills.
 
     Raises:
-        InputError: the file of hills is none.
+        InputError: the file of hills is none, or is not that of so many steps.
     """
     root = ElementTree.fromstring(ipi_input.text)
     if not (nodes := biases(root)):
         return ipi_input
     path = (directory / HILLS_NAME).resolve()
+    for node in nodes:
+        _check_hills(path, Bias.parse(read_parameters(node)), step)
     cut_hills(path, step)
     for node in nodes:
         told = {**read_parameters(node), "hills_file": str(path), "first_step": str(step)}
         set_child(node, "parameters", parameters_text(told))
     return replace(ipi_input, text=ElementTree.tostring(root, encoding="unicode"))
+
+
+def _check_hills(path: Path, bias: Bias, step: int) -> None:
+    """Refuse to go on without hills that are a part of the potential by now (InputError)."""
+    if bias.growth is None:
+        return
+    left = step // bias.growth.hill_every
+    found = sum(hill.step <= step for hill in read_hills(path))
+    if found != left:
+        raise InputError(
+            f"{path}: has {found} of the {left} hills that {step} steps have left; put back the "
+            "file that the run has written, or begin the run anew"
+        )
 
 
 def continue_biases(state: ElementTree.Element, root: ElementTree.Element, where: Path) -> None:

@@ -327,9 +327,7 @@ def _known(
     What the model that is begun with was trained on, and what was chosen for it.
     """
     chosen = np.isin(frames.trajectory[data.frame[candidates]], plan.trained_trajectories)
-    known = np.union1d(
-        candidates[chosen], NONE if warm is None else np.intersect1d(warm.entries, candidates)
-    )
+    known = np.union1d(candidates[chosen], NONE if warm is None else warm.once(candidates))
     if len(known) > plan.n_train:
         raise DataError(
             f"{data.name}: the model to begin with has {len(known)} of the training frames, "

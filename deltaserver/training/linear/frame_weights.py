@@ -9,6 +9,7 @@ alike 0.025 and 0.020, so weighted 0.020 and 0.022.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ import numpy as np
 from deltaserver.arrays import Floats, Ints
 from deltaserver.datasets.files import MANIFEST_NAME, stored_provenance
 from deltaserver.errors import DataError
+
+TOLD = re.compile(r", (\S+) counts ([-+.0-9e]+)")
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,16 @@ class FrameWeights:
             for number in part["trajectories"].values()
         }
         return cls(named, of_trajectory)
+
+    @classmethod
+    def told(cls, dataset: Path, basis: str) -> FrameWeights | None:
+        """Return those that a report tells at the end of what was fitted; None where it has none.
+
+        Raises:
+            DataError: see :meth:`read`.
+        """
+        named = {name: float(weight) for name, weight in TOLD.findall(basis)}
+        return cls.read(dataset, named) if named else None
 
     def of(self, trajectory: Ints) -> Floats:
         """Return the weights of frames of these trajectories, shape (M,)."""
