@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,15 +51,28 @@ def trained_parts(directory: Path, frames: LabelledFrames) -> tuple[Component, .
     Raises:
         DataError: one of them has no model there, or no record of its training.
     """
-    report = read_report(directory)["components"]
-    parts = tuple(c for c in components(frames) if not c.is_lone_atom and c.name != FULL)
-    for part in parts:
-        if not (directory / f"{part.name}.npz").exists() or part.name not in report:
+    there = trained_there(directory, frames)
+    for part in _trainable(frames):
+        if part not in there:
             raise DataError(
                 f"{directory}: no record of how {part.name} was trained; improve continues what "
                 "deltaserver train has made, with its training.json"
             )
-    return parts
+    return there
+
+
+def trained_there(directory: Path, frames: LabelledFrames) -> tuple[Component, ...]:
+    """Return the components that have a model in a directory and a record of its training."""
+    report = read_report(directory)["components"]
+    return tuple(
+        part
+        for part in _trainable(frames)
+        if (directory / f"{part.name}.npz").exists() and part.name in report
+    )
+
+
+def _trainable(frames: LabelledFrames) -> list[Component]:
+    return [c for c in components(frames) if not c.is_lone_atom and c.name != FULL]
 
 
 def plan_of(first: Path, before: Path, part: Component, n_added: int, threads: int) -> TrainingPlan:
@@ -112,22 +125,19 @@ def write_symmetry(first: Path, parts: tuple[Component, ...], output: Path) -> P
 
 
 def retrain(
-    first: Path,
-    before: Path,
+    plans: Sequence[TrainingPlan],
     output: Path,
     frames: LabelledFrames,
     n_added: int,
     symmetry: Path,
-    threads: int,
     say: Say = lambda line: None,
 ) -> None:
-    """Train every part of ``first`` on ``frames``, the last ``n_added`` new, into ``output``.
+    """Train every part, each by its plan, on ``frames``, the last ``n_added`` new, into ``output``.
 
     What was chosen for training is trained on as a whole. Killed, it goes on where it was.
     """
     new = tuple(np.unique(frames.trajectory[len(frames) - n_added :]).tolist()) if n_added else ()
-    for part in trained_parts(first, frames):
-        plan = plan_of(first, before, part, n_added, threads)
+    for plan in plans:
         # The directory is ours: a model that a kill has kept from the report is not refused.
         trained = (*plan.trained_trajectories, *new)
         plan = replace(plan, symmetry=str(symmetry), trained_trajectories=trained, overwrite=True)
