@@ -10,6 +10,7 @@ from deltaserver.errors import EndedEarlyError
 from deltaserver.improve.report import write_report
 from deltaserver.improve.rounds import Improvement
 from deltaserver.improve.settings import Settings, Stop, alone, round_paths
+from deltaserver.model.manifest import manifest_path
 
 Record = dict[str, Any]
 Say = Callable[[str], None]
@@ -26,6 +27,7 @@ def improve(settings: Settings, stop: Stop, say: Say = lambda line: None) -> Pat
         InputError: anything wrong with models, dataset, calculator or settings.
         EndedEarlyError: no progress, or a budget is spent, and the error is still larger.
     """
+    manifest_path(settings.models)  # nothing is made where there are no models
     with alone(settings.output):
         work = Improvement(settings, stop.force_mae, say)
         records: list[Record] = []
