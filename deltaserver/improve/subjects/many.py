@@ -76,7 +76,7 @@ class ManyMolecules(Subject):
         copy_models(settings.models, round_paths(settings.output, 0).models)
         if (pair / MANIFEST_NAME).exists():
             return
-        self._copy(self._files, pair)
+        _copy(self._files, pair)
         report = read_report(self._record)
         names = [part.name for part in self.parts]
         report["components"] = {name: report["components"][name] for name in names}
@@ -90,12 +90,7 @@ class ManyMolecules(Subject):
         """Copy what is not trained, without which the complex of two is not whole."""
         trained = {part.name for part in self.parts}
         rest = {name: path for name, path in self._files.items() if name not in trained}
-        self._copy(rest, self.trained(number))
-
-    def _copy(self, files: Files, pair: Path) -> None:
-        pair.mkdir(parents=True, exist_ok=True)
-        for name, path in files.items():
-            write_atomically(pair / f"{name}.npz", path.read_bytes())
+        _copy(rest, self.trained(number))
 
     def serve(self, number: int) -> None:
         """Write the models of many with what was trained of two."""
@@ -138,6 +133,12 @@ def _load(models: Path) -> tuple[ManyModel, Floats]:
         )
     many.check_structure(frame.positions, many.cell)
     return many, frame.positions
+
+
+def _copy(files: Files, pair: Path) -> None:
+    pair.mkdir(parents=True, exist_ok=True)
+    for name, path in files.items():
+        write_atomically(pair / f"{name}.npz", path.read_bytes())
 
 
 def _files(manifest: ManyManifest, kinds: tuple[int, int], base: LabelledFrames) -> Files:
