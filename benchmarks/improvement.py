@@ -32,7 +32,7 @@ from deltaserver.datasets.workflow import finish, run_labelling, run_sampling
 from deltaserver.datasets.workspace import open_sampling
 from deltaserver.errors import EndedEarlyError
 from deltaserver.evaluation.held_out_errors import evaluate_batches
-from deltaserver.improve.retrain import joined, retrain, trained_parts, write_symmetry
+from deltaserver.improve.retrain import joined, plans_of, retrain, trained_parts, write_symmetry
 from deltaserver.improve.settings import SELECTIONS, Dynamics, Settings, Stop, round_paths
 from deltaserver.improve.workflow import improve
 from deltaserver.training.directory.job import TrainingPlan
@@ -126,12 +126,14 @@ def of_plain(models: Path, asked: argparse.Namespace) -> dict[int, Path]:
     pool = sampled(output / "data", replace(PLAIN, seed=asked.seed))
     order = np.random.default_rng(asked.seed).permutation(len(pool))
     base = read_dataset(DATASET)
-    symmetry = write_symmetry(models, trained_parts(models, base), output)
+    parts = trained_parts(models, base)
+    symmetry = write_symmetry(models, parts, output)
     found = {}
     for n in range(asked.labels, asked.labels * asked.rounds + 1, asked.labels):
         found[n] = output / f"models-{n}"
         frames = joined(base, [pool.select(order[:n])])
-        retrain(models, models, found[n], frames, n, symmetry, 1, print)
+        plans = plans_of(models, models, parts, n, 1, DATASET)
+        retrain(plans, found[n], frames, n, symmetry, print)
     return found
 
 

@@ -27,7 +27,7 @@ from deltaserver import CompositeModel
 from deltaserver.datasets.files import read_dataset, write_frames
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.evaluation.held_out_errors import evaluate_batches
-from deltaserver.improve.retrain import joined, retrain, trained_parts, write_symmetry
+from deltaserver.improve.retrain import joined, plans_of, retrain, trained_parts, write_symmetry
 from deltaserver.improve.settings import Dynamics, Settings
 from deltaserver.training.directory.job import TrainingPlan
 from deltaserver.training.model_directory import train_directory
@@ -80,10 +80,12 @@ def of_random(models: Path, base: LabelledFrames, n: int, output: Path, seed: in
     wide = read_dataset(DATA / "c60_buckycatcher_wide")
     pool = np.flatnonzero(np.isin(wide.trajectory, ORIENTATIONS))
     drawn = np.random.default_rng(seed).choice(pool, n, replace=False)
-    symmetry = write_symmetry(models, trained_parts(models, base), output)
+    parts = trained_parts(models, base)
+    symmetry = write_symmetry(models, parts, output)
     directory = output / f"random-{n}-{seed}"
     frames = joined(base, [wide.select(np.sort(drawn))])
-    retrain(models, models, directory, frames, n, symmetry, 1, print)
+    plans = plans_of(models, models, parts, n, 1, output / "dataset")
+    retrain(plans, directory, frames, n, symmetry, print)
     return directory
 
 

@@ -55,6 +55,16 @@ from deltaserver.cli.options.directories import MODEL_DIRECTORY
     help="Directory for rounds, labels and the new models.",
 )
 @click.option(
+    "--pair",
+    type=PATH,
+    metavar="DIR",
+    help="If MODELS are of many molecules: the directory in which deltaserver train made the "
+    "binding of two. [default: MODELS, if they have its training.json]",
+)
+@click.option(
+    "--max-rounds", type=AT_LEAST_1, default=None, help="Stop after so many rounds of training."
+)
+@click.option(
     "--max-labels",
     type=AT_LEAST_1,
     default=None,
@@ -148,7 +158,8 @@ def improve(models: Path, dataset: Path, output: Path, **options: Any) -> None:
         --temperature 100 --temperature 400 --until-force-mae 0.1 --output run/improved
 
     In rounds: run, choose frames, label, train, test on fresh dynamics. Interrupted at any moment,
-    the same command goes on. MODELS stay as they are.
+    the same command goes on. MODELS stay as they are. Of many molecules, dimers that the dynamics
+    shows are chosen and labelled, and the binding of two is trained.
     """
     from deltaserver.improve.settings import Dynamics, Settings, Stop
     from deltaserver.improve.workflow import improve as run

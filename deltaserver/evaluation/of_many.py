@@ -38,7 +38,7 @@ def load_complex(directory: Path, frames: LabelledFrames) -> CompositeModel:
         return CompositeModel.load(directory)
     many = force_field.load(directory)
     assert isinstance(many, ManyModel)
-    pair = _pair(many, frames, directory)
+    pair = pair_of(many, frames, directory)
     if pair.fade is not None:
         raise DataError(
             f"{directory}: its binding ends over fade, which no complex has; evaluate the "
@@ -54,8 +54,12 @@ def load_complex(directory: Path, frames: LabelledFrames) -> CompositeModel:
     )
 
 
-def _pair(many: ManyModel, frames: LabelledFrames, directory: Path) -> PairBinding:
-    """Return the binding of two molecules with the elements of the dataset's fragments."""
+def pair_of(many: ManyModel, frames: LabelledFrames, directory: Path) -> PairBinding:
+    """Return the binding of two molecules with the elements of the dataset's fragments.
+
+    Raises:
+        DataError: no two of ``directory`` are theirs, atom by atom.
+    """
     own = [list(fragment.atoms) for fragment in frames.fragments]
     there = [atom for atoms in own for atom in atoms]
     one_after_the_other = len(own) == 2 and there == list(range(len(there)))
@@ -68,5 +72,5 @@ def _pair(many: ManyModel, frames: LabelledFrames, directory: Path) -> PairBindi
             return pair
     raise DataError(
         f"{directory}: of many molecules, no two of which are the complex of {frames.name}, atom "
-        "by atom; evaluate on dimers of them, as deltaserver dataset cut makes them"
+        "by atom; give dimers of them, as deltaserver dataset cut makes them"
     )

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deltaserver.evaluation.held_out_errors import TrainedPart
-
-REPORT_NAME = "training.json"
+from deltaserver.model.directories import REPORT_NAME
 
 
 def read_report(directory: Path) -> dict[str, Any]:

@@ -62,6 +62,13 @@ class Doubt:
         unit = part.trained.native.length_ang
         return distance.features_of(positions[:, part.atoms] / unit, None)
 
+    def binding_novelty(self, positions: Floats) -> Floats:
+        """Return the novelty of frames (B, N, 3), Å, by that model alone; 0 where it has none."""
+        distance = self.distance
+        if distance is None:
+            return np.zeros(len(positions))
+        return distance.of_features(self.features(positions))
+
     def __call__(self, positions: Floats, result: CompositeEvaluation) -> Look:
         """Look at frames (B, N, 3), Å, and what the model says of them."""
         parts = result.contributions

@@ -12,16 +12,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Protocol
 
 import numpy as np
 
 from deltaserver.arrays import Bools, Floats
 from deltaserver.datasets.sampling.dynamics import POSITION_DECIMALS
 from deltaserver.errors import GeometryError
-from deltaserver.improve.doubt import Doubt, Look
+from deltaserver.improve.doubt import Look
 from deltaserver.improve.seen import Seen
 from deltaserver.improve.settings import Dynamics
-from deltaserver.model.composite import CompositeEvaluation
+from deltaserver.model.composite import CompositeEvaluation, CompositeModel
+from deltaserver.model.force_field import ForceField
 from deltaserver.molecules.elements import ATOMIC_WEIGHT_U
 from deltaserver.units import KB_EV_PER_K, from_ipi
 
@@ -51,11 +53,22 @@ class Limits:
         return result
 
 
+class Watch(Protocol):
+    """What looks at the frames of a run."""
+
+    @property
+    def model(self) -> ForceField:
+        """The model that is run."""
+
+    def __call__(self, positions: Floats, result: CompositeEvaluation) -> Look:
+        """Look at frames (B, N, 3), Å, and what the model says of them."""
+
+
 class Runs:
     """B runs of one model, from ``starts`` (B, N, 3), each with its own generator.
 
     Args:
-        doubt: the model's measures.
+        doubt: the model, and its measures.
         plan: how it is run.
         limits: what is known.
         seed: entropy of the generators; run b has (*seed, b).
@@ -64,7 +77,7 @@ class Runs:
 
     def __init__(
         self,
-        doubt: Doubt,
+        doubt: Watch,
         plan: Dynamics,
         limits: Limits,
         seed: tuple[int, ...],
@@ -173,6 +186,8 @@ class Runs:
     def _wall(self, x: Floats) -> Floats:
         """Return the forces (N, 3) of springs between centres of mass that are too far apart."""
         forces = np.zeros(x.shape)
+        if not isinstance(self.model, CompositeModel):  # what leaves a cluster meets no other
+            return forces
         groups = [fragment.atoms for fragment in self.model.fragments]
         for first, second in combinations(groups, 2):
             a, b = (np.average(x[g], axis=0, weights=self._mass[g, 0]) for g in (first, second))

@@ -19,25 +19,14 @@ from deltaserver.datasets.sampling.dynamics import Start
 from deltaserver.datasets.workflow import frames_of, run_labelling
 from deltaserver.datasets.workspace import Workspace, open_frames
 from deltaserver.errors import DataError
-from deltaserver.improve.retrain import (
-    Origin,
-    joined,
-    retrain,
-    trained_parts,
-    write_symmetry,
-)
+from deltaserver.improve.retrain import joined, plans_of, retrain, write_symmetry
 from deltaserver.improve.seen import read_seen
-from deltaserver.improve.settings import DATASET_NAME, Settings, round_paths
-from deltaserver.improve.starts import longest_centre_distance
-from deltaserver.model.composite import CompositeModel
+from deltaserver.improve.settings import DATASET_NAME, Settings, keep_settings, round_paths
+from deltaserver.improve.subjects import subject_of
 from deltaserver.textio.journal import write_atomically
-from deltaserver.training.directory.files import read_report, split_settings
-from deltaserver.training.selection import split_in_time
-from deltaserver.training.uncertainty.directory import calibrate_directory
 
 Say = Callable[[str], None]
 
-WALL_BEYOND_ANG = 1.0
 SAME_LABEL_EV_ANG = 0.02  # between programs, versions and machines of one method
 
 
@@ -55,32 +44,12 @@ class Learner:
     def __init__(self, settings: Settings, say: Say = lambda line: None) -> None:
         self.settings, self.say = settings, say
         self.base = read_dataset(settings.dataset, say)
-        self.parts = trained_parts(settings.models, self.base)
-        split = split_settings(read_report(settings.models), self.parts[-1].name)
-        self.train = split_in_time(self.base.trajectory, self.base.step, **split).train
-        self._copy_first()
-        symmetry = write_symmetry(self.first, self.parts, settings.output)
-        self.origin = Origin(self.first, settings.dataset, symmetry)
-        self.wall = longest_centre_distance(self.base, self.train) + WALL_BEYOND_ANG
+        self.subject = subject_of(settings, self.base, say)
+        keep_settings(settings)  # once nothing of them is refused: others may be given then
+        self.subject.begin()
+        first = self.subject.trained(0)
+        self.symmetry = write_symmetry(first, self.subject.parts, settings.output)
         self._check_calculator()
-
-    @property
-    def first(self) -> Path:
-        """The directory of the models that it begins with, calibrated."""
-        return round_paths(self.settings.output, 0).models
-
-    def _copy_first(self) -> None:
-        """Copy the models, and calibrate them if they are not: what was given stays as it is."""
-        marker = self.first / "model.yaml"
-        if not marker.exists():
-            self.first.mkdir(parents=True, exist_ok=True)
-            for path in sorted(self.settings.models.iterdir()):
-                if path.is_file() and path.name != marker.name:
-                    write_atomically(self.first / path.name, path.read_bytes())
-            write_atomically(marker, (self.settings.models / marker.name).read_bytes())
-        models = CompositeModel.load(self.first).models
-        if any(model.parameters.uncertainty is None for model in models):
-            calibrate_directory(self.first, self.base, self.say)
 
     def _check_calculator(self) -> None:
         """Refuse a calculator that labels the dataset's first frame otherwise than it is.
@@ -97,14 +66,11 @@ class Learner:
                 "method that labelled it"
             )
 
-    def model(self, number: int) -> CompositeModel:
-        """Load what round ``number`` has trained; 0 is the first model."""
-        directory = round_paths(self.settings.output, number).models
-        return CompositeModel.load(directory, threads=self.settings.threads)
-
     def unreacted(self, positions: Floats) -> Bools:
         """Tell which frames (K, N, 3) are neither torn nor have reacted."""
         base = self.base
+        if not len(positions):
+            return np.zeros(0, dtype=np.bool_)
         return unreacted(base.numbers, positions, base.fragments, base.positions[0])
 
     def label(self, directory: Path, positions: Floats, number: int) -> LabelledFrames:
@@ -145,19 +111,18 @@ class Learner:
         frames = joined(self.base, list(added))
         n_added = sum(len(part) for part in added)
         self.say(f"round {number}: training on {n_added} frames more than the first model")
-        retrain(
-            self.origin,
-            round_paths(self.settings.output, number - 1).models,
-            round_paths(self.settings.output, number).models,
-            frames,
-            n_added,
-            self.settings.threads,
-            self.say,
+        trained, settings = self.subject.trained, self.settings
+        before = trained(number - 1)
+        plans = plans_of(
+            trained(0), before, self.subject.parts, n_added, settings.threads, settings.dataset
         )
+        self.subject.prepare(number)
+        retrain(plans, trained(number), frames, n_added, self.symmetry, self.say)
+        self.subject.serve(number)
         provenance = {"improved": self.settings.deciding(), "rounds": number}
         # The dataset's trajectories keep their numbers, and so what frames count by.
-        before = stored_provenance(self.settings.dataset) or {}
-        provenance |= {"merged": before["merged"]} if "merged" in before else {}
+        merged = (stored_provenance(self.settings.dataset) or {}).get("merged")
+        provenance |= {"merged": merged} if merged else {}
         write_frames(frames, self.settings.output / DATASET_NAME, provenance)
         return n_added
 

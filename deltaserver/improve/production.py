@@ -26,7 +26,7 @@ from deltaserver.improve.learner import Learner, read_json, write_json
 from deltaserver.improve.measure import errors_by_part
 from deltaserver.improve.report import write_learned
 from deltaserver.improve.seen import Seen, read_seen, told_of, write_seen
-from deltaserver.improve.settings import RoundPaths, Settings, alone, keep_settings, round_paths
+from deltaserver.improve.settings import RoundPaths, Settings, alone, round_paths
 from deltaserver.model.composite import CompositeModel
 from deltaserver.model.files.archive import read_arrays, write_arrays
 from deltaserver.model.many.manifest import is_of_many
@@ -65,11 +65,10 @@ class Production:
                 f"{settings.models}: models of many molecules and periodic models cannot be taught "
                 "by their own dynamics yet; use --on-extrapolation stop"
             )
-        keep_settings(settings)
         self._learner = Learner(settings, say)
         self._settings, self._max_labels, self._say = settings, max_labels, say
         self._limits = Limits(
-            limits.novelty, limits.uncertainty, max(limits.wall, self._learner.wall)
+            limits.novelty, limits.uncertainty, max(limits.wall, self._learner.subject.wall)
         )
 
     @property
@@ -147,7 +146,7 @@ class Production:
         chosen = read_json(paths.chosen)
         self._say(f"round {number}: labels of {len(chosen['chosen'])} frames")
         added = [self._learner.chosen(k) for k in range(1, number + 1)]
-        before = errors_by_part(self._learner.model(number - 1), added[-1])
+        before = errors_by_part(self._learner.subject.model(number - 1), added[-1])
         n_added = self._learner.train_on(added, number)
         return {
             **chosen,
@@ -158,7 +157,7 @@ class Production:
 
     def _choose(self, paths: RoundPaths, number: int) -> None:
         """Choose the structure that is not known, if it is sound, and what tells most besides."""
-        doubt = Doubt(self._learner.model(number - 1))
+        doubt = Doubt(self._learner.subject.model(number - 1))
         noted = read_arrays(paths.way)
         if not paths.dynamics.exists():
             self._look_around(paths.dynamics, doubt, noted["positions"], number)
@@ -183,7 +182,9 @@ class Production:
         """Write what the run has seen last, and what short runs see from there."""
         plan = self._settings.dynamics
         seen = self._seen(doubt, way, spread_evenly(len(way), MOST_OF_THE_WAY))
-        starts = way[:-1] if len(way) > 1 else self._learner.base.positions[self._learner.train]
+        starts = (
+            way[:-1] if len(way) > 1 else self._learner.base.positions[self._learner.subject.train]
+        )
         starts = starts[np.linspace(0, len(starts) - 1, plan.runs).round().astype(int)]
         self._say(f"round {number}: {plan.runs} runs of {plan.steps} steps from where it was known")
         seed = (self._settings.seed, number)

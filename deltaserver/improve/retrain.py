@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,21 +23,6 @@ from deltaserver.training.symmetry import DEFAULT_CAP
 
 SYMMETRY_NAME = "symmetry.npz"
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What all rounds begin with.
-
-    Attributes:
-        models: the directory of the first models.
-        dataset: what these were trained on.
-        symmetry: the file of their permutations.
-    """
-
-    models: Path
-    dataset: Path
-    symmetry: Path
 
 
 def joined(base: LabelledFrames, added: list[LabelledFrames]) -> LabelledFrames:
@@ -67,15 +52,28 @@ def trained_parts(directory: Path, frames: LabelledFrames) -> tuple[Component, .
     Raises:
         DataError: one of them has no model there, or no record of its training.
     """
-    report = read_report(directory)["components"]
-    parts = tuple(c for c in components(frames) if not c.is_lone_atom and c.name != FULL)
-    for part in parts:
-        if not (directory / f"{part.name}.npz").exists() or part.name not in report:
+    there = trained_there(directory, frames)
+    for part in _trainable(frames):
+        if part not in there:
             raise DataError(
                 f"{directory}: no record of how {part.name} was trained; improve continues what "
                 "deltaserver train has made, with its training.json"
             )
-    return parts
+    return there
+
+
+def trained_there(directory: Path, frames: LabelledFrames) -> tuple[Component, ...]:
+    """Return the components that have a model in a directory and a record of its training."""
+    report = read_report(directory)["components"]
+    return tuple(
+        part
+        for part in _trainable(frames)
+        if (directory / f"{part.name}.npz").exists() and part.name in report
+    )
+
+
+def _trainable(frames: LabelledFrames) -> list[Component]:
+    return [c for c in components(frames) if not c.is_lone_atom and c.name != FULL]
 
 
 def plan_of(first: Path, before: Path, part: Component, n_added: int, threads: int) -> TrainingPlan:
@@ -127,40 +125,44 @@ def write_symmetry(first: Path, parts: tuple[Component, ...], output: Path) -> P
     return path
 
 
-def frame_weights_of(origin: Origin, part: Component) -> FrameWeights | None:
-    """Return how much frames counted in the first expansion of a part; new ones count 1.
+def plans_of(
+    first: Path,
+    before: Path,
+    parts: Sequence[Component],
+    n_added: int,
+    threads: int,
+    dataset: Path,
+) -> list[TrainingPlan]:
+    """Return how all parts are trained: see :func:`plan_of`.
+
+    Frames of ``dataset`` count in expansions as they did in the first; those that are added, 1.
 
     Raises:
-        DataError: the dataset is not the merged one that they are of.
+        DataError: the dataset is not the merged one whose parts count more or less.
     """
-    entry = read_report(origin.models)["components"][part.name]
-    return FrameWeights.told(origin.dataset, str(entry.get("identity", {}).get("linear", "")))
+    plans, known = [], read_report(first)["components"]
+    for part in parts:
+        told = str(known[part.name].get("identity", {}).get("linear", ""))
+        plan = plan_of(first, before, part, n_added, threads)
+        plans.append(replace(plan, frame_weights=FrameWeights.told(dataset, told)))
+    return plans
 
 
 def retrain(
-    origin: Origin,
-    before: Path,
+    plans: Sequence[TrainingPlan],
     output: Path,
     frames: LabelledFrames,
     n_added: int,
-    threads: int,
+    symmetry: Path,
     say: Say = lambda line: None,
 ) -> None:
-    """Train every part of the first models on ``frames``, the last ``n_added`` new.
+    """Train every part, each by its plan, on ``frames``, the last ``n_added`` new, into ``output``.
 
-    They come into ``output`` and begin with the models of ``before``. What was chosen for training
-    is trained on as a whole. Killed, it goes on where it was.
+    What was chosen for training is trained on as a whole. Killed, it goes on where it was.
     """
-    first = origin.models
     new = tuple(np.unique(frames.trajectory[len(frames) - n_added :]).tolist()) if n_added else ()
-    for part in trained_parts(first, frames):
-        plan = plan_of(first, before, part, n_added, threads)
+    for plan in plans:
         # The directory is ours: a model that a kill has kept from the report is not refused.
-        plan = replace(
-            plan,
-            symmetry=str(origin.symmetry),
-            trained_trajectories=(*plan.trained_trajectories, *new),
-            frame_weights=frame_weights_of(origin, part),
-            overwrite=True,
-        )
+        trained = (*plan.trained_trajectories, *new)
+        plan = replace(plan, symmetry=str(symmetry), trained_trajectories=trained, overwrite=True)
         train_directory(frames, plan, output, say)

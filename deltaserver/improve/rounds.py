@@ -17,21 +17,16 @@ import numpy as np
 from deltaserver.errors import DataError
 from deltaserver.improve.choose import MOST_CANDIDATES, choose, choose_at_random
 from deltaserver.improve.doubt import Doubt
-from deltaserver.improve.dynamics import Limits, Runs
 from deltaserver.improve.learner import Learner, read_json, write_json
 from deltaserver.improve.measure import errors_by_part
 from deltaserver.improve.seen import read_seen, told_of, write_seen
 from deltaserver.improve.settings import RoundPaths, Settings, round_paths
-from deltaserver.improve.starts import draw_starts
-from deltaserver.model.trust import NOVELTY_LIMIT
 from deltaserver.training.uncertainty.directory import spread_evenly
 from deltaserver.units import KCAL_PER_MOL_EV
 
 Say = Callable[[str], None]
 
 LEARN, TEST, RANDOM = 0, 1, 2  # what a seed is for
-STARTS = 1 << 20  # beyond the number of any run
-DOUBTED = 3.0  # times the uncertainty that is wanted, or that is usual: not known any more
 NORMAL_MAE = 0.798  # of one standard deviation, of a normal distribution: √(2/π)
 
 
@@ -78,9 +73,10 @@ class Improvement(Learner):
 
     def _choose(self, paths: RoundPaths, number: int, max_labels: int | None) -> None:
         settings = self.settings
-        doubt = Doubt(self.model(number - 1))
+        doubt = Doubt(self.subject.model(number - 1))
         if not paths.dynamics.exists():
-            self._dynamics(paths.dynamics, doubt, (settings.seed, number, LEARN), returning=True)
+            seed = (settings.seed, number, LEARN)
+            self._dynamics(paths.dynamics, doubt, number - 1, seed, returning=True)
         seen = read_seen(paths.dynamics)
         fine = self.unreacted(seen["positions"])
         count = min(settings.labels_per_round, max_labels or settings.labels_per_round)
@@ -95,27 +91,22 @@ class Improvement(Learner):
         write_json(paths.chosen, told)
 
     def _dynamics(
-        self, path: Path, doubt: Doubt, seed: tuple[int, ...], *, returning: bool
+        self, path: Path, doubt: Doubt, number: int, seed: tuple[int, ...], *, returning: bool
     ) -> None:
-        """Run the model and write what was seen."""
+        """Run the models of round ``number`` and write what was seen."""
         plan = self.settings.dynamics
-        rng = np.random.default_rng([*seed, STARTS])
-        starts = draw_starts(self.base, self.train, plan.runs, rng)
-        usual = doubt(starts, doubt.model.evaluate(starts)).uncertainty
-        known = usual[np.isfinite(usual)]
         wanted = self.target * KCAL_PER_MOL_EV / NORMAL_MAE
-        limit = DOUBTED * max(wanted, float(np.median(known)) if len(known) else 0.0)
-        limits = Limits(NOVELTY_LIMIT, limit, self.wall)
         self.say(f"{path.parent.name}: {plan.runs} runs of {plan.steps} steps")
-        write_seen(path, Runs(doubt, plan, limits, seed, returning).run(starts))
+        seen = self.subject.see(doubt, number, seed, wanted, returning=returning)
+        write_seen(path, seen)
 
     def _test(self, paths: RoundPaths, number: int) -> dict[str, Any]:
         """Run the new model anew, label what it sees, and tell how wrong it is there."""
         settings = self.settings
-        doubt = Doubt(self.model(number))
+        doubt = Doubt(self.subject.model(number))
         if not paths.test_dynamics.exists():
             seed = (settings.seed, number, TEST)
-            self._dynamics(paths.test_dynamics, doubt, seed, returning=False)
+            self._dynamics(paths.test_dynamics, doubt, number, seed, returning=False)
         seen = read_seen(paths.test_dynamics)
         fine = np.flatnonzero(self.unreacted(seen["positions"]))
         if not len(fine):

@@ -48,12 +48,13 @@ class Dynamics:
 
 @dataclass(frozen=True)
 class Stop:
-    """When it ends: at an error (kcal/mol/Å), or at a budget of labelled frames or hours."""
+    """When it ends: at an error (kcal/mol/Å), or at a budget of rounds, labels or hours."""
 
     force_mae: float
     max_labels: int | None = None
     max_hours: float | None = None
     patience: int = 3  # rounds without progress
+    max_rounds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Settings:
         seed: of everything that is drawn; each round has its own from it.
         scheduler, workers: of the labels.
         threads: of evaluations and trainings.
+        pair: where the binding of two of many molecules was trained; None: ``models`` tell it.
     """
 
     models: Path
@@ -86,6 +88,7 @@ class Settings:
     scheduler: str = LOCAL
     workers: int = 1
     threads: int = 1
+    pair: Path | None = None
 
     def deciding(self) -> dict[str, Any]:
         """Return what must not change while the work goes on, as JSON holds it."""
@@ -100,6 +103,7 @@ class Settings:
             "test_frames": self.test_frames,
             "selection": self.selection,
             "seed": self.seed,
+            **({} if self.pair is None else {"pair": str(self.pair.resolve())}),
         }
 
 
@@ -135,6 +139,11 @@ class RoundPaths:
         return self.directory / "models"
 
     @property
+    def pair(self) -> Path:
+        """Of many molecules: the complex of two that was trained, which ``models`` have taken."""
+        return self.directory / "pair"
+
+    @property
     def test_dynamics(self) -> Path:
         """Frames of fresh dynamics of that model."""
         return self.directory / "test.npz"
@@ -162,6 +171,7 @@ def alone(output: Path) -> Iterator[None]:
     Raises:
         DataError: another process does.
     """
+    output.mkdir(parents=True, exist_ok=True)
     with (output / LOCK_NAME).open("w") as lock:
         if not hold(lock):
             raise DataError(f"{output}: another process is improving there; wait, or stop it")

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from deltaserver.errors import DataError, EndedEarlyError
+from deltaserver.errors import EndedEarlyError
 from deltaserver.improve.report import write_report
 from deltaserver.improve.rounds import Improvement
-from deltaserver.improve.settings import Settings, Stop, alone, keep_settings, round_paths
-from deltaserver.model.many.manifest import is_of_many
+from deltaserver.improve.settings import Settings, Stop, alone, round_paths
+from deltaserver.model.manifest import manifest_path
 
 Record = dict[str, Any]
 Say = Callable[[str], None]
@@ -27,12 +27,7 @@ def improve(settings: Settings, stop: Stop, say: Say = lambda line: None) -> Pat
         InputError: anything wrong with models, dataset, calculator or settings.
         EndedEarlyError: no progress, or a budget is spent, and the error is still larger.
     """
-    if is_of_many(settings.models):
-        raise DataError(
-            f"{settings.models}: models of many molecules do not learn from their own dynamics: "
-            "cut dimers or trimers out of a run with dataset cut, train on them and assemble"
-        )
-    keep_settings(settings)
+    manifest_path(settings.models)  # nothing is made where there are no models
     with alone(settings.output):
         work = Improvement(settings, stop.force_mae, say)
         records: list[Record] = []
@@ -72,6 +67,8 @@ def labels_left(records: Sequence[Record], stop: Stop) -> int | None:
 
 def ended(records: Sequence[Record], stop: Stop) -> str:
     """Return why no other round is begun; empty if one is."""
+    if stop.max_rounds is not None and len(records) > stop.max_rounds:  # the first is no round
+        return f"the budget of {stop.max_rounds} rounds is spent"
     left = labels_left(records, stop)
     if left is not None and left < 1:
         return f"the budget of {stop.max_labels} labelled frames is spent"

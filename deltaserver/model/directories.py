@@ -15,6 +15,7 @@ from deltaserver.errors import InputError
 MANIFEST_NAME = "model.yaml"
 STRUCTURE_NAME = "structure.xyz"  # where simulations start from unless told otherwise
 BINDINGS_NAME = "bindings.yaml"  # of trimers: what goes into model.yaml of many molecules
+REPORT_NAME = "training.json"  # how models were trained, as the directory of a training tells
 PACKAGE = "deltaserver_models"
 # What paths that are too long, hold NUL, loop or are forbidden raise.
 UNUSABLE_PATH = (OSError, ValueError, RuntimeError)

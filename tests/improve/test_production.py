@@ -22,15 +22,14 @@ from deltaserver.improve import production
 from deltaserver.improve.doubt import Doubt
 from deltaserver.improve.dynamics import Limits
 from deltaserver.improve.production import AT_ONCE, PATIENCE, Production
-from deltaserver.improve.settings import Dynamics, Stop, round_paths
-from deltaserver.improve.workflow import improve
+from deltaserver.improve.settings import Dynamics, round_paths
 from deltaserver.model.files.archive import read_arrays
 from deltaserver.serve.guard import ServingGuard
 from deltaserver.serve.settings import GuardSettings
 from deltaserver.serve.watchers.watch import Watch
 from deltaserver.simulate.record import read_record
 from tests.improve.conftest import CALCULATOR
-from tests.improve.test_workflow import labels_of, progress
+from tests.improve.killing import labels_of, progress
 from tests.integration.conftest import ROOT, start_daemon, start_ipi
 from tests.serve.watchers.test_watch import Noting
 from tests.training.labelled import water_dimer
@@ -316,6 +315,4 @@ def test_models_of_many_molecules_are_refused(settings):
     many = replace(settings, models=ROOT / "models" / "benzenes")
     with pytest.raises(DataError, match=r"benzenes: models of many molecules .* cannot be taught"):
         Production(many, Limits(LIMIT, np.inf, 0.0))
-    with pytest.raises(DataError, match="do not learn from their own dynamics"):
-        improve(many, Stop(0.1))
     assert not settings.output.exists()

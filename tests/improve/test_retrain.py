@@ -10,9 +10,9 @@ from deltaserver.datasets.workflow import merge
 from deltaserver.errors import DataError
 from deltaserver.improve import learner
 from deltaserver.improve.retrain import (
-    Origin,
     joined,
     plan_of,
+    plans_of,
     retrain,
     trained_parts,
     write_symmetry,
@@ -81,9 +81,9 @@ def test_frames_count_as_in_the_first_training(tmp_path):
     train_directory(frames, replace(told, component="left"), tmp_path / "first")
     first = tmp_path / "first"
     parts = trained_parts(first, frames)
-    origin = Origin(first, path, write_symmetry(first, parts, tmp_path))
-    more = water_dimer(6, seed=3)
-    retrain(origin, first, tmp_path / "more", joined(frames, [more]), 6, 1)
+    plans = plans_of(first, first, parts, 6, 1, path)
+    symmetry = write_symmetry(first, parts, tmp_path)
+    retrain(plans, tmp_path / "more", joined(frames, [water_dimer(6, seed=3)]), 6, symmetry)
     report = read_report(tmp_path / "more")["components"]
     for part in parts:
         counts = report[part.name]["linear"].partition("frames, ")[2]

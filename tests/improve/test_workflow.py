@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,9 +14,8 @@ from deltaserver.errors import DataError, EndedEarlyError
 from deltaserver.improve.settings import Dynamics, Stop, round_paths
 from deltaserver.improve.workflow import ended, improve, labelled, labels_left
 from deltaserver.model.files.archive import read_arrays
-from deltaserver.textio.journal import read_journal
 from deltaserver.training.warm_start import read_warm_start
-from tests.integration.conftest import ROOT
+from tests.improve.killing import assert_same, kill_at_random, labels_of
 from tests.training.labelled import water_dimer
 
 NEVER = Stop(1e-6, max_labels=8 + 2 * (6 + 8))  # the first test, and two rounds
@@ -45,17 +36,6 @@ def done(first, tmp_path_factory):
         DYNAMICS, labels_per_round=6, test_frames=8,
     )  # fmt: skip
     return run(settings)
-
-
-def labels_of(output):
-    """Every label by what it is of, from all journals; refuses two of one."""
-    found = {}
-    for path in sorted(output.rglob("labels.jsonl")):
-        for record in read_journal(path):
-            key = (str(path.relative_to(output)), *(record[k] for k in ("step", "system")))
-            assert key not in found, f"labelled twice: {key}"
-            found[key] = record
-    return found
 
 
 def test_rounds_make_the_model_better_and_are_told(done):
@@ -136,6 +116,8 @@ def test_when_it_ends():
     assert ended([*records, record(0.499)], Stop(0.1)) == "no progress in 3 rounds"
     assert ended(records, Stop(0.1, max_labels=58)) == "the budget of 58 labelled frames is spent"
     assert ended(records, Stop(0.1, max_hours=0.4)) == "the budget of 0.4 hours is spent"
+    assert ended(records, Stop(0.1, max_rounds=4)) == ""  # the first is no round of training
+    assert ended(records, Stop(0.1, max_rounds=3)) == "the budget of 3 rounds is spent"
 
 
 COMMAND = [
@@ -145,55 +127,18 @@ COMMAND = [
 ]  # fmt: skip
 
 
-def kill_at_random(first, output, times, seed):
-    """Start the command and kill -9 it, so many times at random moments; then let it end."""
-    rng = random.Random(seed)
-    words = [sys.executable, "-m", "deltaserver", *COMMAND, str(first / "models"), "--dataset",
-             str(first / "data"), "--output", str(output)]  # fmt: skip
-    environment = {**os.environ, "SLOW": "0.02"}
-    for _ in range(times):
-        process = subprocess.Popen(words, cwd=ROOT, env=environment)
-        before, wanted = progress(output), rng.randint(1, 12)
-        while process.poll() is None and progress(output) < before + wanted:
-            time.sleep(0.002)
-        if process.poll() is None:
-            time.sleep(rng.random() * 0.1)
-            os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    assert subprocess.run(words, cwd=ROOT, check=False).returncode == 6
-
-
-def progress(output):
-    """Files and labels so far: something to count moments by on a machine of any speed."""
-    count = 0
-    for directory, _, names in os.walk(output):  # which passes over what is removed meanwhile
-        count += len(names)
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                if name.endswith(".jsonl"):
-                    count += (Path(directory) / name).read_bytes().count(b"\n")
-    return count
-
-
-def assert_same(done, output):
-    expected, found = labels_of(done), labels_of(output)
-    assert found == expected
-    for k in range(3):
-        for name in ("left", "binding"):
-            one, other = (
-                read_arrays(round_paths(d, k).models / f"{name}.npz") for d in (done, output)
-            )
-            np.testing.assert_array_equal(one["alphas_F"], other["alphas_F"])
+def words(first):
+    return [*COMMAND, first / "models", "--dataset", first / "data"]
 
 
 def test_killed_at_random_moments_the_labels_are_the_same(done, first, tmp_path):
-    kill_at_random(first, tmp_path / "out", 3, 1)
+    kill_at_random(words(first), tmp_path / "out", 3, 1)
     assert_same(done, tmp_path / "out")
 
 
 @pytest.mark.slow
 def test_killed_ten_times_the_labels_are_the_same(done, first, tmp_path):
-    kill_at_random(first, tmp_path / "out", 10, 2)
+    kill_at_random(words(first), tmp_path / "out", 10, 2)
     assert_same(done, tmp_path / "out")
 
 

@@ -21,6 +21,7 @@ from deltaserver.model.composite import CompositeModel
 from deltaserver.model.directories import (
     BINDINGS_NAME,
     MANIFEST_NAME,
+    REPORT_NAME,
     STRUCTURE_NAME,
     refuse_file,
 )
@@ -84,6 +85,7 @@ class Collected:
         cutoff: that of a directory of many molecules, and whether it repeats; None: it states none.
         induction: that of a directory of many molecules.
         notes: what is left out of a directory.
+        origins: directories that two molecules were taken of.
     """
 
     species: list[Species] = field(default_factory=list)
@@ -95,6 +97,7 @@ class Collected:
     cutoff: tuple[list[float], bool] | None = None
     induction: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    origins: list[Path] = field(default_factory=list)
 
     def take(self, source: Path, name: str) -> str:
         """Return what a file is called in the new directory; other files of its name keep it."""
@@ -148,6 +151,7 @@ def assemble(
             _take_many(found, source)
         else:
             _take_complex(found, read_manifest(source))
+    _take_record(found)
     output.mkdir(parents=True, exist_ok=True)
     for target, origin in found.files.items():
         shutil.copyfile(origin, output / target)
@@ -168,6 +172,12 @@ def assemble(
     path = output / MANIFEST_NAME
     path.write_text(dump_yaml(data), encoding="utf-8")
     return path, found.notes
+
+
+def _take_record(found: Collected) -> None:
+    """Take over how the binding was trained, which improve trains again; of several none tells."""
+    if len(found.origins) == 1 and (record := found.origins[0] / REPORT_NAME).is_file():
+        found.files[REPORT_NAME] = record
 
 
 def _cutoff(found: Collected, periodic: bool) -> dict[str, Any]:
@@ -216,6 +226,7 @@ def _take_complex(found: Collected, manifest: Manifest) -> None:
             "what binds two molecules"
         )
     found.references.append(manifest.reference)
+    found.origins.append(manifest.path.parent)
     units = {"length": manifest.length_unit, "energy": manifest.energy_unit}
     found.units |= {key: unit for key, unit in units.items() if unit}
     shared = manifest.fragments[0].model == manifest.fragments[1].model
@@ -326,6 +337,7 @@ def _take_many(found: Collected, source: Path) -> None:
         )
     reference = str(data.get("reference", "not stated"))
     found.references.append(reference)
+    found.origins.append(path.parent)
     found.units |= data.get("units", {})
     if data.get("periodic"):
         found.ewald = bool(data.get("ewald", False))

@@ -12,7 +12,7 @@ import numpy as np
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.errors import DataError, InputError
 from deltaserver.model.composite import CompositeModel
-from deltaserver.model.directories import MANIFEST_NAME, STRUCTURE_NAME
+from deltaserver.model.directories import MANIFEST_NAME, REPORT_NAME, STRUCTURE_NAME
 from deltaserver.model.manifest import FORMAT, format_atoms
 from deltaserver.model.trust.stored_frame import CHECK_NAME, store
 from deltaserver.molecules.elements import SYMBOLS
@@ -21,8 +21,6 @@ from deltaserver.textio.strict_yaml import dump_yaml
 from deltaserver.textio.xyz_frames import xyz_text
 from deltaserver.training.components import BINDING, FULL, Component, lone_atom_energy
 from deltaserver.training.selection import TRAIN_FRACTION, Split
-
-REPORT_NAME = "training.json"
 
 
 def read_report(output: Path) -> dict[str, Any]:

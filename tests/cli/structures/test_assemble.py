@@ -29,6 +29,16 @@ def test_a_dimer_becomes_what_it_is_taken_apart_of(capsys, tmp_path):
     assert "there is a model.yaml already" in capsys.readouterr().err
 
 
+def test_how_a_binding_was_trained_goes_with_it(tmp_path):
+    """For improve, which trains it again; also where a liquid is used for another structure."""
+    assemble(BENZENE_DIMER, "-o", tmp_path / "liquid")
+    assemble(tmp_path / "liquid", "-o", tmp_path / "again")
+    told = (BENZENE_DIMER / "training.json").read_bytes()
+    assert (tmp_path / "again" / "training.json").read_bytes() == told
+    assemble(MODELS / "benzene_water", MODELS / "na_benzene", "-o", tmp_path / "wet")
+    assert not (tmp_path / "wet" / "training.json").exists()  # which of two would it be?
+
+
 def test_what_is_refused_is_not_in_the_way_of_another_try(capsys, tmp_path):
     wrong, output = MODELS / "benzene_water" / "structure.xyz", tmp_path / "two"
     assemble(BENZENE_DIMER, "--structure", wrong, "-o", output, code=2)
