@@ -9,10 +9,10 @@ data/benzene_trimers.npz holds trimers of benzene cut out of clusters (positions
 trajectories 4 and 8 are held out. C is linear, one least-squares problem of energies and forces for
 every R.
 
-With --induction charge flows in the molecules as well (deltaserver/model/many/induction.py). DIMER
-is the model directory of two: its prior has the charges, its fragment the permutations by which
-pairs of atoms are alike. C and flows, none of them negative, are fitted together for every R and
-every s, and those of the least error of the held-out energies go to DIRECTORY/bindings.yaml:
+With --induction charge flows in the molecules as well (docs/molecules.md). DIMER is the model
+directory of two: its prior has the charges, its fragment the permutations by which pairs of atoms
+are alike. C and flows, none of them negative, are fitted together for every R and every s, and
+those of the least error of the held-out energies go to DIRECTORY/bindings.yaml:
 
     deltaserver assemble DIMER DIRECTORY --structure box.xyz --periodic -o MODELS
 """
@@ -34,7 +34,7 @@ from deltaserver.datasets.files import read_dataset
 from deltaserver.model.composite import CompositeModel
 from deltaserver.model.manifest import format_atoms
 from deltaserver.model.many.charges import charges_of
-from deltaserver.model.many.induction import Induction, Response
+from deltaserver.model.many.electrostatics.induction import Induction, Response
 from deltaserver.model.many.molecules import Assembled, Total
 from deltaserver.model.many.neighbours import find_neighbours
 from deltaserver.model.many.switch import Switch

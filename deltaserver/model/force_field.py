@@ -17,7 +17,7 @@ from deltaserver.model.loading import Choice, ModelLoader
 from deltaserver.model.manifest import IsolatedAtom
 from deltaserver.model.many.census import count_molecules
 from deltaserver.model.many.charges import NEUTRAL_E, charges_of, shared_charges
-from deltaserver.model.many.ewald import Ewald
+from deltaserver.model.many.electrostatics.ewald import Ewald
 from deltaserver.model.many.manifest import BindingEntry, ManyManifest, is_of_many, read_many
 from deltaserver.model.many.model import Box, ManyModel
 from deltaserver.model.many.molecules import Species

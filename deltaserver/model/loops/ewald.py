@@ -1,4 +1,7 @@
-"""The near part of an Ewald sum as compiled loops; see :mod:`deltaserver.model.many.ewald`."""
+"""The near part of an Ewald sum as compiled loops.
+
+See :mod:`deltaserver.model.many.electrostatics.ewald`.
+"""
 
 from __future__ import annotations
 

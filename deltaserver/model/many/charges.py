@@ -7,8 +7,8 @@ species has one set:
     E = Σ_pairs S(R) (E_prior − Σ_ab q_a q_b/4πε₀r_ab) + E_Ewald(q)
 
 over the nearest and farther images alike, so that nothing is counted twice (:mod:`.switch`,
-:mod:`.ewald`). q are those of the binding of a species with itself, where there is one, else the
-mean of those that its bindings give. They are Å, eV and e.
+:mod:`.electrostatics.ewald`). q are those of the binding of a species with itself, where there is
+one, else the mean of those that its bindings give. They are Å, eV and e.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ from deltaserver.model.manifest import (
     manifest_path,
     parse_atoms,
 )
-from deltaserver.model.many.induction import Induction, Response
+from deltaserver.model.many.electrostatics.induction import Induction, Response
 from deltaserver.model.many.switch import Switch
 from deltaserver.model.many.triple_block import parse_triples
 from deltaserver.model.many.triples import TriplePrior

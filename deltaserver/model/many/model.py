@@ -3,9 +3,10 @@
     E = Σ_i E_i + Σ_(i<j) E_b(i, j) + Σ_(i<j<k) E_b(i, j, k)
 
 Fragment models are shared by all molecules of a species, binding models by every pair or triple,
-so that all of one kind are one batch; charges may be summed over all images as well
-(:mod:`deltaserver.model.many.ewald`). Where the structure repeats, every pair is of nearest images
-and of farther ones within the cutoff; molecules that the cell has cut are put together first.
+so that all of one kind are one batch; charges may be summed over all images as well, and polarise
+molecules (:mod:`deltaserver.model.many.electrostatics`). Where the structure repeats, every pair is
+of nearest images and of farther ones within the cutoff; molecules that the cell has cut are put
+together first.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from deltaserver.model.base import SummedModel, add_up
 from deltaserver.model.composite import CompositeEvaluation
 from deltaserver.model.descriptor import as_batch, as_cell
 from deltaserver.model.manifest import BINDING, PRIOR, TRIPLES
-from deltaserver.model.many.ewald import Ewald
+from deltaserver.model.many.electrostatics.ewald import Ewald
+from deltaserver.model.many.electrostatics.induction import Induction
 from deltaserver.model.many.guards import ManyGuards
-from deltaserver.model.many.induction import Induction
 from deltaserver.model.many.molecules import Assembled, Species, Total
 from deltaserver.model.many.neighbours import Neighbours
 from deltaserver.model.many.pairs import PairBinding

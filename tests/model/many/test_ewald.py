@@ -12,7 +12,7 @@ import pytest
 from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
 from deltaserver.model.manifest import IsolatedAtom
 from deltaserver.model.many.charges import dipole_e_ang
-from deltaserver.model.many.ewald import Ewald, Split, erfc
+from deltaserver.model.many.electrostatics.ewald import Ewald, Split, erfc
 from deltaserver.model.many.molecules import Assembled, Species, Total
 from deltaserver.units import COULOMB_EV_ANG
 from tests.model.many.builders import slope

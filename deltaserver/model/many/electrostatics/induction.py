@@ -8,7 +8,7 @@ V_ij is the potential of molecule j at the atoms of molecule i, of charges that 
 polarisabilities: Stone, Mol. Phys. 56, 1065 (1985), DOI 10.1080/00268978500102891]. Two neighbours
 on opposite sides cancel, where a sum over pairs counts both. What a pair by itself has of it,
 Q(V_ij), belongs to its binding and is taken off: the rest is of three bodies, at the cost of pairs.
-S is that of a pair's prior (:mod:`.switch`). Å, e, V and eV.
+S is that of a pair's prior (:mod:`..switch`). Å, e, V and eV.
 """
 
 from __future__ import annotations

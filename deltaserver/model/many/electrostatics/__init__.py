@@ -1,0 +1,1 @@
+"""Charges of many molecules: over all images, and those that flow in a molecule."""
