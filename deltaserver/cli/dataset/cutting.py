@@ -89,6 +89,7 @@ def cut_command(
         names,
         options["seed"],
         tuple(map(Charged.parse, charged)),
+        asked.calculator,
     )
     workspace = open_cut(output, _sources(sources), request, note)
     with progress_bars() as progress:
