@@ -268,6 +268,8 @@ def _before_break(
 
 def whole_steps(series: Mapping[str, contributions.Series]) -> bool:
     """Tell whether every structure has all parts: not so where parts are served apart."""
+    if contributions.TOTAL not in series:
+        return False
     total = series[contributions.TOTAL].seq
     return all(np.array_equal(part.seq, total) for part in series.values())
 
