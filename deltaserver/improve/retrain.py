@@ -56,8 +56,9 @@ def trained_parts(directory: Path, frames: LabelledFrames) -> tuple[Component, .
     for part in parts:
         if not (directory / f"{part.name}.npz").exists() or part.name not in report:
             raise DataError(
-                f"{directory}: no record of how {part.name} was trained; improve continues what "
-                "deltaserver train has made, with its training.json"
+                f"{directory}: no record of how {part.name}, a part of {frames.name}, was trained; "
+                "improve continues what deltaserver train has made of that dataset, with its "
+                "training.json"
             )
     return parts
 
