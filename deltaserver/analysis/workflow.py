@@ -155,6 +155,12 @@ def _msads(
 ) -> dict[str, msad.Msad]:
     """Return the guests' displacements; too short a run is a fault only if they were asked for."""
     label, found = one.run.label, {}
+    asked_for = tuple(parts) == ("msad",) or options.fit_window_ps is not None
+    if asked_for and not (one.definitions.rotations or one.run.is_exchange or notes.problems):
+        notes.problem(
+            f"{label}: no rotation to take an MSAD of: lone atoms have none, of many molecules "
+            "none is looked at by itself; name guest and host under msad: in --definitions FILE"
+        )
     for spec in one.definitions.rotations:
         alone = len(one.surveyed.steps) == 1  # too few, whatever the time between frames
         frame_ps = 1.0 if alone else one.frame_ps
@@ -170,7 +176,6 @@ def _msads(
                 options.longest_ps,
             )
         except DataError as error:
-            asked_for = tuple(parts) == ("msad",) or options.fit_window_ps is not None
             if asked_for:
                 notes.problem(f"{label}: msad of {spec.guest}: {error}")
             else:
@@ -268,6 +273,8 @@ def _before_break(
 
 def whole_steps(series: Mapping[str, contributions.Series]) -> bool:
     """Tell whether every structure has all parts: not so where parts are served apart."""
+    if contributions.TOTAL not in series:
+        return False
     total = series[contributions.TOTAL].seq
     return all(np.array_equal(part.seq, total) for part in series.values())
 

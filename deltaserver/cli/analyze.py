@@ -10,7 +10,15 @@ from typing import Any
 
 import click
 
-from deltaserver.cli.options.common import DEBUG, PATH, POSITIVE, QUIET, FiniteRange, Span
+from deltaserver.cli.options.common import (
+    DEBUG,
+    PATH,
+    POSITIVE,
+    QUIET,
+    FiniteRange,
+    Span,
+    WholeRange,
+)
 from deltaserver.cli.options.directories import MODEL_DIRECTORY
 from deltaserver.errors import DataError
 from deltaserver.status_line import StatusLine
@@ -151,7 +159,7 @@ def everything(**given: Any) -> None:
     metavar="NAME",
     help="Over what, once or twice; by default what the definitions say.",
 )
-@click.option("--bins", type=click.IntRange(2, 2000), help="Bins a variable.")
+@click.option("--bins", type=WholeRange(2, 2000), help="Bins a variable.")
 @click.option(
     "--range",
     "ranges",

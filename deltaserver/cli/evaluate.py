@@ -15,6 +15,7 @@ from deltaserver.cli.options.common import (
     DEBUG,
     PATH,
     FiniteRange,
+    WholeRange,
     take,
 )
 from deltaserver.cli.options.directories import MODEL_DIRECTORY
@@ -123,7 +124,7 @@ class EvaluateRequest:
 @click.option(
     "--resamples",
     "n_resamples",
-    type=click.IntRange(min=2),
+    type=WholeRange(min=2),
     default=2000,
     show_default=True,
     help="Of the bootstrap.",

@@ -14,6 +14,7 @@ from deltaserver.cli.options.common import (
     PATH,
     POSITIVE,
     QUIET,
+    WholeRange,
     take,
 )
 from deltaserver.cli.options.directories import MODEL_DIRECTORY
@@ -96,7 +97,7 @@ from deltaserver.cli.options.directories import MODEL_DIRECTORY
 )
 @click.option(
     "--steps",
-    type=click.IntRange(min=20),
+    type=WholeRange(min=20),
     default=2000,
     show_default=True,
     help="Time steps of each run.",

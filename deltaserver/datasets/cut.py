@@ -71,6 +71,7 @@ class CutRequest:
         between: names of their kinds; empty where there is one kind.
         seed: of the candidates.
         charged: kinds that are not neutral, or have unpaired electrons.
+        calculator: what will label them, if that is known.
     """
 
     order: int
@@ -79,6 +80,7 @@ class CutRequest:
     between: tuple[str, ...] = ()
     seed: int = 0
     charged: tuple[Charged, ...] = ()
+    calculator: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse names that are not as many as molecules."""
@@ -176,17 +178,25 @@ def open_cut(
         for kind, charge in zip(kinds, charges, strict=True)
     ]
     fragments = _fragments(kinds, charged)
-    return _workspace(directory, fragments, x[taken], of[taken], labels, kinds)
+    starts, steps = _starts(fragments, x[taken], of[taken], labels, kinds)
+    return open_frames(
+        directory,
+        starts,
+        fragments,
+        steps,
+        order=len(kinds),
+        label_calculator=request.calculator,
+    )
 
 
-def _workspace(
-    directory: Path,
+def _starts(
     fragments: tuple[FragmentSpec, ...],
     x: Floats,
     trajectory: Ints,
     labels: list[str],
     kinds: tuple[Kind, ...],
-) -> Workspace:
+) -> tuple[tuple[Start, ...], list[list[int]]]:
+    """Return the frames, and of each its trajectory and number in it."""
     numbers = np.concatenate([kind.numbers for kind in kinds])
     x = x.round(POSITION_DECIMALS)
     check_lengths(numbers, x, fragments, "what was cut")
@@ -195,7 +205,7 @@ def _workspace(
     starts = [
         Start(numbers, frame, labels[k]) for frame, k in zip(x, trajectory.tolist(), strict=True)
     ]
-    return open_frames(directory, tuple(starts), fragments, steps, order=len(kinds))
+    return tuple(starts), steps
 
 
 def _charged(kind: Kind, stated: Sequence[Charged], charge: float) -> Charged:

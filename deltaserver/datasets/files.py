@@ -37,6 +37,7 @@ from deltaserver.textio.xyz_frames import BadFrame, Frame, Note, read_frames
 FORMAT = "deltaserver-dataset/1"
 MANIFEST_NAME = "dataset.yaml"
 FRAMES_NAME = "frames.xyz.gz"
+JOURNAL = "journal"  # a directory beside these, while work goes on
 ENERGY_OF_PAIRS, FORCES_OF_PAIRS = "energy_two_body", "forces_two_body"  # of order 3
 DECIMALS = 8  # of ASE's extended XYZ writer
 ENERGY_UNIT, LENGTH_UNIT = "eV", "Ang"
@@ -61,6 +62,11 @@ def read_dataset(path: str | Path, note: Note = silent, plausible: bool = True) 
     if path.is_dir():
         path = path / MANIFEST_NAME
     if not path.is_file():
+        if (path.parent / JOURNAL).is_dir():
+            raise DataError(
+                f"{path}: not written yet; repeat the command that began {path.parent}, or write "
+                f"what is labelled so far: deltaserver dataset write {path.parent}"
+            )
         raise DataError(f"{path}: no such file; expected a dataset directory or an .xyz file")
     refuse_npz(path)
     if path.suffix not in (".yaml", ".yml"):

@@ -52,12 +52,10 @@ def check_lengths(
     Raises:
         DataError: naming the first such frame and atom, and the unit that explains it, if one does.
     """
-    for fragment in fragments:
-        atoms = np.array(fragment.atoms)
-        if len(atoms) < 2:
-            continue
-        _check_scale(numbers, positions, fragment, where)
-        for index, pieces in _torn(numbers, positions, atoms):
+    several = [fragment for fragment in fragments if len(fragment.atoms) > 1]
+    _check_scale(numbers, positions, several, where)
+    for fragment in several:
+        for index, pieces in _torn(numbers, positions, np.array(fragment.atoms)):
             _refuse(numbers, positions[index], pieces, f"{where}: frame {index}", fragment.name)
 
 
@@ -128,27 +126,49 @@ def _bond_ratios(numbers: Ints, positions: Floats, atoms: Ints) -> Iterator[Floa
         yield ratio
 
 
-def _check_scale(numbers: Ints, positions: Floats, fragment: FragmentSpec, where: str) -> None:
+def _check_scale(
+    numbers: Ints, positions: Floats, fragments: Sequence[FragmentSpec], where: str
+) -> None:
     """Refuse lengths that no molecule has, but would have in another unit."""
-    atoms = np.array(fragment.atoms)
+    lengths = []  # of the bonds of each fragment that has such, over what they are in Å
+    for fragment in fragments:
+        nearest = _nearest(numbers, positions, fragment, where)
+        if np.isin(numbers[list(fragment.atoms)], NONMETALS).all():
+            lengths.append((fragment.name, np.median(nearest, axis=1)))
+    if not lengths:
+        return
+    # One unit is of all: where another fragment has bonds as in Å, this one's are no bonds.
+    low, high = IN_BOHR
+    in_bohr = np.all([(low < ratio) & (ratio < high) for _, ratio in lengths], axis=0)
+    for index in np.flatnonzero(in_bohr)[:1]:
+        name, ratio = lengths[0]
+        raise DataError(
+            f"{where}: frame {index}: the bonds of {name} are {ratio[index]:.2f} times as long "
+            "as in Å; if the lengths are in Bohr, say so in the comment, as in "
+            "positions{atomic_unit}, or convert the file"
+        )
+
+
+def _nearest(numbers: Ints, positions: Floats, fragment: FragmentSpec, where: str) -> Floats:
+    """Return how far each atom's neighbour is in every frame, over the radii's sum (M, n).
+
+    Raises:
+        DataError: two nuclei are nearer than any.
+    """
+    atoms, found = np.array(fragment.atoms), []
     for index, ratio in enumerate(_bond_ratios(numbers, positions, atoms)):
         nearest = ratio.min(axis=1)
-        here = f"{where}: frame {index}"
         if nearest.min() < SQUEEZED:
             a = int(nearest.argmin())
             i, j = sorted((a, int(ratio[a].argmin())))
             apart = np.linalg.norm(positions[index, atoms[i]] - positions[index, atoms[j]])
             raise DataError(
-                f"{here}: atoms {atoms[i]} ({SYMBOLS[numbers[atoms[i]]]}) and {atoms[j]} "
-                f"({SYMBOLS[numbers[atoms[j]]]}) are {apart:.3f} Å apart; are the lengths in nm?"
+                f"{where}: frame {index}: atoms {atoms[i]} ({SYMBOLS[numbers[atoms[i]]]}) and "
+                f"{atoms[j]} ({SYMBOLS[numbers[atoms[j]]]}) are {apart:.3f} Å apart; are the "
+                "lengths in nm?"
             )
-        low, high = IN_BOHR
-        if low < np.median(nearest) < high and np.isin(numbers[atoms], NONMETALS).all():
-            raise DataError(
-                f"{here}: the bonds of {fragment.name} are {np.median(nearest):.2f} times as long "
-                "as in Å; if the lengths are in Bohr, say so in the comment, as in "
-                "positions{atomic_unit}, or convert the file"
-            )
+        found.append(nearest)
+    return np.array(found).reshape(len(positions), len(atoms))
 
 
 def _in_pieces(numbers: Ints, positions: Floats, atoms: Ints) -> list[Ints] | None:

@@ -14,14 +14,13 @@ from deltaserver.arrays import Bools, Floats, Ints
 from deltaserver.datasets import labelling
 from deltaserver.datasets.calculators import calculator_factory, check_spins, program_versions
 from deltaserver.datasets.coverage import coverage
-from deltaserver.datasets.files import read_dataset, stored_provenance, write_dataset
+from deltaserver.datasets.files import JOURNAL, read_dataset, stored_provenance, write_dataset
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.datasets.geometries import unreacted
 from deltaserver.datasets.sampling.dynamics import Frame, read_frames, runs_of, sample
 from deltaserver.datasets.sampling.folding import FoldPlan, folded
 from deltaserver.datasets.sampling.placements import BindingRange, PlacementPlan, placements
 from deltaserver.datasets.workspace import (
-    JOURNAL,
     SETTINGS_NAME,
     Workspace,
     check_elements,

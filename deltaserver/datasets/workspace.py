@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from deltaserver.arrays import Ints
-from deltaserver.datasets.calculators import calculator_factory, molecule
+from deltaserver.datasets.calculators import calculator_factory, check_spins, molecule
 from deltaserver.datasets.complexes import place
-from deltaserver.datasets.files import silent, stated_steps
+from deltaserver.datasets.files import JOURNAL, silent, stated_steps
 from deltaserver.datasets.frames import (
     FragmentSpec,
     check_fragment_name,
@@ -36,10 +36,9 @@ from deltaserver.datasets.sampling.dynamics import POSITION_DECIMALS, SamplingPl
 from deltaserver.errors import DataError, InputError
 from deltaserver.model.manifest import parse_atoms
 from deltaserver.molecules.elements import SYMBOLS
-from deltaserver.textio.journal import changed, write_atomically
+from deltaserver.textio.journal import changed, keep, write_atomically
 from deltaserver.textio.xyz_frames import Note
 
-JOURNAL = "journal"
 SETTINGS_NAME = "settings.json"
 # What may grow when a run is continued; everything else must stay.
 EXTENSIBLE = ("frames_per_trajectory", "frames_per_window")
@@ -124,8 +123,11 @@ def open_sampling(
     plan: SamplingPlan,
     note: Note = silent,
     spin: int | None = None,
+    label_calculator: str | None = None,
 ) -> Workspace:
     """Set up the sampling of a complex, or continue it; the last structure of each file starts.
+
+    ``label_calculator`` is what will label the frames, if that is known.
 
     Raises:
         InputError: structures that differ in elements, fragments that do not fit, a calculator
@@ -134,11 +136,11 @@ def open_sampling(
     starts = [read_start(path, fragments, note) for path in structures]
     for path, start in zip(structures, starts, strict=True):
         check_elements(str(path), start.numbers, starts[0].numbers)
-    calculator_factory(plan.calculator)
-    if plan.prepare_calculator:
-        calculator_factory(plan.prepare_calculator)
+    calculators = (plan.calculator, plan.prepare_calculator)
+    for name in filter(None, calculators):
+        calculator_factory(name)
     workspace = Workspace(directory, tuple(starts), fragments, plan, spin)
-    _keep_settings(workspace)
+    _keep_settings(workspace, None, (*calculators, label_calculator))
     return workspace
 
 
@@ -148,6 +150,7 @@ def open_given(
     fragments: tuple[FragmentSpec, ...],
     note: Note = silent,
     spin: int | None = None,
+    label_calculator: str | None = None,
 ) -> Workspace:
     """Set up the labelling of frames that are given in a file.
 
@@ -163,7 +166,7 @@ def open_given(
     check_lengths(numbers, positions, fragments, str(path))
     steps = unique_steps(stated_steps(images, str(path)))
     starts = tuple(Start(numbers, frame, path.name) for frame in positions)
-    return open_frames(directory, starts, fragments, steps, spin)
+    return open_frames(directory, starts, fragments, steps, spin, label_calculator=label_calculator)
 
 
 def open_frames(
@@ -173,10 +176,11 @@ def open_frames(
     steps: list[list[int]],
     spin: int | None = None,
     order: int = 2,
+    label_calculator: str | None = None,
 ) -> Workspace:
     """Set up the labelling of frames, each with its (trajectory, step), or continue it."""
     workspace = Workspace(directory, starts, fragments, None, spin, order)
-    _keep_settings(workspace, steps)
+    _keep_settings(workspace, steps, (label_calculator,))
     return workspace
 
 
@@ -213,8 +217,9 @@ def place_molecules(paths: tuple[Path, ...], gap: float, seed: int, output: Path
     """Write a start structure of several molecules; return their fragments, as options take them.
 
     Raises:
-        DataError: a file is not there or not readable.
+        DataError: a file is not there or not readable, or would be overwritten.
     """
+    keep(paths, output)
     molecules = [read_structures(path)[-1] for path in paths]
     rng = np.random.default_rng(seed)
     together = molecule(np.zeros(0, np.int64), np.zeros((0, 3)), np.zeros(0, np.int64))
@@ -285,8 +290,13 @@ def _flat(plan: dict[str, Any] | None) -> dict[str, Any]:
     return flat | (flat.pop("separations", None) or {})
 
 
-def _keep_settings(workspace: Workspace, steps: list[list[int]] | None = None) -> None:
+def _keep_settings(
+    workspace: Workspace, steps: list[list[int]] | None, calculators: Sequence[str | None]
+) -> None:
     """Write the settings, or refuse to continue with others than were written before."""
+    # First: a charge that was forgotten is mended, and the same directory must do.
+    for name in filter(None, calculators):
+        check_spins(name, workspace.numbers, workspace.fragments, workspace.spin)
     path = workspace.directory / JOURNAL / SETTINGS_NAME
     settings = _settings(workspace)
     if path.exists():

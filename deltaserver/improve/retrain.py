@@ -56,8 +56,9 @@ def trained_parts(directory: Path, frames: LabelledFrames) -> tuple[Component, .
     for part in _trainable(frames):
         if part not in there:
             raise DataError(
-                f"{directory}: no record of how {part.name} was trained; improve continues what "
-                "deltaserver train has made, with its training.json"
+                f"{directory}: no record of how {part.name}, a part of {frames.name}, was trained; "
+                "improve continues what deltaserver train has made of that dataset, with its "
+                "training.json"
             )
     return there
 

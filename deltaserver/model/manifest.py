@@ -26,6 +26,7 @@ from deltaserver.textio.strict_yaml import Checker, one_line, shown
 
 FORMAT = "deltaserver-model/1"
 MAX_ATOM_INDEX = 1_000_000
+YAML_SUFFIXES = (".yaml", ".yml")
 # Names become keys of JSON objects, i-PI output properties and file names.
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+\-]*\Z")
 PRIOR, BINDING, TRIPLES = "prior", "binding", "triples"  # the last of three molecules alone
@@ -133,6 +134,11 @@ def manifest_path(directory: str | Path) -> Path:
             raise ManifestError(
                 f"{path}: no such file; expected a model directory with {MANIFEST_NAME}, or a "
                 "name that `deltaserver models list` tells"
+            )
+        if path.suffix.lower() not in YAML_SUFFIXES:
+            raise ManifestError(
+                f"{path}: no model directory, nor its {MANIFEST_NAME}; expected one of the two, or "
+                "a name that `deltaserver models list` tells"
             )
     except UNUSABLE_PATH as error:
         raise ManifestError(f"{path}: cannot be read ({one_line(error)})") from error

@@ -14,6 +14,7 @@ import numpy as np
 
 from deltaserver.arrays import Floats, Ints
 from deltaserver.errors import GuardError
+from deltaserver.model.composite import CompositeModel
 from deltaserver.model.descriptor import nearest_images
 from deltaserver.model.force_field import ForceField
 from deltaserver.molecules.bonds import bond_reach, bonded_pairs
@@ -55,10 +56,16 @@ class GeometryWatch:
     """
 
     def __init__(
-        self, numbers: Ints, fragments: Sequence[Ints], limits: Limits, periodic: bool = False
+        self,
+        numbers: Ints,
+        fragments: Sequence[Ints],
+        limits: Limits,
+        periodic: bool = False,
+        names: Sequence[str] = (),
     ) -> None:
         self.numbers = numbers
         self.fragments = fragments
+        self.names = names or [str(k + 1) for k in range(len(fragments))]
         self.limits = limits
         self.periodic = periodic
         self._bonds: Ints | None = None
@@ -68,9 +75,11 @@ class GeometryWatch:
     @classmethod
     def of(cls, model: ForceField, limits: Limits) -> GeometryWatch:
         """Return what watches a model's structures; of many molecules any may leave."""
-        if not model.one_complex:
+        if not isinstance(model, CompositeModel):
             limits = replace(limits, separation_ang=math.inf)
-        return cls(model.numbers, model.molecules, limits, model.periodic)
+            return cls(model.numbers, model.molecules, limits, model.periodic)
+        names = [fragment.name for fragment in model.fragments]
+        return cls(model.numbers, model.molecules, limits, model.periodic, names)
 
     def check(self, positions_ang: Floats, cells_ang: Floats | None = None) -> None:
         """Raise BlowUpError if a structure has come apart.
@@ -127,7 +136,7 @@ class GeometryWatch:
             nearest = float(_lengths(between.reshape(-1, 3), cell).min())
             if nearest > self.limits.separation_ang:
                 raise BlowUpError(
-                    f"fragment {k + 1} is {nearest:.1f} Å away from the others", positions
+                    f"fragment {self.names[k]} is {nearest:.1f} Å away from the others", positions
                 )
 
 

@@ -18,6 +18,7 @@ from deltaserver.errors import (
     EndedEarlyError,
     GeometryError,
     GuardError,
+    InputError,
     NoveltyError,
 )
 from deltaserver.model.engines import Backend
@@ -161,6 +162,11 @@ def run(plan: RunPlan, model: ForceField, notes: list[str], quiet: bool) -> RunR
                 raise  # to learn from it: nothing has blown up
             if monitor.n_seen <= 1:  # it never ran: the start structure is at fault
                 _failed(plan, record, monitor, start, str(error))
+                if isinstance(error, BlowUpError):
+                    raise GuardError(
+                        f"{plan.directory}: the run would end with its start structure: {error}; "
+                        "give another one, or a larger --max-separation or --max-stretch"
+                    ) from error
                 raise
             raise _blown_up(plan, model, record, monitor, error) from error
         except KeyboardInterrupt as stop:
@@ -184,7 +190,17 @@ def _identified(plan: RunPlan, model: ForceField, start: Start) -> RunPlan:
 
 
 def _finished_before(plan: RunPlan, state: RestartState) -> RunRecord:
-    """Conclude a run that was killed when i-PI had done its last step, and nobody said so."""
+    """Conclude a run that was killed when i-PI had done its last step, and nobody said so.
+
+    Raises:
+        InputError: it has done more than are asked for, so that this was not meant.
+    """
+    if state.step > plan.ipi_input.last_step:
+        raise InputError(
+            f"{plan.directory}: is at step {state.step} already, beyond the "
+            f"{plan.ipi_input.last_step} that are asked for; --steps counts from the beginning of "
+            "the run: ask for more to continue it"
+        )
     record = read_record(plan.directory) or plan.record
     done = replace(record, status="finished", step=state.step, reason=None)
     write_record(done, plan.directory)

@@ -54,6 +54,12 @@ def start_structure(models: Path, given: Path | None, model: ForceField) -> Star
         raise InputError(f"{directory} ships no {STRUCTURE_NAME}; give one with --structure FILE")
     structure = read_structure(path, whole=model.one_complex or not model.periodic)
     check_elements(structure, model.numbers.tolist(), model.name)
+    # i-PI has a cell always: molecules that repeat would be a cluster in a large one, unnoticed.
+    if model.periodic and not model.one_complex and structure.cell_ang is None:
+        raise InputError(
+            f"{path}: has no cell, and {model.name} is periodic: state it in the comment line, "
+            'Lattice="…" or as i-PI does'
+        )
     if given is not None:
         _check_bonds(structure, model)
     return structure
@@ -107,3 +113,16 @@ def read_structure(path: Path, whole: bool = True) -> StartStructure:
         raise InputError(f"{path}: {error}") from None
     numbers, moved = tuple(frame.numbers.tolist()), found is not frame
     return StartStructure(numbers, found.positions, path, frame.symbols, cell, moved)
+
+
+def on_its_cell(structure: Path, periodic: bool) -> list[str]:
+    """Refuse what is to repeat and has no cell; tell of a cell that will be ignored."""
+    cell = read_structure(structure, whole=False).cell_ang
+    if periodic and cell is None:
+        raise InputError(
+            f"{structure}: has no cell that --periodic could repeat; state it in the comment line, "
+            'Lattice="…" or as i-PI does'
+        )
+    if cell is None or periodic:
+        return []
+    return [f"the cell of {structure} is ignored, as of a cluster; --periodic repeats it"]

@@ -53,6 +53,12 @@ def changed(
     return [key for key in (now if keys is None else keys) if before.get(key) != now.get(key)]
 
 
+def keep(sources: Iterable[Path], output: Path) -> None:
+    """Refuse an ``output`` that is one of the files it is made of (DataError)."""
+    if output.resolve() in [source.resolve() for source in sources]:
+        raise DataError(f"{output}: would overwrite what is read; choose another --output")
+
+
 def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Write ``content`` to ``path`` in one step: a kill leaves the old file or the new one.
 

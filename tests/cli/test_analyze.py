@@ -173,6 +173,19 @@ def test_a_truncated_trajectory_is_read_as_far_as_it_goes(sweep, tmp_path, capsy
     assert len(rows(run / "analysis" / "data" / "variables.csv")) == 49
 
 
+def test_an_msad_of_nothing_is_told(tmp_path, capsys):
+    write_run(tmp_path, moving(60), range(60))
+    definitions = tmp_path / "definitions.yaml"
+    definitions.write_text(
+        "format: deltaserver-analysis/1\n"
+        "variables: [{name: R, kind: distance, groups: [0-2, 3-7]}]\nmsad: []\n"
+    )
+    words = [str(tmp_path), "-y", str(definitions), "--quiet"]
+    assert main(["analyze", "msad", *words]) == 2
+    assert "no rotation to take an MSAD of" in capsys.readouterr().err
+    assert main(["analyze", "cv", *words]) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

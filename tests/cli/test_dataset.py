@@ -282,6 +282,9 @@ def test_complex_of_two_molecules(cheap, tmp_path):
         "gold3",
     ]
     assert "no such file" in refused("complex", tmp_path / "no.xyz", "-o", start)
+    told = files[1].read_text()
+    assert "would overwrite what is read" in refused("complex", *files, "-o", files[1])
+    assert files[1].read_text() == told
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,8 @@ def test_a_run_begun_with_other_options_is_not_resumed(capsys, model_directory, 
     assert "this run has blown up" in refused(capsys, *words)
     write_record(replace(record, status="finished", step=2000), tmp_path)
     assert "finished at step 2000; nothing to do" in refused(capsys, *words, code=0)
+    fewer = refused(capsys, *words, "--steps", 500, code=0)  # more, as some would have it
+    assert "nothing to do: --steps counts from the beginning of the run" in fewer
 
 
 # -- sweeps --------------------------------------------------------------------------------------

@@ -215,6 +215,12 @@ def test_no_such_dataset(tmp_path):
         read_dataset(tmp_path / "nowhere")
 
 
+def test_a_dataset_that_is_still_made(tmp_path):
+    (tmp_path / "half" / "journal").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"not written yet; repeat the command that began"):
+        read_dataset(tmp_path / "half")
+
+
 def test_two_fragments_of_one_name():
     twice = (FragmentSpec("a", (0,)), FragmentSpec("a", (1,)))
     with pytest.raises(DataError, match="two fragments have the name 'a'"):

@@ -81,6 +81,15 @@ def test_lengths_in_another_unit_are_refused(path):
         check_lengths(numbers, benzene[None] / BOHR_ANG, whole, "here")
 
 
+def test_one_fragment_of_the_wrong_atoms_is_no_other_unit():
+    swapped = (FragmentSpec("a", (0, 2)), FragmentSpec("b", (3, 4, 5)), FragmentSpec("c", (1,)))
+    check_lengths(NUMBERS, FRAMES, swapped, "here")
+    apart = FRAMES.copy()
+    apart[:, 2] = apart[:, 0] + [0.0, 0.0, 1.9]  # 1.97 times O-H: as in Bohr, but water b is not
+    with pytest.raises(DataError, match=r"frame 0: atom 2 \(H\) is 1\.90 Å from the rest of a"):
+        check_lengths(NUMBERS, apart, swapped, "here")
+
+
 def test_hot_molecules_clusters_and_ions_are_left_alone():
     stretched = FRAMES.copy()
     stretched[2, 1] = stretched[2, 0] + [0.0, 0.0, -1.55]  # 1.6 times O-H

@@ -108,3 +108,9 @@ def test_a_dataset_states_what_is_unpaired(tmp_path, capsys):
     options[1] = "oxygen:0-1:0:1"
     assert main(["dataset", "label", str(frames), *options, "-o", str(wrong)]) == 2
     assert "of which 1 cannot be unpaired" in capsys.readouterr().err
+    assert not wrong.exists()  # the same --output does once the spin is mended
+    # Sampled without electrons, labelled with them: to be told before the hours of sampling.
+    asked = ["-c", "ase.calculators.emt:EMT", "--label-calculator", "GFN2-xTB", "-o", str(wrong)]
+    assert main(["dataset", "build", str(frames), *options[:4], *asked]) == 2
+    assert "of which 1 cannot be unpaired" in capsys.readouterr().err
+    assert not wrong.exists()

@@ -91,9 +91,9 @@ def test_frames_count_as_in_the_first_training(tmp_path):
 
 
 def test_models_of_unknown_training_are_refused(first, tmp_path):
-    with pytest.raises(DataError, match="no record of how left was trained"):
+    with pytest.raises(DataError, match="no record of how left, a part of water_dimer"):
         trained_parts(tmp_path, water_dimer(40))
-    with pytest.raises(DataError, match="no record of how water was trained"):
+    with pytest.raises(DataError, match="no record of how water, a part of water_sodium"):
         trained_parts(first / "models", water_and_ion())
 
 

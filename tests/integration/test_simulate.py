@@ -241,10 +241,16 @@ def test_a_run_is_continued_with_its_own_models_alone(tmp_path, capsys):
     assert table(tmp_path / "run" / "models_nvt.out") == list(range(13))
 
 
-def test_a_resume_that_fails_leaves_the_record_as_it_was(tmp_path, monkeypatch):
+def test_a_resume_that_fails_leaves_the_record_as_it_was(tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     simulate("--models", METHANES, "--kind", "nvt", "--steps", 4, "--directory", run)
     record = (run / "run.json").read_bytes()
+    stopped = json.loads(record) | {"status": "stopped", "reason": "stopped by a signal"}
+    (run / "run.json").write_text(json.dumps(stopped))
+    simulate("--resume", "--steps", 3, "--directory", run, code=2)  # 3 more, as some would have it
+    assert "is at step 4 already, beyond the 3" in capsys.readouterr().err
+    assert json.loads((run / "run.json").read_text()) == stopped
+    (run / "run.json").write_bytes(record)
     with monkeypatch.context() as patch:  # i-PI ends at once
         patch.setattr(
             ipi_process, "_find_ipi", lambda: [sys.executable, "-c", "raise SystemExit(1)"]
@@ -253,6 +259,18 @@ def test_a_resume_that_fails_leaves_the_record_as_it_was(tmp_path, monkeypatch):
     assert (run / "run.json").read_bytes() == record
     simulate("--resume", "--steps", 8, "--directory", run)
     assert (read_record(run).status, read_record(run).storage) == ("finished", "auto")
+
+
+def test_a_start_structure_that_would_end_the_run_is_told_with_what_to_do(tmp_path, capsys):
+    atoms = read(METHANES / "structure.xyz")
+    atoms.positions[5:, 2] += 30.0
+    atoms.write(tmp_path / "apart.xyz")
+    simulate("--models", METHANES, "--kind", "nvt", "--steps", 4, "--structure",
+             tmp_path / "apart.xyz", "--no-structure-check", "--directory", tmp_path / "run",
+             code=4)  # fmt: skip
+    said = capsys.readouterr().err
+    assert "run: the run would end with its start structure: fragment methane1 is " in said
+    assert "a larger --max-separation" in said
 
 
 def test_a_sweep_goes_on_past_a_run_that_blows_up(tmp_path, capsys):

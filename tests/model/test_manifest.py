@@ -361,6 +361,13 @@ def test_directories_that_are_not_there(path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["run.pos_0.xyz", "binding.npz", "input.xml"])
+def test_other_files_are_named_as_such(tmp_path, name):
+    (tmp_path / name).write_text("3\n\nO 0 0 0\nH 1 0 0\nH 0 1 0\n")
+    with pytest.raises(ManifestError, match=r"no model directory, nor its model\.yaml"):
+        read_manifest(tmp_path / name)
+
+
 def test_a_directory_without_a_manifest(tmp_path):
     with pytest.raises(ManifestError, match=r"model\.yaml: no such file"):
         read_manifest(tmp_path)

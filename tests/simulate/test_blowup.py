@@ -59,6 +59,12 @@ def test_one_fragment_and_lone_atoms_have_nowhere_to_go():
     GeometryWatch(np.array([11]), [np.array([0])], Limits()).check(np.zeros((20, 1, 3)))
 
 
+def test_a_fragment_is_called_by_its_name():
+    watch = GeometryWatch(WATERS, FRAGMENTS, Limits(), names=("water", "other"))
+    with pytest.raises(BlowUpError, match=r"fragment water is 26\.0 Å away"):
+        watch.check((TWO + np.repeat([[0.0] * 3, [23.0, 0.0, 0.0]], 3, axis=0))[None])
+
+
 def test_drift_is_per_atom_and_from_the_first_value():
     guard = DriftWatch(10, Limits(drift_ev_per_atom=0.1))
     for step, value in enumerate((-800.0, -800.9, -799.1)):

@@ -53,14 +53,17 @@ def known(values: Floats) -> bool:
 def read_log(path: Path) -> dict[str, Series]:
     """Read every part's series, and ``"total"``, from a daemon's JSON-lines log.
 
-    A last line that a kill cut short is passed over.
+    A last line that a kill cut short is passed over. There is no total where components are served
+    apart, as with multiple time steps: one record is of the fragments, the next of the binding.
 
     Raises:
         DataError: no such file, no ``step`` events in it, or a line that is no JSON.
     """
     rows: dict[str, list[tuple[float, ...]]] = {}
+    components = set()
     for number, record in _steps(path):
         try:
+            components.add(record.get("component"))
             seq, novelty = int(record["seq"]), record.get("novelty", {})
             uncertainty = record.get(UNCERTAINTY, {})
             parts = {TOTAL: {**record, "force_rms_ev_per_ang": np.nan}, **_parts(record)}
@@ -72,6 +75,8 @@ def read_log(path: Path) -> dict[str, Series]:
             raise DataError(f"{path}: line {number} is a step that lacks {error}") from error
     if not rows:
         raise DataError(f"{path}: no step events; expected a log written with --log-file")
+    if len(components) > 1:
+        del rows[TOTAL]
     columns = {name: np.array(values).T for name, values in rows.items()}
     return {name: Series(c[0].astype(np.int64), *c[1:]) for name, c in columns.items()}
 

@@ -83,10 +83,11 @@ def panels_of(series: Mapping[str, Series], bound: Series | None) -> list[Panel]
     """Return the panels that a log has something for."""
     trained = tuple(name for name in series if name != TOTAL)
     covalent = tuple(name for name in trained if name not in BOUND_PARTS)
+    total = (TOTAL,) if TOTAL in series else ()
     panels = []
     if covalent:
         panels.append(
-            Panel("energy − mean / eV", lambda s: s.energy - s.energy.mean(), (TOTAL, *covalent))
+            Panel("energy − mean / eV", lambda s: s.energy - s.energy.mean(), (*total, *covalent))
         )
     if bound is not None:
         panels.append(Panel("binding energy\n$E_b$ / eV", lambda s: s.energy, (E_BINDING,)))
@@ -95,7 +96,7 @@ def panels_of(series: Mapping[str, Series], bound: Series | None) -> list[Panel]
         panels.append(Panel("novelty", lambda s: s.novelty, trained, limit=NOVELTY_LIMIT))
     if any(known(part.uncertainty) for part in series.values()):
         label = "uncertainty of\nforces / eV Å$^{-1}$"
-        panels.append(Panel(label, lambda s: s.uncertainty, (TOTAL, *trained), True))
+        panels.append(Panel(label, lambda s: s.uncertainty, (*total, *trained), True))
     return panels
 
 
@@ -119,7 +120,7 @@ def _fill(
     axes[-1].set_xlabel("$t$ / ps" if ps else "structures served")
     figure.align_ylabels(axes)
     keys = [Line2D([], [], color=colours[name], label=_label(name, lines[name]))
-            for name in (TOTAL, *names)]  # fmt: skip
+            for name in (TOTAL, *names) if name in lines]  # fmt: skip
     figure.legend(handles=keys, loc="outside upper left", ncols=3)
 
 

@@ -92,7 +92,8 @@ def label_command(
             raise InputError(f"{frames}: no such file or directory of frames")
         if output is None or not fragments:
             raise InputError(f"{frames} is a file; expected --fragment and --output as well")
-        workspace = place.open_given(output, frames, parse_fragments(fragments), note, spin)
+        parts = parse_fragments(fragments)
+        workspace = place.open_given(output, frames, parts, note, spin, asked.calculator)
     with progress_bars() as progress:
         label(workspace, progress, asked)
 
@@ -123,7 +124,7 @@ def build_command(label_calculator: str | None, **options: Any) -> None:
     asked = take(SamplingRequest, options)
     labelling = LabellingRequest(label_calculator or asked.calculator, **options)
     check_calculators(labelling.calculator, asked.calculator, asked.prepare_calculator)
-    workspace = _open_sampling(asked)
+    workspace = _open_sampling(asked, labelling.calculator)
     with progress_bars() as progress:
         sample(workspace, progress)
         label(workspace, progress, labelling)
@@ -238,9 +239,10 @@ def complex_command(molecules: tuple[Path, ...], gap: float, seed: int, output: 
     )
 
 
-def _open_sampling(asked: SamplingRequest) -> Workspace:
+def _open_sampling(asked: SamplingRequest, label_calculator: str | None = None) -> Workspace:
     from deltaserver.datasets.workspace import open_sampling
 
     fragments = parse_fragments(asked.fragments)
     plan = sampling_plan(asked, fragments)
-    return open_sampling(asked.output, asked.structures, fragments, plan, note, asked.spin)
+    paths = asked.structures
+    return open_sampling(asked.output, paths, fragments, plan, note, asked.spin, label_calculator)

@@ -15,7 +15,15 @@ from deltaserver.cli.dataset.steps import (
     note,
     progress_bars,
 )
-from deltaserver.cli.options.common import AT_LEAST_0, AT_LEAST_1, DEBUG, PATH, POSITIVE, take
+from deltaserver.cli.options.common import (
+    AT_LEAST_0,
+    AT_LEAST_1,
+    DEBUG,
+    PATH,
+    POSITIVE,
+    WholeRange,
+    take,
+)
 
 if TYPE_CHECKING:
     from deltaserver.datasets.cut import Source
@@ -27,7 +35,7 @@ WITHIN_ANG = {2: 8.0, 3: 5.0}  # where a binding of two ends; of three, whose en
 @click.argument("sources", type=PATH, nargs=-1, required=True, metavar="SOURCE...")
 @click.option(
     "--order",
-    type=click.IntRange(2, 3),
+    type=WholeRange(2, 3),
     default=2,
     show_default=True,
     help="2 for dimers; 3 for trimers, whose binding is what they have beyond their dimers.",
@@ -89,6 +97,7 @@ def cut_command(
         names,
         options["seed"],
         tuple(map(Charged.parse, charged)),
+        asked.calculator,
     )
     workspace = open_cut(output, _sources(sources), request, note)
     with progress_bars() as progress:

@@ -29,6 +29,8 @@ def finite(text: str) -> float:
 class Finite(click.types.FloatParamType):
     """A number; "nan" and "inf" are none: every comparison with a limit of nan is false."""
 
+    name = "number"  # in messages and help; click says "float range"
+
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
         """Parse a number; defaults, which are numbers already, may be infinite."""
         number: float = super().convert(value, param, ctx)
@@ -40,11 +42,19 @@ class Finite(click.types.FloatParamType):
 class FiniteRange(Finite, click.FloatRange):
     """A number between limits."""
 
+    name = "number"
+
+
+class WholeRange(click.IntRange):
+    """A whole number between limits."""
+
+    name = "whole number"
+
 
 PATH = click.Path(path_type=Path)
 POSITIVE = FiniteRange(min=0.0, min_open=True)
-AT_LEAST_0 = click.IntRange(min=0)
-AT_LEAST_1 = click.IntRange(min=1)
+AT_LEAST_0 = WholeRange(min=0)
+AT_LEAST_1 = WholeRange(min=1)
 
 DEVICE = click.option(
     "--device",

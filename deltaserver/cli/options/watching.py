@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deltaserver.cli.options.common import AT_LEAST_1, PATH, together
+from deltaserver.cli.options.common import AT_LEAST_1, PATH, WholeRange, together
 from deltaserver.cli.options.sizes import as_bytes
 from deltaserver.serve.logfile import KEEP
 
@@ -31,7 +31,7 @@ OPERATIONS_OPTIONS = together(
     ),
     click.option(
         "--metrics-port",
-        type=click.IntRange(0, 65535),
+        type=WholeRange(0, 65535),
         metavar="PORT",
         help="Serve Prometheus metrics over HTTP (extra [metrics]); 0 takes a free port.",
     ),

@@ -78,6 +78,8 @@ def _run(
     if old and _nothing_left(old, ipi_input.last_step):
         if not place.quiet:
             done = f"{place.directory}: finished at step {old.step}; nothing to do"
+            if old.step > ipi_input.last_step:
+                done += ": --steps counts from the beginning of the run"
             click.echo(done, err=True)
         return
     record = replace(

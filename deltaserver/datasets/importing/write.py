@@ -112,7 +112,9 @@ def _begin(request: Request, found: Imported) -> Workspace:
     positions = found.positions.round(POSITION_DECIMALS)
     steps = unique_steps(found.steps.tolist())
     starts = tuple(Start(found.numbers, frame, request.source.name) for frame in positions)
-    workspace = open_frames(request.output, starts, request.fragments, steps)
+    workspace = open_frames(
+        request.output, starts, request.fragments, steps, label_calculator=request.calculator
+    )
     if not workspace.labels.exists():
         records = [
             {"trajectory": t, "step": s, "system": COMPLEX, "energy": e, "forces": f}

@@ -15,6 +15,7 @@ import numpy as np
 
 from deltaserver.datasets import labelling
 from deltaserver.datasets.files import (
+    JOURNAL,
     MANIFEST_NAME,
     read_dataset,
     read_manifest,
@@ -25,7 +26,7 @@ from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
 from deltaserver.datasets.labelling import LOCAL, LabelProgress
 from deltaserver.datasets.sampling.dynamics import Start
 from deltaserver.datasets.workflow import frames_of, provenance_of, run_labelling
-from deltaserver.datasets.workspace import JOURNAL, SETTINGS_NAME, Workspace, open_frames, reopen
+from deltaserver.datasets.workspace import SETTINGS_NAME, Workspace, open_frames, reopen
 from deltaserver.errors import DataError
 from deltaserver.evaluation.scans.curves import (
     DISSOCIATION,

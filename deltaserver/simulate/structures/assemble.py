@@ -42,6 +42,7 @@ from deltaserver.model.sgdml import resolve_units
 from deltaserver.model.trust.structure import ExpectedStructure
 from deltaserver.molecules.bonds import find_bonds, training_distances
 from deltaserver.molecules.elements import SYMBOLS
+from deltaserver.simulate.structure import on_its_cell
 from deltaserver.textio.strict_yaml import Checker, dump_yaml, load_yaml
 
 POLAR_E_ANG = 0.05  # fitted charges of water have 0.08, those of benzene 0.01 by vibrations
@@ -135,7 +136,8 @@ def assemble(
             has it, else where the structure repeats and molecules have a charge or a dipole.
 
     Raises:
-        InputError: the directory holds a model already, or an Ewald sum is of a cluster.
+        InputError: the directory holds a model already, an Ewald sum is of a cluster, or what
+            repeats has no cell.
         ManifestError: a source cannot be taken apart.
     """
     if (output / MANIFEST_NAME).exists():
@@ -143,6 +145,7 @@ def assemble(
     refuse_file(output)
     if ewald and not periodic:
         raise InputError("--ewald is of what repeats; give --periodic as well")
+    notes = [] if structure is None else on_its_cell(structure, periodic)
     found = Collected()
     for source in sources:
         if (source / BINDINGS_NAME).is_file() and not (source / MANIFEST_NAME).exists():
@@ -171,7 +174,7 @@ def assemble(
     }
     path = output / MANIFEST_NAME
     path.write_text(dump_yaml(data), encoding="utf-8")
-    return path, found.notes
+    return path, [*notes, *found.notes]
 
 
 def _take_record(found: Collected) -> None:

@@ -13,6 +13,7 @@ from deltaserver.model.composite import CompositeModel
 from deltaserver.model.directories import STRUCTURE_NAME
 from deltaserver.molecules.matching import Reference, match_order
 from deltaserver.simulate.structure import read_structure
+from deltaserver.textio.journal import keep
 from deltaserver.textio.structures import read_structures, whole_frame
 from deltaserver.textio.xyz_frames import BadFrame, Frame, xyz_text
 
@@ -32,8 +33,7 @@ def reorder_file(path: Path, models: Path, output: Path) -> Reordered:
     Raises:
         InputError: a file cannot be read, a molecule is not the model's, or ``output`` is FILE.
     """
-    if output.resolve() == path.resolve():
-        raise InputError(f"{output}: would overwrite what is read; choose another --output")
+    keep([path], output)
     model = CompositeModel.load(models)
     directory = models if models.is_dir() else models.parent
     own = read_structure(directory / STRUCTURE_NAME)

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from deltaserver.analysis.read import contributions
+from deltaserver.analysis.show.figures_contributions import draw_contributions
+from deltaserver.analysis.workflow import whole_steps
 from deltaserver.errors import DataError
 
 
@@ -73,6 +75,24 @@ def test_the_table_has_a_row_of_the_sum_and_columns_of_what_is_known(series):
     assert rows[3].split()[-2:] == ["0.50", "0.0200"]
     plain = {"total": series["total"].before(0 + 3)}
     assert "novelty" not in contributions.table(plain)
+
+
+def test_parts_that_are_served_apart_have_no_total(tmp_path):
+    fragments = [step(k, 0.0, 0.0) | {"component": "fragments"} for k in (0, 2, 3)]
+    binding = [step(1, -1.0, 0.25) | {"component": "binding", "fragments": {}}]
+    for record in fragments:
+        del record["prior"], record["binding"]
+    path = tmp_path / "log"
+    path.write_text("".join(json.dumps(record) + "\n" for record in (*fragments, *binding)))
+    found = contributions.read_log(path)
+    assert {name: len(part.seq) for name, part in found.items()} == {"a": 3, "prior": 1,
+                                                                     "binding": 1}  # fmt: skip
+    assert [row.split()[0] for row in contributions.table(found).splitlines()[1:]] == [
+        "a", "prior", "binding", "E_b"]  # fmt: skip
+    assert not whole_steps(found)
+    pytest.importorskip("matplotlib")
+    draw_contributions(found, [tmp_path / "figure.svg"])
+    assert "total" not in (tmp_path / "figure.svg").read_text()
 
 
 def test_the_csv_holds_every_number(series, tmp_path):

@@ -70,3 +70,16 @@ def test_a_default_may_be_infinite():
 def test_the_option_is_named(capsys, words, option):
     assert main(words) == 2
     assert option in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "said"),
+    [
+        ("--timestep", "0.5fs", "'0.5fs' is not a valid number"),
+        ("--temperature", "300K", "'300K' is not a valid number"),
+        ("--steps", "1e5", "'1e5' is not a valid whole number"),
+    ],
+)
+def test_what_is_no_number_is_told_in_plain_words(capsys, option, given, said):
+    assert main(["input", "--models", "nowhere", "--kind", "nvt", option, given]) == 2
+    assert said in capsys.readouterr().err

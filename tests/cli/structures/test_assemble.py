@@ -47,6 +47,24 @@ def test_what_is_refused_is_not_in_the_way_of_another_try(capsys, tmp_path):
     assemble(BENZENE_DIMER, "--structure", BENZENE_DIMER / "structure.xyz", "-o", output)
 
 
+def test_what_repeats_has_a_cell(capsys, tmp_path):
+    plain, boxed, output = tmp_path / "plain.xyz", tmp_path / "box.xyz", tmp_path / "two"
+    count, _, *rows = (BENZENE_DIMER / "structure.xyz").read_text().splitlines()
+    plain.write_text("\n".join([count, "", *rows]) + "\n")
+    boxed.write_text("\n".join([count, 'Lattice="30 0 0 0 30 0 0 0 30"', *rows]) + "\n")
+    assemble(BENZENE_DIMER, "--structure", plain, "--periodic", "-o", output, code=2)
+    assert "has no cell that --periodic could repeat" in capsys.readouterr().err
+    assert not output.exists()
+    assemble(BENZENE_DIMER, "--structure", boxed, "-o", tmp_path / "cluster")
+    assert f"the cell of {boxed} is ignored, as of a cluster" in capsys.readouterr().out
+    assemble(BENZENE_DIMER, "--structure", boxed, "--periodic", "-o", output)
+    assert "ignored" not in capsys.readouterr().out
+    words = ["input", "--models", str(output), "--kind", "nvt"]
+    assert app.main(words) == 0
+    assert app.main([*words, "--structure", str(plain)]) == 2  # in a cell of 300 Å before
+    assert f"{plain}: has no cell, and two is periodic" in capsys.readouterr().err
+
+
 def test_a_file_is_no_directory(capsys, tmp_path):
     (tmp_path / "liquid").write_text("")
     words = ["assemble", "models/benzene_dimer", "--output", str(tmp_path / "liquid")]
