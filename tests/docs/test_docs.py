@@ -1,6 +1,7 @@
 """Documentation shows commands that exist, links that lead somewhere, and a notebook that runs."""
 
 import ast
+import itertools
 import re
 import textwrap
 from pathlib import Path
@@ -163,8 +164,12 @@ def test_the_picture_names_modules_that_exist():
 
 
 def _kinds(cells):
-    """What each cell has shown; on standard error, a first start tells that it compiles."""
-    return [[one.output_type for one in cell if one.get("name") != "stderr"] for cell in cells]
+    """What each cell has shown; on standard error, a first start tells that it compiles.
+
+    A slow machine breaks one stream into several.
+    """
+    shown = [[one.output_type for one in cell if one.get("name") != "stderr"] for cell in cells]
+    return [[kind for kind, _ in itertools.groupby(cell)] for cell in shown]
 
 
 def test_the_notebook_runs():
@@ -179,7 +184,8 @@ def test_the_notebook_runs():
     client.execute()
     outputs = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
     assert _kinds(outputs) == _kinds(stored)
-    varies = re.search(r"varies by ([\d.]+) meV", outputs[-1][0].text)
+    said = "".join(one.text for one in outputs[-1] if one.output_type == "stream")
+    varies = re.search(r"varies by ([\d.]+) meV", said)
     assert float(varies[1]) < 5.0  # of some 150 meV: energy is conserved
 
 
