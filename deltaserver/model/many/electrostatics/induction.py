@@ -26,7 +26,7 @@ from deltaserver.model.many.neighbours import Neighbours
 from deltaserver.model.many.switch import Switch
 from deltaserver.units import COULOMB_EV_ANG
 
-AT_ONCE = 1 << 16  # distances between atoms that are in memory of one thread
+AT_ONCE = 1 << 16  # distances between atoms that one thread works on
 
 
 @dataclass(frozen=True)
@@ -101,13 +101,12 @@ class Induction:
 
     def add(self, frame: Assembled, pool: ThreadPool, total: Total) -> None:
         """Add energy, forces, virial and the molecules' shares."""
-        chunks = list(self._chunks(frame))
-        acting = pool.map(lambda one: self._potentials(self._some(frame, *one)), chunks)
+        chunks = pool.map(lambda one: self._some(frame, *one), list(self._chunks(frame)))
+        acting = pool.map(self._potentials, chunks)
         v = [np.zeros(x.shape[:2]) for x in frame.x]
         energy = [np.zeros(len(x)) for x in frame.x]
-        for (species, near), both in zip(chunks, acting, strict=True):
-            for k, number, own in zip(species, (near.i, near.j), both, strict=True):
-                rows = number - frame.first[k]
+        for some, both in zip(chunks, acting, strict=True):
+            for k, rows, own in zip(some.species, some.rows, both, strict=True):
                 add_rows(v[k], rows, own)
                 add_rows(energy[k], rows, 0.5 * self._response(k).of_potential(own))
         for k, response in enumerate(self.responses):
@@ -115,13 +114,10 @@ class Induction:
                 energy[k] -= 0.5 * response.of_potential(v[k])
                 total.energy += float(energy[k].sum())
                 total.molecules[frame.first[k] : frame.first[k + 1]] += energy[k]
-        pulls = pool.map(
-            lambda one: self._pulls(self._some(frame, *one[0]), one[1], v),
-            list(zip(chunks, acting, strict=True)),
-        )
-        for (species, near), (force, back, virial) in zip(chunks, pulls, strict=True):
-            add_rows(total.forces[species[0]], near.i - frame.first[species[0]], force)
-            add_rows(total.forces[species[1]], near.j - frame.first[species[1]], back)
+        pulls = pool.map(lambda one: self._pulls(*one, v), list(zip(chunks, acting, strict=True)))
+        for some, (*forces, virial) in zip(chunks, pulls, strict=True):
+            for k, rows, force in zip(some.species, some.rows, forces, strict=True):
+                add_rows(total.forces[k], rows, force)
             total.virial += virial
 
     def _response(self, species: int) -> Response:
