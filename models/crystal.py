@@ -47,6 +47,7 @@ from deltaserver.model.many.switch import Switch, tail_ev_ang3
 from deltaserver.model.many.triples import find_triples
 from deltaserver.units import KJ_PER_MOL_EV
 
+TRIPLES = 12.0  # Å between centres, the largest of three
 FMAX = 2e-4  # eV/Å; of the cell as well
 STRAIN = 0.004
 Label = Callable[[np.ndarray], tuple[float, np.ndarray]]
@@ -61,22 +62,20 @@ class Crystal:
         kelvin: temperature of the measured cell.
         energy: measured lattice energy, kJ/mol.
         shells: Å between centres; pairs end with the last.
-        triples: Å between centres, the largest of three.
     """
 
     cell: tuple[float, float, float]
     kelvin: int
     energy: str
     shells: tuple[float, ...]
-    triples: float
 
 
 CRYSTALS = {  # by the species of the model
     "benzene": Crystal(
-        (7.39, 9.42, 6.81), 138, "−55.3 ± 2.2", (0.0, 5.2, 6.2, 8.0, 10.0, 12.0, 16.0), 12.0
+        (7.39, 9.42, 6.81), 138, "−55.3 ± 2.2", (0.0, 5.2, 6.2, 8.0, 10.0, 12.0, 16.0)
     ),
     "carbon_dioxide": Crystal(
-        (5.624, 5.624, 5.624), 150, "−28.4", (0.0, 5.0, 6.2, 8.0, 10.0, 12.0, 16.0), 12.0
+        (5.624, 5.624, 5.624), 150, "−28.4", (0.0, 5.0, 6.2, 8.0, 10.0, 12.0, 16.0)
     ),
 }
 
@@ -173,7 +172,7 @@ def groups_of(
     for i, j, shift, distance in zip(near.i, near.j, near.shift, near.distance, strict=True):
         alike(pairs, np.stack([x[i], x[j] + shift]), float(distance), 1.0 / len(x))
     triples: list[Group] = []
-    found = find_triples(near, known.triples)
+    found = find_triples(near, TRIPLES)
     members, shifts = np.transpose(found.members), np.transpose(found.shifts, (1, 0, 2))
     for own, shift, weight in zip(members, shifts, found.weight, strict=True):
         three = x[own] + shift[:, None]
