@@ -280,6 +280,27 @@ def _pull(
 
 
 @compiled
+def closer(
+    points: Floats, others: Floats, ranges: tuple[Ints, Ints], squared: float, found: Ints
+) -> int:
+    """Fill ``found`` (2, at most C) with (i, k) whose distance squared is below; return how many.
+
+    Every point has equally many ``ranges``, first and last + 1 of the others that may be close.
+    """
+    first, last = ranges
+    n_ranges, n_found = len(first) // len(points), 0
+    for i in range(len(points)):
+        x0, y0, z0 = points[i, 0], points[i, 1], points[i, 2]
+        for r in range(n_ranges * i, n_ranges * (i + 1)):
+            for k in range(first[r], last[r]):
+                dx, dy, dz = others[k, 0] - x0, others[k, 1] - y0, others[k, 2] - z0
+                if dx * dx + dy * dy + dz * dz < squared:
+                    found[0, n_found], found[1, n_found] = i, k
+                    n_found += 1
+    return n_found
+
+
+@compiled
 def shortest(x: Floats, n_first: int, rho: Floats) -> None:
     """Fill ρ (P,), the smooth shortest distance of the first ``n_first`` atoms and the others.
 

@@ -13,6 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from deltaserver.arrays import Floats, Ints
+from deltaserver.compute import jit
+from deltaserver.model import loops
+
+ROUNDING = 1.0 + 1e-9  # points of a cell and the same points moved differ by rounding
 
 
 class Neighbours(NamedTuple):
@@ -84,7 +88,7 @@ def _images(inside: Floats, cutoff: float, cell: Floats) -> tuple[Ints, Floats]:
 
 
 def _near(points: Floats, others: Floats, cutoff: float) -> tuple[Ints, Ints]:
-    """Return candidates (i, k), of points and of others: those of neighbouring bins."""
+    """Return candidates (i, k), of points and of others: those in neighbouring bins, or fewer."""
     none = np.zeros(0, dtype=np.int64)
     if not len(points) or not len(others):
         return none, none
@@ -101,6 +105,12 @@ def _near(points: Floats, others: Floats, cutoff: float) -> tuple[Ints, Ints]:
     middle = (mine @ stride)[:, None] + around  # [n, 9]
     start = np.searchsorted(key, middle - 1, side="left").ravel()
     count = np.searchsorted(key, middle + 1, side="right").ravel() - start
+    if jit.AVAILABLE:
+        found = np.empty((2, int(count.sum())), dtype=np.int64)
+        n_found = loops.load("molecules").closer(
+            points, others[order], (start, start + count), (ROUNDING * cutoff) ** 2, found
+        )
+        return found[0, :n_found], order[found[1, :n_found]]
     i = np.repeat(np.repeat(np.arange(len(points)), 9), count)
     first = np.cumsum(count) - count
     k = np.arange(len(i)) - np.repeat(first, count) + np.repeat(start, count)

@@ -84,6 +84,8 @@ class PairBinding:
     def of(self, frame: Assembled) -> Neighbours:
         """Return the pairs of these two species."""
         first, near = frame.first, frame.neighbours
+        if len(first) == 2:  # one species: all are its own
+            return near
         s, t = self.species
         mine = (near.i >= first[s]) & (near.i < first[s + 1])
         return near.some(mine & (near.j >= first[t]) & (near.j < first[t + 1]))

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from deltaserver.compute import jit
 from deltaserver.model.many.neighbours import find_neighbours
 from deltaserver.model.many.triples import find_triples
 from tests.model.many.builders import CELL
@@ -28,6 +29,24 @@ def by_brute_force(x, cutoff, cell):
             if np.linalg.norm(x[j] + shift - x[i]) < cutoff:
                 found.add((i, j, *np.round(shift, 6)))
     return found
+
+
+@pytest.fixture(params=["loops", "numpy"], autouse=True)
+def in_loops_and_without(request, monkeypatch):
+    if request.param == "numpy":
+        monkeypatch.setattr(jit, "AVAILABLE", False)
+    elif not jit.AVAILABLE:
+        pytest.skip("numba is not installed")
+
+
+def test_loops_keep_the_order(monkeypatch):
+    x = points(30, spill=1.2)
+    found = find_neighbours(x, 5.0, CELL)
+    monkeypatch.setattr(jit, "AVAILABLE", False)
+    plain = find_neighbours(x, 5.0, CELL)
+    assert len(plain.i)
+    for one, other in zip(found, plain, strict=True):
+        assert np.array_equal(one, other)
 
 
 @pytest.mark.parametrize("cutoff", [3.0, 6.0, 11.0])  # a cell of 9 Å holds no sphere of the last
