@@ -1,11 +1,13 @@
 """Does a liquid keep its energy while pairs go through the ends of what binds them?
 
     python benchmarks/liquid.py run/liquid [--model models/benzenes] [--steps 20000]  hours; goes on
+    python benchmarks/liquid.py run/liquid --pressure 1 --steps 60000 --timestep 1
 
 64 molecules, turned at random, are pressed together to the density of the liquid (benzene at 298
 K, 0.874 g/cm³; carbon dioxide at 240 K on the liquid's side of coexistence, 1.09 g/cm³), warmed
 (Langevin) and then left alone (NVE). What is not there yet is made, what was stopped
-goes on. The drift is the slope of a straight line through the conserved quantity.
+goes on. The drift is the slope of a straight line through the conserved quantity. With --pressure,
+in bar, the warmed liquid is run at constant pressure instead, for its density.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from deltaserver.model.many.neighbours import find_neighbours
 
 SIDE = 4  # molecules along an edge
 SHRINK, RELAX = 0.985, 12  # the edge by so much, then so many steps downhill
-SKIP_PS = 0.1
+SKIP_PS, SKIP_NPT_PS = 0.1, 10.0
 ENDS = {10.0: "triples", 12.0: "pairs"}  # Å
 
 
@@ -172,6 +174,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("models/benzenes"))
     parser.add_argument("--steps", type=int, default=20000)
     parser.add_argument("--timestep", type=float, default=0.5)
+    parser.add_argument("--pressure", type=float, default=None)
     parser.add_argument("--warming", type=int, default=3000, help="steps of Langevin dynamics")
     asked = parser.parse_args()
     many = force_field.load(asked.model, threads=1)
@@ -184,6 +187,15 @@ def main() -> None:
     if not start.exists():
         dynamics(warm, model, "--kind", "nvt", "--temperature", kelvin, "--steps", asked.warming)
         last_frame(warm, asked.directory / "box.xyz", start)
+    if asked.pressure is not None:
+        pressed = asked.directory / "npt"
+        dynamics(
+            pressed, model, "--kind", "npt", "--temperature", kelvin, "--pressure", asked.pressure,
+            "--thermostat", "svr", "--steps", asked.steps, "--timestep", asked.timestep,
+            "--structure", start,
+        )  # fmt: skip
+        command("analyze", "molecules", pressed, "--skip", SKIP_NPT_PS)
+        return
     dynamics(
         free, model, "--kind", "nve", "--temperature", kelvin, "--steps", asked.steps,
         "--timestep", asked.timestep, "--structure", start,

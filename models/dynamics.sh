@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # The dynamics of docs/results.md, C60@buckycatcher from 10 to 400 K, Δ and full (the paper's Fig. 8):
-# models/dynamics.sh [300|delta|full|expanded|analysis …]     hours; what was stopped goes on.
+# models/dynamics.sh [300|delta|full|expanded|symmetric|analysis …]     hours; what was stopped goes on.
 # Fragments are stepped by 1 fs, the binding by 3 fs; Langevin with τ = 1 ps, but for 300 K, where
-# rotation is measured: stochastic velocity rescaling leaves that alone. Two full models: sgdml's own
-# recipe, which ships, and one on a linear expansion, which is trained first.
+# rotation is measured: stochastic velocity rescaling leaves that alone. Three full models: sgdml's own
+# recipe, which ships, one on a linear expansion, and one with all 480 permutations; the last two are
+# trained first, after models/train.sh c60 has merged the datasets.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
@@ -19,7 +20,7 @@ simulate() { # DIRECTORY MODELS OPTIONS…
 
 temperatures=(--temperature 10 --temperature 100 --temperature 200 --temperature 300 --temperature 400)
 delta=(--kind mts --timestep 3 --inner-steps 3)
-expanded=run/compare/c60-expanded
+expanded=run/compare/c60-expanded symmetric=run/compare/c60-symmetric
 for part in "${@:-300 delta full expanded analysis}"; do
     for one in $part; do
         case $one in
@@ -41,6 +42,16 @@ for part in "${@:-300 delta full expanded analysis}"; do
                 --solver iterative --tolerance 1e-2 --max-products 100 --max-memory 10GB \
                 --hold-out "14,20,33,37,41" --quiet
             simulate run/expanded $expanded --component full --kind nvt --timestep 1 \
+                --steps 200000 --tau 1000 --seed 1 "${temperatures[@]}"
+            ;;
+        symmetric)
+            mkdir -p $symmetric
+            cp -n models/c60/{c60,buckycatcher,binding}.npz $symmetric/
+            deltaserver train run/merged/c60 --output $symmetric --component full --symmetry product \
+                --n-train 200 --n-valid 60 --sigma 20 --threads 1 --solver iterative \
+                --tolerance 1e-3 --max-products 150 --max-memory 8GB \
+                --hold-out "14,20,33,37,41" --quiet
+            simulate run/symmetric $symmetric --component full --kind nvt --timestep 1 \
                 --steps 200000 --tau 1000 --seed 1 "${temperatures[@]}"
             ;;
         analysis) deltaserver analyze run/delta --skip 5 ;;

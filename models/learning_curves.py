@@ -1,7 +1,8 @@
 """Learning curves of every part of C60@buckycatcher: python models/learning_curves.py [PART[:M] …]
 
-Trains each part with more and more points (into run/curves/; what is there already is kept) and
-tests it alone, against its own labels, on trajectories that nothing was trained on: 14 and 20 of
+Trains each part with more and more points (into run/curves/; what is there already is kept; of the
+full model once without symmetry and once, ``full_product``, with all 480 permutations) and tests it
+alone, against its own labels, on trajectories that nothing was trained on: 14 and 20 of
 c60_buckycatcher_wide, 300 and 400 K. models/train.sh c60 has to have merged the datasets. Prints
 the table of docs/results.md.
 """
@@ -35,19 +36,23 @@ PARTS = {
                 "--intra-weight", "0", "--tolerance", "2e-2", *ON_SITES],
     "full": [MERGED, "--symmetry", "none", "--sigma", "20", "--tolerance", "1e-3", *ON_ALL,
              "--max-memory", "15GB"],
+    "full_product": [MERGED, "--symmetry", "product", "--sigma", "20", "--tolerance", "1e-3",
+                     *ON_ALL],
 }  # fmt: skip
+COMPONENTS = {"full_product": "full"}  # where it has another name than its curve
 SIZES = (50, 100, 200, 400, 600, 1000)
 
 
-def train(part: str, n_train: int) -> Path:
+def train(curve: str, n_train: int) -> Path:
     """Train one part, or find it trained; the fragments beside it are the shipped ones."""
-    directory = ROOT / "run" / "curves" / f"{part}-{n_train}"
+    part = COMPONENTS.get(curve, curve)
+    directory = ROOT / "run" / "curves" / f"{curve}-{n_train}"
     directory.mkdir(parents=True, exist_ok=True)
     for name in {"c60", "buckycatcher"} - {part}:
         shutil.copy(SHIPPED / f"{name}.npz", directory)
     options = ["--component", part, "--n-train", str(n_train), "--n-valid", "60", "--quiet"]
-    command = [sys.executable, "-m", "deltaserver", "train", PARTS[part][0], "--output",
-               str(directory), *PARTS[part][1:], *options]  # fmt: skip
+    command = [sys.executable, "-m", "deltaserver", "train", PARTS[curve][0], "--output",
+               str(directory), *PARTS[curve][1:], *options]  # fmt: skip
     subprocess.run(command, cwd=ROOT, check=True)
     return directory
 
@@ -78,13 +83,14 @@ def force_mae(model: CompositeModel, part: str) -> float:
 
 def main(parts: list[str]) -> None:
     for asked in parts or list(PARTS):
-        part, _, size = asked.partition(":")
+        curve, _, size = asked.partition(":")
+        part = COMPONENTS.get(curve, curve)
         for n_train in [int(size)] if size else SIZES:
-            directory = train(part, n_train)
+            directory = train(curve, n_train)
             report = json.loads((directory / "training.json").read_text())["components"][part]
             error = force_mae(whole(directory, part), part)
             minutes = (report["assembly_s"] + report.get("solve_s", 0.0)) / 60
-            print(f"| {part} | {n_train} | {error:.3f} | {minutes:.1f} "
+            print(f"| {curve} | {n_train} | {error:.3f} | {minutes:.1f} "
                   f"| {report.get('residual', 0.0):.0e} |", flush=True)  # fmt: skip
 
 
