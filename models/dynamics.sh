@@ -18,6 +18,13 @@ simulate() { # DIRECTORY MODELS OPTIONS…
     fi
 }
 
+full_of() { # DIRECTORY DATASET OPTIONS…: a full model, beside the other parts that ship
+    deltaserver train "$2" --output "$1/training" --component full --n-valid 60 --sigma 20 \
+        --threads 1 --solver iterative --max-memory 10GB --quiet "${@:3}"
+    cp -n models/c60/{{c60,buckycatcher,binding}.npz,{model,analysis}.yaml,structure.xyz} "$1/"
+    cp "$1/training/full.npz" "$1/"
+}
+
 temperatures=(--temperature 10 --temperature 100 --temperature 200 --temperature 300 --temperature 400)
 delta=(--kind mts --timestep 3 --inner-steps 3)
 expanded=run/compare/c60-expanded symmetric=run/compare/c60-symmetric
@@ -35,24 +42,16 @@ for part in "${@:-300 delta full expanded analysis}"; do
         full) simulate run/full models/c60 --component full --kind nvt --steps 400000 --tau 1000 \
             "${temperatures[@]}" || true ;; # it blows up, which is an error
         expanded)
-            mkdir -p $expanded
-            cp -n models/c60/{c60,buckycatcher,binding}.npz $expanded/
-            deltaserver train run/merged/c60 --output $expanded --component full --symmetry none \
-                --linear distances --n-train 300 --n-valid 60 --sigma 20 --lambda 1e-5 --threads 1 \
-                --solver iterative --tolerance 1e-2 --max-products 100 --max-memory 10GB \
-                --hold-out "14,20,33,37,41" --quiet
+            full_of "$expanded" run/merged/c60 --symmetry none --linear distances --n-train 300 \
+                --lambda 1e-5 --tolerance 1e-2 --max-products 100 --hold-out "14,20,33,37,41"
             simulate run/expanded $expanded --component full --kind nvt --timestep 1 \
                 --steps 200000 --tau 1000 --seed 1 "${temperatures[@]}"
             ;;
         symmetric)
-            mkdir -p $symmetric
-            cp -n models/c60/{c60,buckycatcher,binding}.npz $symmetric/
-            deltaserver train run/merged/c60 --output $symmetric --component full --symmetry product \
-                --n-train 200 --n-valid 60 --sigma 20 --threads 1 --solver iterative \
-                --tolerance 1e-3 --max-products 150 --max-memory 8GB \
-                --hold-out "14,20,33,37,41" --quiet
+            full_of "$symmetric" data/c60_buckycatcher_wide --symmetry product --n-train 200 \
+                --tolerance 1e-3 --max-products 150 --hold-out "14,20"
             simulate run/symmetric $symmetric --component full --kind nvt --timestep 1 \
-                --steps 200000 --tau 1000 --seed 1 "${temperatures[@]}"
+                --steps 200000 --temperature 300 --thermostat svr --tau 100 --seed 31715
             ;;
         analysis) deltaserver analyze run/delta --skip 5 ;;
         esac
