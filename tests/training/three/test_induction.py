@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from deltaserver.cli import app
+from deltaserver.datasets.files import read_dataset
 from deltaserver.errors import DataError, InputError, ManifestError
 from deltaserver.model import force_field
 from deltaserver.model.many.triples import TripleLabels
@@ -86,6 +87,27 @@ def test_dispersion_and_flows_that_the_labels_have_are_found(frames, pairs):
     assert alone.induction is None
     left = np.abs(alone.evaluate(frames.positions).energy - frames.binding_energy)
     assert left.max() > 1e-4
+
+
+def test_carbon_dioxide_has_the_coefficients_that_ship():
+    """As models/trimers.py fits them: C, s and κ of models/carbon_dioxides, of the same trimers."""
+    found = read_dataset(MODELS.parent / "data" / "carbon_dioxide_trimers")
+    last = np.array([found.step[found.trajectory == k].max() for k in found.trajectory])
+    train = found.step < 0.8 * last
+    flow = Flowing.read(MODELS / "carbon_dioxides", found, components(found), 1000)
+    menu = Menu(radii=(6.5, 7.0), smeared=(1.0, 1.5), classes=("one",), ends=(8.0, 10.0))
+    used = np.flatnonzero(train), np.flatnonzero(~train)
+    best = min(tried(found, components(found), used, flow, menu), key=lambda one: one.error).known
+    known = force_field.load(MODELS / "carbon_dioxides")
+    (shipped,) = known.triples
+    assert best.prior.radius == shipped.prior.radius
+    assert best.prior.cutoff == shipped.prior.cutoff
+    np.testing.assert_allclose(best.prior.table, shipped.prior.table, rtol=1e-6)
+    ours, theirs = best.induction.induction, known.induction
+    assert (ours.radius, ours.switch) == (theirs.radius, theirs.switch)
+    for key in ("charges", "matrix"):
+        values = [getattr(one.responses[0], key) for one in (ours, theirs)]
+        np.testing.assert_allclose(*values, rtol=5e-6)
 
 
 def test_nothing_flows_where_the_labels_have_none(pairs):

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, combinations_with_replacement
+from itertools import combinations_with_replacement
 
 import numpy as np
 
-from deltaserver.arrays import Floats, Ints
+from deltaserver.arrays import Floats
 from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
-from deltaserver.model.many.molecules import Assembled, Total, add_rows
+from deltaserver.model.many.molecules import Assembled, Total, add_rows, of_threes, threes
 from deltaserver.model.many.neighbours import Neighbours
 from deltaserver.model.many.switch import Switch
 from deltaserver.model.sgdml import Evaluation
@@ -190,32 +190,7 @@ class OfThree:
 
     def evaluate(self, x: Floats) -> Evaluation:
         """Evaluate positions (T, N, 3), Å."""
-        own = np.split(x, np.cumsum(self.sizes)[:2], axis=1)
-        frame, numbers = self._all(own)
+        frame, numbers = threes(x, self.species, self.sizes, len(self.induction.responses))
         total = Total.zero(frame)
         self.induction.add(frame, ONE_THREAD, total)
-        energy = np.sum([total.molecules[rows] for rows in numbers], axis=0)
-        on_each = [
-            total.forces[kind][rows - frame.first[kind]]
-            for kind, rows in zip(self.species, numbers, strict=True)
-        ]
-        forces = np.concatenate(on_each, axis=1)
-        return Evaluation(energy, forces, np.einsum("tnx,tny->txy", forces, x))
-
-    def _all(self, own: Sequence[Floats]) -> tuple[Assembled, list[Ints]]:
-        """Return all triples as one frame in which they do not meet, and the molecules' numbers."""
-        x, numbers, first = [], [np.zeros(0, dtype=np.int64)] * 3, 0
-        for kind in range(len(self.induction.responses)):
-            places = [k for k in range(3) if self.species[k] == kind]
-            for k in places:
-                numbers[k] = first + np.arange(len(own[k]))
-                first += len(own[k])
-            there = [own[k] for k in places]
-            x.append(np.concatenate(there) if there else np.zeros((0, 1, 3)))
-        centres = np.concatenate([some.mean(axis=1) for some in x])
-        two = [(numbers[a], numbers[b]) for a, b in combinations(range(3), 2)]
-        i = np.concatenate([np.minimum(*both) for both in two])
-        j = np.concatenate([np.maximum(*both) for both in two])
-        between = centres[j] - centres[i]
-        near = Neighbours(i, j, np.zeros(between.shape), between, np.linalg.norm(between, axis=1))
-        return Assembled(tuple(x), centres, near, None), numbers
+        return of_threes(total, frame, numbers, self.species, x)
