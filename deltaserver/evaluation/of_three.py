@@ -152,7 +152,7 @@ def evaluate_three(
     """
     labels = labels_of(directories)
     models = tuple(
-        _load(label, directory, frames)
+        load_three(label, directory, frames)
         for label, directory in zip(labels, directories, strict=True)
     )
     seen = {one.label: _seen(one, frames) for one in models}
@@ -174,7 +174,7 @@ def evaluate_three(
     return EvaluatedThree(str(dataset), frames, test, plan.split, models, results, bootstrap)
 
 
-def _load(label: str, directory: Path, frames: LabelledFrames) -> OfThree:
+def load_three(label: str, directory: Path, frames: LabelledFrames) -> OfThree:
     """Load a directory and find its species that are the dataset's molecules.
 
     Raises:

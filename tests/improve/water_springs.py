@@ -6,8 +6,10 @@ import time
 import numpy as np
 from ase.calculators.calculator import Calculator
 
-from tests.training.labelled import WATER, attraction, springs
+from deltaserver.model.many.triples import TriplePrior
+from tests.training.labelled import WATER, attraction, dispersion, springs
 
+PLACES = [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
 ORDERS = {(8, 1, 1): [0, 1, 2], (1, 8, 1): [1, 0, 2]}
 
 
@@ -31,3 +33,25 @@ class WaterSprings(Calculator):
             energy += float(own[0])
             forces += force
         self.results = {"energy": energy, "forces": forces[0]}
+
+
+def three_bodies() -> TriplePrior:
+    """What three waters have beyond their pairs: as labelled ones do, of an R that is not tried."""
+    one = dispersion(6000.0, 300.0)
+    return TriplePrior(one.sizes, one.classes, one.coefficients, 3.2, one.cutoff)
+
+
+class WaterTrimers(WaterSprings):
+    """One water, two or three of them: with what three have beyond their pairs."""
+
+    def calculate(self, atoms=None, *args, **kwargs):
+        super().calculate(atoms, *args, **kwargs)
+        x = self.atoms.positions[None]
+        if x.shape[1] != 9:
+            return
+        energy, forces = self.results["energy"], self.results["forces"]
+        pairs = [attraction(x, PLACES[a], PLACES[b]) for a, b in ((0, 1), (1, 2), (0, 2))]
+        three = three_bodies().of_whole(x)
+        for one in (*pairs, (three.energy, three.forces)):
+            energy, forces = energy + float(one[0][0]), forces + one[1][0]
+        self.results = {"energy": energy, "forces": forces}

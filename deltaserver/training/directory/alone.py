@@ -62,7 +62,7 @@ def fit_alone(
         **what_model_yaml_has(prior, None),
         **induction_of(prior, available),
         **_errors(left, valid),
-        "identity": identity,
+        "identity": {**identity, "n_valid": len(valid)},
     }
 
 
