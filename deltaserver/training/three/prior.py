@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -93,38 +94,64 @@ def tried(
     points, judged = used
     if not len(points):
         raise DataError(f"{frames.name}: no frames to fit a prior to")
-    judged = judged if len(judged) else points
-    all_ = frames.select(np.union1d(points, judged))
-    places = [np.searchsorted(np.union1d(points, judged), some) for some in used]
-    fitted, chosen = places[0], places[1] if len(places[1]) else places[0]
-    labels = _weighted(all_.binding_energy, all_.binding_forces)
+    rows = _Rows.of(frames, points, judged if len(judged) else points)
     cutoff = menu.ends or fade_of(frames, points)
     flows: list[tuple[float, list[Floats]]] = [(0.0, [])]
     if flowing is not None:
-        flows = [(s, [_column(one, all_) for one in flowing.columns(s)]) for s in menu.smeared]
+        flows = [(s, [*map(rows.column, flowing.columns(s))]) for s in menu.smeared]
     for grouped in _choices(frames, available, menu.classes):
         for radius in menu.radii:
-            dispersion = _Dispersion.of(all_, grouped, radius, cutoff)
-            own = [_column(one, all_) for one in dispersion.columns()]
+            dispersion = _Dispersion.of(frames, grouped, radius, cutoff)
+            own = [*map(rows.column, dispersion.columns())]
             for s, flown in flows:
-                table = np.stack([*own, *flown], axis=-1)
-                c = _solved(table[fitted], labels[fitted])
-                left = labels[chosen] - table[chosen] @ c
-                induction = None
-                if flowing is not None and c[len(own) :].any():
-                    induction = flowing.of(s, c[len(own) :].tolist())
-                known = TripleLabels(dispersion.prior(c[: len(own)]), induction)
-                yield Tried(known, float((left**2).sum()))
+                c, error = rows.fit([*own, *flown])
+                kappas, induction = c[len(own) :], None
+                if flowing is not None and kappas.any():
+                    induction = flowing.of(s, kappas.tolist())
+                yield Tried(TripleLabels(dispersion.prior(c[: len(own)]), induction), error)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Frames as rows of the least-squares problem: 1 + 3N of each.
+
+    Attributes:
+        frames: all that are used.
+        fitted: which of them coefficients are fitted to.
+        judged: which of them choose.
+    """
+
+    frames: LabelledFrames
+    fitted: Ints
+    judged: Ints
+
+    @classmethod
+    def of(cls, frames: LabelledFrames, points: Ints, judged: Ints) -> _Rows:
+        some = np.union1d(points, judged)
+        return cls(
+            frames.select(some), np.searchsorted(some, points), np.searchsorted(some, judged)
+        )
+
+    @cached_property
+    def labels(self) -> Floats:
+        """The labels: energies, so weighted, and forces, shape (M, 1 + 3N)."""
+        return _weighted(self.frames.binding_energy, self.frames.binding_forces)
+
+    def column(self, known: Prior) -> Floats:
+        """Return the same of a potential."""
+        found = known.evaluate(self.frames.positions)
+        return _weighted(found.energy, found.forces)
+
+    def fit(self, columns: Sequence[Floats]) -> tuple[Floats, float]:
+        """Return the coefficients that fit best, and the sum of squares left where one judges."""
+        table = np.stack(columns, axis=-1)
+        c = _solved(table[self.fitted], self.labels[self.fitted])
+        left = self.labels[self.judged] - table[self.judged] @ c
+        return c, float((left**2).sum())
 
 
 def _weighted(energy: Floats, forces: Floats) -> Floats:
-    """Return rows of frames: the energy, so weighted, and forces, shape (M, 1 + 3N)."""
     return np.concatenate([ENERGY_WEIGHT * energy[:, None], forces.reshape(len(energy), -1)], 1)
-
-
-def _column(known: Prior, frames: LabelledFrames) -> Floats:
-    found = known.evaluate(frames.positions)
-    return _weighted(found.energy, found.forces)
 
 
 def _solved(table: Floats, labels: Floats) -> Floats:
