@@ -11,6 +11,7 @@ import yaml
 
 from deltaserver.cli import app
 from deltaserver.datasets.files import read_dataset
+from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
 from deltaserver.errors import DataError, InputError, ManifestError
 from deltaserver.model import force_field
 from deltaserver.model.many.triples import TripleLabels
@@ -277,6 +278,36 @@ def test_a_dimer_gives_its_charges(frames, tmp_path):
     write_manifest(path, data | {"prior": PRIOR})
     flow = Flowing.read(path, frames, components(frames), 1000)
     assert [q.tolist() for q in flow.charges] == [[-0.4, 0.2, 0.2]]
+
+
+def test_two_waters_and_an_ion(tmp_path):
+    """Two species, of which one has nothing in it that flows."""
+    data = manifest(2, 1, periodic=False)
+    del data["cutoff"]
+    data["bindings"] = [one for one in data["bindings"] if len(one["between"]) == 2]
+    ion = [{"name": "Ne", "atoms": "3", "charge": 1.0}]
+    prior = data["bindings"][1]["prior"]
+    data["bindings"][1]["prior"] = prior | {"classes": prior["classes"][:2] + ion}
+    wet = directory(tmp_path / "pairs", data)
+    x = water_trimer(100).positions[:, :7]
+    zero, none = np.zeros(100), np.zeros(x.shape)
+    names = (("water1", (0, 1, 2), 0), ("water2", (3, 4, 5), 0), ("neon", (6,), 1))
+    found = LabelledFrames(
+        "mixed", "springs", np.array([8, 1, 1, 8, 1, 1, 10]), tuple(FragmentSpec(*n) for n in names),
+        x, zero, none, np.zeros((100, 3)), none, np.arange(100) // 50, np.arange(100), zero, none,
+    )  # fmt: skip
+    flow = Flowing.read(wet, found, components(found), 1000)
+    assert [q.tolist() for q in flow.charges] == [[-0.4, 0.2, 0.2], [1.0]]
+    known = flow.of(S, KAPPAS).evaluate(x)
+    found = replace(found, energy=known.energy, forces=known.forces)
+    train_directory(found, replace(PLAN, n_train=0, induction=wet), tmp_path / "three")
+    structure = tmp_path / "three.xyz"
+    structure.write_text(xyz_text([*"OHH" * 2, "Ne"], x[0], "in Å"))
+    words = ["assemble", wet, tmp_path / "three", "--structure", structure, "-o", tmp_path / "all"]
+    assert app.main([str(word) for word in words]) == 0
+    served = force_field.load(tmp_path / "all").evaluate(x).contributions["triples"]
+    np.testing.assert_allclose(served.energy, known.energy, atol=1e-7)
+    np.testing.assert_allclose(served.forces, known.forces, atol=1e-7)
 
 
 def test_an_induction_that_was_not_fitted_along_is_left_out(tmp_path, frames, pairs, capsys):
