@@ -293,8 +293,9 @@ def test_two_waters_and_an_ion(tmp_path):
     zero, none = np.zeros(100), np.zeros(x.shape)
     names = (("water1", (0, 1, 2), 0), ("water2", (3, 4, 5), 0), ("neon", (6,), 1))
     found = LabelledFrames(
-        "mixed", "springs", np.array([8, 1, 1, 8, 1, 1, 10]), tuple(FragmentSpec(*n) for n in names),
-        x, zero, none, np.zeros((100, 3)), none, np.arange(100) // 50, np.arange(100), zero, none,
+        "mixed", "springs", np.array([8, 1, 1, 8, 1, 1, 10]),
+        tuple(FragmentSpec(*n) for n in names), x, zero, none, np.zeros((100, 3)), none,
+        np.arange(100) // 50, np.arange(100), zero, none,
     )  # fmt: skip
     flow = Flowing.read(wet, found, components(found), 1000)
     assert [q.tolist() for q in flow.charges] == [[-0.4, 0.2, 0.2], [1.0]]
