@@ -23,6 +23,7 @@ from deltaserver.cli.options.scan import SCAN_OPTIONS, ScanOptions, label_progre
 from deltaserver.errors import InputError
 
 if TYPE_CHECKING:
+    from deltaserver.datasets.frames import LabelledFrames
     from deltaserver.evaluation.scan_workflow import ScanRequest
     from deltaserver.evaluation.scans.errors import ScanErrors
     from deltaserver.evaluation.splits import SplitKind, SplitRequest
@@ -191,6 +192,7 @@ def evaluate(dataset: Path | None, **options: Any) -> None:
 
 def _held_out(dataset: Path, scan: ScanRequest | None, asked: EvaluateRequest) -> None:
     """Evaluate on held-out frames, and along a scan's curves if there is one."""
+    from deltaserver.datasets.files import read_dataset
     from deltaserver.evaluation.markdown import grid_table, whole_tables
     from deltaserver.evaluation.scan_workflow import run_scan
     from deltaserver.evaluation.splits import SplitRequest
@@ -199,9 +201,12 @@ def _held_out(dataset: Path, scan: ScanRequest | None, asked: EvaluateRequest) -
 
     kind = asked.kind or ("trajectory" if asked.test_trajectories else "time")
     split = SplitRequest(kind, asked.test_trajectories, asked.test_fraction, asked.seed)
-    directories = asked.directories
+    directories, frames = asked.directories, read_dataset(dataset)
+    if frames.order == 3:
+        _of_three(dataset, frames, split, scan, asked)
+        return
     if asked.train_sizes:
-        directories += _train(dataset, split, asked)
+        directories += _train(frames, split, asked)
     plan = EvaluationPlan(
         split=split,
         block_length=asked.block_length,
@@ -212,7 +217,7 @@ def _held_out(dataset: Path, scan: ScanRequest | None, asked: EvaluateRequest) -
         # What is trained here is of this dataset; of what exists it shows.
         all_if_unseen=kind == "time" and not asked.kind and not asked.train_sizes,
     )
-    found = run(dataset, directories, plan)
+    found = run(dataset, directories, plan, frames)
     if scan:
         curves = run_scan(scan, directories, found.frames.fragments, label_progress())
         found = replace(found, scan=curves)
@@ -229,6 +234,40 @@ def _held_out(dataset: Path, scan: ScanRequest | None, asked: EvaluateRequest) -
         click.echo(f"{found.methods_note}\n")
     click.echo(grid_table(found) if len(directories) > 1 else whole_tables(found))
     _print_results(found.scan, written)
+
+
+def _of_three(
+    dataset: Path,
+    frames: LabelledFrames,
+    split: SplitRequest,
+    scan: ScanRequest | None,
+    asked: EvaluateRequest,
+) -> None:
+    """Evaluate what three molecules have beyond their pairs."""
+    from deltaserver.evaluation.of_three import evaluate_three
+    from deltaserver.evaluation.three_report import table, write_three
+    from deltaserver.evaluation.workflow import EvaluationPlan
+
+    if scan or asked.train_sizes or asked.readme or asked.made_with:
+        raise InputError(
+            f"{dataset}: of order 3, on which directories of many molecules are tested; --scan, "
+            "--train-sizes, --readme and --made-with are of one complex"
+        )
+    plan = EvaluationPlan(
+        split=split,
+        block_length=asked.block_length,
+        n_resamples=asked.n_resamples,
+        confidence=asked.confidence,
+        seed=asked.seed,
+        max_test=asked.max_test,
+    )
+    found = evaluate_three(dataset, frames, asked.directories, plan)
+    written = write_three(found, asked.output, _command(click.get_current_context()))
+    click.echo(f"{len(found.test)} test frames: {found.request.describe()}\n")
+    for note in found.notes:
+        click.echo(f"{note}\n")
+    click.echo(f"in kcal/mol and kcal/mol/Å\n\n{table(found)}")
+    _print_results(None, written)
 
 
 def _scan_alone(scan: ScanRequest, asked: EvaluateRequest) -> None:
@@ -250,12 +289,11 @@ def _print_results(scan: ScanErrors | None, written: list[Path]) -> None:
     click.echo(f"\nwritten: {', '.join(str(path) for path in written)}")
 
 
-def _train(dataset: Path, split: SplitRequest, asked: EvaluateRequest) -> tuple[Path, ...]:
-    from deltaserver.datasets.files import read_dataset
+def _train(frames: LabelledFrames, split: SplitRequest, asked: EvaluateRequest) -> tuple[Path, ...]:
     from deltaserver.evaluation.learning_curves import train_series
 
     return train_series(
-        read_dataset(dataset),
+        frames,
         asked.train_sizes,
         asked.symmetries or ("product",),
         asked.output / "models",
@@ -270,6 +308,8 @@ def _command(context: click.Context) -> str:
     words = ["deltaserver", "evaluate"]
     for parameter in context.command.params:
         name = parameter.name or ""
+        if name not in context.params:  # --debug
+            continue
         if context.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE:
             continue
         value, option = context.params[name], parameter.opts[-1]

@@ -57,10 +57,13 @@ from deltaserver.cli.options.directories import MODEL_DIRECTORY
 )
 @click.option(
     "--pair",
+    "--trimers",
+    "pair",
     type=PATH,
     metavar="DIR",
     help="If MODELS are of many molecules: the directory in which deltaserver train made the "
-    "binding of two. [default: MODELS, if they have its training.json]",
+    "binding of two, or of three where DATASET is of trimers. [default, of two: MODELS, if they "
+    "have its training.json]",
 )
 @click.option(
     "--max-rounds", type=AT_LEAST_1, default=None, help="Stop after so many rounds of training."
@@ -160,7 +163,8 @@ def improve(models: Path, dataset: Path, output: Path, **options: Any) -> None:
 
     In rounds: run, choose frames, label, train, test on fresh dynamics. Interrupted at any moment,
     the same command goes on. MODELS stay as they are. Of many molecules, dimers that the dynamics
-    shows are chosen and labelled, and the binding of two is trained.
+    shows are chosen and labelled, and the binding of two is trained; with a DATASET of trimers,
+    trimers, and what three molecules have beyond their pairs.
     """
     from deltaserver.improve.settings import Dynamics, Settings, Stop
     from deltaserver.improve.workflow import improve as run

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from deltaserver.cli.options.common import (
+    AT_LEAST_0,
     AT_LEAST_1,
     DEBUG,
     PATH,
@@ -17,6 +18,7 @@ from deltaserver.cli.options.common import (
     FiniteRange,
     integers,
 )
+from deltaserver.cli.options.directories import MODEL_DIRECTORY
 from deltaserver.cli.options.sizes import as_memory
 from deltaserver.cli.shell.terminal import MinuteLines
 
@@ -66,10 +68,10 @@ def _by_name(_context: click.Context, _option: click.Parameter, text: str) -> di
 )
 @click.option(
     "--n-train",
-    type=AT_LEAST_1,
+    type=AT_LEAST_0,
     default=100,
     show_default=True,
-    help="Training points of each component.",
+    help="Training points of each component; 0, of --prior triples, is no kernel beside it.",
 )
 @click.option(
     "--n-valid",
@@ -96,6 +98,14 @@ def _by_name(_context: click.Context, _option: click.Parameter, text: str) -> di
     "binding model learns what is left; pairs-limit also an energy of fragments far "
     "apart, for references that leave charge with the wrong one; triples, of a dataset of order 3, "
     "fits the dispersion of three molecules.",
+)
+@click.option(
+    "--induction",
+    type=MODEL_DIRECTORY,
+    default=None,
+    metavar="DIR",
+    help="Beside --prior triples, of a dataset of order 3: fit charge that flows in a molecule in "
+    "the potential of two others; the charges are those of the prior of DIR, the models of two.",
 )
 @click.option(
     "--intra-weight",

@@ -139,14 +139,14 @@ def load_models(directories: Sequence[Path], frames: LabelledFrames) -> tuple[Ev
         InputError: a directory cannot be loaded.
         DataError: its atoms or fragments are not the dataset's, or it is given twice.
     """
-    labels = _labels(directories)
+    labels = labels_of(directories)
     return tuple(
         matched(label, directory, load_complex(directory, frames), frames)
         for label, directory in zip(labels, directories, strict=True)
     )
 
 
-def _labels(directories: Sequence[Path]) -> list[str]:
+def labels_of(directories: Sequence[Path]) -> list[str]:
     """Return the shortest ends of the directories' paths that tell them apart."""
     resolved = [directory.resolve() for directory in directories]
     if len(set(resolved)) < len(resolved):

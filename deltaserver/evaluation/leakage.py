@@ -7,6 +7,7 @@ model was made: a test frame whose descriptor is among them was trained on.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -65,17 +66,22 @@ def check_unseen(
     known = trained or [training_frames(evaluated, frames) for evaluated in models]
     for evaluated, by_part in zip(models, known, strict=True):
         for name, index in by_part.items():
-            _refuse(evaluated, name, "trained on", np.intersect1d(index, test), len(test))
+            refuse_seen(
+                evaluated.directory, name, "trained on", np.intersect1d(index, test), len(test)
+            )
         validated = _validation_frames(evaluated, frames)
-        _refuse(evaluated, "sigma", "chosen by", np.intersect1d(validated, test), len(test))
+        refuse_seen(
+            evaluated.directory, "sigma", "chosen by", np.intersect1d(validated, test), len(test)
+        )
         seen[evaluated.label] = np.unique(np.concatenate([*by_part.values(), test[:0]]))
     return seen
 
 
-def _refuse(evaluated: EvaluatedModel, part: str, how: str, overlap: Ints, n_test: int) -> None:
+def refuse_seen(directory: Path, part: str, how: str, overlap: Ints, n_test: int) -> None:
+    """Refuse a test of ``n_test`` frames, some of which a part has seen (DataError)."""
     if len(overlap):
         raise DataError(
-            f"{evaluated.directory}: {part} was {how} {len(overlap)} of the {n_test} test frames "
+            f"{directory}: {part} was {how} {len(overlap)} of the {n_test} test frames "
             f"(frame {overlap[0]} is the first); choose another --split or --test-trajectory, or "
             "a model trained on other frames"
         )

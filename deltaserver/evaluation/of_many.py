@@ -31,8 +31,8 @@ def load_complex(directory: Path, frames: LabelledFrames) -> CompositeModel:
     """
     if frames.order == 3:
         raise DataError(
-            f"{frames.name}: of order 3, whose binding is no complex's; training.json has its "
-            "validation errors; evaluate on dimers, which dataset cut makes without --order 3"
+            f"{frames.name}: of order 3, whose binding is no complex's; expected frames of dimers, "
+            "which dataset cut makes without --order 3"
         )
     if not is_of_many(directory):
         return CompositeModel.load(directory)

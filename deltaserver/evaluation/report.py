@@ -67,8 +67,7 @@ class Evaluated:
     @property
     def test_per_trajectory(self) -> dict[int, int]:
         """Return how many test frames each trajectory has."""
-        numbers, counts = np.unique(self.test.trajectory, return_counts=True)
-        return {int(k): int(n) for k, n in zip(numbers, counts, strict=True)}
+        return _per_trajectory(self.test)
 
     @property
     def methods_note(self) -> str:
@@ -95,29 +94,44 @@ def to_json(found: Evaluated) -> dict[str, Any]:
             "n_atoms": len(found.frames.numbers),
             "fragments": {f.name: len(f.atoms) for f in found.frames.fragments},
         },
-        "split": {
-            "kind": request.kind,
-            "description": request.describe(),
-            "n_test": len(found.test),
-            "n_test_by_trajectory": {str(k): n for k, n in found.test_per_trajectory.items()},
-            "seed": request.seed,
-        },
-        "bootstrap": {
-            "kind": f"{_resampled(bootstrap)}, percentiles widened by Student's t",
-            "block_length_frames": bootstrap.block_length,
-            "n_blocks": bootstrap.n_blocks,
-            "n_whole_trajectories": bootstrap.n_whole,
-            "n_resamples": len(bootstrap.times),
-            "confidence": bootstrap.confidence,
-            "seed": bootstrap.seed,
-        },
+        "split": split_json(request, found.test),
+        "bootstrap": bootstrap_json(bootstrap),
         "note": found.methods_note,
         "models": [_model_json(model, found.trained_on) for model in found.models],
-        "errors": [_errors_json(result, bootstrap) for result in found.results],
+        "errors": [errors_json(result, bootstrap) for result in found.results],
         "improvements": list(_improvements_json(found)),
         "learning_curves": [_curve_json(curve) for curve in found.curves],
         "descriptor": _descriptor_json(found.descriptor),
         **({"scan": scan_json(found.scan)} if found.scan else {}),
+    }
+
+
+def split_json(request: SplitRequest, test: LabelledFrames) -> dict[str, Any]:
+    """Return which frames are tested on."""
+    return {
+        "kind": request.kind,
+        "description": request.describe(),
+        "n_test": len(test),
+        "n_test_by_trajectory": {str(k): n for k, n in _per_trajectory(test).items()},
+        "seed": request.seed,
+    }
+
+
+def _per_trajectory(test: LabelledFrames) -> dict[int, int]:
+    numbers, counts = np.unique(test.trajectory, return_counts=True)
+    return {int(k): int(n) for k, n in zip(numbers, counts, strict=True)}
+
+
+def bootstrap_json(bootstrap: BlockBootstrap) -> dict[str, Any]:
+    """Return what stands behind intervals."""
+    return {
+        "kind": f"{_resampled(bootstrap)}, percentiles widened by Student's t",
+        "block_length_frames": bootstrap.block_length,
+        "n_blocks": bootstrap.n_blocks,
+        "n_whole_trajectories": bootstrap.n_whole,
+        "n_resamples": len(bootstrap.times),
+        "confidence": bootstrap.confidence,
+        "seed": bootstrap.seed,
     }
 
 
@@ -149,7 +163,8 @@ def _model_json(model: EvaluatedModel, trained_on: Mapping[str, int]) -> dict[st
     }
 
 
-def _errors_json(result: ComponentErrors, bootstrap: BlockBootstrap) -> dict[str, Any]:
+def errors_json(result: ComponentErrors, bootstrap: BlockBootstrap) -> dict[str, Any]:
+    """Return the errors of one component, with intervals."""
     return {
         "model": result.model,
         "component": result.component,

@@ -59,14 +59,19 @@ class EvaluationPlan:
     all_if_unseen: bool = False
 
 
-def evaluate(dataset: Path, directories: Sequence[Path], plan: EvaluationPlan) -> Evaluated:
-    """Evaluate model directories on held-out frames of ``dataset``.
+def evaluate(
+    dataset: Path,
+    directories: Sequence[Path],
+    plan: EvaluationPlan,
+    frames: LabelledFrames | None = None,
+) -> Evaluated:
+    """Evaluate model directories on held-out frames of ``dataset``; ``frames`` if they were read.
 
     Raises:
         InputError: a dataset or model that cannot be read or does not fit, a split that cannot
             be made, test frames that a model has seen.
     """
-    frames = read_dataset(dataset)
+    frames = frames or read_dataset(dataset)
     models = load_models(directories, frames)
     frames = _named_as(frames, models[0])
     trained = [training_frames(model, frames) for model in models]

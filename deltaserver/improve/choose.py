@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deltaserver.arrays import Floats, Ints
-from deltaserver.improve.doubt import Doubt
+from deltaserver.improve.doubt import Compared
 from deltaserver.model.trust.uncertainty import JITTER, LEAST_SQUARED, squared_distances
 from deltaserver.training.uncertainty.directory import spread_evenly
 
@@ -43,7 +43,7 @@ class Choice:
 
 
 def choose(
-    doubt: Doubt,
+    doubt: Compared,
     positions: Floats,
     uncertainty: Floats,
     count: int,

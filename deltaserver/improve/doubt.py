@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
 from deltaserver.arrays import Floats
 from deltaserver.model.composite import CompositeEvaluation, CompositeModel
+from deltaserver.model.files.parameters import ModelParameters
 from deltaserver.model.trust.novelty import NoveltyMeasure, TrainingDistance
 from deltaserver.model.trust.uncertainty import TOTAL, PosteriorSpread, UncertaintyMeasure
 
@@ -25,6 +28,64 @@ class Look:
 
     novelty: Floats
     uncertainty: Floats
+
+
+class Compared(Protocol):
+    """What frames are compared by, with each other and with training points."""
+
+    @property
+    def distance(self) -> TrainingDistance | None:
+        """Features and training points; None where these are too few."""
+
+    @property
+    def spread(self) -> PosteriorSpread | None:
+        """The posterior spread; None where there are too few points."""
+
+    def features(self, positions: Floats) -> Floats:
+        """Return what frames are compared by, shape (B, n_features); positions are Å."""
+
+
+class DoubtOfThree:
+    """The measures of what three molecules have beyond their pairs: novelty alone.
+
+    Args:
+        parameters: of a kernel, or of no more than the frames that a prior was fitted to.
+        length_ang: the unit of length of these.
+    """
+
+    def __init__(self, parameters: ModelParameters, length_ang: float) -> None:
+        self._parameters, self._unit = parameters, length_ang
+
+    @cached_property
+    def distance(self) -> TrainingDistance | None:
+        """Features and training points; None where these are too few."""
+        return TrainingDistance.of(self._parameters)
+
+    @cached_property
+    def spread(self) -> PosteriorSpread | None:
+        """The posterior spread of the points; None where there are too few."""
+        distance = self.distance
+        if distance is None:
+            return None
+        block = self._parameters.uncertainty
+        if block is not None:
+            return PosteriorSpread(distance, block.points, block.length)
+        return PosteriorSpread(distance, np.arange(len(distance.points)), LENGTHS * distance.scale)
+
+    def features(self, positions: Floats) -> Floats:
+        """Return what trimers are compared by, shape (B, n_features); positions are Å."""
+        assert self.distance is not None
+        return self.distance.features_of(positions / self._unit, None)
+
+    def novelty(self, positions: Floats) -> Floats:
+        """Return the novelty of trimers (B, N, 3), Å; 0 where there are too few points."""
+        if self.distance is None:
+            return np.zeros(len(positions))
+        return self.distance.of_features(self.features(positions))
+
+    def __call__(self, positions: Floats) -> Look:
+        """Look at trimers (B, N, 3), Å."""
+        return Look(self.novelty(positions), np.full(len(positions), np.nan))
 
 
 class Doubt:

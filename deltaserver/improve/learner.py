@@ -19,8 +19,8 @@ from deltaserver.datasets.sampling.dynamics import Start
 from deltaserver.datasets.workflow import frames_of, run_labelling
 from deltaserver.datasets.workspace import Workspace, open_frames
 from deltaserver.errors import DataError
-from deltaserver.improve.retrain import joined, plans_of, retrain, write_symmetry
-from deltaserver.improve.seen import read_seen
+from deltaserver.improve.retrain import joined, retrain
+from deltaserver.improve.seen import positions_of
 from deltaserver.improve.settings import DATASET_NAME, Settings, keep_settings, round_paths
 from deltaserver.improve.subjects import subject_of
 from deltaserver.textio.journal import write_atomically
@@ -47,8 +47,7 @@ class Learner:
         self.subject = subject_of(settings, self.base, say)
         keep_settings(settings)  # once nothing of them is refused: others may be given then
         self.subject.begin()
-        first = self.subject.trained(0)
-        self.symmetry = write_symmetry(first, self.subject.parts, settings.output)
+        self.symmetry = self.subject.permutations()
         self._check_calculator()
 
     def _check_calculator(self) -> None:
@@ -78,7 +77,7 @@ class Learner:
         base = self.base
         starts = tuple(Start(base.numbers, x, f"round {number}") for x in positions)
         steps = [[number, k] for k in range(len(positions))]
-        workspace = open_frames(directory, starts, base.fragments, steps)
+        workspace = open_frames(directory, starts, base.fragments, steps, order=base.order)
         self._run_labels(workspace)
         frames = assemble(
             frames_of(workspace),
@@ -87,6 +86,7 @@ class Learner:
             workspace.labels,
             base.name,
             base.reference,
+            base.order,
         )
         # Forces that no molecule has, of a frame that has reacted, would spoil the training.
         sound = np.abs(frames.forces).max(axis=(1, 2)) < FORCES_EV_PER_ANG
@@ -95,8 +95,7 @@ class Learner:
     def chosen(self, number: int) -> LabelledFrames:
         """Return what round ``number`` has chosen, with its labels; label what is missing."""
         paths = round_paths(self.settings.output, number)
-        places = [entry["place"] for entry in read_json(paths.chosen)["chosen"]]
-        return self.label(paths.labels, read_seen(paths.dynamics)["positions"][places], number)
+        return self.label(paths.labels, positions_of(paths.dynamics, paths.chosen), number)
 
     def _run_labels(self, workspace: Workspace) -> None:
         def told(progress: LabelProgress) -> None:
@@ -111,13 +110,9 @@ class Learner:
         frames = joined(self.base, list(added))
         n_added = sum(len(part) for part in added)
         self.say(f"round {number}: training on {n_added} frames more than the first model")
-        trained, settings = self.subject.trained, self.settings
-        before = trained(number - 1)
-        plans = plans_of(
-            trained(0), before, self.subject.parts, n_added, settings.threads, settings.dataset
-        )
+        plans = self.subject.plans(number, n_added)
         self.subject.prepare(number)
-        retrain(plans, trained(number), frames, n_added, self.symmetry, self.say)
+        retrain(plans, self.subject.trained(number), frames, n_added, self.symmetry, self.say)
         self.subject.serve(number)
         provenance = {"improved": self.settings.deciding(), "rounds": number}
         # The dataset's trajectories keep their numbers, and so what frames count by.

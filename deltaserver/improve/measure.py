@@ -11,6 +11,7 @@ from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.evaluation.held_out_errors import (
     OVERALL,
     ComponentErrors,
+    FrameErrors,
     component_errors,
     evaluate_batches,
     matched,
@@ -36,9 +37,13 @@ def errors_by_part(model: CompositeModel, frames: LabelledFrames) -> dict[str, A
 
 
 def _errors(part: ComponentErrors) -> dict[str, float]:
-    force = part.forces[OVERALL]
+    return told(part.energy, part.forces[OVERALL])
+
+
+def told(energy: FrameErrors, force: FrameErrors) -> dict[str, float]:
+    """Return errors as a round's record tells them."""
     return {
         "force_mae_kcal_mol_ang": float(force.absolute.mean()) / KCAL_PER_MOL_EV,
         "force_rmse_kcal_mol_ang": float(np.sqrt(force.squared.mean())) / KCAL_PER_MOL_EV,
-        "energy_mae_kcal_mol": float(part.energy.absolute.mean()) / KCAL_PER_MOL_EV,
+        "energy_mae_kcal_mol": float(energy.absolute.mean()) / KCAL_PER_MOL_EV,
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deltaserver.arrays import Floats
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.errors import DataError
 from deltaserver.model.files.archive import write_arrays
@@ -32,6 +33,7 @@ def joined(base: LabelledFrames, added: list[LabelledFrames]) -> LabelledFrames:
     """
     first = int(base.trajectory.max()) + 1
     parts = [base, *added]
+    two = [p.two_body_energy for p in parts], [p.two_body_forces for p in parts]
     trajectory = [base.trajectory] + [np.full(len(p), first + k) for k, p in enumerate(added)]
     step = [base.step] + [np.arange(len(p)) for p in added]
     return replace(
@@ -43,7 +45,15 @@ def joined(base: LabelledFrames, added: list[LabelledFrames]) -> LabelledFrames:
         fragment_forces=np.concatenate([p.fragment_forces for p in parts]),
         trajectory=np.concatenate(trajectory),
         step=np.concatenate(step),
+        two_body_energy=_joined(two[0]),
+        two_body_forces=_joined(two[1]),
     )
+
+
+def _joined(parts: Sequence[Floats | None]) -> Floats | None:
+    """Return what frames of order 3 have besides; None of others."""
+    there = [part for part in parts if part is not None]
+    return np.concatenate(there) if there else None
 
 
 def trained_parts(directory: Path, frames: LabelledFrames) -> tuple[Component, ...]:

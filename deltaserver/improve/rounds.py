@@ -16,9 +16,8 @@ import numpy as np
 
 from deltaserver.errors import DataError
 from deltaserver.improve.choose import MOST_CANDIDATES, choose, choose_at_random
-from deltaserver.improve.doubt import Doubt
+from deltaserver.improve.doubt import Compared
 from deltaserver.improve.learner import Learner, read_json, write_json
-from deltaserver.improve.measure import errors_by_part
 from deltaserver.improve.seen import read_seen, told_of, write_seen
 from deltaserver.improve.settings import RoundPaths, Settings, round_paths
 from deltaserver.training.uncertainty.directory import spread_evenly
@@ -73,7 +72,7 @@ class Improvement(Learner):
 
     def _choose(self, paths: RoundPaths, number: int, max_labels: int | None) -> None:
         settings = self.settings
-        doubt = Doubt(self.subject.model(number - 1))
+        doubt = self.subject.doubt(number - 1)
         if not paths.dynamics.exists():
             seed = (settings.seed, number, LEARN)
             self._dynamics(paths.dynamics, doubt, number - 1, seed, returning=True)
@@ -91,7 +90,7 @@ class Improvement(Learner):
         write_json(paths.chosen, told)
 
     def _dynamics(
-        self, path: Path, doubt: Doubt, number: int, seed: tuple[int, ...], *, returning: bool
+        self, path: Path, doubt: Compared, number: int, seed: tuple[int, ...], *, returning: bool
     ) -> None:
         """Run the models of round ``number`` and write what was seen."""
         plan = self.settings.dynamics
@@ -103,7 +102,7 @@ class Improvement(Learner):
     def _test(self, paths: RoundPaths, number: int) -> dict[str, Any]:
         """Run the new model anew, label what it sees, and tell how wrong it is there."""
         settings = self.settings
-        doubt = Doubt(self.subject.model(number))
+        doubt = self.subject.doubt(number)
         if not paths.test_dynamics.exists():
             seed = (settings.seed, number, TEST)
             self._dynamics(paths.test_dynamics, doubt, number, seed, returning=False)
@@ -116,7 +115,7 @@ class Improvement(Learner):
             )
         places = fine[spread_evenly(len(fine), settings.test_frames)]
         frames = self.label(paths.test_labels, seen["positions"][places], number)
-        found = errors_by_part(doubt.model, frames)
+        found = self.subject.errors(number, frames)
         mae = found["parts"]["total"]["force_mae_kcal_mol_ang"]
         self.say(f"round {number}: force MAE {mae:.4f} kcal/mol/Å on {len(frames)} fresh frames")
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,13 @@ def write_seen(path: Path, seen: Seen) -> None:
 def read_seen(path: Path) -> dict[str, Any]:
     """Return the arrays of :class:`Seen` by name."""
     return read_arrays(path)
+
+
+def positions_of(dynamics: Path, chosen: Path) -> Floats:
+    """Return the frames of a file of dynamics that a file of a choice names, Å, (K, N, 3)."""
+    told = json.loads(chosen.read_text(encoding="utf-8"))
+    found: Floats = read_seen(dynamics)["positions"][[one["place"] for one in told["chosen"]]]
+    return found
 
 
 def told_of(

@@ -73,7 +73,8 @@ class Settings:
         seed: of everything that is drawn; each round has its own from it.
         scheduler, workers: of the labels.
         threads: of evaluations and trainings.
-        pair: where the binding of two of many molecules was trained; None: ``models`` tell it.
+        pair: where the binding of two, or of three, of many molecules was trained; None:
+            ``models`` tell it.
     """
 
     models: Path
@@ -142,6 +143,11 @@ class RoundPaths:
     def pair(self) -> Path:
         """Of many molecules: the complex of two that was trained, which ``models`` have taken."""
         return self.directory / "pair"
+
+    @property
+    def three(self) -> Path:
+        """Of many molecules: what was trained of three, which ``models`` have taken."""
+        return self.directory / "three"
 
     @property
     def test_dynamics(self) -> Path:

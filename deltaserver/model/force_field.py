@@ -18,6 +18,7 @@ from deltaserver.model.manifest import IsolatedAtom
 from deltaserver.model.many.census import count_molecules
 from deltaserver.model.many.charges import NEUTRAL_E, charges_of, shared_charges
 from deltaserver.model.many.electrostatics.ewald import Ewald
+from deltaserver.model.many.electrostatics.induction import OfThree
 from deltaserver.model.many.manifest import BindingEntry, ManyManifest, is_of_many, read_many
 from deltaserver.model.many.model import Box, ManyModel
 from deltaserver.model.many.molecules import Species
@@ -198,7 +199,7 @@ def _triple(
     )
     check_fit(fragments, model, None, where)
     check_order(model, 3, where)
-    check_on_a_prior(model, None if prior is None else TripleLabels(prior), where)
+    check_on_a_prior(model, _beside(manifest, prior, (s, t, u), sizes), where)
     if not may_be_exchanged(model.parameters.perms, sizes, entry.between):
         raise ManifestError(
             f"{where}: exchanging two molecules of one species changes what is learned of three: "
@@ -206,6 +207,20 @@ def _triple(
         )
     assert entry.fade is not None
     return TripleBinding((s, t, u), prior, sizes, model, entry.fade)
+
+
+def _beside(
+    manifest: ManyManifest,
+    prior: TriplePrior | None,
+    species: tuple[int, int, int],
+    sizes: tuple[int, int, int],
+) -> TripleLabels | None:
+    """Return what a model of three molecules stands on here; None is nothing."""
+    induction = manifest.induction
+    if prior is None and induction is None:
+        return None
+    flowing = None if induction is None else OfThree(induction, species, sizes)
+    return TripleLabels(prior, flowing)
 
 
 def _is_fair(model: SGDMLModel | None, prior: PairPrior | None, n: int) -> bool:

@@ -21,9 +21,11 @@ from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.model.directories import refuse_file
 from deltaserver.model.files.archive import read_arrays, write_arrays
 from deltaserver.model.linear.expansion import Expansion
+from deltaserver.model.many.triples import TripleLabels
 from deltaserver.model.prior import PairPrior
 from deltaserver.textio.journal import write_atomically
 from deltaserver.training.components import BINDING, Component, choose, components
+from deltaserver.training.directory.alone import describe, fit_alone
 from deltaserver.training.directory.files import (
     read_report,
     refuse_another,
@@ -36,9 +38,9 @@ from deltaserver.training.matrix.assembly import Progress, quiet
 from deltaserver.training.native import beside
 from deltaserver.training.prior_fit import say_what_is_far_apart
 from deltaserver.training.request import TrainingRequest
-from deltaserver.training.selection import split_in_time
+from deltaserver.training.selection import Split, split_in_time
 from deltaserver.training.sigmas import Candidate, train
-from deltaserver.training.three.checks import refuse_what_makes_no_sense
+from deltaserver.training.three.checks import refuse_what_makes_no_sense, refuse_without_prior
 from deltaserver.training.three.entry import what_model_yaml_has, write_entry
 from deltaserver.training.uncertainty.directory import Checked, with_uncertainty
 
@@ -64,26 +66,18 @@ def train_directory(
     available = components(frames)
     wanted = [c for c in choose(available, plan.component) if not c.is_lone_atom]
     refuse_what_makes_no_sense(frames, wanted, plan.linear, plan.prior)
+    refuse_without_prior(frames, plan.component, plan.prior, plan.n_train, plan.induction)
     report = read_report(output)
     refuse_other_frames(output, report, _frames_of(frames, plan))
     jobs = []
-    for component in wanted:  # all of them before the first is trained: refusals come at once
-        job = job_of(frames, available, component, split, plan)
-        request, found = job.request, job.symmetry
-        choice = request.choice() if request.kernel else None
-        if not plan.overwrite:
-            refuse_another(output, report, component.name, _identity(request, plan))
-        jobs.append(job)
-        note = f"; {found.note}" if found.note else ""
-        size = "no kernel" if choice is None else f"about {choice.bytes_ / 1e9:.2g} GB"
-        say(
-            f"{component.name}: {len(request.train)} points, {len(found.perms)} permutations, "
-            f"{size}{note}"
-        )
-        if choice is not None:
-            say(f"{component.name}: {choice}")
-        if isinstance(job.prior, PairPrior) and not job.prior.limit:
-            say_what_is_far_apart(frames, request.train, say)
+    if plan.n_train == 0:
+        output.mkdir(parents=True, exist_ok=True)
+        fit_alone(frames, available, split, plan, output, report, say)
+    else:
+        jobs = [
+            _job(frames, available, component, split, plan, (output, report), say)
+            for component in wanted  # all before the first is trained: refusals come at once
+        ]
     output.mkdir(parents=True, exist_ok=True)
     for job in jobs:
         _train_component(output, report, job, plan, say, progress)
@@ -103,6 +97,36 @@ def train_directory(
         say(f"not to be served yet: lacks {', '.join(missing)}; train with --component NAME too")
     _drop_checkpoints(output, choose(available, plan.component))
     return dict(report["components"])
+
+
+def _job(
+    frames: LabelledFrames,
+    available: tuple[Component, ...],
+    component: Component,
+    split: Split,
+    plan: TrainingPlan,
+    there: tuple[Path, dict[str, Any]],
+    say: Report,
+) -> Job:
+    """Return what is to be trained for one component, and tell what it takes."""
+    job = job_of(frames, available, component, split, plan)
+    request, found = job.request, job.symmetry
+    choice = request.choice() if request.kernel else None
+    if not plan.overwrite:
+        refuse_another(*there, component.name, _identity(request, plan))
+    note = f"; {found.note}" if found.note else ""
+    size = "no kernel" if choice is None else f"about {choice.bytes_ / 1e9:.2g} GB"
+    say(
+        f"{component.name}: {len(request.train)} points, {len(found.perms)} permutations, "
+        f"{size}{note}"
+    )
+    if choice is not None:
+        say(f"{component.name}: {choice}")
+    if isinstance(job.prior, PairPrior) and not job.prior.limit:
+        say_what_is_far_apart(frames, request.train, say)
+    if isinstance(job.prior, TripleLabels):
+        say(f"{component.name}: {describe(job.prior, request.data, request.valid)}")
+    return job
 
 
 def _identity(request: TrainingRequest, plan: TrainingPlan) -> dict[str, Any]:
@@ -207,6 +231,7 @@ def _entry(job: Job, ranked: list[Candidate], identity: dict[str, Any]) -> dict[
         "n_perms": len(request.perms),
         "symmetry_note": job.symmetry.note,
         **what_model_yaml_has(job.prior, job.fade),
+        **job.induction,
         **{key: ranked[0].record[key] for key in kept if key in ranked[0].record},
         "candidates": [
             {"sigma": c.sigma, **{key: c.record[key] for key in kept if key in c.record}}

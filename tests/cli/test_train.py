@@ -80,7 +80,7 @@ def test_quiet_says_nothing(run, dataset, tmp_path):
         (["--sigma", "-1"], "expected positive numbers"),
         (["--hold-out", "a"], "expected numbers such as 3,4"),
         (["--device", "abacus"], "abacus"),
-        (["--n-train", "0"], "0"),
+        (["--n-train", "-1"], "-1"),
     ],
 )
 def test_bad_options_are_refused(run, dataset, tmp_path, arguments, message):

@@ -26,7 +26,7 @@ from deltaserver.training.directory.job import TrainingPlan
 from deltaserver.training.model_directory import train_directory
 from tests.improve.conftest import CALCULATOR
 from tests.improve.killing import assert_same, kill_at_random, labels_of
-from tests.training.labelled import WATER, WATER_Z, attraction, springs, water_trimer
+from tests.training.labelled import WATER, WATER_Z, attraction, springs
 
 DYNAMICS = Dynamics((150.0, 400.0), runs=2, steps=100)
 TWO_ROUNDS = Stop(1e-6, max_rounds=2)
@@ -217,8 +217,6 @@ def test_what_does_not_belong_together_is_refused(first, settings, tmp_path):
     text = (bare / "model.yaml").read_text().replace("name: water\n", "name: water\n  count: 4\n")
     (bare / "model.yaml").write_text(text)
     refused(replace(settings, models=bare), "from which the dynamics is to start")
-    write_frames(water_trimer(40), tmp_path / "trimers", {})
-    refused(replace(settings, dataset=tmp_path / "trimers"), "trimers do not learn")
 
 
 def test_a_binding_that_ends_over_fade_is_refused(first, settings, tmp_path):

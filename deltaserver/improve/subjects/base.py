@@ -5,13 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from deltaserver.arrays import Floats, Ints
 from deltaserver.datasets.frames import LabelledFrames
-from deltaserver.improve.doubt import Doubt
+from deltaserver.improve.doubt import Compared, Doubt
 from deltaserver.improve.dynamics import Limits
+from deltaserver.improve.measure import errors_by_part
+from deltaserver.improve.retrain import plans_of, write_symmetry
 from deltaserver.improve.seen import Seen
 from deltaserver.improve.settings import Settings
 from deltaserver.improve.starts import longest_centre_distance
@@ -21,6 +24,7 @@ from deltaserver.model.trust import NOVELTY_LIMIT
 from deltaserver.textio.journal import write_atomically
 from deltaserver.training.components import Component
 from deltaserver.training.directory.files import read_report, split_settings
+from deltaserver.training.directory.job import TrainingPlan
 from deltaserver.training.selection import split_in_time
 
 WALL_BEYOND_ANG = 1.0
@@ -79,17 +83,39 @@ class Subject(ABC):
 
     @abstractmethod
     def see(
-        self, doubt: Doubt, number: int, seed: tuple[int, ...], wanted: float, *, returning: bool
+        self, doubt: Compared, number: int, seed: tuple[int, ...], wanted: float, *, returning: bool
     ) -> Seen:
         """Run the model of round ``number`` and return the complexes that were seen.
 
         Args:
-            doubt: of that round's complex.
+            doubt: that of :meth:`doubt`.
             number: of the round.
             seed: of everything that is drawn.
             wanted: the uncertainty that is good enough, eV/Å.
             returning: whether runs go back where they are not sure; else they go on.
         """
+
+    def doubt(self, number: int) -> Compared:
+        """Return the measures of what round ``number`` has trained."""
+        return Doubt(self.model(number))
+
+    def errors(self, number: int, frames: LabelledFrames) -> dict[str, Any]:
+        """Return how wrong the models of round ``number`` are on frames, by part."""
+        return errors_by_part(self.model(number), frames)
+
+    def permutations(self) -> Path:
+        """Write those of the first models, as ``--symmetry`` takes them: they stay as they are."""
+        return write_symmetry(self.trained(0), self.parts, self.settings.output)
+
+    def plans(self, number: int, n_added: int) -> list[TrainingPlan]:
+        """Return how round ``number`` trains its parts on ``n_added`` frames more than the first.
+
+        Raises:
+            DataError: the dataset is not the merged one whose parts count more or less.
+        """
+        settings, first = self.settings, self.trained(0)
+        before = self.trained(number - 1)
+        return plans_of(first, before, self.parts, n_added, settings.threads, settings.dataset)
 
     def model(self, number: int) -> CompositeModel:
         """Load the complex that round ``number`` has trained; 0 is the first."""

@@ -1,4 +1,4 @@
-"""Every two molecules that touch, cut out of the dynamics of many."""
+"""Every two molecules that touch, or three that are near, cut out of the dynamics of many."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from deltaserver.improve.dynamics import Limits
 from deltaserver.improve.seen import Seen
 from deltaserver.model.composite import CompositeEvaluation
 from deltaserver.model.many.model import ManyModel
+from deltaserver.model.many.triples import find_triples
 
-POOL = 4 * MOST_CANDIDATES  # pairs that are looked at, of all frames
+POOL = 4 * MOST_CANDIDATES  # groups that are looked at, of all frames
+MOST_OF_A_FRAME = 500  # triples: a liquid has some ten thousand
 
 
 class Watch:
@@ -44,31 +46,50 @@ def touching(model: ManyModel, binding: int, x: Floats) -> Floats:
     return found
 
 
-def dimers_of(
+def looks_at(doubt: Doubt) -> Callable[[Floats], Look]:
+    """Return what looks at pairs (B, N, 3), Å."""
+    return lambda x: doubt(x, evaluate_batches(doubt.model, x, TOTAL))
+
+
+def near(model: ManyModel, binding: int, rng: np.random.Generator, x: Floats) -> Floats:
+    """Return triples of one frame (N, 3) within reach of a binding of three, (T, n, 3), Å.
+
+    As :func:`touching` returns pairs; of very many some, drawn at random.
+    """
+    frame, three = model.frame(x, model.box(None)), model.triples[binding]
+    triples = find_triples(frame.neighbours, three.reach[0]).of(frame.first, three.species)
+    some = triples.some(np.sort(rng.permutation(len(triples))[:MOST_OF_A_FRAME]))
+    found = [x for _, x in three.joined(frame, some)]
+    all_ = np.concatenate(found) if found else np.zeros((0, sum(three.sizes), 3))
+    moved: Floats = all_ - all_[:, : three.sizes[0]].mean(axis=1, keepdims=True)
+    return moved
+
+
+def groups_of(
     frames: Seen,
     cut: Callable[[Floats], Floats],
-    doubt: Doubt,
+    looking: Callable[[Floats], Look],
     limits: Limits,
     rng: np.random.Generator,
-    *,
-    newest: bool,
+    newest: Callable[[Floats], Floats] | None,
 ) -> Seen:
-    """Return pairs of the frames that were seen, with what the model of two thinks of them.
+    """Return groups out of the frames that were seen, with what their model thinks of them.
 
     Args:
         frames: of many molecules.
-        cut: from a frame to its pairs.
-        doubt: of the model of two.
-        limits: what counts as known of two.
+        cut: from a frame to its groups.
+        looking: looks at groups.
+        limits: what counts as known of them.
         rng: draws.
-        newest: whether half of them are the newest of all; else all are drawn at random.
+        newest: the novelty of groups, if half of them are to be the newest of all; None: all are
+            drawn at random.
     """
-    x, of = _drawn(frames, cut, doubt if newest else None, rng)
+    x, of = _drawn(frames, cut, newest, rng)
     if not len(x):
         return Seen(returns=frames.returns, lost=frames.lost)
-    look = doubt(x, evaluate_batches(doubt.model, x, TOTAL))
+    look = looking(x)
     kept = rng.permutation(len(x))
-    if newest:
+    if newest is not None:
         by_novelty = np.argsort(-look.novelty, kind="stable")[: MOST_CANDIDATES // 2]
         kept = np.concatenate([by_novelty, kept[~np.isin(kept, by_novelty)]])
     kept = np.sort(kept[:MOST_CANDIDATES])
@@ -88,16 +109,19 @@ def dimers_of(
 
 
 def _drawn(
-    frames: Seen, cut: Callable[[Floats], Floats], doubt: Doubt | None, rng: np.random.Generator
+    frames: Seen,
+    cut: Callable[[Floats], Floats],
+    newest: Callable[[Floats], Floats] | None,
+    rng: np.random.Generator,
 ) -> tuple[Floats, Ints]:
-    """Return pairs drawn at random, and of which frame each is; with ``doubt`` the newest too."""
+    """Return groups drawn at random, and of which frame each is; with ``newest`` that one too."""
     most = max(1, POOL // max(1, len(frames.positions)))
     found, of = [], []
     for n, frame in enumerate(frames.positions):
         pairs = cut(frame)
         some = rng.permutation(len(pairs))[:most]
-        if doubt is not None and len(pairs):
-            some = np.union1d(some, doubt.binding_novelty(pairs).argmax())
+        if newest is not None and len(pairs):
+            some = np.union1d(some, newest(pairs).argmax())
         found.append(pairs[some].round(POSITION_DECIMALS))
         of += [n] * len(some)
     x = np.concatenate(found) if found else np.zeros((0, 0, 3))

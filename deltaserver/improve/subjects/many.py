@@ -17,13 +17,13 @@ from deltaserver.arrays import Floats
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.errors import DataError
 from deltaserver.evaluation.of_many import pair_of
-from deltaserver.improve.doubt import Doubt
+from deltaserver.improve.doubt import Compared, Doubt
 from deltaserver.improve.dynamics import Limits, Runs
 from deltaserver.improve.retrain import trained_there
 from deltaserver.improve.seen import Seen
 from deltaserver.improve.settings import Settings, round_paths
 from deltaserver.improve.subjects.base import Subject, copy_models, limits_at
-from deltaserver.improve.subjects.dimers import Watch, dimers_of, touching
+from deltaserver.improve.subjects.dimers import Watch, groups_of, looks_at, touching
 from deltaserver.improve.subjects.served import Place, put_into
 from deltaserver.model import force_field
 from deltaserver.model.directories import MANIFEST_NAME, STRUCTURE_NAME
@@ -51,13 +51,8 @@ class ManyMolecules(Subject):
         self, settings: Settings, base: LabelledFrames, say: Callable[[str], None]
     ) -> None:
         models = settings.models
-        if base.order == 3:
-            raise DataError(
-                f"{settings.dataset}: trimers do not learn from dynamics yet, dimers do: give those"
-                " that the binding of two was trained on"
-            )
         record = settings.pair or models
-        many, self.start = _load(models)
+        many, self.start = load_started(models)
         pair = pair_of(many, base, models)
         self.binding = next(k for k, one in enumerate(many.pairs) if one is pair)
         self._files = _files(read_many(models), pair.species, base)
@@ -101,26 +96,34 @@ class ManyMolecules(Subject):
         put_into(first, now, place, files, read_report(pair))
 
     def see(
-        self, doubt: Doubt, number: int, seed: tuple[int, ...], wanted: float, *, returning: bool
+        self, doubt: Compared, number: int, seed: tuple[int, ...], wanted: float, *, returning: bool
     ) -> Seen:
         """Run all molecules from ``structure.xyz``; what is seen are pairs of them that touch."""
-        settings = self.settings
-        directory = round_paths(settings.output, number).models
-        model = force_field.load(directory, threads=settings.threads)
-        assert isinstance(model, ManyModel)
+        assert isinstance(doubt, Doubt)
+        model, frames = run_many(self.settings, self.start, number, seed, returning=returning)
         cut = partial(touching, model, self.binding)
-        watch = Watch(model)
-        starts = np.repeat(self.start[None], settings.dynamics.runs, axis=0)
-        usual = float(watch(starts[:1], model.evaluate(starts[:1])).novelty[0])
-        limits = Limits(max(NOVELTY_LIMIT, FAR * usual), np.inf, np.inf)
-        frames = Runs(watch, settings.dynamics, limits, seed, returning).run(starts)
         of_two = limits_at(doubt, cut(self.start), wanted, np.inf)
-        newest = returning and settings.selection != "random"
+        newest = returning and self.settings.selection != "random"
         rng = np.random.default_rng([*seed, DRAWS])
-        return dimers_of(frames, cut, doubt, of_two, rng, newest=newest)
+        by = doubt.binding_novelty if newest else None
+        return groups_of(frames, cut, looks_at(doubt), of_two, rng, by)
 
 
-def _load(models: Path) -> tuple[ManyModel, Floats]:
+def run_many(
+    settings: Settings, start: Floats, number: int, seed: tuple[int, ...], *, returning: bool
+) -> tuple[ManyModel, Seen]:
+    """Run all molecules of round ``number`` from ``start`` (N, 3), Å; return model and frames."""
+    directory = round_paths(settings.output, number).models
+    model = force_field.load(directory, threads=settings.threads)
+    assert isinstance(model, ManyModel)
+    watch = Watch(model)
+    starts = np.repeat(start[None], settings.dynamics.runs, axis=0)
+    usual = float(watch(starts[:1], model.evaluate(starts[:1])).novelty[0])
+    limits = Limits(max(NOVELTY_LIMIT, FAR * usual), np.inf, np.inf)
+    return model, Runs(watch, settings.dynamics, limits, seed, returning).run(starts)
+
+
+def load_started(models: Path) -> tuple[ManyModel, Floats]:
     """Return the models and their structure, from which runs start, Å, (N, 3)."""
     many = force_field.load(models)
     assert isinstance(many, ManyModel)

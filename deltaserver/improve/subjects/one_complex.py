@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from deltaserver.datasets.frames import LabelledFrames
-from deltaserver.improve.doubt import Doubt
+from deltaserver.improve.doubt import Compared, Doubt
 from deltaserver.improve.dynamics import Runs
 from deltaserver.improve.retrain import trained_parts
 from deltaserver.improve.seen import Seen
@@ -53,9 +53,10 @@ class OneComplex(Subject):
         """Leave it: training has made all of it."""
 
     def see(
-        self, doubt: Doubt, number: int, seed: tuple[int, ...], wanted: float, *, returning: bool
+        self, doubt: Compared, number: int, seed: tuple[int, ...], wanted: float, *, returning: bool
     ) -> Seen:
         """Run from training frames; every frame that is looked at is one complex."""
+        assert isinstance(doubt, Doubt)
         plan = self.settings.dynamics
         rng = np.random.default_rng([*seed, STARTS])
         starts = draw_starts(self.base, self.train, plan.runs, rng)

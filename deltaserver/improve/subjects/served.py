@@ -1,4 +1,4 @@
-"""A directory of many molecules with a binding of two that was trained anew."""
+"""A directory of many molecules with a binding of two, or of three, that was trained anew."""
 
 from __future__ import annotations
 
@@ -52,7 +52,84 @@ def put_into(
     trained = report["components"][BINDING]
     if "prior" in trained:  # else it stands on none, as before
         entry["prior"] = trained["prior"]
+    _finish(output, data, place.positions)
+
+
+def _finish(output: Path, data: dict[str, Any], positions: Floats) -> None:
+    """Write ``model.yaml``, and anew what the models gave at some positions."""
     write_atomically(output / MANIFEST_NAME, dump_yaml(data).encode())
-    if (output / CHECK_NAME).exists():  # what the models gave before
-        stored = store(force_field.load(output), place.positions)
+    if (output / CHECK_NAME).exists():
+        stored = store(force_field.load(output), positions)
         write_atomically(output / CHECK_NAME, f"{stored}\n".encode())
+
+
+@dataclass(frozen=True)
+class Three:
+    """What a training of three molecules has left for ``model.yaml``.
+
+    Attributes:
+        path: of its ``bindings.yaml``.
+        names: of the three species in the models of many, in its order.
+    """
+
+    path: Path
+    names: list[str]
+
+    def told(self) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """Return the entry of the binding and the induction, by the names of the models."""
+        data = load_yaml(self.path.read_bytes())
+        (entry,) = data["bindings"]
+        called = dict(zip(entry["between"], self.names, strict=True))
+        induction = data.get("induction")
+        if induction is not None:
+            species = [
+                {**one, "name": called.get(one["name"], one["name"])}
+                for one in induction["species"]
+            ]
+            induction = {**induction, "species": species}
+        return {**entry, "between": self.names}, induction
+
+    def is_in(self, models: Path) -> bool:
+        """Tell whether a directory of many molecules has just this."""
+        data = load_yaml((models / MANIFEST_NAME).read_bytes())
+        entry, induction = self.told()
+        there: dict[str, Any] = next(
+            (one for one in data["bindings"] if one["between"] == self.names), {}
+        )
+        if ("model" in there) != ("model" in entry):
+            return False
+        if {**there, "model": ""} != {**entry, "model": ""}:
+            return False
+        if "model" in entry:
+            files = models / there["model"], self.path.parent / entry["model"]
+            if not files[0].is_file() or files[0].read_bytes() != files[1].read_bytes():
+                return False
+        return bool(data.get("induction") == induction)
+
+
+def put_three_into(first: Path, output: Path, three: Three, positions: Floats) -> None:
+    """Write ``first``, a directory of many molecules, anew as ``output``, with another binding.
+
+    Args:
+        first: the directory.
+        output: the new one.
+        three: what takes the place of the binding of three and of induction.
+        positions: of the structure, Å, (N, 3).
+    """
+    data = load_yaml((first / MANIFEST_NAME).read_bytes())
+    entry, induction = three.told()
+    k = next(k for k, one in enumerate(data["bindings"]) if one["between"] == three.names)
+    files: dict[str, Path] = {}
+    if "model" in entry:
+        files[data["bindings"][k]["model"]] = three.path.parent / entry["model"]
+        entry = {**entry, "model": data["bindings"][k]["model"]}
+    data["bindings"][k] = entry
+    if induction is None:
+        data.pop("induction", None)
+    else:
+        data["induction"] = induction
+    output.mkdir(parents=True, exist_ok=True)
+    for path in sorted(first.iterdir()):
+        if path.is_file() and path.name != MANIFEST_NAME:
+            write_atomically(output / path.name, files.get(path.name, path).read_bytes())
+    _finish(output, data, positions)

@@ -51,6 +51,19 @@ def shared_charges(
     """
     if not ewald:
         return None
+    found = charges_by_species(entries, species, where)
+    _check_apart(entries, species, found, where)
+    return found
+
+
+def charges_by_species(
+    entries: Sequence[BindingEntry], species: Sequence[Species], where: str
+) -> tuple[Floats, ...]:
+    """Return the charges of one molecule of every species, e, shape (m,) each; zeros: none given.
+
+    Raises:
+        ManifestError: priors disagree on a molecule's charge.
+    """
     given: list[list[tuple[bool, Floats]]] = [[] for _ in species]
     for entry in entries:
         if isinstance(entry.prior, PairPrior):
@@ -58,9 +71,7 @@ def shared_charges(
             own = np.split(charges_of(entry.prior), [len(species[s].numbers)])
             for kind, charges in zip((s, t), own, strict=True):
                 given[kind].append((s == t, charges))
-    found = tuple(_one_set(sets, one, where) for sets, one in zip(given, species, strict=True))
-    _check_apart(entries, species, found, where)
-    return found
+    return tuple(_one_set(sets, one, where) for sets, one in zip(given, species, strict=True))
 
 
 def _one_set(sets: Sequence[tuple[bool, Floats]], species: Species, where: str) -> Floats:

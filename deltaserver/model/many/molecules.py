@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -202,6 +203,50 @@ class Total:
         for one, force in zip(species, self.forces, strict=True):
             found[one.atoms] = force
         return found
+
+
+def threes(
+    x: Floats, species: Sequence[int], sizes: Sequence[int], n_species: int
+) -> tuple[Assembled, list[Ints]]:
+    """Return many triples of molecules as one frame, in which no triple meets another.
+
+    Args:
+        x: atoms of three molecules, one after the other, shape (T, N, 3), Å.
+        species: of the three.
+        sizes: atoms of each.
+        n_species: how many there are.
+
+    Returns:
+        The frame, and the numbers of the first, the second and the third molecules, (T,) each.
+    """
+    own = np.split(x, np.cumsum(sizes)[:2], axis=1)
+    there, numbers, first = list[Floats](), [np.zeros(0, dtype=np.int64)] * 3, 0
+    for kind in range(n_species):
+        places = [k for k in range(3) if species[k] == kind]
+        for k in places:
+            numbers[k] = first + np.arange(len(x))
+            first += len(x)
+        there.append(np.concatenate([own[k] for k in places] or [np.zeros((0, 1, 3))]))
+    centres = np.concatenate([some.mean(axis=1) for some in there])
+    two = [(numbers[a], numbers[b]) for a, b in combinations(range(3), 2)]
+    i = np.concatenate([np.minimum(*both) for both in two])
+    j = np.concatenate([np.maximum(*both) for both in two])
+    between = centres[j] - centres[i]
+    near = Neighbours(i, j, np.zeros(between.shape), between, np.linalg.norm(between, axis=1))
+    return Assembled(tuple(there), centres, near, None), numbers
+
+
+def of_threes(
+    total: Total, frame: Assembled, numbers: Sequence[Ints], species: Sequence[int], x: Floats
+) -> Evaluation:
+    """Return what each triple (T, N, 3) of :func:`threes` has of a sum over all."""
+    energy = np.sum([total.molecules[rows] for rows in numbers], axis=0)
+    on_each = [
+        total.forces[kind][rows - frame.first[kind]]
+        for kind, rows in zip(species, numbers, strict=True)
+    ]
+    forces = np.concatenate(on_each, axis=1)
+    return Evaluation(energy, forces, np.einsum("tnx,tny->txy", forces, x))
 
 
 def add_rows(to: Floats, index: Ints, rows: Floats) -> None:

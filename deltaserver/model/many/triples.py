@@ -20,6 +20,7 @@ import numpy as np
 from deltaserver.arrays import Floats, Ints
 from deltaserver.compute import jit
 from deltaserver.model import loops
+from deltaserver.model.many.electrostatics.induction import OfThree
 from deltaserver.model.many.neighbours import Neighbours
 from deltaserver.model.prior import AtomClass
 from deltaserver.model.sgdml import Evaluation
@@ -141,17 +142,28 @@ class TriplePrior:
 
 @dataclass(frozen=True)
 class TripleLabels:
-    """What a prior says of three whole molecules, without its end: as labels are made less of it.
+    """What is known of three whole molecules, as labels are made less of it.
 
     Attributes:
-        prior: the potential.
+        prior: the dispersion, without its end; None: there is none.
+        induction: with its own end; None: nothing flows.
     """
 
-    prior: TriplePrior
+    prior: TriplePrior | None
+    induction: OfThree | None = None
 
     def evaluate(self, positions: Floats) -> Evaluation:
         """Evaluate positions (T, N, 3), Å, of one molecule after the other."""
-        return self.prior.of_whole(positions)
+        parts = [
+            *([] if self.prior is None else [self.prior.of_whole(positions)]),
+            *([] if self.induction is None else [self.induction.evaluate(positions)]),
+        ]
+        n = len(positions)
+        energy, forces, virial = np.zeros(n), np.zeros(positions.shape), np.zeros((n, 3, 3))
+        for part in parts:
+            energy, forces = energy + part.energy, forces + part.forces
+            virial = virial + part.virial
+        return Evaluation(energy, forces, virial)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,76 +42,11 @@ from deltaserver.model.trust.structure import ExpectedStructure
 from deltaserver.molecules.bonds import find_bonds, training_distances
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.simulate.structure import on_its_cell
-from deltaserver.textio.strict_yaml import Checker, dump_yaml, load_yaml
+from deltaserver.simulate.structures.collected import Collected, Species
+from deltaserver.simulate.structures.of_three import take_bindings
+from deltaserver.textio.strict_yaml import dump_yaml, load_yaml
 
 POLAR_E_ANG = 0.05  # fitted charges of water have 0.08, those of benzene 0.01 by vibrations
-
-
-@dataclass(frozen=True)
-class Species:
-    """One kind of molecule.
-
-    Attributes:
-        entry: of ``model.yaml``.
-        numbers: atomic numbers.
-        bonds: by the atoms' numbers; none where training shows no single molecule.
-        directory: where it was found.
-        reference: what its labels are of.
-    """
-
-    entry: dict[str, Any]
-    numbers: Ints
-    bonds: frozenset[tuple[int, int]]
-    directory: Path
-    reference: str
-
-    @property
-    def name(self) -> str:
-        """Return what ``model.yaml`` calls it."""
-        return str(self.entry["name"])
-
-
-@dataclass
-class Collected:
-    """What the directories have together.
-
-    Attributes:
-        species: in the order of ``model.yaml``.
-        bindings: entries of ``model.yaml``.
-        files: where each file of the new directory comes from.
-        references: what the labels are of.
-        units: of files that state none.
-        ewald: whether a directory of many molecules sums charges, if there is one that repeats.
-        cutoff: that of a directory of many molecules, and whether it repeats; None: it states none.
-        induction: that of a directory of many molecules.
-        notes: what is left out of a directory.
-        origins: directories that two molecules were taken of.
-    """
-
-    species: list[Species] = field(default_factory=list)
-    bindings: list[dict[str, Any]] = field(default_factory=list)
-    files: dict[str, Path] = field(default_factory=dict)
-    references: list[str] = field(default_factory=list)
-    units: dict[str, str] = field(default_factory=dict)
-    ewald: bool | None = None
-    cutoff: tuple[list[float], bool] | None = None
-    induction: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    origins: list[Path] = field(default_factory=list)
-
-    def take(self, source: Path, name: str) -> str:
-        """Return what a file is called in the new directory; other files of its name keep it."""
-        stem, suffix = Path(name).stem, Path(name).suffix
-        k = 1
-        while name in self.files and not _same(self.files[name], source):
-            k += 1
-            name = f"{stem}-{k}{suffix}"
-        self.files[name] = source
-        return name
-
-
-def _same(one: Path, other: Path) -> bool:
-    return one.read_bytes() == other.read_bytes()
 
 
 def assemble(
@@ -149,7 +83,7 @@ def assemble(
     found = Collected()
     for source in sources:
         if (source / BINDINGS_NAME).is_file() and not (source / MANIFEST_NAME).exists():
-            _take_bindings(found, source / BINDINGS_NAME)
+            take_bindings(found, source / BINDINGS_NAME)
         elif is_of_many(source):
             _take_many(found, source)
         else:
@@ -362,58 +296,3 @@ def _take_many(found: Collected, source: Path) -> None:
             own = path.parent / kept["model"]
             kept["model"] = found.take(own, own.name)
         found.bindings.append(kept)
-
-
-def _take_bindings(found: Collected, path: Path) -> None:
-    """Take over what was trained of three molecules, in the place of what binds them already."""
-    check = Checker(path, ManifestError)
-    top = check.mapping(check.read(), "the file", ("bindings",), ("induction",))
-    for k, one in enumerate(check.sequence(top["bindings"], "bindings")):
-        what = f"bindings[{k}]"
-        entry = check.mapping(one, what, ("between",), ("model", "fade", "prior"))
-        names = [check.text(name, what) for name in check.sequence(entry["between"], what)]
-        kept: dict[str, Any] = {}
-        if "model" in entry:
-            own = path.parent / check.text(entry["model"], f"{what}.model")
-            names = [found.species[place].name for place in _places(found, path, own, names)]
-            kept["model"] = found.take(own, f"triple{own.suffix}")
-        elif "prior" not in entry or len(names) != 3 or not _known(found, names):
-            raise ManifestError(
-                f"{path}: {what} has no model: expected its prior, and between: three of the "
-                f"species {', '.join(one.name for one in found.species)}"
-            )
-        found.bindings = [known for known in found.bindings if known["between"] != names]
-        found.bindings.append({**entry, "between": names, **kept})
-    if "induction" in top:
-        found.induction = {"induction": top["induction"]}
-
-
-def _known(found: Collected, names: Sequence[str]) -> bool:
-    return set(names) <= {one.name for one in found.species}
-
-
-def _places(found: Collected, path: Path, model: Path, named: Sequence[str]) -> list[int]:
-    """Return which species the molecules of a binding's model are, by their elements."""
-    parameters = read_parameters(model)
-    if parameters.blocks is None or len(parameters.blocks.weights) != len(named):
-        raise ManifestError(
-            f"{path}: {model.name} does not say which atoms are of which of {', '.join(named)}; "
-            "train it anew"
-        )
-    places: list[int] = []
-    for k, name in enumerate(named):
-        numbers = parameters.numbers[parameters.blocks.fragment == k]
-        there = [s for s, one in enumerate(found.species) if np.array_equal(one.numbers, numbers)]
-        if not there:
-            raise ManifestError(
-                f"{path}: no directory before it has a molecule of the elements of {name}; give "
-                "that of its pairs first"
-            )
-        places += there
-    if places != sorted(places):
-        between = ",".join(found.species[k].name for k in sorted(places))
-        raise ManifestError(
-            f"{path}: its molecules stand in another order than the species; cut trimers "
-            f"--between {between}"
-        )
-    return places

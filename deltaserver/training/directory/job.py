@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,6 @@ from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.datasets.labelling import LOCAL
 from deltaserver.errors import DataError
 from deltaserver.model.fragment_blocks import FragmentBlocks, owner_of
-from deltaserver.model.many.triples import TripleLabels
 from deltaserver.model.prior import Prior
 from deltaserver.training.components import (
     BINDING,
@@ -35,7 +35,9 @@ from deltaserver.training.selection import Split, draw_stratified
 from deltaserver.training.symmetry import DEFAULT_CAP, Symmetry
 from deltaserver.training.symmetry_modes import resolve
 from deltaserver.training.three.checks import is_of_three
-from deltaserver.training.three.prior import fit_triples
+from deltaserver.training.three.entry import induction_of
+from deltaserver.training.three.flowing import Flowing
+from deltaserver.training.three.prior import fit_three
 from deltaserver.training.three.reach import fade_of
 from deltaserver.training.warm_start import WarmStart, read_warm_start
 
@@ -76,6 +78,7 @@ class TrainingPlan:
     selection: str = DEFAULT_SELECTION
     scheduler: str = LOCAL
     workers: int = 1
+    induction: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class Job:
             it stays.
         fade: Å between centres, over which what is learned of three molecules ends; None of all
             else.
+        induction: what of ``prior`` goes into ``model.yaml`` as induction.
     """
 
     component: Component
@@ -103,6 +107,7 @@ class Job:
     fit: LinearFit | None
     again: SiteFit | None
     fade: tuple[float, float] | None = None
+    induction: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -176,7 +181,8 @@ def job_of(
         workers=plan.workers,
     )
     fade = fade_of(frames, drawn.points) if three else None
-    return Job(component, request, found, prior, weights, fit, again, fade)
+    induction = induction_of(prior, available)
+    return Job(component, request, found, prior, weights, fit, again, fade, induction)
 
 
 def _is_baseline(component: Component, plan: TrainingPlan) -> bool:
@@ -208,12 +214,42 @@ def _draw(
     known = _known(data, candidates, frames, plan, warm)
     pool = np.union1d(candidates[low[candidates]], known)
     points = compared(pool).draw(plan.selection, plan.n_train, plan.seed, known)
-    # Fewer validation frames than asked for are no reason to refuse.
-    n_valid = min(plan.n_valid, len(validation))
-    valid = validation[
-        draw_stratified(data.energy[validation], n_valid, plan.seed, f"{data.name} frames")
-    ]
+    valid = _valid(data, validation, plan)
     return _Drawn(pool, points, valid, np.setdiff1d(candidates, valid))
+
+
+def _valid(data: LabelledSet, validation: Ints, plan: TrainingPlan) -> Ints:
+    """Draw entries to validate on; fewer than asked for are no reason to refuse."""
+    n_valid = min(plan.n_valid, len(validation))
+    drawn = draw_stratified(data.energy[validation], n_valid, plan.seed, f"{data.name} frames")
+    some: Ints = validation[drawn]
+    return some
+
+
+def prior_alone(
+    frames: LabelledFrames,
+    available: tuple[Component, ...],
+    component: Component,
+    split: Split,
+    plan: TrainingPlan,
+) -> tuple[Prior, Ints, Ints]:
+    """Fit the prior of three molecules, with no kernel to come.
+
+    Returns:
+        The prior, the entries of the binding that it was fitted to, and those it was chosen by.
+
+    Raises:
+        InputError: frames do not allow it, or ``plan.induction`` has no charges for them.
+    """
+    data = labelled_set(frames, component)
+    candidates, validation = (
+        np.flatnonzero(np.isin(data.frame, some)) for some in (split.train, split.valid)
+    )
+    valid = _valid(data, validation, plan)
+    entries = np.setdiff1d(candidates, valid)
+    prior = _prior(frames, available, component, _Drawn(NONE, NONE, valid, entries), plan)
+    assert prior is not None
+    return prior, entries, valid
 
 
 def _prior(
@@ -227,7 +263,10 @@ def _prior(
     if plan.prior == "none":
         return None
     if is_of_three(frames, component):
-        return TripleLabels(fit_triples(frames, available, drawn.entries, drawn.valid))
+        flowing = None
+        if plan.induction is not None:
+            flowing = Flowing.read(plan.induction, frames, available, plan.cap)
+        return fit_three(frames, available, drawn.entries, drawn.valid, flowing)
     if component.name != BINDING:
         return None
     asymptote: Asymptote = "fitted" if plan.prior == "pairs-limit" else "zero"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from deltaserver.arrays import Ints
 from deltaserver.datasets.frames import LabelledFrames
@@ -52,6 +53,26 @@ def refuse_what_makes_no_sense(
                 "before it, as molecules of many do; cut it anew"
             )
         start += len(one.atoms)
+
+
+def refuse_without_prior(
+    frames: LabelledFrames, component: str, prior: str, n_train: int, induction: Path | None
+) -> None:
+    """Refuse what is of a prior of three molecules where there is none.
+
+    Raises:
+        DataError: naming the option.
+    """
+    if induction is not None and (prior != TRIPLES or frames.order != 3):
+        raise DataError(
+            f"{frames.name}: --induction is fitted beside the dispersion of three molecules; give "
+            "--prior triples, and a dataset that was cut with --order 3"
+        )
+    if n_train == 0 and (prior != TRIPLES or component != BINDING):
+        raise DataError(
+            f"{frames.name}: --n-train 0 leaves a prior of three molecules without a kernel; give "
+            "--component binding --prior triples, or points to train on"
+        )
 
 
 def check_exchange(frames: LabelledFrames, components: Sequence[Component], perms: Ints) -> None:

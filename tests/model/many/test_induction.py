@@ -9,6 +9,8 @@ import pytest
 
 from deltaserver.model import force_field
 from deltaserver.model.fragment_blocks import smooth_step
+from deltaserver.model.many.electrostatics.block import format_induction
+from deltaserver.model.many.electrostatics.induction import OfThree
 from deltaserver.units import COULOMB_EV_ANG
 from tests.model.many.builders import INDUCTION, OF_BOTH, directory, manifest
 
@@ -87,3 +89,31 @@ def test_neighbours_on_opposite_sides_cancel(tmp_path):
     assert both[1] == both[2]
     assert found == pytest.approx(-0.5 * (q_of(both) - 2.0 * q_of(v)), rel=1e-4)
     assert found > 0.0
+
+
+@pytest.mark.parametrize(("count", "neon"), [(3, 0), (2, 1), (1, 2)])
+def test_three_by_themselves_have_what_a_model_of_three_has(tmp_path, count, neon):
+    """Many at once, of which each is what is served of three; also where it ends."""
+    data = manifest(count, neon, bindings=[], periodic=False, induction=OF_BOTH)
+    if not neon:
+        data["induction"] = INDUCTION
+    del data["cutoff"]
+    model = force_field.load(directory(tmp_path, data))
+    x = np.array([thrown(3, seed, 1.5).reshape(9, 3) for seed in range(20)])
+    some = np.concatenate([np.arange(3 * count), 3 * count + 3 * np.arange(neon)])
+    x = x[:, some]
+    species = (0,) * count + (1,) * neon
+    sizes = (3,) * count + (1,) * neon
+    known = OfThree(model.induction, species, sizes).evaluate(x)
+    found = model.evaluate(x, "binding")
+    assert np.abs(found.energy).max() > 1e-4
+    np.testing.assert_allclose(known.energy, found.energy, rtol=1e-11, atol=1e-14)
+    np.testing.assert_allclose(known.forces, found.forces, rtol=1e-10, atol=1e-13)
+    np.testing.assert_allclose(known.virial, found.virial, rtol=1e-9, atol=1e-12)
+
+
+def test_its_block_is_read_as_it_was_written(tmp_path):
+    data = manifest(1, 1, bindings=[], periodic=False, induction=OF_BOTH)
+    del data["cutoff"]
+    induction = force_field.load(directory(tmp_path, data)).induction
+    assert format_induction(induction, ["water", "neon"]) == OF_BOTH

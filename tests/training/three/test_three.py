@@ -23,7 +23,7 @@ from deltaserver.training.directory.job import TrainingPlan
 from deltaserver.training.model_directory import train_directory
 from deltaserver.training.symmetry import check_group
 from deltaserver.training.three.exchange import product_with_exchange
-from deltaserver.training.three.prior import fit_triples
+from deltaserver.training.three.prior import fit_three
 from deltaserver.training.three.reach import fade_of, widest
 from tests.model.many.builders import directory, manifest, positions
 from tests.training.labelled import dispersion, water_dimer, water_trimer
@@ -147,7 +147,9 @@ def test_dispersion_that_the_labels_have_is_found(hydrogens, radius):
     """To what the little of |c|² costs that is added, 1e-4 of the columns' norms."""
     known = dispersion(900.0, hydrogens)
     frames = water_trimer(60, prior=known)
-    prior = fit_triples(frames, components(frames), np.arange(45), np.arange(45, 60))
+    fitted = fit_three(frames, components(frames), np.arange(45), np.arange(45, 60))
+    prior = fitted.prior
+    assert fitted.induction is None
     assert prior.radius == radius
     assert prior.is_fair((0, 0, 0))
     assert prior.cutoff == fade_of(frames, np.arange(45))
@@ -206,7 +208,7 @@ def test_frames_that_do_not_fit_are_refused(tmp_path, frames):
     with pytest.raises(DataError, match="water1 does not stand after"):
         train_directory(replace(frames, fragments=mixed), PLAN, tmp_path / "model")
     with pytest.raises(DataError, match="no frames to fit a prior to"):
-        fit_triples(frames, components(frames), np.zeros(0, dtype=int), np.zeros(0, dtype=int))
+        fit_three(frames, components(frames), np.zeros(0, dtype=int), np.zeros(0, dtype=int))
 
 
 def test_assemble_puts_it_beside_pairs(tmp_path, plain, capsys):

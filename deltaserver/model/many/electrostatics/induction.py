@@ -20,10 +20,11 @@ from itertools import combinations_with_replacement
 import numpy as np
 
 from deltaserver.arrays import Floats
-from deltaserver.compute.thread_pool import ThreadPool
-from deltaserver.model.many.molecules import Assembled, Total, add_rows
+from deltaserver.compute.thread_pool import ONE_THREAD, ThreadPool
+from deltaserver.model.many.molecules import Assembled, Total, add_rows, of_threes, threes
 from deltaserver.model.many.neighbours import Neighbours
 from deltaserver.model.many.switch import Switch
+from deltaserver.model.sgdml import Evaluation
 from deltaserver.units import COULOMB_EV_ANG
 
 AT_ONCE = 1 << 16  # distances between atoms that one thread works on
@@ -171,3 +172,25 @@ class Induction:
         back = pull.sum(axis=1) + way[:, None] / sizes[1]
         virial = np.einsum("pabx,paby->xy", pull, some.d)
         return force, back, virial + np.einsum("px,py->xy", way, some.near.between)
+
+
+@dataclass(frozen=True)
+class OfThree:
+    """Charge flow in three molecules by themselves: what labels are made less of.
+
+    Attributes:
+        induction: of all species, with its end, as it is served.
+        species: of the three, whose atoms stand one molecule after the other.
+        sizes: atoms of each.
+    """
+
+    induction: Induction
+    species: tuple[int, int, int]
+    sizes: tuple[int, int, int]
+
+    def evaluate(self, x: Floats) -> Evaluation:
+        """Evaluate positions (T, N, 3), Å."""
+        frame, numbers = threes(x, self.species, self.sizes, len(self.induction.responses))
+        total = Total.zero(frame)
+        self.induction.add(frame, ONE_THREAD, total)
+        return of_threes(total, frame, numbers, self.species, x)
