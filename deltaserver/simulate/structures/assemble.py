@@ -35,7 +35,8 @@ from deltaserver.model.manifest import (
     parse_atoms,
     read_manifest,
 )
-from deltaserver.model.many.charges import NEUTRAL_E, dipole_e_ang
+from deltaserver.model.many.charges import dipole_e_ang
+from deltaserver.model.many.electrostatics.charge_sets import NEUTRAL_E
 from deltaserver.model.many.manifest import is_of_many
 from deltaserver.model.prior_block import format_prior
 from deltaserver.model.sgdml import resolve_units
