@@ -88,6 +88,7 @@ class Run:
     is_exchange: bool = False  # temperatures change along the trajectory
     remarks: tuple[str, ...] = ()  # on which of several outputs is read
     bias: Bias | None = None
+    n_systems: int = 1  # that one log is of
 
     @property
     def blew_up(self) -> bool:
@@ -179,7 +180,8 @@ def read_run(directory: Path) -> list[Run]:
     logs = sorted(directory.glob("*.jsonl"))
     log = logs[0] if logs else None
     runs = []
-    for system, (beads, remarks) in _trajectories(directory, settings).items():
+    trajectories = _trajectories(directory, settings)
+    for system, (beads, remarks) in trajectories.items():
         name = directory.resolve().name
         runs.append(
             Run(
@@ -200,6 +202,7 @@ def read_run(directory: Path) -> list[Run]:
                 is_exchange=settings.is_exchange,
                 remarks=remarks,
                 bias=settings.bias,
+                n_systems=len(trajectories),
             )
         )
     return runs
