@@ -44,6 +44,7 @@ from deltaserver.model.trust.structure import ExpectedStructure
 from deltaserver.molecules.bonds import find_bonds, training_distances
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.simulate.structure import on_its_cell
+from deltaserver.simulate.structures.units import shared_units
 from deltaserver.textio.strict_yaml import Checker, dump_yaml, load_yaml
 
 POLAR_E_ANG = 0.05  # fitted charges of water have 0.08, those of benzene 0.01 by vibrations
@@ -232,7 +233,9 @@ def _take_complex(found: Collected, manifest: Manifest) -> None:
     found.references.append(manifest.reference)
     found.origins.append(manifest.path.parent)
     units = {"length": manifest.length_unit, "energy": manifest.energy_unit}
-    found.units |= {key: unit for key, unit in units.items() if unit}
+    models = [one.model for one in manifest.fragments] + [manifest.binding]
+    files = [model for model in models if isinstance(model, Path)]
+    found.units = shared_units(found.units, units, files, manifest.path)
     shared = manifest.fragments[0].model == manifest.fragments[1].model
     atoms: list[int] = []
     places = []
@@ -342,7 +345,9 @@ def _take_many(found: Collected, source: Path) -> None:
     reference = str(data.get("reference", "not stated"))
     found.references.append(reference)
     found.origins.append(path.parent)
-    found.units |= data.get("units", {})
+    entries = [*data["species"], *data.get("bindings", [])]
+    files = [path.parent / entry["model"] for entry in entries if "model" in entry]
+    found.units = shared_units({}, data.get("units", {}), files, path)
     if data.get("periodic"):
         found.ewald = bool(data.get("ewald", False))
     found.induction = {key: data[key] for key in ("induction",) if key in data}
