@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from deltaserver.analysis.measure.survey import Sampled, Surveyed
-from deltaserver.analysis.read.properties import read_properties
+from deltaserver.analysis.read.properties import Properties, read_properties
 from deltaserver.analysis.reading import Notes
 from deltaserver.analysis.results import RunAnalysis
 from deltaserver.arrays import Floats, Ints
@@ -34,7 +34,8 @@ def sort_by_temperature(found: Sequence[RunAnalysis], notes: Notes) -> list[RunA
 
 def _sorted(systems: list[RunAnalysis], notes: Notes) -> list[RunAnalysis]:
     try:
-        temperatures = [_at_frames(one, notes) for one in systems]
+        read = [_properties(one, notes) for one in systems]
+        temperatures = [_at_frames(*pair, notes) for pair in zip(systems, read, strict=True)]
     except DataError as error:
         notes.problem(f"{systems[0].run.directory}: {error}; frames stay by system")
         return systems
@@ -46,17 +47,44 @@ def _sorted(systems: list[RunAnalysis], notes: Notes) -> list[RunAnalysis]:
         f"{systems[0].run.directory}: frames sorted by the temperatures of the exchange; there is "
         "no MSAD, since they are not one trajectory in time"
     )
-    return [_at(systems, temperatures, float(kelvin)) for kelvin in known]
+    return [
+        replace(
+            _at(systems, temperatures, float(kelvin)), exchanged=_potential_at(read, float(kelvin))
+        )
+        for kelvin in known
+    ]
 
 
-def _at_frames(one: RunAnalysis, notes: Notes) -> Floats:
-    """Return the ensemble's temperature (K) at every frame, NaN where it is not written."""
+def _properties(one: RunAnalysis, notes: Notes) -> Properties:
+    """Read the properties of one system, which must tell its temperatures."""
     if not one.run.properties:
         raise DataError("no properties, so that the temperature of a frame is not known")
     read = read_properties(one.run.properties, notes.note)
-    kelvin = read.temperature_k(TEMPERATURE)
-    if kelvin is None or read.steps is None:
+    if read.raw(TEMPERATURE) is None or read.steps is None:
         raise DataError(f"the properties have no step and {TEMPERATURE}{{kelvin}}")
+    return read
+
+
+def _potential_at(read: Sequence[Properties], kelvin: float) -> tuple[Ints, Floats] | None:
+    """Return the steps and potential energies, eV, of whatever system is at a temperature."""
+    steps, potential = [], []
+    for one in read:
+        known, energy, at = one.steps, one.energy_ev("potential"), one.temperature_k(TEMPERATURE)
+        if known is None or energy is None or at is None:
+            return None
+        here = np.round(at, ROUND_K) == kelvin
+        steps.append(known[here])
+        potential.append(energy[here])
+    joined = np.concatenate(steps)
+    order = np.argsort(joined, kind="stable")
+    return joined[order], np.concatenate(potential)[order]
+
+
+def _at_frames(one: RunAnalysis, read: Properties, notes: Notes) -> Floats:
+    """Return the ensemble's temperature (K) at every frame, NaN where it is not written."""
+    kelvin = read.temperature_k(TEMPERATURE)
+    assert kelvin is not None
+    assert read.steps is not None
     found = np.full(len(one.surveyed.steps), np.nan)
     _, at_frame, at_row = np.intersect1d(one.surveyed.steps, read.steps, return_indices=True)
     found[at_frame] = np.round(kelvin[at_row], ROUND_K)

@@ -19,7 +19,7 @@ from deltaserver.analysis.measure.survey import Surveyed
 from deltaserver.analysis.measure.thermo import Drift, Temperature
 from deltaserver.analysis.read.contributions import Series
 from deltaserver.analysis.read.directory import Run
-from deltaserver.arrays import Floats
+from deltaserver.arrays import Floats, Ints
 from deltaserver.statistics import correlation
 
 
@@ -87,6 +87,7 @@ class RunAnalysis:
     thermo: Thermo | None = None
     contributions: Mapping[str, Series] = field(default_factory=dict)
     liquid: Liquid | None = None  # of runs of many molecules
+    exchanged: tuple[Ints, Floats] | None = None  # steps, potential (eV) of an exchange's kelvin
 
     @property
     def time_ps(self) -> Floats:

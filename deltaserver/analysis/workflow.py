@@ -31,7 +31,6 @@ from deltaserver.statistics.correlation import circular_mean
 
 PARTS = ("variables", "fes", "msad", "rdf", "thermo", "molecules", "contributions")
 MIN_MATCH = 0.3
-MAX_SHIFT = 6  # restarts by which a log's count may be ahead
 
 
 def analyse(
@@ -247,8 +246,13 @@ def _contributions(
     except InputError as error:
         notes.problem(str(error))
         return {}
-    comparable = len(one.run.beads) == 1 and not one.run.is_exchange and whole_steps(series)
     potential = read.energy_ev("potential") if read else None
+    if one.run.n_systems > 1:
+        by_step = one.exchanged
+        if read and read.steps is not None and potential is not None and not one.run.is_exchange:
+            by_step = read.steps, potential
+        return _before_break(one, _of_one_system(one, series, by_step, notes))
+    comparable = len(one.run.beads) == 1 and not one.run.is_exchange and whole_steps(series)
     if read and potential is not None and read.steps is not None and comparable:
         share = matching(series[contributions.TOTAL], read.steps, potential)
         if share < MIN_MATCH:
@@ -260,11 +264,30 @@ def _contributions(
     return _before_break(one, series)
 
 
+def _of_one_system(
+    one: RunAnalysis,
+    series: Mapping[str, contributions.Series],
+    by_step: tuple[Ints, Floats] | None,
+    notes: Notes,
+) -> Mapping[str, contributions.Series]:
+    """Return what a log of several systems has of one, by its potential energies (eV) at steps."""
+    n = one.run.n_systems
+    found: Mapping[str, contributions.Series] = {}
+    if by_step is not None and len(one.run.beads) == 1 and whole_steps(series):
+        found = contributions.of_system(series, n, *by_step)
+    if not found:
+        notes.note(
+            f"{one.run.log}: is of {n} systems, and their potential energies do not tell which "
+            f"structures are those of {one.run.label}; contributions are left out"
+        )
+    return found
+
+
 def _before_break(
     one: RunAnalysis, series: Mapping[str, contributions.Series]
 ) -> dict[str, contributions.Series]:
     """Leave out the structures from the step on at which a run came apart."""
-    if one.broken is None:
+    if one.broken is None or not series:
         return dict(series)
     last = max(int(part.seq[-1]) for part in series.values() if len(part.seq))
     share = min(1.0, one.broken.step / max(1, one.last_step))
@@ -282,12 +305,11 @@ def whole_steps(series: Mapping[str, contributions.Series]) -> bool:
 def matching(total: contributions.Series, steps: Ints, potential_ev: Floats) -> float:
     """Return the part of a log's energies that are i-PI's at the same step.
 
-    Structures are counted from 0, as steps are; a restart shifts the count by one. i-PI's
-    electronvolt is 1e-7 off, and it writes nine digits.
+    Structures are counted from 0, as steps are; a restart shifts the count by one.
     """
-    near = 2e-7 * float(np.abs(potential_ev).max()) + 2e-5
+    near = contributions.near_ev(potential_ev)
     best = 0.0
-    for shift in range(-1, MAX_SHIFT):
+    for shift in range(-1, contributions.MAX_SHIFT):
         _, at_log, at_ipi = np.intersect1d(total.seq, steps + shift, return_indices=True)
         if len(at_log):
             same = np.abs(total.energy[at_log] - potential_ev[at_ipi]) < near

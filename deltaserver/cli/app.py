@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import warnings
 from typing import Any
 
 import click
@@ -41,6 +42,7 @@ from deltaserver.serve.transport import DEFAULT_PREFIX
 
 # What click raises since 8.2; before, it prints the help itself.
 NO_COMMAND = getattr(click.exceptions, "NoArgsIsHelpError", ())
+_formatwarning = warnings.formatwarning  # as Python has it
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # of which the system names no file
 
 # Each with the first sentence of its own help, so that ours imports none of them.
@@ -224,6 +226,7 @@ def app(context: click.Context, /, **options: Any) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code. Errors become one line on stderr."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    warnings.formatwarning = _warned
     try:
         app.main(args=arguments, prog_name="deltaserver", standalone_mode=False)
     except click.exceptions.Exit as request:
@@ -256,6 +259,16 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         return _fail_internally(error, arguments)
     return EXIT_OK
+
+
+def _warned(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int,
+    line: str | None = None,
+) -> str:  # fmt: skip
+    """Return a warning of ours as one line, any other as Python shows it."""
+    if category.__module__.startswith(f"{deltaserver.__name__}."):
+        return f"deltaserver: warning: {message}\n"
+    return _formatwarning(message, category, filename, lineno, line)
 
 
 def _fail_internally(error: Exception, arguments: list[str]) -> int:

@@ -24,7 +24,12 @@ def calibrate(models: Path, dataset: Path, quiet: bool) -> None:
     is for models of before. Forces stay as they are.
     """
     from deltaserver.datasets.files import read_dataset
+    from deltaserver.errors import DataError
     from deltaserver.training.uncertainty.directory import calibrate_directory
 
     say = (lambda line: None) if quiet else click.echo
-    calibrate_directory(models, read_dataset(dataset, say), say)
+    if not calibrate_directory(models, read_dataset(dataset, say), say):
+        raise DataError(
+            f"{models}: nothing was calibrated: {dataset} has too few validation frames, or the "
+            "models too few points; add frames, and train on them"
+        )

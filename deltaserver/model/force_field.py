@@ -16,7 +16,8 @@ from deltaserver.model.engines import Backend, Precision, Storage
 from deltaserver.model.loading import Choice, ModelLoader
 from deltaserver.model.manifest import IsolatedAtom
 from deltaserver.model.many.census import count_molecules
-from deltaserver.model.many.charges import NEUTRAL_E, charges_of, shared_charges
+from deltaserver.model.many.charges import charges_of, shared_charges
+from deltaserver.model.many.electrostatics.charge_sets import NEUTRAL_E
 from deltaserver.model.many.electrostatics.ewald import Ewald
 from deltaserver.model.many.electrostatics.induction import OfThree
 from deltaserver.model.many.manifest import BindingEntry, ManyManifest, is_of_many, read_many

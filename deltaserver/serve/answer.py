@@ -248,7 +248,7 @@ def _evaluate(
     one_by_one = [
         model.evaluate(x[None], component, cell) for x, cell in zip(positions, cells, strict=True)
     ]
-    return CompositeEvaluation.join(one_by_one)
+    return type(one_by_one[0]).join(one_by_one)
 
 
 def _extras(

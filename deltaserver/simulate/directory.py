@@ -21,6 +21,7 @@ from deltaserver.textio.xyz_frames import xyz_text
 INPUT_NAME = "input.xml"
 LOG_NAME = "deltaserver.jsonl"
 FRAME_NAME = "blow_up.xyz"
+SWEEP_FILE = "sweep.json"  # of a set of runs, each in a directory of its own below
 LOCK_NAME = "run.lock"
 LEARNING_NAME = "learning"  # what the run's model was taught on the way
 # How long an i-PI whose daemon was killed may take to end, for what goes on with its run. A new run
@@ -47,6 +48,11 @@ def refuse_strangers(directory: Path, ipi_input: IpiInput) -> None:
             )
     if not directory.is_dir() or read_record(directory) is not None:
         return
+    if (directory / SWEEP_FILE).exists():
+        raise InputError(
+            f"{directory}: holds a set of runs, which --resume would go on with in place of this "
+            "one; choose another --directory"
+        )
     there = [directory / name for name in OURS if name != LOCK_NAME]
     there += [path for path, _ in ipi_input.written(directory)]
     there += [directory / link.name for link in ipi_input.links]

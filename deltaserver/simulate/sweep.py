@@ -26,6 +26,7 @@ from deltaserver.errors import (
     InputError,
 )
 from deltaserver.serve.signals import stoppable_once
+from deltaserver.simulate.directory import SWEEP_FILE
 from deltaserver.simulate.ipi.process import end_with_parent
 from deltaserver.simulate.progress import Progress, ProgressLine, PropertiesTail
 from deltaserver.simulate.record import RunRecord, make_directory, read_record, write_whole
@@ -35,7 +36,6 @@ POLL_S = 0.25
 PATIENCE_S = 30.0  # for runs that were asked to stop
 OUTPUT_NAME = "simulate.err"
 REQUEST_NAME = "request.json"
-SWEEP_FILE = "sweep.json"
 FORMAT = "deltaserver-sweep/2"
 PASSED_OVER = ("finished", "blown up")
 
@@ -74,7 +74,16 @@ class SweepRun:
 
 
 def write_sweep(directory: Path, runs: Sequence[SweepRun]) -> None:
-    """Write ``sweep.json``, from which the set is resumed."""
+    """Write ``sweep.json``, from which the set is resumed.
+
+    Raises:
+        InputError: the directory is that of a run, which alone would be analysed.
+    """
+    if read_record(directory) is not None and not (directory / SWEEP_FILE).exists():
+        raise InputError(
+            f"{directory}: is the directory of a run, which an analysis would take in place of "
+            "those below it; choose another --directory"
+        )
     entries = [
         {"name": run.name, "properties": run.properties, "request": run.request.record()}
         for run in runs

@@ -3,7 +3,8 @@
 Walls and attractions are linear in their coefficients, which must not be negative: one
 least-squares problem [Lawson and Hanson, Solving Least Squares Problems, SIAM, 1995, chapter 23].
 Charges are bilinear: those of one fragment are linear once the other's are fixed, so that they
-take turns, each fragment keeping the charge that the dataset states. Å, eV, e.
+take turns, each fragment keeping the charge that the dataset states. Of two neutral ones the data
+know the products alone: both are made as large. Å, eV, e.
 
 Where labels say that energies do not vanish far apart, because the reference method leaves a part
 of an electron with the wrong fragment, a constant E_∞ ≤ 0 and a charge that has passed over can be
@@ -24,6 +25,7 @@ from deltaserver.datasets.coverage import shortest_distances
 from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
 from deltaserver.errors import DataError
 from deltaserver.model.fragment_blocks import owner_of
+from deltaserver.model.many.electrostatics.charge_sets import share
 from deltaserver.model.prior import AtomClass, Attraction, PairPrior, PairTerms, Wall
 from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.training.components import Component, fragment_symmetry
@@ -234,6 +236,7 @@ class _Fit:
         if self._charged():
             for _ in range(TURNS):
                 charges, coefficients = self._turn(charges, columns)
+            charges = self._balanced(charges)
             coefficients = _solve(columns, self.y - self._coulomb(charges))[0]
         terms: dict[tuple[str, str], PairTerms] = {}
         limit = -float(coefficients[-1]) if self.has_limit else 0.0
@@ -332,6 +335,16 @@ class _Fit:
         kinds = np.unique(self.kind, return_inverse=True)[1]
         alike: Floats = (np.bincount(kinds, charges) / np.bincount(kinds))[kinds]
         return alike, coefficients
+
+    def _balanced(self, charges: Floats) -> Floats:
+        """Return charges whose products are the same, of two neutral fragments as large."""
+        first = np.array(self.home) == 0
+        alike = set(np.array(self.kind)[first]) & set(np.array(self.kind)[~first])
+        if len(self.charge) != 2 or self.charge.any() or alike:
+            return charges
+        by_atom = charges * np.sqrt([len(one.atoms) for one in self.classes])
+        factor = share(by_atom[first], by_atom[~first])
+        return np.where(first, charges * factor, charges / factor)
 
 
 @dataclass(frozen=True)

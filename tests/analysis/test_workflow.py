@@ -514,3 +514,50 @@ def test_a_sound_run_is_left_whole(tmp_path):
         (directory / "run.json").write_text(json.dumps({"status": status, "reason": "drift"}))
         analysis, _ = analysed([directory], ("variables",))
         assert len(analysis.runs[0].surveyed.steps) == 500
+
+
+def write_log_of_two(directory, energies):
+    """One log of two systems, (2, T): either first in a step; the first step is one structure."""
+    rng = np.random.default_rng(6)
+    pairs = [rng.permutation(pair) for pair in np.transpose(energies)]
+    (directory / "deltaserver.jsonl").write_text(log_of([pairs[0][0], *np.ravel(pairs[1:])]))
+
+
+def test_of_systems_with_one_log_each_has_its_own_contributions(tmp_path):
+    """As of --replicas: half of the log is another run's, and means are of one temperature."""
+    directory = write_exchange(tmp_path / "side_by_side", ([100.0] * 60, [200.0] * 60))
+    text = (directory / "input.xml").read_text()
+    (directory / "input.xml").write_text(text.replace('<smotion mode="remd"/>', ""))
+    energies = -7000.0 + np.random.default_rng(7).normal(size=(2, 60)) + [[0.0], [5.0]]
+    energies[1, 0] = energies[0, 0]
+    for k, energy in enumerate(energies):
+        write_properties(directory / f"{k}_run.out", range(60), energy, energy, energy)
+    write_log_of_two(directory, energies)
+    analysis, _ = analysed([directory], ("contributions",))
+    assert not analysis.problems
+    for one, energy in zip(analysis.runs, energies, strict=True):
+        found = one.contributions["binding"].energy
+        assert np.allclose(found[-59:], energy[1:], atol=1e-3)
+    write_log_of_two(directory, energies + 1.0)
+    analysis, told = analysed([directory], ("contributions",))
+    assert not any(one.contributions for one in analysis.runs)
+    assert any("do not tell which structures" in line for line in told)
+
+
+def test_contributions_of_an_exchange_are_those_of_a_temperature(tmp_path):
+    swaps = np.random.default_rng(5).integers(0, 2, size=60).astype(bool)
+    kelvin = np.array([np.where(swaps, 100.0, 200.0), np.where(swaps, 200.0, 100.0)])
+    directory = write_exchange(tmp_path / "remd", kelvin)
+    energies = -7000.0 + 0.05 * kelvin + np.random.default_rng(8).normal(size=(2, 60))
+    head = "# column   1     --> step : .\n# column   2     --> ensemble_temperature{kelvin} : .\n"
+    head += "# column   3     --> potential{electronvolt} : .\n"
+    for k in range(2):
+        rows = zip(range(60), kelvin[k], energies[k], strict=True)
+        (directory / f"{k}_run.out").write_text(
+            head + "".join(f" {step} {t} {e:.8e}\n" for step, t, e in rows)
+        )
+    write_log_of_two(directory, energies)
+    analysis, _ = analysed([directory], ("contributions",))
+    cold, warm = (one.contributions["total"].energy for one in analysis.runs)
+    assert np.allclose(np.sort(cold)[-50:], np.sort(energies[kelvin == 100.0])[-50:], atol=1e-3)
+    assert np.allclose(np.sort(warm)[-50:], np.sort(energies[kelvin == 200.0])[-50:], atol=1e-3)

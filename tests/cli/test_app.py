@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import yaml
 import deltaserver
 from deltaserver.cli import app
 from deltaserver.errors import GuardError
+from deltaserver.model.force_field import ChargedCellWarning
 from deltaserver.serve import loading
 from tests.builders import (
     COMPLEX,
@@ -329,6 +331,15 @@ def raising(monkeypatch, error):
 def test_every_kind_of_error_has_its_code_and_one_line(capsys, monkeypatch, error, code, said):
     raising(monkeypatch, error)
     assert said in refusal(capsys, "--models", "x", *NOWHERE, code=code)
+
+
+def test_a_warning_is_one_line(capsys):
+    assert app.main(["--version"]) == 0
+    told = (warnings.formatwarning(f"{kind.__name__} here", kind, "file.py", 3)
+            for kind in (ChargedCellWarning, UserWarning))  # fmt: skip
+    ours, another = told
+    assert ours == "deltaserver: warning: ChargedCellWarning here\n"
+    assert another.startswith("file.py:3: UserWarning")
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(capsys, monkeypatch):

@@ -45,3 +45,14 @@ def test_calibrate(capsys, tmp_path):
     assert [line.split(":")[0] for line in said] == ["left", "binding"]
     assert main([*words, "--quiet"]) == 0
     assert capsys.readouterr().out == ""
+
+
+def test_what_cannot_be_calibrated_is_no_success(capsys, tmp_path):
+    frames = water_dimer(80)
+    write_frames(frames, tmp_path / "data", {})
+    for part in ("left", "binding"):
+        plan = TrainingPlan(n_train=12, n_valid=5, sigmas=(8.0,), component=part)
+        train_directory(frames, plan, tmp_path / "models")
+    words = ["calibrate", str(tmp_path / "models"), "--dataset", str(tmp_path / "data")]
+    assert main([*words, "--quiet"]) == 2
+    assert "nothing was calibrated" in capsys.readouterr().err

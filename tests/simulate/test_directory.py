@@ -16,6 +16,7 @@ from deltaserver.simulate.directory import (
 )
 from deltaserver.simulate.ipi.input import parse_input
 from deltaserver.simulate.record import RunRecord, write_record
+from deltaserver.simulate.sweep import write_sweep
 
 
 def ipi_input(prefix="nvt", name="out"):
@@ -91,3 +92,17 @@ def test_a_new_run_does_not_wait_for_another_to_end(tmp_path):
         other.__enter__()
     with lock(tmp_path, 0.0):
         pass
+
+
+def test_a_run_and_a_set_of_runs_have_a_directory_each(tmp_path):
+    """Else --resume and an analysis would take the one for the other."""
+    (tmp_path / "set").mkdir()
+    write_sweep(tmp_path / "set", [])
+    with pytest.raises(InputError, match="holds a set of runs"):
+        refuse_strangers(tmp_path / "set", ipi_input())
+    write_sweep(tmp_path / "set", [])
+    record = RunRecord("m", "total", "custom", (), None, None, None, "nvt")
+    (tmp_path / "run").mkdir()
+    write_record(record, tmp_path / "run")
+    with pytest.raises(InputError, match="is the directory of a run"):
+        write_sweep(tmp_path / "run", [])

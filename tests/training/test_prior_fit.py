@@ -94,6 +94,18 @@ def test_coefficients_are_what_they_may_be(frames):
     assert powers <= ({4, 6, 8} if ion else {6, 8})
 
 
+def test_charges_of_two_neutral_molecules_are_as_large():
+    """The labels know their products alone; what is left open shall not run away."""
+    frames = water_dimer(60)
+    alike = Classes.by_element(frames, components(frames))
+    classes = replace(alike, kind=("H of one", "O of one", "H of the other", "O of the other"))
+    labelled = labelled_by(known_prior(frames, classes, [2.4, -4.8, 0.1, -0.2]), frames)
+    prior = fit_prior(labelled, np.arange(60), classes)
+    first, second = prior.classes[0].charge, prior.classes[2].charge
+    assert abs(first) == pytest.approx(abs(second), rel=1e-6)
+    assert first * second == pytest.approx(0.24, rel=0.05)
+
+
 def test_identical_fragments_are_alike():
     """Exchange of the two waters, whose atoms are listed in other orders, changes nothing."""
     frames = water_dimer(60)

@@ -18,6 +18,8 @@ from deltaserver.model.manifest import BINDING, BOUND_PARTS, WHOLE_MODEL_PARTS
 
 TOTAL = "total"
 E_BINDING = "E_b"  # in tables and figures: what binds, summed
+MAX_SHIFT = 6  # restarts by which a log's count may be ahead
+MIN_OF_SYSTEM = 0.3  # of the structures that a system should have
 UNCERTAINTY = "uncertainty_ev_per_ang"  # as the log names it
 
 
@@ -41,7 +43,10 @@ class Series:
 
     def before(self, seq: int) -> Series:
         """Return the structures whose number is below ``seq``."""
-        kept = self.seq < seq
+        return self.some(self.seq < seq)
+
+    def some(self, kept: NDArray[np.bool_]) -> Series:
+        """Return some of the structures."""
         return Series(*(getattr(self, field.name)[kept] for field in fields(self)))
 
 
@@ -94,6 +99,46 @@ def binding_energy(series: Mapping[str, Series]) -> Series | None:
     energy = np.sum([part.energy for part in parts], axis=0)
     force_rms = model.force_rms if len(parts) == 1 else np.full(len(energy), np.nan)
     return Series(model.seq, energy, force_rms, model.novelty, model.uncertainty)
+
+
+def near_ev(potential_ev: Floats) -> float:
+    """Return how near energies are that are the same, eV.
+
+    i-PI's electronvolt is 1e-7 off, and it writes nine digits.
+    """
+    return 2e-7 * float(np.abs(potential_ev).max(initial=0.0)) + 2e-5
+
+
+def of_system(
+    series: Mapping[str, Series], n_systems: int, steps: NDArray[np.int64], potential_ev: Floats
+) -> dict[str, Series]:
+    """Return the structures of one of several systems; none where too few are found.
+
+    A step has one structure of each system, in any order: a system's are those with its potential
+    energy at that step. The first step may have fewer, where all stand at one place, and a restart
+    more. Every part has the same structures.
+
+    Args:
+        series: of all systems.
+        n_systems: how many there are.
+        steps: rising, at which the energy of this one is known.
+        potential_ev: that energy.
+    """
+    total = series[TOTAL]
+    if not len(steps) or not len(total.seq):
+        return {}
+    best, most = np.zeros(len(total.seq), dtype=np.bool_), 0.0
+    for missing in range(-MAX_SHIFT * n_systems, n_systems):
+        step = (total.seq + missing) // n_systems
+        row = np.minimum(np.searchsorted(steps, step), len(steps) - 1)
+        known = steps[row] == step
+        same = known & (np.abs(total.energy - potential_ev[row]) < near_ev(potential_ev))
+        share = n_systems * float(same.sum()) / max(1.0, float(known.sum()))
+        if share > most:
+            best, most = same, share
+    if most < MIN_OF_SYSTEM:
+        return {}
+    return {name: part.some(best) for name, part in series.items()}
 
 
 def _steps(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:

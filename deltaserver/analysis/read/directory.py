@@ -62,6 +62,12 @@ class Settings:
     n_beads: int
     is_exchange: bool = False  # replicas swap temperatures, or the temperature is ramped
     bias: Bias | None = None
+    systems: frozenset[str] | None = None  # their prefixes; None: a template makes them
+
+    def has(self, system: str, bead: int) -> bool:
+        """Whether a file of a system's bead is of this run: others are of one before it there."""
+        known = self.systems is None or system in self.systems
+        return known and (self.n_beads < 1 or bead < self.n_beads)
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,7 @@ class Run:
     is_exchange: bool = False  # temperatures change along the trajectory
     remarks: tuple[str, ...] = ()  # on which of several outputs is read
     bias: Bias | None = None
+    n_systems: int = 1  # that one log is of
 
     @property
     def blew_up(self) -> bool:
@@ -179,7 +186,8 @@ def read_run(directory: Path) -> list[Run]:
     logs = sorted(directory.glob("*.jsonl"))
     log = logs[0] if logs else None
     runs = []
-    for system, (beads, remarks) in _trajectories(directory, settings).items():
+    trajectories = _trajectories(directory, settings)
+    for system, (beads, remarks) in trajectories.items():
         name = directory.resolve().name
         runs.append(
             Run(
@@ -200,6 +208,7 @@ def read_run(directory: Path) -> list[Run]:
                 is_exchange=settings.is_exchange,
                 remarks=remarks,
                 bias=settings.bias,
+                n_systems=len(trajectories),
             )
         )
     return runs
@@ -264,9 +273,24 @@ def read_settings(path: Path) -> Settings:
         fixed_centre=(root.findtext(".//fixcom") or "True").strip().lower() == "true",
         is_exchange=any(n.get("mode") == "remd" for n in root.iter("smotion"))
         or root.find(".//t_ramp") is not None,
-        n_beads=max((int(n.get("nbeads", "1")) for n in root.iter("initialize")), default=1),
+        n_beads=_n_beads(root),
         bias=_bias(path, root),
+        systems=_systems(root),
     )
+
+
+def _n_beads(root: ElementTree.Element) -> int:
+    """Return the number of beads; 0 where a file or a template tells it."""
+    nodes = (*root.iter("initialize"), *root.iter("beads"))
+    told = [text for node in nodes if (text := node.get("nbeads", "").strip()).isdecimal()]
+    return max(map(int, told), default=0)
+
+
+def _systems(root: ElementTree.Element) -> frozenset[str] | None:
+    """Return the prefixes of an input's systems; None where it does not list them."""
+    if root.find("system_template") is not None:
+        return None
+    return frozenset(node.get("prefix", "").strip() for node in root.findall("system")) or None
 
 
 def _bias(path: Path, root: ElementTree.Element) -> Bias | None:
@@ -324,10 +348,12 @@ def _trajectories(directory: Path, settings: Settings) -> dict[str, tuple[Beads,
     for path in sorted(directory.iterdir()):
         for output in outputs:
             match = output.pattern(settings.prefix).match(original_name(path))
-            if match and path.is_file() and path.stat().st_size:
-                system = found.setdefault(match["system"] or "", {})
-                beads = system.setdefault(output, {})
-                beads.setdefault(int(match["bead"] or 0), []).append(path)
+            if not match or not path.is_file() or not path.stat().st_size:
+                continue
+            system, bead = match["system"] or "", int(match["bead"] or 0)
+            if settings.has(system, bead):
+                beads = found.setdefault(system, {}).setdefault(output, {})
+                beads.setdefault(bead, []).append(path)
     return {
         system: _chosen(of_system, outputs, settings.n_beads)
         for system, of_system in sorted(

@@ -7,8 +7,8 @@ species has one set:
     E = Σ_pairs S(R) (E_prior − Σ_ab q_a q_b/4πε₀r_ab) + E_Ewald(q)
 
 over the nearest and farther images alike, so that nothing is counted twice (:mod:`.switch`,
-:mod:`.electrostatics.ewald`). q are those of the binding of a species with itself, where there is
-one, else the mean of those that its bindings give. They are Å, eV and e.
+:mod:`.electrostatics.ewald`). q are what all bindings together say
+(:mod:`.electrostatics.charge_sets`). They are Å, eV and e.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import numpy as np
 
 from deltaserver.arrays import Floats
 from deltaserver.errors import ManifestError
+from deltaserver.model.many.electrostatics.charge_sets import NEUTRAL_E, Products, agree
 from deltaserver.model.many.manifest import BindingEntry
 from deltaserver.model.many.molecules import Species
 from deltaserver.model.prior import AtomClass, PairPrior
 from deltaserver.model.sgdml import Evaluation
 from deltaserver.molecules.bonds import training_distances
 
-NEUTRAL_E = 1e-6  # what is left of a molecule's charge by rounding
 SAME_E = 1e-9  # charges of two priors that are one
 
 
@@ -64,29 +64,29 @@ def charges_by_species(
     Raises:
         ManifestError: priors disagree on a molecule's charge.
     """
-    given: list[list[tuple[bool, Floats]]] = [[] for _ in species]
+    given: list[list[Floats]] = [[] for _ in species]
+    products = []
     for entry in entries:
         if isinstance(entry.prior, PairPrior):
             s, t = entry.between
-            own = np.split(charges_of(entry.prior), [len(species[s].numbers)])
-            for kind, charges in zip((s, t), own, strict=True):
-                given[kind].append((s == t, charges))
-    return tuple(_one_set(sets, one, where) for sets, one in zip(given, species, strict=True))
+            one, other = np.split(charges_of(entry.prior), [len(species[s].numbers)])
+            products.append(Products((s, t), (one, other)))
+            given[s].append(one)
+            given[t].append(other)
+    for sets, kind in zip(given, species, strict=True):
+        _check_net(sets, kind, where)
+    agreed = agree(products, len(species))
+    return tuple(agreed.get(k, np.zeros(len(one.numbers))) for k, one in enumerate(species))
 
 
-def _one_set(sets: Sequence[tuple[bool, Floats]], species: Species, where: str) -> Floats:
-    """Return the charges of a species that several priors give."""
-    if not sets:
-        return np.zeros(len(species.numbers))
-    net = np.array([charges.sum() for _, charges in sets])
-    if np.ptp(net) > NEUTRAL_E:
+def _check_net(sets: Sequence[Floats], species: Species, where: str) -> None:
+    """Refuse priors that give a molecule different charges as a whole."""
+    net = np.array([charges.sum() for charges in sets])
+    if len(net) and np.ptp(net) > NEUTRAL_E:
         raise ManifestError(
             f"{where}: priors give {species.name} charges of {net.min():+.2g} and {net.max():+.2g} "
             "e, and an Ewald sum takes one: train them on datasets that state the same"
         )
-    own = [charges for alone, charges in sets if alone] or [charges for _, charges in sets]
-    mean: Floats = np.mean(own, axis=0)
-    return mean
 
 
 def _check_apart(

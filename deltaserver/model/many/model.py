@@ -59,6 +59,17 @@ class ManyEvaluation(CompositeEvaluation):
         molecules = {name: shares[index] for name, shares in self.molecules.items()}
         return ManyEvaluation(one.energy, one.forces, one.virial, one.contributions, molecules)
 
+    @staticmethod
+    def join(batches: Sequence[CompositeEvaluation]) -> CompositeEvaluation:
+        """Concatenate batches of the same component into one."""
+        whole = CompositeEvaluation.join(batches)
+        shares = [one.molecules for one in batches if isinstance(one, ManyEvaluation)]
+        molecules = {
+            name: np.concatenate([each[name] for each in shares]) for name in whole.contributions
+        }
+        parts = (whole.energy, whole.forces, whole.virial, whole.contributions)
+        return ManyEvaluation(*parts, molecules)
+
 
 @dataclass(frozen=True)
 class Box:

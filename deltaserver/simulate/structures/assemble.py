@@ -34,7 +34,8 @@ from deltaserver.model.manifest import (
     parse_atoms,
     read_manifest,
 )
-from deltaserver.model.many.charges import NEUTRAL_E, dipole_e_ang
+from deltaserver.model.many.charges import dipole_e_ang
+from deltaserver.model.many.electrostatics.charge_sets import NEUTRAL_E
 from deltaserver.model.many.manifest import is_of_many
 from deltaserver.model.prior_block import format_prior
 from deltaserver.model.sgdml import resolve_units
@@ -44,6 +45,7 @@ from deltaserver.molecules.elements import SYMBOLS
 from deltaserver.simulate.structure import on_its_cell
 from deltaserver.simulate.structures.collected import Collected, Species
 from deltaserver.simulate.structures.of_three import take_bindings
+from deltaserver.simulate.structures.units import shared_units
 from deltaserver.textio.strict_yaml import dump_yaml, load_yaml
 
 POLAR_E_ANG = 0.05  # fitted charges of water have 0.08, those of benzene 0.01 by vibrations
@@ -165,7 +167,9 @@ def _take_complex(found: Collected, manifest: Manifest) -> None:
     found.references.append(manifest.reference)
     found.origins.append(manifest.path.parent)
     units = {"length": manifest.length_unit, "energy": manifest.energy_unit}
-    found.units |= {key: unit for key, unit in units.items() if unit}
+    models = [one.model for one in manifest.fragments] + [manifest.binding]
+    files = [model for model in models if isinstance(model, Path)]
+    found.units = shared_units(found.units, units, files, manifest.path)
     shared = manifest.fragments[0].model == manifest.fragments[1].model
     atoms: list[int] = []
     places = []
@@ -275,7 +279,9 @@ def _take_many(found: Collected, source: Path) -> None:
     reference = str(data.get("reference", "not stated"))
     found.references.append(reference)
     found.origins.append(path.parent)
-    found.units |= data.get("units", {})
+    entries = [*data["species"], *data.get("bindings", [])]
+    files = [path.parent / entry["model"] for entry in entries if "model" in entry]
+    found.units = shared_units({}, data.get("units", {}), files, path)
     if data.get("periodic"):
         found.ewald = bool(data.get("ewald", False))
     found.induction = {key: data[key] for key in ("induction",) if key in data}

@@ -77,6 +77,20 @@ def test_beads_and_systems(tmp_path):
     assert found[1].properties[0].name == "1_200K_run.out"
 
 
+def test_what_an_earlier_run_has_left_in_the_directory_is_not_of_this_one(tmp_path):
+    """As of one with --replicas, or with more beads, set aside or not."""
+    directory = write_run(tmp_path / "r", FRAMES, range(3), beads=2)
+    text = (directory / "run.pos_0.xyz").read_text()
+    for name in ("run.pos_1.xyz", "#run.pos_2.xyz#0#", "#run.pos_0.xyz#0#", "0_200K_run.pos_0.xyz"):
+        (directory / name).write_text(text)
+    (run,) = find_runs([directory])
+    assert run.label == "r"
+    assert run.n_systems == 1
+    assert [[piece.name for piece in pieces] for pieces in run.beads] == [
+        ["#run.pos_0.xyz#0#", "run.pos_0.xyz"], ["run.pos_1.xyz"],
+    ]  # fmt: skip
+
+
 TRAJECTORY = '<trajectory stride="{stride}" filename="{name}"> {what} </trajectory>'
 
 

@@ -191,3 +191,22 @@ def test_a_liquid_keeps_its_cutoff_a_cluster_has_none(tmp_path):
     )
     assert box["cutoff"] == [6.0, 8.0]
     assert "cutoff" not in two
+
+
+def test_files_without_units_are_in_one_unit(capsys, tmp_path):
+    """One of two directories is in eV, as it says; its files do not."""
+    for name, energy in (("benzene_water", None), ("na_benzene", "eV")):
+        shutil.copytree(MODELS / name, tmp_path / name)
+        for path in (tmp_path / name).glob("*.npz"):
+            arrays = read_arrays(path)
+            write_arrays(path, {k: v for k, v in arrays.items() if k not in ("r_unit", "e_unit")})
+        path = tmp_path / name / "model.yaml"
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        units = {"units": {"energy": energy}} if energy else {}
+        path.write_text(yaml.safe_dump(data | units), encoding="utf-8")
+    both = [tmp_path / "benzene_water", tmp_path / "na_benzene"]
+    assemble(*both, "-o", tmp_path / "wet", code=2)
+    assert "no unit of energy and are in eV" in capsys.readouterr().err
+    assemble(MODELS / "benzene_water", both[1], "-o", tmp_path / "known")
+    data = yaml.safe_load((tmp_path / "known" / "model.yaml").read_text(encoding="utf-8"))
+    assert data["units"] == {"length": "Ang", "energy": "eV"}

@@ -85,6 +85,16 @@ def test_full_extras_have_each_molecules_share(model, x):
         assert sum(shares) == pytest.approx(part.energy_ev, abs=1e-9)
 
 
+def test_so_they_have_where_cells_differ(model, x):
+    """As in runs side by side at constant pressure."""
+    cells = np.stack([BOX, 1.1 * BOX])
+    found = answer(model, Request(np.stack([x, x]), cells), extras="full")
+    assert found.reply.count(b'"prior_molecule_energies_ev"') == 2
+    fields = json.loads(found.reply[found.reply.rindex(b'{"energy_ev"') :])
+    energy = found.structures[1].contributions["prior"].energy_ev
+    assert sum(fields["prior_molecule_energies_ev"]) == pytest.approx(energy, abs=1e-9)
+
+
 def test_the_newest_pair_decides(model, x):
     structure = look(model, x)[0].structures[0]
     squeezed = x.copy()
