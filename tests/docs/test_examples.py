@@ -70,9 +70,9 @@ def run(arguments, folder):
 
 
 def printed_energy(said):
-    """The number in the last line that an example prints, eV."""
-    line = said.strip().splitlines()[-1]
-    number = float(re.search(r"-?\d+(\.\d+)?", line)[0])
+    """The energy that an example prints last, eV; what LAMMPS says at its end has no decimals."""
+    line = [line for line in said.splitlines() if re.search(r"\d\.\d{3}", line)][-1]
+    number = float(re.search(r"-?\d+\.\d+", line)[0])
     return number * KJ_MOL_EV if "kJ/mol" in line else number
 
 
