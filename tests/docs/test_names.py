@@ -101,6 +101,13 @@ def decimals(number):
     return len(number.partition(".")[2])
 
 
+def test_both_wheels_have_the_licence():
+    """Apache 2.0 wants a copy of it given with what is passed on."""
+    models = (MODELS / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'license-files = ["LICENSE"]' in models
+    assert (MODELS / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
 def test_versions_agree():
     import deltaserver
 
