@@ -1,7 +1,4 @@
-"""The tutorial, docs/guide.md: what it shows of a first run happens, with fewer steps.
-
-Its last part, a model of one's own, is a script, whose commands are run with few frames.
-"""
+"""The tutorial, docs/guide.md: what it shows of a first run happens, with fewer steps."""
 
 from __future__ import annotations
 
@@ -60,28 +57,3 @@ def test_the_first_run(tmp_path, monkeypatch, capsys):
     expected = re.findall(r"^    (\w+) +-?\d", GUIDE.partition("part         mean E")[2], re.M)[:6]
     assert shown == ["part", *expected, "figure:"]
     assert (run / "contributions.png").is_file()
-
-
-@pytest.mark.slow
-def test_a_model_of_one_s_own_from_two_molecules(tmp_path):
-    """``docs/two_molecules.sh``, whole, with few frames; its model is checked."""
-    for package in ("sgdml", "networkx"):
-        pytest.importorskip(package)
-    water = "3\n\nO 0 0 0.119\nH 0 0.763 -0.477\nH 0 -0.763 -0.477\n"
-    ammonia = "4\n\nN 0 0 0.116\nH 0 0.94 -0.27\nH 0.814 -0.47 -0.27\nH -0.814 -0.47 -0.27\n"
-    (tmp_path / "water.xyz").write_text(water)
-    (tmp_path / "ammonia.xyz").write_text(ammonia)
-    script = tmp_path / "bin" / "deltaserver"
-    script.parent.mkdir()
-    script.write_text(f'#!/bin/sh\nexec {sys.executable} -m deltaserver "$@"\n')
-    script.chmod(0o755)
-    few = {"FRAMES": "60", "PLACES": "60", "N_TRAIN": "60", "PYTHONPATH": str(ROOT)}
-    path = {"PATH": f"{script.parent}:{os.environ['PATH']}"}
-    command = [ROOT / "docs" / "two_molecules.sh", "water.xyz", "ammonia.xyz", "mine"]
-    subprocess.run(command, cwd=tmp_path, env=os.environ | few | path, check=True,
-                   timeout=TIMEOUT_S)  # fmt: skip
-    model = tmp_path / "run" / "mine" / "model"
-    assert main(["check", "--models", str(model)]) == 0
-    report = (tmp_path / "run" / "mine" / "evaluation" / "evaluation.md").read_text()
-    delta = re.search(r"^\| force MAE +\| \S+ +\| [^|]+ \| ([\d.]+) ", report, re.MULTILINE)[1]
-    assert float(delta) < 1.0  # kcal/mol/Å; the forces are some 20
