@@ -86,7 +86,7 @@ dist: $(VENV)/.test
 	$(BIN)/python -m build --wheel --outdir dist models
 
 docs: $(VENV)/.test
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "the site is in build/site: open build/site/index.html"
 
 lint: $(VENV)/.test

@@ -32,7 +32,8 @@ class DeltaModel(ModelInterface):  # type: ignore[misc]
     Args:
         models: loaded models, or the paths of model directories.
         component: see :meth:`deltaserver.CompositeModel.evaluate`.
-        device, dtype: of the state's tensors. The models compute in float64 whatever these are.
+        device: of the state's tensors.
+        dtype: likewise; the models compute in float64 whatever it is.
         check_structure: refuse a model's first structure if its bonds are not the model's; see
             :meth:`deltaserver.CompositeModel.check_structure`.
     """

@@ -19,4 +19,5 @@ lock ipi docker/requirements/ipi.in
 lock gpu setup.cfg docker/requirements/cpu.in docker/requirements/gpu.in \
     --extra metrics --extra gpu
 lock full setup.cfg docker/requirements/cpu.in docker/requirements/gpu.in \
-    --extra metrics --extra gpu --extra train --extra analysis --extra ipi --extra tblite --extra dft
+    --extra metrics --extra gpu --extra train --extra analysis --extra sampling --extra ipi \
+    --extra tblite --extra dft

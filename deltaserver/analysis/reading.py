@@ -258,13 +258,13 @@ def _orientable(
 
 
 def _way_ps(found: RunAnalysis) -> float:
-    """Return how long a window was on its way: ``skip`` begins where it has come to its place."""
+    """Return how long a window was pulled: what is analysed, and ``skip``, begin behind that."""
     bias = found.run.bias
     return bias.settled_at * (found.step_ps or 1.0) if bias else 0.0
 
 
 def _trimmed(found: RunAnalysis, options: Options, notes: Notes) -> RunAnalysis:
-    """Leave out the time before ``skip``, after ``until``, and what follows a broken bond."""
+    """Leave out how a window was pulled, ``skip``, after ``until``, and behind a broken bond."""
     surveyed, label = found.surveyed, found.run.label
     if surveyed.n_overwritten:
         notes.note(
@@ -288,12 +288,14 @@ def _trimmed(found: RunAnalysis, options: Options, notes: Notes) -> RunAnalysis:
             f"the {len(surveyed.steps) - end} frames from there on are left out"
         )
     times = found.time_ps[:end]
-    begin = int(np.searchsorted(times, _way_ps(found) + options.skip_ps)) if options.skip_ps else 0
+    way = _way_ps(found)
+    begin = int(np.searchsorted(times, way + options.skip_ps))
     if options.until_ps is not None:
         end = int(np.searchsorted(times, options.until_ps, side="right"))
     if begin >= end:
         raise DataError(
-            f"{label}: no frames from {options.skip_ps:g} ps on; it has {len(times)} whole frames"
+            f"{label}: no frames from {options.skip_ps:g} ps on"
+            f"{' after its pulling phase' if way else ''}; it has {len(times)} whole frames"
         )
     surveyed = surveyed.between(begin, end)
     spacing = np.diff(surveyed.steps)

@@ -44,7 +44,7 @@ def analyse(
 
     Raises:
         DataError: a trajectory cannot be read at all.
-        MissingExtraError: ASE or SciPy is not installed.
+        MissingExtraError: ASE, which a trajectory needs, is not installed.
     """
     notes = Notes(note)
     found = list(_read_all(runs, options, parts, notes, progress))

@@ -28,6 +28,7 @@ from deltaserver.cli.options.directories import MODEL_DIRECTORY
 from deltaserver.cli.options.guards import GUARD_OPTIONS
 from deltaserver.cli.options.learning import LEARNING_OPTIONS, LearningOptions
 from deltaserver.cli.options.watching import OPERATIONS_OPTIONS
+from deltaserver.cli.shell.extras import missing_extra
 from deltaserver.cli.shell.help_page import LazyCommand, ServeGroup
 from deltaserver.errors import (
     EXIT_INPUT,
@@ -255,6 +256,10 @@ def main(arguments: list[str] | None = None) -> int:
             return _fail(f"{error.strerror}: what is written goes to a full disk, or one over "
                          "its quota; make room and give the same command again",
                          EXIT_INPUT, arguments)  # fmt: skip
+        return _fail_internally(error, arguments)
+    except ModuleNotFoundError as error:
+        if missing := missing_extra(error, arguments):
+            return _fail(str(missing), missing.exit_code, arguments)
         return _fail_internally(error, arguments)
     except Exception as error:
         return _fail_internally(error, arguments)

@@ -10,7 +10,7 @@ from click.shell_completion import CompletionItem
 
 from deltaserver.cli.options.common import DEBUG, PATH
 from deltaserver.cli.options.directories import offer_names
-from deltaserver.errors import InputError, MissingExtraError
+from deltaserver.errors import InputError
 from deltaserver.model.directories import shipped_models
 
 MB = 1e6
@@ -73,10 +73,13 @@ def get(name: str, directory: Path | None) -> None:
 
 
 def _installed() -> dict[str, Path]:
-    """Return the installed models; raise MissingExtraError where there are none."""
+    """Return the installed models; raise InputError where there are none."""
     installed = shipped_models()
     if not installed:
-        raise MissingExtraError("deltaserver-models", "models")
+        raise InputError(
+            "the shipped models are not installed; run: pip install ./models in a clone of the "
+            "repository, or install the wheel deltaserver_models that its make dist writes"
+        )
     return installed
 
 

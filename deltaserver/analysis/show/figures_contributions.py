@@ -135,4 +135,5 @@ def _line(
 
 
 def _label(name: str, part: Series) -> str:
-    return f"{pretty(name)} ({part.energy.mean():.3f} eV)"
+    mean = part.energy.mean()
+    return f"{pretty(name)} ({mean:{'.2g' if abs(mean) < 0.1 else '.3f'}} eV)"

@@ -27,6 +27,12 @@ def parts():
     }
 
 
+def test_small_means_have_digits():
+    """A binding of −0.12 meV was "-0.000 eV" in the legend."""
+    assert figures._label("binding", series(np.full(STEPS, -1.23e-4))) == "binding (-0.00012 eV)"
+    assert figures._label("total", series(np.full(STEPS, -864.10189))) == "total (-864.102 eV)"
+
+
 def test_there_is_a_panel_for_what_the_log_has(parts):
     labels = [panel.label for panel in figures.panels_of(parts, binding_energy(parts))]
     assert [label.split()[0] for label in labels] == [
