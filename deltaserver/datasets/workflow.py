@@ -17,7 +17,7 @@ from deltaserver.datasets.coverage import coverage
 from deltaserver.datasets.files import JOURNAL, read_dataset, stored_provenance, write_dataset
 from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.datasets.geometries import unreacted
-from deltaserver.datasets.sampling.dynamics import Frame, read_frames, runs_of, sample
+from deltaserver.datasets.sampling.dynamics import Frame, given_up, read_frames, runs_of, sample
 from deltaserver.datasets.sampling.folding import FoldPlan, folded
 from deltaserver.datasets.sampling.placements import BindingRange, PlacementPlan, placements
 from deltaserver.datasets.workspace import (
@@ -33,6 +33,7 @@ from deltaserver.textio.xyz_frames import Note, xyz_text
 
 CALCULATOR_NAME = "calculator.txt"
 REACTED_KEY = "reacted"  # sampled frames that were left out
+GIVEN_UP_KEY = "windows_given_up"  # of separations: the calculator failed there
 COVERAGE_KEY = "frames_by_shortest_distance"  # between fragments, in Å
 # Of one frame: programs, versions and thresholds of one method are below, its energies rounded.
 LEAST_DISAGREEMENT_EV, MOST_DISAGREEMENT_EV = 1e-4, 0.1
@@ -379,6 +380,8 @@ def provenance_of(workspace: Workspace, frames: LabelledFrames, calculator: str)
         provenance["frames"] = ", ".join(dict.fromkeys(one.source for one in workspace.starts))
         return provenance
     provenance[REACTED_KEY] = _sampled(workspace)[1]
+    if failed := given_up(workspace.sampling):
+        provenance[GIVEN_UP_KEY] = failed
     provenance["sampling"] = {**plan.describe(), "programs": program_versions(plan.calculator)}
     provenance["trajectories"] = [
         {

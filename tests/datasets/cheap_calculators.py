@@ -28,6 +28,18 @@ class PickyEMT(EMT):
         super().calculate(atoms, *args, **kwargs)
 
 
+class ShyEMT(EMT):
+    """Does not converge where copper and gold are closer than SHY, in Å."""
+
+    def calculate(self, atoms=None, *args, **kwargs):
+        between = (
+            atoms.positions[atoms.numbers == 79][:, None] - atoms.positions[atoms.numbers == 29]
+        )
+        if np.linalg.norm(between, axis=-1).min() < float(os.environ["SHY"]):
+            raise CalculationFailed("no convergence")
+        super().calculate(atoms, *args, **kwargs)
+
+
 class NotFinite(EMT):
     """Gives NaN as some force fields do for a bad structure."""
 

@@ -15,7 +15,14 @@ import pytest
 from deltaserver.datasets import labelling
 from deltaserver.datasets.frames import FragmentSpec
 from deltaserver.datasets.labelling import assemble, label, label_jobs
-from deltaserver.datasets.sampling.dynamics import SamplingPlan, Start, read_frames, sample
+from deltaserver.datasets.sampling.dynamics import (
+    SamplingPlan,
+    Start,
+    given_up,
+    read_frames,
+    sample,
+)
+from deltaserver.datasets.sampling.separations import SeparationPlan
 from deltaserver.errors import DataError, InputError, MissingExtraError, NoServerError
 from deltaserver.textio.journal import Journal, read_journal, write_atomically
 from tests.datasets.killing import kill_when
@@ -86,6 +93,35 @@ def test_a_calculator_that_fails_while_sampling_says_so_in_one_line(cheap, tmp_p
         sample(plan, [START], FRAGMENTS, tmp_path / "a.jsonl")
     assert "SCF: 250 cycles; a shorter --time-step" in str(info.value)
     assert "\n" not in str(info.value)
+
+
+APART = replace(
+    PLAN, calculator="cheap_calculators:ShyEMT", relax=False, frames_per_trajectory=0,
+    separations=SeparationPlan(2.0, 9.0, orientations=4, windows=2, frames_per_window=2),
+)  # fmt: skip
+
+
+def test_a_window_in_which_the_calculator_fails_ends_there(cheap, tmp_path, monkeypatch):
+    monkeypatch.setenv("SHY", "2.6")  # the two nearest of eight windows begin below
+    journal = tmp_path / "a.jsonl"
+    frames = sample(APART, [START], FRAGMENTS, journal)
+    failed = given_up(journal)
+    assert 1 <= len(failed) <= 3
+    assert all("no convergence; a shorter --time-step" in why for why in failed.values())
+    assert {f.trajectory for f in frames} == {*range(2, 10)} - {*failed}
+    monkeypatch.setenv("SHY", "0")
+    before = journal.read_bytes()
+    again = sample(APART, [START], FRAGMENTS, journal)  # nothing is tried again
+    assert journal.read_bytes() == before
+    assert len(again) == len(frames)
+
+
+def test_a_calculator_that_fails_in_most_windows_is_an_error(cheap, tmp_path, monkeypatch):
+    monkeypatch.setenv("SHY", "20")
+    journal = tmp_path / "a.jsonl"
+    with pytest.raises(DataError, match="no convergence; a shorter --time-step"):
+        sample(APART, [START], FRAGMENTS, journal)
+    assert len(given_up(journal)) == 3  # and the fourth is the error
 
 
 def test_trajectories_and_seeds_differ(cheap, tmp_path):

@@ -46,13 +46,16 @@ def parse_fragments(texts: tuple[str, ...]) -> tuple[FragmentSpec, ...]:
 
 def sample(workspace: Workspace, progress: Progress | TaskLines) -> None:
     """Sample what is not there yet."""
-    from deltaserver.datasets.sampling.dynamics import read_frames
+    from deltaserver.datasets.sampling.dynamics import given_up, read_frames
     from deltaserver.datasets.workflow import run_sampling
 
     assert workspace.plan is not None
     total, done = workspace.plan.n_frames, len(read_frames(workspace.sampling))
     task = progress.add_task("frames", total=total, completed=done)
     run_sampling(workspace, lambda frame: progress.update(task, advance=1))
+    if failed := given_up(workspace.sampling):
+        why = next(iter(failed.values()))
+        click.echo(f"{len(failed)} windows end early, where the calculator fails: {why}", err=True)
 
 
 def label(

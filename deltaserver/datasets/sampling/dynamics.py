@@ -46,6 +46,8 @@ RELAX_STEPS = 300
 CLASH_FORCE_EV_ANG = 1.0
 # Preparation is cheap: a force field is set up anew no more often than this.
 PREPARE_INTERVAL = 100
+GIVEN_UP = "given up"  # the phase of a window whose calculator has failed
+LEAST_TRIED = 4  # windows, before it is an error that most of them fail
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,15 @@ def _atoms_of(start: Start, fragments: tuple[FragmentSpec, ...], spin: int | Non
     return atoms
 
 
+class CalculatorFailedError(DataError):
+    """A calculator gave up within a trajectory, as where an SCF does not converge."""
+
+
+def given_up(journal: Path) -> dict[int, str]:
+    """Return the windows of a sampling journal that a calculator has failed in, with its reason."""
+    return {r["trajectory"]: r["reason"] for r in read_journal(journal) if r["phase"] == GIVEN_UP}
+
+
 def read_frames(journal: Path) -> list[Frame]:
     """Return every saved frame of a sampling journal by trajectory, equilibration left out."""
     frames = [
@@ -223,15 +234,34 @@ def sample(
 ) -> list[Frame]:
     """Run every trajectory of ``plan`` that is not finished; return all frames.
 
+    A window in which the calculator fails ends there, and is not tried again: some of many begin
+    where no SCF converges. In the well it is an error.
+
     ``spin``: unpaired electrons of the complex, if not those of all fragments.
+
+    Raises:
+        CalculatorFailedError: the calculator fails in the well, or in most of the windows.
     """
     last: dict[int, Record] = {}
     for record in read_journal(journal_path):
         last[record["trajectory"]] = record
+    tried = failed = 0
     with Journal(journal_path) as journal:
         for run in runs_of(plan, starts, fragments):
-            trajectory = _Trajectory(plan, run, fragments, spin)
-            trajectory.advance(last.get(run.index), journal, on_frame)
+            state = last.get(run.index)
+            tried += run.window is not None
+            if state and state["phase"] == GIVEN_UP:
+                failed += 1
+                continue
+            try:
+                _Trajectory(plan, run, fragments, spin).advance(state, journal, on_frame)
+            except CalculatorFailedError as error:
+                failed += 1
+                if run.window is None or 2 * failed > tried >= LEAST_TRIED:
+                    raise
+                journal.append(
+                    {"trajectory": run.index, "step": 0, "phase": GIVEN_UP, "reason": str(error)}
+                )
     return read_frames(journal_path)
 
 
@@ -334,7 +364,7 @@ class _Trajectory:
         except DeltaserverError:
             raise
         except Exception as error:  # calculators raise what they like when an SCF fails
-            raise DataError(
+            raise CalculatorFailedError(
                 f"trajectory {self.index}, {where}: {reason_of(error)}; a shorter --time-step, a "
                 "closer --wall or another --calculator may help"
             ) from error
