@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from deltaserver.evaluation.scan_workflow import ScanRequest
     from deltaserver.evaluation.scans.errors import ScanErrors
     from deltaserver.evaluation.splits import SplitKind, SplitRequest
+    from deltaserver.evaluation.workflow import EvaluationPlan
 
 
 def _sizes(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, ...]:
@@ -196,8 +197,8 @@ def _held_out(dataset: Path, scan: ScanRequest | None, asked: EvaluateRequest) -
     from deltaserver.evaluation.markdown import grid_table, whole_tables
     from deltaserver.evaluation.scan_workflow import run_scan
     from deltaserver.evaluation.splits import SplitRequest
-    from deltaserver.evaluation.workflow import EvaluationPlan, write_evaluation
     from deltaserver.evaluation.workflow import evaluate as run
+    from deltaserver.evaluation.workflow import write_evaluation
 
     kind = asked.kind or ("trajectory" if asked.test_trajectories else "time")
     split = SplitRequest(kind, asked.test_trajectories, asked.test_fraction, asked.seed)
@@ -207,16 +208,9 @@ def _held_out(dataset: Path, scan: ScanRequest | None, asked: EvaluateRequest) -
         return
     if asked.train_sizes:
         directories += _train(frames, split, asked)
-    plan = EvaluationPlan(
-        split=split,
-        block_length=asked.block_length,
-        n_resamples=asked.n_resamples,
-        confidence=asked.confidence,
-        seed=asked.seed,
-        max_test=asked.max_test,
-        # What is trained here is of this dataset; of what exists it shows.
-        all_if_unseen=kind == "time" and not asked.kind and not asked.train_sizes,
-    )
+    # What is trained here is of this dataset; of what exists it shows.
+    unseen = kind == "time" and not asked.kind and not asked.train_sizes
+    plan = replace(_plan(asked, split), all_if_unseen=unseen)
     found = run(dataset, directories, plan, frames)
     if scan:
         curves = run_scan(scan, directories, found.frames.fragments, label_progress())
@@ -236,6 +230,20 @@ def _held_out(dataset: Path, scan: ScanRequest | None, asked: EvaluateRequest) -
     _print_results(found.scan, written)
 
 
+def _plan(asked: EvaluateRequest, split: SplitRequest) -> EvaluationPlan:
+    """Return how errors are taken."""
+    from deltaserver.evaluation.workflow import EvaluationPlan
+
+    return EvaluationPlan(
+        split=split,
+        block_length=asked.block_length,
+        n_resamples=asked.n_resamples,
+        confidence=asked.confidence,
+        seed=asked.seed,
+        max_test=asked.max_test,
+    )
+
+
 def _of_three(
     dataset: Path,
     frames: LabelledFrames,
@@ -246,22 +254,13 @@ def _of_three(
     """Evaluate what three molecules have beyond their pairs."""
     from deltaserver.evaluation.of_three import evaluate_three
     from deltaserver.evaluation.three_report import table, write_three
-    from deltaserver.evaluation.workflow import EvaluationPlan
 
     if scan or asked.train_sizes or asked.readme or asked.made_with:
         raise InputError(
             f"{dataset}: of order 3, on which directories of many molecules are tested; --scan, "
             "--train-sizes, --readme and --made-with are of one complex"
         )
-    plan = EvaluationPlan(
-        split=split,
-        block_length=asked.block_length,
-        n_resamples=asked.n_resamples,
-        confidence=asked.confidence,
-        seed=asked.seed,
-        max_test=asked.max_test,
-    )
-    found = evaluate_three(dataset, frames, asked.directories, plan)
+    found = evaluate_three(dataset, frames, asked.directories, _plan(asked, split))
     written = write_three(found, asked.output, _command(click.get_current_context()))
     click.echo(f"{len(found.test)} test frames: {found.request.describe()}\n")
     for note in found.notes:
