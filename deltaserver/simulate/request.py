@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, replace
+from itertools import count
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from deltaserver.simulate.recipe import Recipe
 from deltaserver.simulate.record import write_whole
 
 FORMAT = "deltaserver-request/1"
+LONG_RUN_STRUCTURES, LONG_RUN_STRIDE = 10_000, 10
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class RunOptions:
 
     Attributes:
         log_every: structures between two lines of the daemon's log; None: every one in short
-            runs, every tenth in long ones.
+            runs, some in long ones (:meth:`stride`).
         limits: beyond which the run has blown up.
         guard: what the daemon refuses.
         device, threads, extras, storage: what the daemon is told; None: as the record says.
@@ -36,6 +39,19 @@ class RunOptions:
     threads: int | None = None
     extras: str | None = None
     storage: str | None = None
+
+    def stride(self, steps: int, structures_per_step: int) -> int:
+        """Return how many structures are between two lines of the log.
+
+        Of long runs every tenth is in the log; where replicas or beads take turns, every
+        eleventh or so, for none of them to be passed over: 10 has a divisor in common with 2, 5,
+        8 and so on.
+        """
+        if self.log_every:
+            return self.log_every
+        if steps * structures_per_step <= LONG_RUN_STRUCTURES:
+            return 1
+        return next(n for n in count(LONG_RUN_STRIDE) if gcd(n, structures_per_step) == 1)
 
 
 @dataclass(frozen=True)

@@ -72,9 +72,6 @@ from deltaserver.simulate.restart import (
     next_seq,
 )
 
-LONG_RUN_STEPS = 10_000
-LONG_RUN_LOG_EVERY = 10
-
 
 @dataclass(frozen=True)
 class RunPlan:
@@ -291,8 +288,7 @@ def _told(plan: RunPlan, start: Start) -> RunPlan:
 
 
 def _log_every(plan: RunPlan) -> int:
-    total = plan.ipi_input.last_step * plan.ipi_input.structures_per_step
-    return plan.options.log_every or (LONG_RUN_LOG_EVERY if total > LONG_RUN_STEPS else 1)
+    return plan.options.stride(plan.ipi_input.last_step, plan.ipi_input.structures_per_step)
 
 
 def _extras(name: str) -> Extras:
