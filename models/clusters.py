@@ -2,7 +2,7 @@
 
     python models/clusters.py run/clusters [--models models/benzenes …]      some minutes
 
-Clusters of 4, 8 and 16, pressed together and warmed with the fragments and the prior alone, so that
+Clusters of 4, 8, 16 and 20, pressed together and warmed with the fragments and the prior alone, so that
 none of the models compared has chosen them: Langevin at two temperatures, a frame every picosecond.
 The fragments and the prior are those of the first model.
 Frames and labels are kept and taken up again. Energies are model less GFN2-xTB a molecule.
@@ -34,7 +34,7 @@ from deltaserver.model import force_field
 from deltaserver.units import KCAL_PER_MOL_EV
 
 SHIPPED = Path("models/benzenes")
-SIZES = (4, 8, 16)
+SIZES = (4, 8, 16, 20)
 SPACINGS_ANG = {"benzene": 6.0, "carbon_dioxide": 4.2}  # of the grid that molecules come from
 KELVIN = {"benzene": (150, 250), "carbon_dioxide": (80, 150)}
 TIMESTEP_FS, FRICTION_PER_FS = 0.5, 0.01
