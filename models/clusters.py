@@ -2,9 +2,9 @@
 
     python models/clusters.py run/clusters [--models models/benzenes …]      some minutes
 
-Clusters of 4, 8, 16 and 20, pressed together and warmed with the fragments and the prior alone, so that
-none of the models compared has chosen them: Langevin at two temperatures, a frame every picosecond.
-The fragments and the prior are those of the first model.
+Clusters of 4, 8, 16 and 20, pressed together and warmed with the fragments and the prior alone, so
+that none of the models compared has chosen them: Langevin at two temperatures, a frame every
+picosecond. The fragments and the prior are those of the first model.
 Frames and labels are kept and taken up again. Energies are model less GFN2-xTB a molecule.
 """
 
