@@ -18,8 +18,8 @@ from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.errors import DataError
 from deltaserver.evaluation.held_out_errors import OVERALL, ComponentErrors, FrameErrors, labels_of
 from deltaserver.evaluation.leakage import refuse_seen, trained_on
-from deltaserver.evaluation.splits import SplitRequest, choose_split
-from deltaserver.evaluation.workflow import EvaluationPlan
+from deltaserver.evaluation.splits import SplitRequest
+from deltaserver.evaluation.workflow import EvaluationPlan, resampled, test_frames
 from deltaserver.model import force_field
 from deltaserver.model.manifest import PRIOR, TRIPLES
 from deltaserver.model.many.manifest import is_of_many
@@ -27,7 +27,7 @@ from deltaserver.model.many.model import ManyModel
 from deltaserver.model.many.molecules import Total, of_threes, threes
 from deltaserver.model.many.triple_binding import TripleBinding
 from deltaserver.model.trust import methods
-from deltaserver.statistics.bootstrap import BlockBootstrap, choose_block_length
+from deltaserver.statistics.bootstrap import BlockBootstrap
 
 NONE = "none"  # of the components: pairs alone
 AT_ONCE = 256  # trimers
@@ -157,20 +157,13 @@ def evaluate_three(
     )
     seen = {one.label: _seen(one, frames) for one in models}
     known = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *seen.values()]))
-    chosen = choose_split(frames, plan.split, known).held_out
-    if plan.max_test is not None and plan.max_test < len(chosen):
-        places = np.linspace(0, len(chosen) - 1, plan.max_test).round().astype(np.int64)
-        chosen = chosen[places]
+    chosen = test_frames(frames, known, plan)
     for one in models:
         overlap = np.intersect1d(seen[one.label], chosen)
         refuse_seen(one.directory, TRIPLES, "trained on", overlap, len(chosen))
     test = frames.select(chosen)
     results = tuple(error for one in models for error in _errors(one, test))
-    series = [r.energy.absolute for r in results] + [r.forces[OVERALL].absolute for r in results]
-    length = plan.block_length or choose_block_length(series, test.trajectory)
-    bootstrap = BlockBootstrap.draw(
-        test.trajectory, length, plan.n_resamples, plan.confidence, plan.seed
-    )
+    bootstrap = resampled(results, test, plan)
     return EvaluatedThree(str(dataset), frames, test, plan.split, models, results, bootstrap)
 
 

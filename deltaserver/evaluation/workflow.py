@@ -17,6 +17,7 @@ from deltaserver.evaluation.descriptor import N_PAIRS, analyse_descriptor
 from deltaserver.evaluation.figures.held_out import draw_all
 from deltaserver.evaluation.held_out_errors import (
     OVERALL,
+    ComponentErrors,
     EvaluatedModel,
     component_errors,
     load_models,
@@ -79,16 +80,11 @@ def evaluate(
     known = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *parts]))
     if plan.all_if_unseen and not len(known):
         plan = replace(plan, split=replace(plan.split, kind="all"))
-    test_index = _test_frames(frames, known, plan)
+    test_index = test_frames(frames, known, plan)
     seen = check_unseen(models, frames, test_index, trained)
     test = frames.select(test_index)
     results = tuple(errors for model in models for errors in component_errors(model, test))
-    series = [r.energy.absolute for r in results]
-    series += [r.forces[OVERALL].absolute for r in results]
-    length = plan.block_length or choose_block_length(series, test.trajectory)
-    bootstrap = BlockBootstrap.draw(
-        test.trajectory, length, plan.n_resamples, plan.confidence, plan.seed
-    )
+    bootstrap = resampled(results, test, plan)
     return Evaluated(
         dataset=str(dataset),
         frames=frames,
@@ -112,12 +108,23 @@ def _named_as(frames: LabelledFrames, model: EvaluatedModel) -> LabelledFrames:
     return replace(frames, fragments=renamed)
 
 
-def _test_frames(frames: LabelledFrames, known: Ints, plan: EvaluationPlan) -> Ints:
+def test_frames(frames: LabelledFrames, known: Ints, plan: EvaluationPlan) -> Ints:
     """Return the frames to test on; ``known`` are those that any part of a model has trained on."""
     test = choose_split(frames, plan.split, known).held_out
     if plan.max_test is not None and plan.max_test < len(test):
         test = test[np.linspace(0, len(test) - 1, plan.max_test).round().astype(np.int64)]
     return test
+
+
+def resampled(
+    results: Sequence[ComponentErrors], test: LabelledFrames, plan: EvaluationPlan
+) -> BlockBootstrap:
+    """Draw the resamples behind every interval; blocks are as long as errors are correlated."""
+    series = [r.energy.absolute for r in results] + [r.forces[OVERALL].absolute for r in results]
+    length = plan.block_length or choose_block_length(series, test.trajectory)
+    return BlockBootstrap.draw(
+        test.trajectory, length, plan.n_resamples, plan.confidence, plan.seed
+    )
 
 
 def write_evaluation(
