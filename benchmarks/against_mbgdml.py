@@ -45,6 +45,8 @@ def make_models(directory: Path) -> None:
     """Write the two native models."""
     from deltaserver.datasets.files import read_dataset
     from deltaserver.model.descriptor import PairDescriptor
+    from deltaserver.model.engines.reference import as_sgdml
+    from deltaserver.model.files.parameters import ModelParameters
 
     if (directory / "pair.npz").exists():
         return
@@ -55,15 +57,10 @@ def make_models(directory: Path) -> None:
     frames = read_dataset(ROOT / "data" / "benzene_dimer_wide")
     rng = np.random.default_rng(SEED)
     drawn = np.sort(rng.choice(len(frames), N_TRAIN, replace=False))
-    pairs = PairDescriptor(len(numbers))
-    x = pairs.geometry(frames.positions[drawn]).descriptor
-    offsets = np.arange(len(perms))[:, None] * pairs.dim
-    np.savez(
-        directory / "pair.npz", type="m", z=numbers, R_desc=x.T,
-        R_d_desc_alpha=rng.normal(size=x.shape), perms=perms, sig=int(SIGMA), std=1.0, c=0.0,
-        tril_perms_lin=(pairs.permutations(perms) + offsets).flatten("F"), use_E=True,
-        r_unit="Ang", e_unit="kcal/mol",
-    )  # fmt: skip
+    x = PairDescriptor(len(numbers)).geometry(frames.positions[drawn]).descriptor
+    pair = ModelParameters(numbers, x, rng.normal(size=x.shape), perms, SIGMA, 0.0)
+    units = {"use_E": True, "r_unit": "Ang", "e_unit": "kcal/mol"}
+    np.savez(directory / "pair.npz", **as_sgdml(pair), **units)
 
 
 def cluster(n_molecules: int) -> tuple[np.ndarray, np.ndarray]:
@@ -134,11 +131,12 @@ def theirs(directory: Path, numbers: np.ndarray, x: np.ndarray):
     from mbgdml.models import gdmlModel
     from mbgdml.predictors import predict_gdml
 
-    models = []
-    for order, name in enumerate(("one.npz", "pair.npz"), 1):
-        with np.load(directory / name, allow_pickle=False) as arrays:
-            native = {key: arrays[key] for key in arrays.files}
-        models.append(gdmlModel(native, comp_ids=["benzene"] * order))
+    from benchmarks.contest.calculators import native
+
+    files = (directory / "one.npz", directory / "pair.npz")
+    models = [
+        gdmlModel(native(file), comp_ids=["benzene"] * order) for order, file in enumerate(files, 1)
+    ]
     expansion = mbePredict(models, predict_gdml)
     owner = np.repeat(np.arange(len(x) // 12), 12)
     names = np.array(["benzene"] * (len(x) // 12))
