@@ -1,20 +1,22 @@
-"""Many requests to one daemon: neither its memory nor its latency grows."""
+"""Many requests to one daemon: neither its memory nor what a request costs grows."""
 
 from __future__ import annotations
 
-import os
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase.io import read
 
-from tests.serve.server_double import Peer, ServerDouble
+from tests.serve.server_double import Peer, listening
 
 from .conftest import ROOT, start_daemon
 
 WINDOWS = 10
+N_COMPARED = 400  # requests to the used daemon and to a new one, in turn
 
 
 def resident_kib(pid: int) -> int:
@@ -22,65 +24,69 @@ def resident_kib(pid: int) -> int:
     return int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
 
 
-def processor_s(pid: int) -> float:
-    """User and system time of a process, s; clock ticks of 10 ms."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+@contextlib.contextmanager
+def served(models: Path, log: Path) -> Iterator[tuple[Peer, int]]:
+    """Start a daemon; yield the server's side of its connection and its pid."""
+    address = log.with_suffix("")
+    with listening(address) as listener:
+        listener.settimeout(60.0)
+        daemon = start_daemon(models, "--socket", f"unix:{address}", "--log-file", log)
+        try:
+            sock, _ = listener.accept()
+            with sock:
+                peer = Peer(sock)
+                peer.introduce()
+                yield peer, daemon.pid
+                peer.send(b"EXIT".ljust(12))
+                assert daemon.wait(30) == 0
+        finally:
+            daemon.kill()
 
 
-def soak(tmp_path: Path, models: Path, structure: Path, n_requests: int) -> np.ndarray:
-    """Return for each of ten windows the daemon's memory, KiB, median latency and processor, µs."""
+def timed(peer: Peer, positions: np.ndarray) -> float:
+    """Ask for forces; return how long the answer took, s."""
+    began = time.perf_counter()
+    reply = peer.forces(positions)
+    took = time.perf_counter() - began
+    assert np.isfinite(reply["forces"]).all()
+    return took
+
+
+def soak(tmp_path: Path, models: Path, structure: Path, n_requests: int) -> None:
     base = read(structure).positions
     shaken = base + np.random.default_rng(0).normal(scale=0.02, size=(64, *base.shape))
-    pid: list[int] = []
-
-    def script(peer: Peer) -> np.ndarray:
-        peer.introduce()
+    log = tmp_path / "used.jsonl"
+    with served(models, log) as (used, pid):
         for x in shaken:  # compiled, and its structures looked at
-            peer.forces(x)
-        found = []
+            used.forces(x)
+        memory = []
         for _ in range(WINDOWS):
-            took = np.empty(n_requests // WINDOWS)
-            busy = processor_s(pid[0])
-            for k in range(len(took)):
-                began = time.perf_counter()
-                reply = peer.forces(shaken[k % len(shaken)])
-                took[k] = time.perf_counter() - began
-                assert np.isfinite(reply["forces"]).all()
-            busy = (processor_s(pid[0]) - busy) / len(took)
-            found.append((resident_kib(pid[0]), 1e6 * np.median(took), 1e6 * busy))
-        peer.send(b"EXIT".ljust(12))
-        return np.array(found)
-
-    server = ServerDouble(f"unix:{tmp_path}/s", script)
-    log = tmp_path / "steps.jsonl"
-    daemon = start_daemon(models, "--socket", server.address, "--log-file", log)
-    pid.append(daemon.pid)
-    try:
-        server.thread.join(3600.0)
-        found = server.finish()
-        assert daemon.wait(30) == 0
-    finally:
-        daemon.kill()
-    assert sum('"step"' in line for line in log.open()) == n_requests // WINDOWS * WINDOWS + 64
-    return found
-
-
-def check(memory: np.ndarray, cost: np.ndarray) -> None:
-    # KiB. Nothing is kept of a request: the allocator may take some megabytes once, as it does for
-    # the dimer after some 500 requests, but not again in every window.
+            for k in range(n_requests // WINDOWS):
+                timed(used, shaken[k % len(shaken)])
+            memory.append(resident_kib(pid))
+        # A new one beside it: whatever else this machine does at the time, it does to both.
+        with served(models, tmp_path / "new.jsonl") as (new, _):
+            for x in shaken:
+                new.forces(x)
+            cost_s = np.array(
+                [[timed(peer, shaken[k % 64]) for peer in (used, new)] for k in range(N_COMPARED)]
+            )
+    n_steps = n_requests // WINDOWS * WINDOWS + len(shaken) + N_COMPARED
+    assert sum('"step"' in line for line in log.open()) == n_steps
+    # The quickest answers are those that nothing got in the way of. On a busy machine medians of
+    # the two differ by a factor of two, the quickest by a tenth; what grows slows these as well.
+    late, early = cost_s.min(axis=0)
+    print(f"{memory} KiB; {1e6 * late:.0f} µs, a new daemon {1e6 * early:.0f} µs")
+    # Nothing is kept of a request: the allocator may take some megabytes once, as it does for the
+    # dimer after some 500 requests, but not again in every window.
     assert np.median(np.diff(memory[1:])) < 64
     assert memory[-1] - memory[1] < 8192
-    early, late = np.median(cost[1:4]), np.median(cost[-3:])
-    assert late < 1.3 * early
+    assert late < 1.5 * early
 
 
 def test_memory_and_cost_do_not_grow(tmp_path):
-    """By processor time: beside other tests latency says how busy these are."""
-    models = ROOT / "models" / "methane_dimer"
-    found = soak(tmp_path, models, models / "structure.xyz", 1500)
-    memory, _, processor = found.T
-    check(memory, processor)
+    models = ROOT / "models" / "na_benzene"  # a quick one
+    soak(tmp_path, models, models / "structure.xyz", 1500)
 
 
 @pytest.mark.slow
@@ -89,8 +95,4 @@ def test_memory_and_cost_do_not_grow(tmp_path):
 )
 def test_two_hundred_thousand_requests(tmp_path, name, n_requests):
     models = ROOT / "models" / {"c60_buckycatcher": "c60"}.get(name, name)
-    found = soak(tmp_path, models, ROOT / "ipi_inputs" / f"{name}.xyz", n_requests)
-    for memory, latency, _ in found:
-        print(f"{memory:.0f} KiB, {latency:.0f} µs")
-    memory, latency, _ = found.T
-    check(memory, latency)
+    soak(tmp_path, models, ROOT / "ipi_inputs" / f"{name}.xyz", n_requests)
