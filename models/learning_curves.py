@@ -41,6 +41,7 @@ PARTS = {
 }  # fmt: skip
 COMPONENTS = {"full_product": "full"}  # where it has another name than its curve
 SIZES = (50, 100, 200, 400, 600, 1000)
+MEMORY = {("binding", 1000): "12GB"}  # where 8 GB hold too few points as preconditioner
 
 
 def train(curve: str, n_train: int) -> Path:
@@ -51,6 +52,8 @@ def train(curve: str, n_train: int) -> Path:
     for name in {"c60", "buckycatcher"} - {part}:
         shutil.copy(SHIPPED / f"{name}.npz", directory)
     options = ["--component", part, "--n-train", str(n_train), "--n-valid", "60", "--quiet"]
+    if (curve, n_train) in MEMORY:
+        options += ["--max-memory", MEMORY[curve, n_train]]
     command = [sys.executable, "-m", "deltaserver", "train", PARTS[curve][0], "--output",
                str(directory), *PARTS[curve][1:], *options]  # fmt: skip
     subprocess.run(command, cwd=ROOT, check=True)

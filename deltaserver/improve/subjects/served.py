@@ -10,6 +10,7 @@ from typing import Any
 from deltaserver.arrays import Floats
 from deltaserver.model import force_field
 from deltaserver.model.directories import MANIFEST_NAME
+from deltaserver.model.many.electrostatics.block import rename_species
 from deltaserver.model.trust.stored_frame import CHECK_NAME, store
 from deltaserver.textio.journal import write_atomically
 from deltaserver.textio.strict_yaml import dump_yaml, load_yaml
@@ -82,11 +83,7 @@ class Three:
         called = dict(zip(entry["between"], self.names, strict=True))
         induction = data.get("induction")
         if induction is not None:
-            species = [
-                {**one, "name": called.get(one["name"], one["name"])}
-                for one in induction["species"]
-            ]
-            induction = {**induction, "species": species}
+            induction = rename_species(induction, called)
         return {**entry, "between": self.names}, induction
 
     def is_in(self, models: Path) -> bool:

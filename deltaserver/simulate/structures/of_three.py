@@ -10,6 +10,7 @@ import numpy as np
 
 from deltaserver.errors import ManifestError
 from deltaserver.model.files.parameters import read_parameters
+from deltaserver.model.many.electrostatics.block import rename_species
 from deltaserver.simulate.structures.collected import Collected
 from deltaserver.textio.strict_yaml import Checker
 
@@ -54,10 +55,7 @@ def _take_induction(
     """
     before = found.induction.get("induction")
     if induction is not None:
-        species = [
-            {**one, "name": called.get(one["name"], one["name"])} for one in induction["species"]
-        ]
-        found.induction = {"induction": {**induction, "species": species}}
+        found.induction = {"induction": rename_species(induction, called)}
     elif before and {*called.values()} <= {one["name"] for one in before["species"]}:
         found.induction = {}
     if before and found.induction.get("induction") != before:

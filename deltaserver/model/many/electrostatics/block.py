@@ -5,7 +5,7 @@ Flows are told by what flows: pairs of atoms of one response stand together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,14 @@ def format_induction(induction: Induction, names: Sequence[str]) -> dict[str, An
             if response is not None
         ],
     }
+
+
+def rename_species(induction: Mapping[str, Any], called: Mapping[str, str]) -> dict[str, Any]:
+    """Return the block with the names of species that ``called`` gives; others keep theirs."""
+    species = [
+        {**one, "name": called.get(one["name"], one["name"])} for one in induction["species"]
+    ]
+    return {**induction, "species": species}
 
 
 def _flows(response: Response) -> list[dict[str, Any]]:
