@@ -41,7 +41,7 @@ PARTS = {
 }  # fmt: skip
 COMPONENTS = {"full_product": "full"}  # where it has another name than its curve
 SIZES = (50, 100, 200, 400, 600, 1000)
-MEMORY = {("binding", 1000): "12GB"}  # where 8 GB hold too few points as preconditioner
+MEMORY = {("binding", 1000): "9GB"}  # where 8 GB hold too few points as preconditioner
 
 
 def train(curve: str, n_train: int) -> Path:
