@@ -29,7 +29,7 @@ def refuse_file(output: Path) -> None:
 
 def refuse_shipped(directory: Path, option: str) -> None:
     """Raise InputError where a model is to be changed that was told by its name alone."""
-    if directory in shipped_models().values():
+    if model_directory(directory) in shipped_models().values():
         raise InputError(
             f"{option} writes into the model's directory, and {directory.name} is a shipped one; "
             f"copy it first: deltaserver models get {directory.name}"

@@ -80,8 +80,12 @@ def test_what_is_shipped_is_not_changed_by_its_name(capsys):
     shipped = shipped_models()[SMALL]
     known = (shipped / "check.json").read_bytes()
     data = str(DATA / SMALL)
-    for words in (["check", "--store"], ["evaluate", data, "-o", "out", "--readme"]):
-        assert main([*words, "--models", SMALL]) == 2
+    for words in (
+        ["check", "--store", "--models"],
+        ["evaluate", data, "-o", "out", "--readme", "--models"],
+        ["calibrate", "--dataset", data],
+    ):
+        assert main([*words, SMALL]) == 2
         assert f"copy it first: deltaserver models get {SMALL}" in capsys.readouterr().err
     assert (shipped / "check.json").read_bytes() == known
     assert main(["models", "get", SMALL]) == 0
