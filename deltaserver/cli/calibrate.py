@@ -25,8 +25,10 @@ def calibrate(models: Path, dataset: Path, quiet: bool) -> None:
     """
     from deltaserver.datasets.files import read_dataset
     from deltaserver.errors import DataError
+    from deltaserver.model.directories import refuse_shipped
     from deltaserver.training.uncertainty.directory import calibrate_directory
 
+    refuse_shipped(models, "calibrate")
     say = (lambda line: None) if quiet else click.echo
     if not calibrate_directory(models, read_dataset(dataset, say), say):
         raise DataError(

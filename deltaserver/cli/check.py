@@ -10,6 +10,7 @@ import click
 from deltaserver.cli.options.common import DEBUG, PATH, POSITIVE, QUIET
 from deltaserver.cli.options.directories import MODELS
 from deltaserver.errors import InputError
+from deltaserver.model.directories import refuse_shipped
 from deltaserver.model.engines import BACKENDS, PRECISIONS
 from deltaserver.model.force_field import ForceField
 
@@ -66,6 +67,8 @@ def check(
     from deltaserver.model.trust import stored_frame as checks
     from deltaserver.serve.loading import load_model
 
+    if store:
+        refuse_shipped(models, "--store")
     if backend == "numpy" and (device or precision != "float64"):
         backend = "torch"
     model, notes = load_model(models, "total", backend, device or "auto", precision, threads=1)

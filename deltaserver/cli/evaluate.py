@@ -21,6 +21,7 @@ from deltaserver.cli.options.common import (
 from deltaserver.cli.options.directories import MODEL_DIRECTORY
 from deltaserver.cli.options.scan import SCAN_OPTIONS, ScanOptions, label_progress
 from deltaserver.errors import InputError
+from deltaserver.model.directories import refuse_shipped
 
 if TYPE_CHECKING:
     from deltaserver.datasets.frames import LabelledFrames
@@ -179,6 +180,8 @@ def evaluate(dataset: Path | None, **options: Any) -> None:
     asked = EvaluateRequest(**options)
     if asked.symmetries and not asked.train_sizes:
         raise InputError("--symmetry is for --train-sizes; models that exist have their own")
+    for directory in asked.directories if asked.readme else ():
+        refuse_shipped(directory, "--readme")
     if not asked.directories and not asked.train_sizes:
         raise InputError("--models is missing; expected a directory with a model.yaml")
     if dataset is not None:

@@ -119,6 +119,7 @@ class _Known:
         charges: what priors give them, e, by their names.
         alone: elements whose atoms are molecules by themselves.
         periodic: whether the structure repeats.
+        order: names of species, as the model has them.
     """
 
     names: Mapping[tuple[int, ...], str] = field(default_factory=dict)
@@ -126,6 +127,7 @@ class _Known:
     charges: Mapping[str, float] = field(default_factory=dict)
     alone: tuple[int, ...] = ()
     periodic: bool = False
+    order: tuple[str, ...] = ()
 
 
 def open_cut(
@@ -254,7 +256,10 @@ def _kinds(frame: Frame, known: _Known, request: CutRequest) -> tuple[Kind, ...]
         if name not in {kind.name for kind in there}:
             listed = ", ".join(f"{kind.name} ({len(kind.atoms)})" for kind in there)
             raise InputError(f"--charge {name}: no such molecule here; there are {listed}")
-    return choose_kinds(there, request.between, request.order)
+    # As the model has its species, in whatever order they are named: what is trained fits it then.
+    order = known.order
+    names = sorted(request.between, key=lambda name: order.index(name) if name in order else -1)
+    return choose_kinds(there, names, request.order)
 
 
 def _known(models: Path | None) -> _Known:
@@ -274,6 +279,7 @@ def _known(models: Path | None) -> _Known:
         _charges(manifest),
         tuple(own[0] for own in numbers if len(own) == 1),
         manifest.periodic,
+        tuple(names),
     )
 
 

@@ -6,12 +6,12 @@ prior and binding, in the order of the atoms that the binding has.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 
-from deltaserver.arrays import Ints
-from deltaserver.datasets.frames import LabelledFrames
+from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
 from deltaserver.errors import DataError
 from deltaserver.model import force_field
 from deltaserver.model.composite import CompositeModel
@@ -63,14 +63,25 @@ def pair_of(many: ManyModel, frames: LabelledFrames, directory: Path) -> PairBin
     own = [list(fragment.atoms) for fragment in frames.fragments]
     there = [atom for atoms in own for atom in atoms]
     one_after_the_other = len(own) == 2 and there == list(range(len(there)))
-    for pair in many.pairs if one_after_the_other else ():
-        numbers: list[Ints] = [many.species[kind].numbers for kind in pair.species]
+    fitting = [
+        pair
+        for pair in (many.pairs if one_after_the_other else ())
         if all(
-            np.array_equal(some, frames.numbers[atoms])
-            for some, atoms in zip(numbers, own, strict=True)
-        ):
-            return pair
+            np.array_equal(many.species[kind].numbers, frames.numbers[atoms])
+            for kind, atoms in zip(pair.species, own, strict=True)
+        )
+    ]
+    if fitting:
+        return max(fitting, key=lambda pair: sum(
+            is_named(fragment, many.species[kind].name)
+            for fragment, kind in zip(frames.fragments, pair.species, strict=True)
+        ))  # fmt: skip
     raise DataError(
         f"{directory}: of many molecules, no two of which are the complex of {frames.name}, atom "
         "by atom; give dimers of them, as deltaserver dataset cut makes them"
     )
+
+
+def is_named(fragment: FragmentSpec, species: str) -> bool:
+    """Tell species of the same elements apart by name: fragments are numbered where alike."""
+    return species in (fragment.name, re.sub(r"_?\d+\Z", "", fragment.name))

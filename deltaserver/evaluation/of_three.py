@@ -18,6 +18,7 @@ from deltaserver.datasets.frames import LabelledFrames
 from deltaserver.errors import DataError
 from deltaserver.evaluation.held_out_errors import OVERALL, ComponentErrors, FrameErrors, labels_of
 from deltaserver.evaluation.leakage import refuse_seen, trained_on
+from deltaserver.evaluation.of_many import is_named
 from deltaserver.evaluation.splits import SplitRequest
 from deltaserver.evaluation.workflow import EvaluationPlan, resampled, test_frames
 from deltaserver.model import force_field
@@ -181,9 +182,15 @@ def load_three(label: str, directory: Path, frames: LabelledFrames) -> OfThree:
         )
     model = force_field.load(directory)
     assert isinstance(model, ManyModel)
-    numbers = [one.numbers.tolist() for one in model.species]
     own = [frames.numbers[np.array(one.atoms)].tolist() for one in frames.fragments]
-    there = [numbers.index(some) for some in own if some in numbers]
+    fitting = [
+        [k for k, one in enumerate(model.species) if one.numbers.tolist() == some] for some in own
+    ]
+    there = [
+        max(some, key=lambda k: is_named(fragment, model.species[k].name))
+        for fragment, some in zip(frames.fragments, fitting, strict=True)
+        if some
+    ]
     atoms = [atom for one in frames.fragments for atom in one.atoms]
     ordered = atoms == list(range(len(atoms))) and there == sorted(there)
     if len(there) == 3 and ordered:

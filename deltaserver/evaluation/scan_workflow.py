@@ -20,7 +20,8 @@ from deltaserver.evaluation.scans.errors import ScanErrors, scan_errors
 from deltaserver.evaluation.scans.labels import LabelledScan, label_scan, read_scan
 from deltaserver.evaluation.scans.report import scan_json, scan_markdown
 from deltaserver.model.directories import STRUCTURE_NAME
-from deltaserver.model.manifest import read_manifest
+from deltaserver.model.manifest import manifest_path
+from deltaserver.model.many.manifest import is_of_many
 from deltaserver.textio.journal import write_atomically
 
 
@@ -82,7 +83,11 @@ def _labelled(
         )
     path = request.structure
     if path is None:
-        path = read_manifest(directories[0]).path.parent / STRUCTURE_NAME
+        path = manifest_path(directories[0]).parent / STRUCTURE_NAME
+        if is_of_many(directories[0]):
+            raise InputError(
+                f"{directories[0]}: of many molecules; give the two to be scanned with --structure"
+            )
         if not path.is_file():
             raise InputError(f"{path}: no such structure to scan from; give one with --structure")
     return label_scan(

@@ -27,6 +27,15 @@ def refuse_file(output: Path) -> None:
         raise InputError(f"{output}: is a file; expected a directory for the models")
 
 
+def refuse_shipped(directory: Path, option: str) -> None:
+    """Raise InputError where a model is to be changed that was told by its name alone."""
+    if model_directory(directory) in shipped_models().values():
+        raise InputError(
+            f"{option} writes into the model's directory, and {directory.name} is a shipped one; "
+            f"copy it first: deltaserver models get {directory.name}"
+        )
+
+
 def shipped_models() -> dict[str, Path]:
     """Return the directories of all installed models by name, in alphabetical order."""
     found: dict[str, Path] = {}

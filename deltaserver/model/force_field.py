@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from itertools import combinations
 from pathlib import Path
 from typing import TypeAlias
 
@@ -39,6 +40,10 @@ FAIR = 1e-9  # of energies, eV and relative
 
 class ChargedCellWarning(UserWarning):
     """A cell that repeats is not neutral."""
+
+
+class UnboundWarning(UserWarning):
+    """Molecules that meet do not interact."""
 
 
 def load(
@@ -99,7 +104,29 @@ def _load_many(manifest: ManyManifest, choice: Choice) -> ManyModel:
         induction=manifest.induction,
     )
     model.stored = loader.stored
+    _tell_unbound(manifest, species, charges)
     return model
+
+
+def _tell_unbound(
+    manifest: ManyManifest, species: tuple[Species, ...], charges: tuple[Floats, ...] | None
+) -> None:
+    """Warn of molecules that pass through each other: no binding, no charges of an Ewald sum."""
+    known = {pair for entry in manifest.bindings for pair in combinations(entry.between, 2)}
+    acts = [bool(own.any()) for own in charges] if charges else [False] * len(species)
+    unbound = [
+        f"{one.name} and {species[t].name}"
+        for s, one in enumerate(species)
+        for t in range(s, len(species))
+        if (s, t) not in known and not (acts[s] and acts[t]) and (s < t or len(one.atoms) > 1)
+    ]
+    if unbound:
+        warnings.warn(
+            f"{manifest.path}: nothing binds {', '.join(unbound)}: they do not interact and pass "
+            "through each other; deltaserver assemble takes the directory of each such dimer",
+            UnboundWarning,
+            stacklevel=2,
+        )
 
 
 def _structure(directory: Path) -> tuple[Ints | None, Floats | None]:

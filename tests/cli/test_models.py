@@ -8,8 +8,10 @@ from click.shell_completion import ShellComplete
 from deltaserver.cli import models
 from deltaserver.cli.app import app, main
 from deltaserver.model.directories import shipped_models
+from tests.shipped import MODELS
 
 SMALL = "methane_dimer"
+DATA = MODELS.parent / "data"
 
 
 @pytest.fixture(autouse=True)
@@ -72,3 +74,19 @@ def test_names_are_completed():
     assert SMALL in values("--models", "meth")
     assert "c60" not in values("simulate", "--models", "meth")
     assert values("models", "get", "c6") == {"c60"}
+
+
+def test_what_is_shipped_is_not_changed_by_its_name(capsys):
+    shipped = shipped_models()[SMALL]
+    known = (shipped / "check.json").read_bytes()
+    data = str(DATA / SMALL)
+    for words in (
+        ["check", "--store", "--models"],
+        ["evaluate", data, "-o", "out", "--readme", "--models"],
+        ["calibrate", "--dataset", data],
+    ):
+        assert main([*words, SMALL]) == 2
+        assert f"copy it first: deltaserver models get {SMALL}" in capsys.readouterr().err
+    assert (shipped / "check.json").read_bytes() == known
+    assert main(["models", "get", SMALL]) == 0
+    assert main(["check", "--store", "--models", SMALL]) == 0

@@ -185,3 +185,11 @@ def test_without_a_structure_there_is_no_start(model, tmp_path, capsys):
     code = run("-m", model, "--scan", tmp_path / "s", "-c", EMT, *FRAGMENTS, "-o", tmp_path / "o")
     assert code == 2
     assert "no such structure to scan from" in capsys.readouterr().err
+
+
+def test_of_many_molecules_the_two_are_told(tmp_path, capsys):
+    many = MODELS.parent / "carbon_dioxides"
+    fragments = ("--fragment", "one:0-2", "--fragment", "other:3-5")
+    code = run("-m", many, "--scan", tmp_path / "s", "-c", EMT, *fragments, "-o", tmp_path / "o")
+    assert code == 2
+    assert "give the two to be scanned with --structure" in capsys.readouterr().err

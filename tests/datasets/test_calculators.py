@@ -38,6 +38,37 @@ def test_xtb_and_tblite_agree_to_what_their_scf_is_converged_to(without, method)
     assert e_tblite != e_xtb  # two programs did it
 
 
+@pytest.mark.parametrize("method", ["GFN2-xTB", "GFN1-xTB"])
+def test_forces_of_a_planar_molecule_in_a_plane_of_the_axes_are_the_slope_of_the_energy(method):
+    """libxtb's own are off by 0.2 eV/Å where atoms share a coordinate (its issue 986)."""
+    pytest.importorskip("xtb")
+    turns = np.arange(6)[:, None] * np.pi / 3.0
+    ring = np.hstack([np.cos(turns), np.sin(turns), 0.0 * turns])
+    positions = np.vstack([1.395 * ring, 2.482 * ring, [[0.0, 0.0, 2.4]]])
+    numbers = np.array([6] * 6 + [1] * 6 + [11])
+    charges = np.array([0] * 12 + [1])
+    factory = calculator_factory(method)
+    up = np.zeros_like(positions)
+    up[0, 2] = 2e-3  # Å
+    forces = evaluate(factory, numbers, positions, charges)[1]
+    ends = [evaluate(factory, numbers, positions + way * up, charges)[0] for way in (1, -1)]
+    assert forces[0, 2] == pytest.approx((ends[1] - ends[0]) / 4e-3, abs=1e-3)
+
+
+def test_the_calculator_of_a_run_follows_its_atoms():
+    """Turned or not, ASE asks again where atoms have moved, and only there."""
+    pytest.importorskip("xtb")
+    from ase import Atoms
+
+    atoms = Atoms(NUMBERS, POSITIONS)
+    atoms.calc = calculator_factory("GFN2-xTB")(atoms)
+    energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+    assert not atoms.calc.calculation_required(atoms, ["energy"])
+    atoms.positions[1] += 0.01 * forces[1]
+    assert atoms.get_potential_energy() < energy
+    np.testing.assert_array_equal(atoms.positions[[0, 2]], POSITIONS[[0, 2]])
+
+
 def test_without_xtb_the_record_names_tblite(without):
     pytest.importorskip("tblite")
     without("xtb")

@@ -189,6 +189,10 @@ def test_species_of_equal_elements_are_told_by_their_atoms(cheap, tmp_path):
         frames = read_dataset(output)
         assert [fragment.name for fragment in frames.fragments] == between.split(",")
         assert [fragment.charge for fragment in frames.fragments] == expected
+    # Named the other way round they stand as in the model, which its training is to fit.
+    turned = ["--between", "neon,other", "-c", "cheap_calculators:OfCharge", "-o"]
+    run(source, "--within", 9, "-n", 1, "-w", 1, *turned, tmp_path / "turned")
+    assert [one.name for one in read_dataset(tmp_path / "turned").fragments] == ["other", "neon"]
     with pytest.raises(InputError, match=r"there are water \(2\), other \(1\), neon \(1\)"):
         run(source, "--between", "H2O,neon", "-o", tmp_path / "none")
 

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 
 from deltaserver.datasets.frames import FragmentSpec, LabelledFrames
 from deltaserver.errors import DataError
 from deltaserver.evaluation.held_out_errors import component_errors, load_models
+from deltaserver.evaluation.of_many import load_complex
 from deltaserver.training.uncertainty.directory import calibrate_directory
 from tests import shipped
 from tests.model.many.builders import BENZENE_DIMER, benzenes, directory, manifest
@@ -42,6 +44,27 @@ def test_two_of_many_molecules_are_evaluated_as_a_dimer(tmp_path, frames):
     for one in results.values():
         assert one.energy.absolute.max() < 1e-9
         assert one.forces["overall"].absolute.max() < 1e-9
+
+
+def test_of_species_of_equal_elements_the_dataset_means_those_of_its_names(tmp_path, frames):
+    """The second is bound by a part of the prior of the first."""
+    block = yaml.safe_load((BENZENE_DIMER / "model.yaml").read_text(encoding="utf-8"))["prior"]
+    priors = {"cold": block, "hot": {**block, "pairs": block["pairs"][1:]}}
+    path = benzenes(
+        tmp_path,
+        3,
+        species=[{"name": name, "model": "benzene1.npz", "count": 2} for name in priors],
+        bindings=[{"between": [name] * 2, "prior": prior} for name, prior in priors.items()],
+    )
+    energy = {}
+    for name in ("cold", "hot", "some"):
+        fragments = tuple(
+            replace(fragment, name=f"{name}{k + 1}") for k, fragment in enumerate(frames.fragments)
+        )
+        model = load_complex(path, replace(frames, fragments=fragments))
+        energy[name] = model.evaluate(frames.positions).contributions["prior"].energy
+    np.testing.assert_array_equal(energy["some"], energy["cold"])
+    assert np.abs(energy["hot"] - energy["cold"]).min() > 1e-4
 
 
 def test_what_is_no_dimer_of_them_is_refused(tmp_path, frames):

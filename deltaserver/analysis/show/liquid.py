@@ -32,7 +32,7 @@ def liquid_summary(liquid: Liquid) -> dict[str, Any]:
     data["g"] = {
         one.name: {
             "peak": float(one.g.max()),
-            "peak_at_ang": float(one.r_ang[np.argmax(one.g)]),
+            "peak_at_ang": float(one.r_ang[np.argmax(one.g)]) if one.g.any() else None,
             "frames": one.n_frames,
         }
         for one in liquid.distributions
@@ -58,7 +58,9 @@ def liquid_lines(liquid: Liquid) -> list[str]:
         lines.append(f"  density = {with_error(density.value, density.error)} g/cm³")
     for g in liquid.distributions:
         k = int(np.argmax(g.g))
-        lines.append(f"  g({g.name}): highest at {g.r_ang[k]:.2f} Å, {g.g[k]:.2f}")
+        highest = f"highest at {g.r_ang[k]:.2f} Å, {g.g[k]:.2f}"
+        none = f"no two within {g.edges_ang[-1]:.1f} Å, half of the cell's height"
+        lines.append(f"  g({g.name}): {highest if g.g[k] else none}")
     for one in liquid.displacements:
         d = with_error(10.0 * one.d_ang2_per_ps, 10.0 * one.error_ang2_per_ps)
         lines.append(

@@ -85,7 +85,9 @@ def test_two_dimers_are_a_mixture(capsys, tmp_path):
     for species in data["species"]:
         species["count"] = 2 if species["name"] == "benzene" else 1
     path.write_text(yaml.safe_dump(data), encoding="utf-8")
-    assert force_field.load(path).n_atoms == 28
+    unbound = "nothing binds benzene and benzene, water and sodium: they do not interact"
+    with pytest.warns(force_field.UnboundWarning, match=unbound):
+        assert force_field.load(path).n_atoms == 28
     assemble(BENZENE_DIMER, MODELS / "benzene_water", "-o", tmp_path / "no", code=2)
     assert "its atoms in another order" in capsys.readouterr().err
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -110,6 +111,21 @@ def test_three_by_themselves_have_what_a_model_of_three_has(tmp_path, count, neo
     np.testing.assert_allclose(known.energy, found.energy, rtol=1e-11, atol=1e-14)
     np.testing.assert_allclose(known.forces, found.forces, rtol=1e-10, atol=1e-13)
     np.testing.assert_allclose(known.virial, found.virial, rtol=1e-9, atol=1e-12)
+
+
+def test_three_of_one_species_are_so_whatever_other_species_there_are(tmp_path):
+    """Whose molecules have other numbers of atoms."""
+    data = manifest(1, 3, bindings=[], periodic=False, induction=OF_BOTH)
+    del data["cutoff"]
+    induction = force_field.load(directory(tmp_path, data)).induction
+    x = np.random.default_rng(4).normal(0.0, 0.3, (2, 3, 3)) + 3.0 * np.eye(3)
+    alone = replace(induction, responses=induction.responses[1:])
+    found, known = (
+        OfThree(one, (kind,) * 3, (1, 1, 1)).evaluate(x)
+        for one, kind in ((induction, 1), (alone, 0))
+    )
+    np.testing.assert_array_equal(found.energy, known.energy)
+    np.testing.assert_array_equal(found.forces, known.forces)
 
 
 def test_its_block_is_read_as_it_was_written(tmp_path):

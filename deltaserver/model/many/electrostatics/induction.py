@@ -111,7 +111,7 @@ class Induction:
                 add_rows(v[k], rows, own)
                 add_rows(energy[k], rows, 0.5 * self._response(k).of_potential(own))
         for k, response in enumerate(self.responses):
-            if response is not None:
+            if response is not None and len(frame.x[k]):  # else of none of three
                 energy[k] -= 0.5 * response.of_potential(v[k])
                 total.energy += float(energy[k].sum())
                 total.molecules[frame.first[k] : frame.first[k + 1]] += energy[k]
