@@ -172,8 +172,8 @@ def retrain(
     What was chosen for training is trained on as a whole. Killed, it goes on where it was.
     """
     new = tuple(np.unique(frames.trajectory[len(frames) - n_added :]).tolist()) if n_added else ()
-    for plan in plans:
+    for number, plan in enumerate(plans, start=1):
         # The directory is ours: a model that a kill has kept from the report is not refused.
         trained = (*plan.trained_trajectories, *new)
         plan = replace(plan, symmetry=str(symmetry), trained_trajectories=trained, overwrite=True)
-        train_directory(frames, plan, output, say)
+        train_directory(frames, plan, output, say, others_follow=number < len(plans))

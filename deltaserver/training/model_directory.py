@@ -54,8 +54,11 @@ def train_directory(
     output: Path,
     say: Report = lambda line: None,
     progress: Progress = quiet,
+    others_follow: bool = False,
 ) -> dict[str, Any]:
     """Train what ``plan`` names and write ``output``; return the report of the components.
+
+    What the directory lacks to be served is said, unless ``others_follow``.
 
     Raises:
         InputError: anything wrong with data, settings, symmetry or memory; see the modules.
@@ -93,7 +96,7 @@ def train_directory(
         write_report(output, report)
         if what_to_do := write_entry(output, frames, available, report):
             say(what_to_do)
-    elif missing := write_served(output, frames, available, split, report):
+    elif (missing := write_served(output, frames, available, split, report)) and not others_follow:
         say(f"not to be served yet: lacks {', '.join(missing)}; train with --component NAME too")
     _drop_checkpoints(output, choose(available, plan.component))
     return dict(report["components"])

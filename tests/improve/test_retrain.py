@@ -83,7 +83,10 @@ def test_frames_count_as_in_the_first_training(tmp_path):
     parts = trained_parts(first, frames)
     plans = plans_of(first, first, parts, 6, 1, path)
     symmetry = write_symmetry(first, parts, tmp_path)
-    retrain(plans, tmp_path / "more", joined(frames, [water_dimer(6, seed=3)]), 6, symmetry)
+    said, more = list[str](), joined(frames, [water_dimer(6, seed=3)])
+    retrain(plans, tmp_path / "more", more, 6, symmetry, said.append)
+    assert said
+    assert not any("not to be served" in line for line in said)  # the other part follows
     report = read_report(tmp_path / "more")["components"]
     for part in parts:
         counts = report[part.name]["linear"].partition("frames, ")[2]
