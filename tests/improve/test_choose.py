@@ -13,7 +13,6 @@ from deltaserver.improve.doubt import Doubt
 from deltaserver.improve.starts import (
     APART,
     EVERY,
-    TURNED,
     _turned,
     draw_starts,
     longest_centre_distance,
@@ -94,35 +93,27 @@ def test_torn_frames_are_found():
     assert found.tolist() == [True, False, False, True]
 
 
-def test_of_four_runs_one_begins_apart_and_two_turned():
-    known = frames()
-    train = np.arange(40)
-    x = draw_starts(known, train, 8, np.random.default_rng(3))
-    same = [bool((np.abs(known.positions[train] - one).max(axis=(1, 2)) < 1e-9).any()) for one in x]
-    assert same == [k % EVERY not in (*TURNED, APART) for k in range(8)]
-    apart = x[APART]
-    k = int(np.argmin(np.abs(known.positions[train, 3:] - apart[3:]).max(axis=(1, 2))))
-    shift = apart[:3] - known.positions[k, :3]
-    np.testing.assert_allclose(shift, shift[:1].repeat(3, axis=0), atol=1e-12)
-    assert 2.0 < longest_centre_distance(known, train) < 4.5
-
-
-def test_a_turned_molecule_is_the_same_molecule_in_its_place():
+def test_all_runs_begin_turned_and_of_four_one_apart():
+    """Each molecule is what it was, and where it was unless it is moved along the line of both."""
     known = frames()
     train = np.arange(40)
     closest = min(shortest_distance(x[:3], x[3:]) for x in known.positions[train])
     starts = draw_starts(known, train, 8, np.random.default_rng(3))
-    for turned in (starts[k] for k in range(8) if k % EVERY in TURNED):
-        rest = np.abs(known.positions[train, 3:] - turned[3:]).max(axis=(1, 2))
-        k = int(rest.argmin())
-        before = known.positions[k, :3]
-        distances = [np.linalg.norm(x[:, None] - x, axis=-1) for x in (before, turned[:3])]
+    weights = np.array([ATOMIC_WEIGHT_U[z] for z in known.numbers])
+    for number, start in enumerate(starts):
+        rest = np.abs(known.positions[train, 3:] - start[3:]).max(axis=(1, 2))
+        assert rest.min() == 0.0
+        before = known.positions[int(rest.argmin())]
+        distances = [np.linalg.norm(x[:3, None] - x[:3], axis=-1) for x in (before, start)]
         np.testing.assert_allclose(*distances, atol=1e-12)
-        weights = [ATOMIC_WEIGHT_U[z] for z in known.numbers[:3]]
-        centres = [np.average(x, axis=0, weights=weights) for x in (before, turned[:3])]
-        np.testing.assert_allclose(*centres, atol=1e-12)
-        assert np.abs(before - turned[:3]).max() > 0.1
-        assert shortest_distance(turned[:3], turned[3:]) >= closest
+        centres = [np.average(x[:3], axis=0, weights=weights[:3]) for x in (before, start)]
+        other = np.average(start[3:], axis=0, weights=weights[3:])
+        moved = centres[1] - centres[0]
+        assert (np.linalg.norm(moved) > 0.3) == (number % EVERY == APART)
+        np.testing.assert_allclose(np.cross(moved, centres[0] - other), 0.0, atol=1e-12)
+        assert np.abs(before[:3] + moved - start[:3]).max() > 0.1
+        assert shortest_distance(start[:3], start[3:]) >= closest
+    assert 2.0 < longest_centre_distance(known, train) < 4.5
 
 
 def test_where_there_is_no_room_to_turn_it_stays():
