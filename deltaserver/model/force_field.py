@@ -43,7 +43,7 @@ class ChargedCellWarning(UserWarning):
 
 
 class UnboundWarning(UserWarning):
-    """Molecules that meet do not interact."""
+    """Molecules that meet have no binding."""
 
 
 def load(
@@ -104,26 +104,23 @@ def _load_many(manifest: ManyManifest, choice: Choice) -> ManyModel:
         induction=manifest.induction,
     )
     model.stored = loader.stored
-    _tell_unbound(manifest, species, charges)
+    _tell_unbound(manifest, species)
     return model
 
 
-def _tell_unbound(
-    manifest: ManyManifest, species: tuple[Species, ...], charges: tuple[Floats, ...] | None
-) -> None:
-    """Warn of molecules that pass through each other: no binding, no charges of an Ewald sum."""
+def _tell_unbound(manifest: ManyManifest, species: tuple[Species, ...]) -> None:
+    """Warn of molecules that pass through each other, or collapse where charges attract them."""
     known = {pair for entry in manifest.bindings for pair in combinations(entry.between, 2)}
-    acts = [bool(own.any()) for own in charges] if charges else [False] * len(species)
     unbound = [
         f"{one.name} and {species[t].name}"
         for s, one in enumerate(species)
         for t in range(s, len(species))
-        if (s, t) not in known and not (acts[s] and acts[t]) and (s < t or len(one.atoms) > 1)
+        if (s, t) not in known and (s < t or len(one.atoms) > 1)
     ]
     if unbound:
         warnings.warn(
-            f"{manifest.path}: nothing binds {', '.join(unbound)}: they do not interact and pass "
-            "through each other; deltaserver assemble takes the directory of each such dimer",
+            f"{manifest.path}: no binding of {', '.join(unbound)}: nothing keeps them apart; "
+            "deltaserver assemble takes the directory of each such dimer",
             UnboundWarning,
             stacklevel=2,
         )

@@ -85,7 +85,7 @@ def test_two_dimers_are_a_mixture(capsys, tmp_path):
     for species in data["species"]:
         species["count"] = 2 if species["name"] == "benzene" else 1
     path.write_text(yaml.safe_dump(data), encoding="utf-8")
-    unbound = "nothing binds benzene and benzene, water and sodium: they do not interact"
+    unbound = "no binding of benzene and benzene, water and sodium: nothing keeps them apart"
     with pytest.warns(force_field.UnboundWarning, match=unbound):
         assert force_field.load(path).n_atoms == 28
     assemble(BENZENE_DIMER, MODELS / "benzene_water", "-o", tmp_path / "no", code=2)
