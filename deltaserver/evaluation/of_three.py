@@ -122,24 +122,15 @@ class EvaluatedThree:
     def notes(self) -> list[str]:
         """Return what is to be known of these errors."""
         known = ", ".join(one.label for one in self.models if one.known)
-        others = [one for one in self.models if methods.differ(one.model.reference, self.reference)]
-        named = ", ".join(f"{one.label} of {one.model.reference}" for one in others)
-        return [
-            *([f"The labels are of {self.reference}, {named}."] if others else []),
-            *(
-                [
-                    f"model.yaml does not tell which frames dispersion and induction of {known} "
-                    "were fitted to: test on trajectories that were held out."
-                ]
-                if known
-                else []
-            ),
-        ]
-
-    @property
-    def reference(self) -> str:
-        """Return what the labels are of."""
-        return self.frames.reference
+        models = [(one.label, one.model.reference) for one in self.models]
+        other = methods.labels_of_another(self.frames.reference, models)
+        notes = [f"{other}."] if other else []
+        if known:
+            notes.append(
+                f"model.yaml does not tell which frames dispersion and induction of {known} were "
+                "fitted to: test on trajectories that were held out."
+            )
+        return notes
 
 
 def evaluate_three(

@@ -72,13 +72,9 @@ class Evaluated:
     @property
     def methods_note(self) -> str:
         """Return which models are of another method than the labels; empty if none is."""
-        labels = self.frames.reference
-        others = [m for m in self.models if methods.differ(m.model.reference, labels)]
-        named = ", ".join(f"{m.label} of {m.model.reference}" for m in others)
-        return named and (
-            f"The labels are of {labels}, {named}: errors are those of the models and what the "
-            "methods differ by."
-        )
+        models = [(one.label, one.model.reference) for one in self.models]
+        note = methods.labels_of_another(self.frames.reference, models)
+        return note and f"{note}: errors are those of the models and what the methods differ by."
 
 
 def to_json(found: Evaluated) -> dict[str, Any]:
@@ -87,11 +83,7 @@ def to_json(found: Evaluated) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "dataset": {
-            "path": found.dataset,
-            "name": found.frames.name,
-            "reference": found.frames.reference,
-            "n_frames": len(found.frames),
-            "n_atoms": len(found.frames.numbers),
+            **dataset_json(found.dataset, found.frames),
             "fragments": {f.name: len(f.atoms) for f in found.frames.fragments},
         },
         "split": split_json(request, found.test),
@@ -103,6 +95,17 @@ def to_json(found: Evaluated) -> dict[str, Any]:
         "learning_curves": [_curve_json(curve) for curve in found.curves],
         "descriptor": _descriptor_json(found.descriptor),
         **({"scan": scan_json(found.scan)} if found.scan else {}),
+    }
+
+
+def dataset_json(path: str, frames: LabelledFrames) -> dict[str, Any]:
+    """Return what was evaluated on."""
+    return {
+        "path": path,
+        "name": frames.name,
+        "reference": frames.reference,
+        "n_frames": len(frames),
+        "n_atoms": len(frames.numbers),
     }
 
 

@@ -10,7 +10,7 @@ from deltaserver.errors import DataError
 from deltaserver.evaluation.held_out_errors import OVERALL, metrics
 from deltaserver.evaluation.markdown import shown
 from deltaserver.evaluation.of_three import NONE, EvaluatedThree
-from deltaserver.evaluation.report import bootstrap_json, errors_json, split_json
+from deltaserver.evaluation.report import bootstrap_json, dataset_json, errors_json, split_json
 from deltaserver.model.manifest import PRIOR, TRIPLES
 from deltaserver.textio.journal import write_atomically
 from deltaserver.textio.markdown import markdown_table
@@ -35,9 +35,10 @@ def to_markdown(found: EvaluatedThree, command: str) -> str:
     """Return the report as Markdown."""
     blocks = [
         f"# {found.frames.name}: what three molecules have beyond their pairs",
-        f"Labels: {found.reference}. Dataset: `{found.dataset}`, {len(found.frames)} frames. Test: "
-        f"{len(found.test)} frames: {found.request.describe()}. Energies in kcal/mol, forces in "
-        "kcal/mol/Å, as the directories are served, with the ends of their potentials.",
+        f"Labels: {found.frames.reference}. Dataset: `{found.dataset}`, {len(found.frames)} "
+        f"frames. Test: {len(found.test)} frames: {found.request.describe()}. Energies in "
+        "kcal/mol, forces in kcal/mol/Å, as the directories are served, with the ends of their "
+        "potentials.",
         *found.notes,
         table(found),
     ]
@@ -50,13 +51,7 @@ def to_json(found: EvaluatedThree) -> dict[str, Any]:
     """Return the report as JSON can hold it; every field with a unit names it."""
     return {
         "format": FORMAT,
-        "dataset": {
-            "path": found.dataset,
-            "name": found.frames.name,
-            "reference": found.reference,
-            "n_frames": len(found.frames),
-            "n_atoms": len(found.frames.numbers),
-        },
+        "dataset": dataset_json(found.dataset, found.frames),
         "split": split_json(found.request, found.test),
         "bootstrap": bootstrap_json(found.bootstrap),
         "notes": found.notes,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 # What stands where no method was stated: of a model, and of frames imported without --reference.
 NOT_STATED = ("not stated", "of ")
 
@@ -16,6 +18,12 @@ def differ(one: str, other: str) -> bool:
         return False
     shorter, longer = sorted((_words(one), _words(other)), key=len)
     return longer[: len(shorter)] != shorter
+
+
+def labels_of_another(labels: str, models: Iterable[tuple[str, str]]) -> str:
+    """Return which models, (name, method) each, are of another method than labels; empty: none."""
+    others = [f"{name} of {method}" for name, method in models if differ(method, labels)]
+    return f"The labels are of {labels}, {', '.join(others)}" if others else ""
 
 
 def _words(name: str) -> list[str]:
