@@ -111,14 +111,14 @@ def ours(system, options, evaluate):
     watch = Stopwatch(evaluate, CLOCKS[options.clock])
     size = Size(system.positions.shape[1], len(system.perms), options.threads)
     limit = options.memory * 2.0**30
-    count = decide(size, len(system.positions), "iterative", limit, "benchmark").points
+    columns = decide(size, len(system.positions), "iterative", limit, "benchmark").columns
     with blas_threads(options.threads):
-        points = choose_points(len(system.positions), count)
+        points = choose_points(len(system.positions), columns.points)
         product = KernelProduct(system.positions, system.perms, system.sigma, options.threads)
         energies = EnergyColumns(product, np.arange(len(system.positions)), options.threads)
         precondition = Preconditioner(
             system.fields(), system.perms, system.sigma, points, system.lam, options.threads,
-            energies=energies,
+            energies=energies, single=columns.single,
         )  # fmt: skip
         made = [0]
 

@@ -178,7 +178,7 @@ def _solve(
     if choice.solver == "exact":
         return _solve_exactly(request, sigma, std, progress)
     resources = Resources(
-        choice.points,
+        choice.columns,
         request.threads,
         request.device,
         unfinished,

@@ -13,6 +13,7 @@ import numpy as np
 
 from deltaserver.model.files.archive import read_arrays, write_arrays
 from deltaserver.training.iterative.conjugate import State
+from deltaserver.training.iterative.plan import Columns
 
 INTERVAL_S = 30.0
 
@@ -24,13 +25,13 @@ class Checkpoint:
     Attributes:
         path: of the file.
         identity: what decides the iteration; a file of another one is not taken up.
-        points: whose columns precondition: the same again, or the digits would not be.
+        columns: that precondition: the same again, or the digits would not be.
         interval_s: between two writings.
     """
 
     path: Path | None
     identity: Mapping[str, Any]
-    points: int
+    columns: Columns
     interval_s: float = INTERVAL_S
     _written: float = field(default_factory=time.monotonic)
 
@@ -42,7 +43,8 @@ class Checkpoint:
             arrays = read_arrays(self.path)
             if json.loads(str(arrays["identity"])) != self._plain_identity():
                 return None
-            state, self.points = State.of(arrays), int(arrays["points"])
+            state = State.of(arrays)
+            self.columns = Columns(int(arrays["points"]), bool(arrays["single"]))
         except Exception:  # damaged: a dozen kinds of errors, and nothing lost but time
             return None
         return state
@@ -53,7 +55,8 @@ class Checkpoint:
         if self.path is None or now - self._written < self.interval_s:
             return
         identity = np.array(json.dumps(self.identity))
-        arrays = {"identity": identity, "points": self.points, **state.arrays()}
+        columns = {"points": self.columns.points, "single": self.columns.single}
+        arrays = {"identity": identity, **columns, **state.arrays()}
         write_arrays(self.path, arrays, compress=False)
         self._written = time.monotonic()
 

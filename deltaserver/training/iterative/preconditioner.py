@@ -27,19 +27,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from types import ModuleType
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deltaserver.arrays import Floats, Ints
 from deltaserver.compute.blas import one_blas_thread
 from deltaserver.training.iterative.product import EnergyColumns
+from deltaserver.training.iterative.tall import TallMatrix
 from deltaserver.training.matrix.assembly import _FASTEST, Progress, quiet
 from deltaserver.training.matrix.blocks import PairFields, PermutationGroup
 from deltaserver.training.matrix.solver import NotPositiveDefiniteError
 
 FLOOR = 1e-2  # of the mean of what the columns leave of K's diagonal
-ROWS = 4096  # rows solved for at once: bounds what is held besides B
 JITTER = 1e-14  # of K_rr's trace: rounding makes what is almost singular indefinite
 JITTER_STEPS = 4  # each a hundred times the one before
 
@@ -53,9 +55,10 @@ class Preconditioner:
         sigma: length scale of the kernel.
         points: those whose columns are used.
         lam: λ.
-        threads: blocks computed at once; of BLAS, the caller sets them.
+        threads: points worked on at once; of BLAS, the caller sets them.
         progress: called as work proceeds.
         energies: columns besides; None is none.
+        single: B is stored in single precision.
 
     Raises:
         NotPositiveDefiniteError: K_rr has no Cholesky factor.
@@ -71,30 +74,20 @@ class Preconditioner:
         threads: int = 1,
         progress: Progress = quiet,
         energies: EnergyColumns | None = None,
+        *,
+        single: bool = False,
     ) -> None:
-        from scipy.linalg.blas import dsyrk
         from scipy.linalg.lapack import dpotrf
 
-        group = PermutationGroup.of(perms)
-        more = 0 if energies is None else len(energies)
-        self._basis = _columns(fields, group, sigma, points, threads, progress, more)
-        rows = (points[:, None] * fields.n_rows + np.arange(fields.n_rows)).ravel()
-        between = np.empty((len(rows) + more,) * 2, order="F")
-        if energies is not None and more:
-            columns = self._basis[:, len(rows) :]
-            own = energies.fill(columns)
-            # As large as the others: what is added against rounding is the same for all.
-            least = self._basis[rows, np.arange(len(rows))].mean()
-            scale = float(np.sqrt(least / np.diagonal(own).mean()))
-            columns *= scale
-            between[len(rows) :, len(rows) :] = scale**2 * own
-        between[: len(rows)] = self._basis[rows]
-        between[len(rows) :, : len(rows)] = self._basis[rows, len(rows) :].T
-        _whiten(self._basis, between, lam)
-        blocks = _left(fields, group, sigma, self._basis)
+        columns = _Columns(fields, PermutationGroup.of(perms), sigma, points, energies)
+        factor = _cholesky(columns.between(), lam)
+        shape = (len(fields) * fields.n_rows, len(factor))
+        self._basis = TallMatrix(shape, threads, single=single)
+        blocks = _fill(self._basis, columns, factor, threads, progress)
         self._inverse = _inverse_factors(blocks, _floor(fields, blocks, lam))  # C⁻¹ of every point
-        self._by_point(self._basis)
-        gram = dsyrk(1.0, self._basis, trans=1, lower=1)
+        self._by_point(self._basis.rows)
+        del factor, columns  # before another matrix of that size is made
+        gram = self._basis.gram()
         gram.ravel(order="K")[:: len(gram) + 1] += 1.0
         self._factor, info = dpotrf(gram, lower=1, clean=0, overwrite_a=1)
         if info:
@@ -107,17 +100,73 @@ class Preconditioner:
 
         by_point = v.reshape(len(self._inverse), -1, 1)
         u = (self._inverse @ by_point).ravel()
-        inner, _ = dpotrs(self._factor, self._basis.T @ u, lower=1)
-        rest = (u - self._basis @ inner).reshape(by_point.shape)
+        inner, _ = dpotrs(self._factor, self._basis.transposed_times(u), lower=1)
+        rest = (u - self._basis.times(inner)).reshape(by_point.shape)
         result: Floats = (self._inverse.transpose(0, 2, 1) @ rest).ravel()
         return result
 
-    def _by_point(self, columns: Floats) -> None:
+    def _by_point(self, rows: NDArray[np.floating[Any]]) -> None:
         """Multiply the rows of every point by C⁻¹, in place."""
         dim = self._inverse.shape[1]
         for m, inverse in enumerate(self._inverse):
-            rows = slice(m * dim, (m + 1) * dim)
-            columns[rows] = inverse @ columns[rows]
+            some = slice(m * dim, (m + 1) * dim)
+            rows[some] = inverse @ rows[some].astype(np.float64)
+
+
+@dataclass
+class _Columns:
+    """K_nr, a few rows at a time: columns of some points, then those of energies.
+
+    Attributes:
+        fields: training points.
+        group: permutations.
+        sigma: length scale.
+        points: whose columns.
+        energies: columns besides; None is none.
+    """
+
+    fields: PairFields
+    group: PermutationGroup
+    sigma: float
+    points: Ints
+    energies: EnergyColumns | None
+    _scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        energies, dim = self.energies, self.fields.n_rows
+        more = 0 if energies is None else len(energies)
+        # An array for each point, given back as soon as it has been used.
+        self._more = [np.empty((dim, more)) for _ in range(len(self.fields))]
+        self._own = np.empty((more, more))
+        if energies is None or not more:
+            return
+        self._own = energies.fill(self._more)
+        # As large as the others: what is added against rounding is the same for all.
+        least = np.mean([np.diagonal(self.block(int(p), int(p))) for p in self.points])
+        self._scale = float(np.sqrt(least / np.diagonal(self._own).mean()))
+
+    def block(self, m: int, p: int) -> Floats:
+        """Return the block of K of points m and p, shape (3N, 3N)."""
+        result: Floats = _FASTEST.block(self.fields, m, p, self.group, self.sigma).T
+        return result
+
+    def rows(self, m: int) -> Floats:
+        """Return the rows of a point, shape (3N, rank)."""
+        some = [self.block(m, int(p)) for p in self.points]
+        return np.hstack([*some, self._scale * self._more[m]])
+
+    def drop(self, m: int) -> None:
+        """Give back what has been kept of the rows of a point."""
+        self._more[m] = np.empty((0, 0))
+
+    def between(self) -> Floats:
+        """Return K_rr, Fortran order."""
+        own = np.vstack([self.rows(int(p)) for p in self.points])
+        result = np.empty((own.shape[1],) * 2, order="F")
+        result[: len(own)] = own
+        result[len(own) :, : len(own)] = own[:, len(own) :].T
+        result[len(own) :, len(own) :] = self._scale**2 * self._own
+        return result
 
 
 def choose_points(n_train: int, count: int) -> Ints:
@@ -126,14 +175,30 @@ def choose_points(n_train: int, count: int) -> Ints:
     return np.sort(chosen).astype(np.int64)
 
 
-def _left(fields: PairFields, group: PermutationGroup, sigma: float, basis: Floats) -> Floats:
-    """Return the blocks of every point of K − B Bᵀ, shape (M, 3N, 3N)."""
-    dim = fields.n_rows
-    blocks = np.empty((len(fields), dim, dim))
-    for m in range(len(fields)):
-        rows = basis[m * dim : (m + 1) * dim]
-        block = _FASTEST.block(fields, m, m, group, sigma) - rows @ rows.T
+def _fill(
+    basis: TallMatrix, columns: _Columns, factor: Floats, threads: int, progress: Progress
+) -> Floats:
+    """Fill B = K_nr L⁻ᵀ; return the blocks of every point of K − B Bᵀ, shape (M, 3N, 3N)."""
+    from scipy.linalg.blas import dtrsm
+
+    dim, n_train = columns.fields.n_rows, len(columns.fields)
+    blocks = np.empty((n_train, dim, dim))
+
+    def fill(m: int) -> None:
+        rows = dtrsm(1.0, factor, columns.rows(m).T, side=0, lower=1, overwrite_b=1)
+        basis.rows[m * dim : (m + 1) * dim] = rows.T
+        columns.drop(m)
+        block = columns.block(m, m) - rows.T @ rows
         blocks[m] = 0.5 * (block + block.T)
+
+    with one_blas_thread(), ThreadPoolExecutor(max_workers=threads) as pool:
+        jobs = [pool.submit(fill, m) for m in range(n_train)]
+        try:
+            for done, job in enumerate(as_completed(jobs)):
+                job.result()
+                progress("preparing", 0.7 * (done + 1) / len(jobs))
+        finally:
+            pool.shutdown(cancel_futures=True)
     return blocks
 
 
@@ -159,46 +224,6 @@ def _inverse_factors(blocks: Floats, floor: Floats) -> Floats:
             factor, info = dpotrf(block, lower=1, clean=1)
         block[:] = dtrtri(factor, lower=1)[0]
     return blocks
-
-
-def _columns(
-    fields: PairFields,
-    group: PermutationGroup,
-    sigma: float,
-    points: Ints,
-    threads: int,
-    progress: Progress,
-    more: int = 0,
-    backend: ModuleType = _FASTEST,
-) -> Floats:
-    """Return K_nr, Fortran order, shape (3NM, 3N·len(points) + more): the last are to be filled."""
-    dim = fields.n_rows
-    result = np.empty((len(fields) * dim, len(points) * dim + more), order="F")
-
-    def fill(k: int) -> None:
-        for m in range(len(fields)):
-            block = backend.block(fields, m, int(points[k]), group, sigma)
-            result[m * dim : (m + 1) * dim, k * dim : (k + 1) * dim] = block.T
-
-    with one_blas_thread(), ThreadPoolExecutor(max_workers=threads) as pool:
-        jobs = [pool.submit(fill, k) for k in range(len(points))]
-        try:
-            for done, job in enumerate(as_completed(jobs)):
-                job.result()
-                progress("preparing", 0.8 * (done + 1) / len(jobs))
-        finally:
-            pool.shutdown(cancel_futures=True)
-    return result
-
-
-def _whiten(columns: Floats, between: Floats, lam: float) -> None:
-    """Turn K_nr into B = K_nr L⁻ᵀ in place, K_rr = ``between`` = L Lᵀ."""
-    from scipy.linalg.blas import dtrsm
-
-    factor = _cholesky(between, lam)
-    for start in range(0, len(columns), ROWS):
-        part = slice(start, start + ROWS)
-        columns[part] = dtrsm(1.0, factor, columns[part], side=1, lower=1, trans_a=1)
 
 
 def _cholesky(matrix: Floats, lam: float) -> Floats:

@@ -9,6 +9,7 @@ for a block of geometries, blocks shared out among threads. All in the units of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -200,11 +201,13 @@ class EnergyColumns:
         """Return the number of columns."""
         return len(self.points)
 
-    def fill(self, out: Floats) -> Floats:
-        """Fill ``out`` (n, P) with the columns; return the block between them, (P, P)."""
+    def fill(self, out: Sequence[Floats]) -> Floats:
+        """Fill an array (3N, P) of every point with its rows; return the block between, (P, P)."""
 
         def column(k: int) -> Floats:
-            out[:, k], known = self.product.energy_column(int(self.points[k]))
+            whole, known = self.product.energy_column(int(self.points[k]))
+            for rows, own in zip(out, whole.reshape(len(out), -1), strict=True):
+                rows[:, k] = own
             return known[self.points]
 
         return np.array(ThreadPool(self.threads).map(column, list(range(len(self)))))

@@ -18,6 +18,7 @@ from deltaserver.model.fragment_blocks import FragmentBlocks
 from deltaserver.training.iterative.checkpoint import Checkpoint
 from deltaserver.training.iterative.conjugate import Apply, Bounds, Problem, State, begin, solve
 from deltaserver.training.iterative.distributed import over_workers
+from deltaserver.training.iterative.plan import Columns
 from deltaserver.training.iterative.preconditioner import Preconditioner, choose_points
 from deltaserver.training.iterative.product import EnergyColumns, KernelProduct
 from deltaserver.training.matrix.assembly import Progress, quiet
@@ -90,7 +91,7 @@ class Resources:
     """What the solution may use.
 
     Attributes:
-        points: whose columns precondition.
+        columns: that precondition.
         threads: of everything, BLAS included.
         device: that makes the products; see :class:`KernelProduct`.
         checkpoint: file of the unfinished iteration; None keeps none.
@@ -98,7 +99,7 @@ class Resources:
         workers: local processes that share the products out; 1 is this one.
     """
 
-    points: int
+    columns: Columns
     threads: int = 1
     device: str = "cpu"
     checkpoint: Path | None = None
@@ -117,9 +118,9 @@ def solve_iteratively(
         DataError, GeometryError: two atoms coincide.
     """
     began = time.perf_counter()
-    checkpoint = Checkpoint(resources.checkpoint, system.identity(), resources.points)
+    checkpoint = Checkpoint(resources.checkpoint, system.identity(), resources.columns)
     state = checkpoint.read()
-    points = choose_points(len(system.positions), checkpoint.points)
+    points = choose_points(len(system.positions), checkpoint.columns.points)
     arguments = _arguments(system, resources)
     alone = KernelProduct(*arguments)
     with blas_threads(resources.threads):
@@ -134,6 +135,7 @@ def solve_iteratively(
             resources.threads,
             progress,
             EnergyColumns(alone, others, resources.threads),
+            single=checkpoint.columns.single,
         )
     prepared = time.perf_counter()
     with over_workers(alone, arguments, resources.scheduler, resources.workers) as product:

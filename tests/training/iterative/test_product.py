@@ -77,13 +77,15 @@ def test_coefficients_in_descriptor_space_are_those_of_the_file():
     np.testing.assert_allclose(KernelProduct(x, perms, SIGMA).in_descriptor_space(v), a, rtol=1e-10)
 
 
-def test_the_preconditioner_of_all_points_inverts_the_matrix():
+# B in single precision is off by 6e-8 of itself, which counts √(|K|/λ) times.
+@pytest.mark.parametrize(("single", "tolerance"), [(False, 1e-7), (True, 3e-4)])
+def test_the_preconditioner_of_all_points_inverts_the_matrix(single, tolerance):
     x, perms = points("product", 8)
-    lam = 1e-4
-    inverse = Preconditioner(PairFields.of(x), perms, SIGMA, choose_points(8, 8), lam)
+    lam, some = 1e-4, choose_points(8, 8)
+    inverse = Preconditioner(PairFields.of(x), perms, SIGMA, some, lam, single=single)
     y = np.random.default_rng(3).normal(size=x.size)
     matrix = whole_matrix(x, perms) + lam * np.eye(x.size)
-    np.testing.assert_allclose(matrix @ inverse(y), y, atol=1e-7 * np.abs(y).max())
+    np.testing.assert_allclose(matrix @ inverse(y), y, rtol=0, atol=tolerance * np.abs(y).max())
 
 
 def test_few_columns_and_the_blocks_of_every_point():
@@ -110,16 +112,32 @@ def test_columns_of_energies_are_those_of_the_matrix_that_has_them(mode):
     whole += np.tril(whole, -1).T
     energies = np.arange(18, len(whole), 19)
     forces = np.setdiff1d(np.arange(len(whole)), energies)
-    columns = np.empty((x.size, 3), order="F")
+    rows = [np.empty((18, 3)) for _ in range(8)]
     some = np.array([1, 4, 7])
-    between = EnergyColumns(KernelProduct(x, perms, SIGMA), some).fill(columns)
+    between = EnergyColumns(KernelProduct(x, perms, SIGMA), some).fill(rows)
     expected = whole[np.ix_(forces, energies[some])]
-    np.testing.assert_allclose(columns, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+    found = np.vstack(rows)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
     expected = whole[np.ix_(energies[some], energies[some])]
     np.testing.assert_allclose(between, expected, rtol=1e-12)
     labels = KernelProduct(x, perms, SIGMA, energy=0.3)
     column, _ = labels.energy_column(4)
     np.testing.assert_allclose(column[18::19], 0.3 * whole[energies, energies[4]], rtol=1e-12)
+
+
+def test_columns_in_single_precision_are_as_good():
+    """They change the spectrum of what conjugate gradients see only at second order."""
+    x, perms = points("product")
+    K = whole_matrix(x, perms) + 1e-8 * np.eye(x.size)
+    far = []
+    for single in (False, True):
+        inverse = Preconditioner(
+            PairFields.of(x), perms, SIGMA, choose_points(20, 5), 1e-8, single=single
+        )
+        kept = np.column_stack([inverse(column) for column in K.T])
+        spectrum = np.linalg.eigvals(kept).real
+        far.append(spectrum.max() / spectrum.min())
+    assert far[1] < 1.1 * far[0]
 
 
 def test_energies_of_all_points_make_it_nearer_to_the_inverse():

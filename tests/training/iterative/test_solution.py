@@ -14,6 +14,7 @@ import pytest
 from deltaserver.model.sgdml import SGDMLModel
 from deltaserver.training.iterative import checkpoint, conjugate, system
 from deltaserver.training.iterative.conjugate import Bounds, Problem, State, begin, solve
+from deltaserver.training.iterative.plan import Columns
 from deltaserver.training.matrix.solver import UnsolvableError
 from deltaserver.training.native import write_model
 from deltaserver.training.trainer import train_one
@@ -116,16 +117,18 @@ def test_what_rounding_forbids_is_given_up(monkeypatch):
 
 def test_a_state_survives_the_disk(tmp_path):
     _, _, problem = dense()
-    kept = checkpoint.Checkpoint(tmp_path / "state.npz", {"of": 1}, 3, interval_s=0.0)
+    kept = checkpoint.Checkpoint(
+        tmp_path / "state.npz", {"of": 1}, Columns(3, single=True), interval_s=0.0
+    )
     straight = solve(problem, begin(problem), Bounds(1e-9, 40))
     solve(problem, begin(problem), Bounds(1e-9, 17), kept.keep)
-    again = checkpoint.Checkpoint(tmp_path / "state.npz", {"of": 1}, 99)
+    again = checkpoint.Checkpoint(tmp_path / "state.npz", {"of": 1}, Columns(99))
     state = again.read()
-    assert again.points == 3
+    assert again.columns == Columns(3, single=True)
     assert state.products == 17
     assert np.array_equal(solve(problem, state, Bounds(1e-9, 40)).v, straight.v)
     assert state.checks == straight.checks
-    assert checkpoint.Checkpoint(tmp_path / "state.npz", {"of": 2}, 3).read() is None
+    assert checkpoint.Checkpoint(tmp_path / "state.npz", {"of": 2}, Columns(3)).read() is None
     (tmp_path / "state.npz").write_bytes(b"PK\x03\x04 torn")
     assert again.read() is None
 
