@@ -25,6 +25,7 @@ few of its columns (with many permutations, most of it is finding the distances)
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -136,7 +137,7 @@ class _Columns:
         energies, dim = self.energies, self.fields.n_rows
         more = 0 if energies is None else len(energies)
         # An array for each point, given back as soon as it has been used.
-        self._more = [np.empty((dim, more)) for _ in range(len(self.fields))]
+        self._more = [_pages(dim, more) for _ in range(len(self.fields))]
         self._own = np.empty((more, more))
         if energies is None or not more:
             return
@@ -167,6 +168,12 @@ class _Columns:
         result[len(own) :, : len(own)] = own[:, len(own) :].T
         result[len(own) :, len(own) :] = self._scale**2 * self._own
         return result
+
+
+def _pages(rows: int, columns: int) -> Floats:
+    """Return an array of its own pages: what malloc has of middling size, it keeps when freed."""
+    memory = mmap.mmap(-1, max(1, 8 * rows * columns))
+    return np.frombuffer(memory, dtype=np.float64, count=rows * columns).reshape(rows, columns)
 
 
 def choose_points(n_train: int, count: int) -> Ints:
